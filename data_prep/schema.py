@@ -1,0 +1,162 @@
+"""The one schema of every row this project trains or evaluates on.
+
+RL and SFT files have the same columns, so files can be concatenated. A row carries the facts of an episode as
+JSON; ``make_episode(json.loads(row["extra_info"]["facts"]))`` rebuilds it. ``images`` is a column only where
+there are pictures, because verl's SFT data set asks for an image processor whenever the column is there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sftrl_ext.errors import SftrlError
+
+MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+"""One chat message."""
+
+SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("agent_name", pa.string()),
+        ("ability", pa.string()),
+        ("prompt", pa.list_(MESSAGE)),
+        ("messages", pa.list_(MESSAGE)),
+        ("train_turns", pa.list_(pa.int64())),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+        (
+            "extra_info",
+            pa.struct([("index", pa.int64()), ("split", pa.string()), ("seed", pa.int64()), ("facts", pa.string())]),
+        ),
+    ]
+)
+"""Columns of text rows.
+
+``prompt`` opens the episode. ``messages`` is the whole dialogue of an SFT row, empty in RL rows; ``train_turns``
+are the indices into it of the assistant turns that carry loss. ``reward_model.ground_truth`` and
+``extra_info.facts`` are the same JSON text: verl hands the first to reward functions, the second to the rollout.
+"""
+
+IMAGE_SCHEMA = SCHEMA.append(pa.field("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))))
+"""Columns of rows with pictures."""
+
+AGENT_NAME = "verifier"
+"""The agent loop that plays every row."""
+
+
+def check_schema(found: pa.Schema, where: str | Path) -> pa.Schema:
+    """Compare a schema with the expected one.
+
+    Args:
+        found: Schema of a table or file.
+        where: File name for the error.
+
+    Returns:
+        The schema it agrees with, `SCHEMA` or `IMAGE_SCHEMA`.
+
+    Raises:
+        SftrlError: naming the first column that is missing, unexpected or of another type.
+    """
+    wanted = IMAGE_SCHEMA if "images" in found.names else SCHEMA
+    for field in wanted:
+        if field.name not in found.names:
+            raise SftrlError(
+                f"{where}: column {field.name!r} is missing; found {', '.join(found.names) or 'no columns'}; "
+                f"expected {', '.join(wanted.names)}."
+            )
+        kind = found.field(field.name).type
+        if kind != field.type:
+            raise SftrlError(f"{where}: column {field.name!r} has type {kind}, expected {field.type}.")
+    for name in found.names:
+        if name not in wanted.names:
+            raise SftrlError(f"{where}: unexpected column {name!r}; expected {', '.join(wanted.names)}.")
+    return wanted
+
+
+def read_schema(path: str | Path) -> pa.Schema:
+    """Read a parquet file's schema and check it; see `check_schema`.
+
+    Raises:
+        SftrlError: also if there is no such file or it is not parquet.
+    """
+    if not Path(path).is_file():
+        raise SftrlError(f"{path}: no such file.")
+    try:
+        found = pq.read_schema(path)
+    except pa.ArrowException as error:
+        raise SftrlError(f"{path}: not a parquet file: {error}") from None
+    return check_schema(found, path)
+
+
+def messages_array(roles: list[str], contents: list[pa.Array]) -> pa.ListArray:
+    """Make a column of dialogues that all have the same roles.
+
+    Args:
+        roles: Role of each message, ``M`` of them.
+        contents: For each message a string array over the ``N`` rows.
+
+    Returns:
+        A list array of ``N`` dialogues of ``M`` messages.
+    """
+    rows, width = len(contents[0]), len(roles)
+    order = pa.array([m * rows + n for n in range(rows) for m in range(width)], pa.int64())
+    content = pa.concat_arrays(contents).take(order)
+    role = pa.array(roles * rows, pa.string())
+    flat = pa.StructArray.from_arrays([role, content], fields=list(MESSAGE))
+    return pa.ListArray.from_arrays(pa.array(range(0, rows * width + 1, width), pa.int32()), flat)
+
+
+def constant(value: str | int, rows: int, kind: pa.DataType) -> pa.Array:
+    """A column that has the same value in every row."""
+    return pa.repeat(pa.scalar(value, kind), rows)
+
+
+def rows_table(
+    *,
+    data_source: str,
+    split: str,
+    seed: int,
+    index: pa.Array,
+    facts: pa.Array,
+    prompt: pa.Array,
+    messages: pa.Array | None = None,
+    train_turns: pa.Array | None = None,
+    ability: str = "arithmetic",
+) -> pa.Table:
+    """Put columns together in `SCHEMA`.
+
+    Args:
+        data_source: Key that rewards and validation metrics go by.
+        split: The split's own name.
+        seed: Seed the hands were drawn from.
+        index: int64, number of each row in its stream.
+        facts: string, JSON of each row's facts.
+        prompt: Opening messages.
+        messages: Whole dialogues; None for RL rows.
+        train_turns: Lists of indices into ``messages``; None for RL rows.
+        ability: What verl groups by besides the data source.
+    """
+    rows = len(facts)
+    nothing = pa.repeat(pa.scalar([], SCHEMA.field("messages").type), rows)
+    no_turns = pa.repeat(pa.scalar([], SCHEMA.field("train_turns").type), rows)
+    text, whole = pa.string(), pa.int64()
+    reward_model = pa.StructArray.from_arrays(
+        [constant("rule", rows, text), facts], fields=list(SCHEMA.field("reward_model").type)
+    )
+    extra = pa.StructArray.from_arrays(
+        [index, constant(split, rows, text), constant(seed, rows, whole), facts],
+        fields=list(SCHEMA.field("extra_info").type),
+    )
+    columns = [
+        constant(data_source, rows, text),
+        constant(AGENT_NAME, rows, text),
+        constant(ability, rows, text),
+        prompt,
+        nothing if messages is None else messages,
+        no_turns if train_turns is None else train_turns,
+        reward_model,
+        extra,
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)

@@ -1,0 +1,54 @@
+"""Writing parquet in constant memory: row groups are streamed to a temporary name, then renamed.
+
+A build that is interrupted leaves the old file, or none; never half a file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_prep.schema import SCHEMA, check_schema
+from sftrl_ext.errors import SftrlError
+
+ROW_GROUP = 16_384
+"""Rows that are built and written together."""
+
+
+def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema = SCHEMA) -> int:
+    """Write tables to one parquet file as they come.
+
+    Args:
+        path: The file; its folder is made if there is none.
+        tables: Each becomes a row group.
+        schema: Schema of the file, and of every table.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        SftrlError: if the path is a folder or a table has another schema.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SftrlError(f"{path}: is a folder, expected the name of a parquet file.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    rows = 0
+    try:
+        with pq.ParquetWriter(name, schema, compression="zstd") as writer:
+            for table in tables:
+                check_schema(table.schema, path)
+                writer.write_table(table)
+                rows += table.num_rows
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return rows

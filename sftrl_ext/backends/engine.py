@@ -1,0 +1,343 @@
+"""Generation with a Hugging Face causal language model on the CPU, by continuous batching.
+
+The engine works in any process, without ray or verl. One step decodes one token for every row in flight; a
+row that ends leaves at once and its slot is given to a waiting request. ``transformers``' own ``generate``
+keeps a batch together until its last row ends, pads on the left, and copies the cache at every token.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from sftrl_ext.backends.sampling import BatchSampler, Sampling
+from sftrl_ext.backends.slots import SlotCache
+from sftrl_ext.errors import SftrlError
+
+
+@dataclass
+class Generation:
+    """A response."""
+
+    token_ids: list[int] = field(default_factory=list)
+    """What was sampled, the stop token included."""
+    log_probs: list[float] = field(default_factory=list)
+    """Log-probability of each token under the distribution it was sampled from."""
+    finish_reason: str = ""
+    """``stop`` (a stop token), ``length`` (``max_tokens`` or the model's context) or ``aborted``."""
+
+
+@dataclass
+class Request:
+    """A prompt to continue."""
+
+    prompt_ids: Sequence[int]
+    sampling: Sampling = field(default_factory=Sampling)
+    result: Generation = field(default_factory=Generation)
+    """Filled in by the engine."""
+
+
+@dataclass
+class _Row:
+    """A request in flight: slot i holds row i."""
+
+    request: Request
+    stop: frozenset[int]
+    limit: int
+    length: int
+    random: np.random.Generator | None
+
+
+class Engine:
+    """A model and the requests it is answering.
+
+    Not thread-safe: one thread at a time may call it.
+
+    Args:
+        model: A causal language model on the CPU.
+        eos_token_ids: Tokens that end a response.
+        vocab_size: Number of tokens the tokenizer knows. Tokens beyond it, which a padded embedding has, are
+            never sampled.
+        banned_token_ids: Further tokens never to sample, such as image placeholders.
+        max_rows: Requests decoded at the same time; more wait.
+        prefill_tokens: Prompt tokens, padding included, read in one forward pass.
+        seed: Seed of the requests that bring none.
+
+    Raises:
+        SftrlError: if the tokenizer knows more tokens than the model.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        eos_token_ids: Iterable[int],
+        vocab_size: int,
+        banned_token_ids: Iterable[int] = (),
+        max_rows: int = 256,
+        prefill_tokens: int = 8192,
+        seed: int = 0,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.eos = frozenset(eos_token_ids)
+        self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+        self._banned = _banned(model.config.vocab_size, vocab_size, banned_token_ids)
+        self._random = np.random.default_rng(seed)
+        self._cache = SlotCache()
+        self._waiting: deque[Request] = deque()
+        self._rows: list[_Row] = []
+        self._sampler: BatchSampler | None = None
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> Engine:
+        """Load a Hugging Face folder (weights, configuration, tokenizer).
+
+        Args:
+            folder: Local folder.
+            dtype: Type of the weights and of the arithmetic.
+            options: Further arguments of the class.
+
+        Raises:
+            SftrlError: if there is no folder, or no tokenizer in it.
+        """
+        path = _checked_folder(folder)
+        tokenizer = _load_tokenizer(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+        options.setdefault("eos_token_ids", eos_token_ids(path, tokenizer))
+        options.setdefault("vocab_size", len(tokenizer))
+        return cls(model, **options)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is in flight or waiting."""
+        return bool(self._rows or self._waiting)
+
+    def generate(self, requests: Iterable[Request]) -> list[Generation]:
+        """Answer requests and return the responses in their order."""
+        requests = list(requests)
+        for request in requests:
+            self.submit(request)
+        while self.busy:
+            self.step()
+        return [request.result for request in requests]
+
+    def submit(self, request: Request) -> None:
+        """Put a request in the queue; :meth:`step` answers it.
+
+        Raises:
+            SftrlError: if the prompt is empty, holds an unknown token, or leaves no room in the context.
+        """
+        prompt = request.prompt_ids
+        if not 0 < len(prompt) < self.context:
+            raise SftrlError(f"a prompt of {len(prompt)} tokens: expected 1 to {self.context - 1}.")
+        if not (min(prompt) >= 0 and max(prompt) < self.model.config.vocab_size):
+            raise SftrlError(
+                f"prompt tokens from {min(prompt)} to {max(prompt)}: the model knows "
+                f"0 to {self.model.config.vocab_size - 1}."
+            )
+        request.result = Generation()
+        self._waiting.append(request)
+
+    def abort(self) -> list[Request]:
+        """End every request with what it has, as ``aborted``; return them."""
+        ended = [row.request for row in self._rows] + list(self._waiting)
+        for request in ended:
+            request.result.finish_reason = "aborted"
+        self._rows, self._sampler = [], None
+        self._waiting.clear()
+        return ended
+
+    @torch.inference_mode()
+    def step(self) -> list[Request]:
+        """Admit waiting requests into free slots, decode one token for every row; return what ended."""
+        ended = self._admit()
+        if self._rows:
+            ended += self._decode()
+        return ended
+
+    def load_weights(self, source: str | Path | Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights, by those of a folder or by (name, tensor) pairs as in ``state_dict``.
+
+        Raises:
+            SftrlError: if a request is in flight, a name or shape is unknown, or a weight is missing.
+        """
+        if isinstance(source, (str, Path)):
+            path = _checked_folder(source)
+            config = AutoConfig.from_pretrained(path)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.model.dtype, config=config)
+            source = model.state_dict().items()
+        self.require_complete(self.copy_weights(source))
+
+    @torch.no_grad()
+    def copy_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Copy some weights into the model and return their names; see :meth:`load_weights`."""
+        if self.busy:
+            raise SftrlError("the weights cannot change while requests are in flight.")
+        own = self.model.state_dict()
+        names = set()
+        for name, tensor in weights:
+            if name not in own or own[name].shape != tensor.shape:
+                found = f"shape {tuple(own[name].shape)}" if name in own else "no weight of that name"
+                raise SftrlError(f"weight {name!r} of shape {tuple(tensor.shape)}: the model has {found}.")
+            own[name].copy_(tensor)
+            names.add(name)
+        return names
+
+    def require_complete(self, names: set[str]) -> None:
+        """Check that the names cover every weight of the model; tied weights need only one name.
+
+        Raises:
+            SftrlError: naming what is missing.
+        """
+        own = self.model.state_dict()
+        covered = {own[name].data_ptr() for name in names}
+        missing = [name for name, tensor in own.items() if tensor.data_ptr() not in covered]
+        if missing:
+            raise SftrlError(f"{len(missing)} weights were not sent: {', '.join(missing[:5])}.")
+
+    def _admit(self) -> list[Request]:
+        """Read the prompts of as many waiting requests as there are free slots."""
+        ended: list[Request] = []
+        room = self.max_rows - len(self._rows)
+        chosen = sorted(
+            (self._waiting.popleft() for _ in range(min(room, len(self._waiting)))),
+            key=lambda request: len(request.prompt_ids),
+        )
+        while chosen:
+            # Sorted by length, so that the last of a group is its width.
+            count = 1
+            while count < len(chosen) and (count + 1) * len(chosen[count].prompt_ids) <= self.prefill_tokens:
+                count += 1
+            ended += self._prefill(chosen[:count])
+            del chosen[:count]
+        return ended
+
+    def _prefill(self, requests: list[Request]) -> list[Request]:
+        lengths = torch.tensor([len(request.prompt_ids) for request in requests])
+        width = int(lengths.max())
+        # Padding on the right: causal attention keeps it from the tokens before it.
+        tokens = torch.zeros(len(requests), width, dtype=torch.long)
+        for i, request in enumerate(requests):
+            tokens[i, : len(request.prompt_ids)] = torch.as_tensor(request.prompt_ids)
+        first = len(self._rows)
+        self._cache.begin_prefill(first, len(requests), width)
+        wanted, which = torch.unique(lengths - 1, return_inverse=True)
+        logits = self.model(
+            input_ids=tokens,
+            position_ids=torch.arange(width)[None],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=wanted,
+        ).logits[torch.arange(len(requests)), which]
+        self._rows += [self._row(request) for request in requests]
+        self._sampler = None
+        self.prompt_tokens += int(lengths.sum())
+        return self._accept(logits, first)
+
+    def _decode(self) -> list[Request]:
+        positions = torch.tensor([row.length for row in self._rows])
+        mask = self._cache.begin_decode(positions)
+        logits = self.model(
+            input_ids=torch.tensor([[row.request.result.token_ids[-1]] for row in self._rows]),
+            position_ids=positions[:, None],
+            attention_mask=mask.to(self.model.dtype),
+            past_key_values=self._cache,
+            use_cache=True,
+        ).logits[:, -1]
+        for row in self._rows:
+            row.length += 1
+        return self._accept(logits, 0)
+
+    def _row(self, request: Request) -> _Row:
+        sampling, length = request.sampling, len(request.prompt_ids)
+        return _Row(
+            request=request,
+            stop=frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self.eos),
+            limit=min(sampling.max_tokens, self.context - length),
+            length=length,
+            random=None if sampling.seed is None else np.random.default_rng(sampling.seed),
+        )
+
+    def _accept(self, logits: Tensor, first: int) -> list[Request]:
+        """Sample a token for the rows from ``first`` on, and take out the rows that it ends."""
+        rows = self._rows[first:]
+        sampler = self._sampler
+        if sampler is None or first:
+            sampler = BatchSampler([row.request.sampling for row in rows], self._banned)
+            self._sampler = None if first else sampler
+        uniform = self._random.random(len(rows))
+        for i, row in enumerate(rows):
+            if row.random is not None:
+                uniform[i] = row.random.random()
+        tokens, log_probs = sampler(logits, uniform)
+        ended = []
+        for i, (row, token, log_prob) in enumerate(
+            zip(rows, tokens.tolist(), log_probs.tolist(), strict=True), start=first
+        ):
+            result = row.request.result
+            result.token_ids.append(token)
+            result.log_probs.append(log_prob)
+            if token in row.stop:
+                result.finish_reason = "stop"
+            elif len(result.token_ids) >= row.limit:
+                result.finish_reason = "length"
+            else:
+                continue
+            ended.append(i)
+        self.generated_tokens += len(rows)
+        requests = [self._rows[i].request for i in ended]
+        self._free(ended)
+        return requests
+
+    def _free(self, ended: list[int]) -> None:
+        """Move the last rows into the slots of those that ended, so that the rows stay contiguous."""
+        if ended:
+            self._sampler = None
+        for slot in reversed(ended):
+            last = self._rows.pop()
+            if slot < len(self._rows):
+                self._cache.move(len(self._rows), slot, last.length)
+                self._rows[slot] = last
+
+
+def eos_token_ids(folder: Path, tokenizer: Any) -> set[int]:
+    """The tokens that end a response: the tokenizer's, and those of ``generation_config.json`` if any."""
+    found = {tokenizer.eos_token_id}
+    if (folder / "generation_config.json").is_file():
+        listed = GenerationConfig.from_pretrained(folder).eos_token_id
+        found |= set(listed) if isinstance(listed, list) else {listed}
+    return {token for token in found if token is not None}
+
+
+def _banned(vocab_size: int, known: int, ids: Iterable[int]) -> Tensor | None:
+    if known > vocab_size:
+        raise SftrlError(f"the tokenizer has {known} tokens, the model only {vocab_size}: not of one kind.")
+    mask = torch.zeros(vocab_size, dtype=torch.bool)
+    mask[known:] = True
+    mask[list(ids)] = True
+    return mask if mask.any() else None
+
+
+def _checked_folder(folder: str | Path) -> Path:
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise SftrlError(f"{path}: no config.json there; expected a Hugging Face model folder.")
+    return path
+
+
+def _load_tokenizer(path: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SftrlError(f"{path}: no tokenizer can be loaded from this model folder ({error}).") from error

@@ -1,0 +1,71 @@
+"""An engine in this very process for evaluation: no ray, no verl workers, one start for all checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sftrl_ext.backends.batcher import Batcher
+from sftrl_ext.backends.engine import Engine, Request
+from sftrl_ext.backends.sampling import Sampling
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.rollout.player import Generation
+from sftrl_ext.rollout.tokens import ChatTokens, chat_tokens
+
+
+def load_chat_tokens(folder: Path) -> ChatTokens:
+    """The chat template of a model folder as tokens, built as the rollout builds it.
+
+    Raises:
+        SftrlError: if the folder holds no tokenizer.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise SftrlError(f"{folder}: no tokenizer there ({str(error).splitlines()[0]}).") from None
+    model_type = AutoConfig.from_pretrained(folder).model_type
+    return chat_tokens(create_continuous_token_builder(tokenizer, hf_model_type=model_type))
+
+
+class LocalEngine:
+    """The transformers engine behind the interface that evaluation uses.
+
+    Args:
+        folder: A Hugging Face folder: the architecture and the tokenizer of every checkpoint to come.
+        dtype: Type of the weights and the arithmetic.
+        max_rows: Requests decoded at the same time.
+    """
+
+    name = "hf"
+
+    def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32, max_rows: int = 256) -> None:
+        self._chat = load_chat_tokens(folder)
+        self._batcher = Batcher(Engine.from_folder(folder, dtype=dtype, max_rows=max_rows))
+
+    async def generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
+        """Continue one prompt; concurrent calls are decoded together."""
+        result = await self._batcher.generate(Request(prompt_ids, Sampling(**sampling_params)))
+        return Generation(token_ids=result.token_ids, logprobs=result.log_probs)
+
+    async def load_weights(self, folder: Path) -> None:
+        """Take the weights of another checkpoint."""
+
+        def load() -> None:
+            with self._batcher.stopped() as engine:
+                engine.load_weights(folder)
+
+        await asyncio.to_thread(load)
+
+    def chat_tokens(self) -> ChatTokens:
+        """Tokens of the model's chat template."""
+        return self._chat
+
+    def close(self) -> None:
+        """End the engine's thread."""
+        self._batcher.close()

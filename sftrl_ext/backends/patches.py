@@ -1,0 +1,101 @@
+"""What verl 0.9.1 hard-codes for a GPU, changed for the CPU platform: one function per line of verl.
+
+Each function is named after the module and the name it changes and is called right after verl imports that
+module. A GPU run applies none of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from types import ModuleType
+
+from sftrl_ext.backends.after_import import after_import
+
+ROLLOUT_NAME = "hf"
+"""Value of ``actor_rollout_ref.rollout.name`` that selects the engine of this package."""
+
+
+def verl_utils_distributed_init_process_group(module: ModuleType) -> None:
+    """``backend="cpu:gloo,<device>:<backend>"`` names the CPU twice, which torch refuses: plain gloo.
+
+    Both helpers that start the process group are replaced, verl's Ray workers use one and its SFT trainer
+    the other.
+    """
+    import torch.distributed
+
+    def initialize_global_process_group(timeout_second: int = 36000) -> tuple[int, int, int]:
+        torch.distributed.init_process_group(
+            backend="gloo",
+            timeout=timedelta(seconds=timeout_second),
+            init_method=os.environ.get("DIST_INIT_METHOD"),
+        )
+        return int(os.environ["LOCAL_RANK"]), torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    module.initialize_global_process_group = initialize_global_process_group  # type: ignore[attr-defined]
+    module.initialize_global_process_group_ray = partial(  # type: ignore[attr-defined]
+        module.initialize_global_process_group_ray, backend="gloo"
+    )
+
+
+def verl_utils_model_load_valuehead_model(module: ModuleType) -> None:
+    """``attn_implementation="flash_attention_2"`` of the critic: the one its config asks for instead."""
+
+    def load_valuehead_model(
+        local_path: str, torch_dtype: object, model_config: object, trust_remote_code: bool
+    ) -> object:
+        from transformers import AutoModelForTokenClassification
+
+        return AutoModelForTokenClassification.from_pretrained(
+            local_path,
+            dtype=torch_dtype,
+            config=model_config,
+            attn_implementation=model_config._attn_implementation,  # type: ignore[attr-defined]
+            trust_remote_code=trust_remote_code,
+        )
+
+    module.load_valuehead_model = load_valuehead_model  # type: ignore[attr-defined]
+
+
+def verl_engine_fsdp_cpu_offload_policy(module: ModuleType) -> None:
+    """``CPUOffloadPolicy(pin_memory=True)`` of the reference model: nothing to offload, no memory to pin."""
+    from torch.distributed.fsdp import OffloadPolicy
+
+    def no_offload(pin_memory: bool = True) -> OffloadPolicy:
+        return OffloadPolicy()
+
+    module.CPUOffloadPolicy = no_offload  # type: ignore[attr-defined]
+
+
+def verl_rollout_base_registry(module: ModuleType) -> None:
+    """``_ROLLOUT_REGISTRY``, the worker-side table of engines, has no public way in."""
+    module._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "sftrl_ext.backends.replica.HFWeightSender"
+
+
+def verl_rollout_replica_registry(module: ModuleType) -> None:
+    """Register the engine's replica where verl looks it up (a public registry, filled lazily)."""
+
+    def load() -> type:
+        from sftrl_ext.backends.replica import HFReplica
+
+        return HFReplica
+
+    module.RolloutReplicaRegistry.register(ROLLOUT_NAME, load)
+
+
+PATCHES: dict[str, Callable[[ModuleType], None]] = {
+    "verl.utils.distributed": verl_utils_distributed_init_process_group,
+    "verl.utils.model": verl_utils_model_load_valuehead_model,
+    "verl.workers.engine.fsdp.transformer_impl": verl_engine_fsdp_cpu_offload_policy,
+    "verl.workers.rollout.base": verl_rollout_base_registry,
+    "verl.workers.rollout.replica": verl_rollout_replica_registry,
+}
+"""Module of verl -> the function that changes it."""
+
+
+def apply_when_imported() -> None:
+    """Arrange for every patch to be applied as soon as verl imports the module it changes."""
+    for name, patch in PATCHES.items():
+        after_import(name, patch)

@@ -1,0 +1,181 @@
+"""The CPU as a verl platform: what verl asks a device for, answered for a machine without one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from verl.plugin.platform.platform_base import PlatformBase
+
+from sftrl_ext.errors import SftrlError
+
+VERL_VERSION = "0.9.1"
+"""The verl release that the platform and the patches were written against."""
+
+
+def check_verl_version() -> None:
+    """Refuse any verl but the one the CPU patches were written for.
+
+    Raises:
+        SftrlError: if another version is installed.
+    """
+    found = importlib.metadata.version("verl")
+    if found != VERL_VERSION:
+        raise SftrlError(
+            f"training on the CPU patches verl {VERL_VERSION}, but verl {found} is installed: "
+            f"install verl=={VERL_VERSION}, or unset VERL_PLATFORM to train on a GPU."
+        )
+
+
+class CpuModule(ModuleType):
+    """``torch.cpu`` with the functions of ``torch.cuda`` that verl calls; all of them do or report nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("torch_cpu_device")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.cpu, name)
+
+    def device_count(self) -> int:
+        """One CPU, whatever the number of its cores."""
+        return 1
+
+    def current_device(self) -> str:
+        """The device every tensor lives on."""
+        return "cpu"
+
+    def set_device(self, device: object) -> None:
+        """There is nothing to choose."""
+
+    def empty_cache(self) -> None:
+        """The CPU allocator keeps no cache of its own."""
+
+    def ipc_collect(self) -> None:
+        """There are no shared device blocks to collect."""
+
+    def is_bf16_supported(self) -> bool:
+        """bfloat16 works on every CPU, if slowly on some."""
+        return True
+
+    def get_device_name(self, device: object = None) -> str:
+        """A name for logs; it matches no card in verl's table of peak speeds."""
+        return "cpu"
+
+    def mem_get_info(self, device: object = None) -> tuple[int, int]:
+        """(free, total) device memory in bytes: none."""
+        return 0, 0
+
+    def memory_allocated(self, device: object = None) -> int:
+        """Device memory in use, in bytes: none."""
+        return 0
+
+    max_memory_allocated = memory_reserved = max_memory_reserved = memory_allocated
+
+    def manual_seed(self, seed: int) -> None:
+        """Seed the one generator there is."""
+        torch.manual_seed(seed)
+
+    manual_seed_all = manual_seed
+
+    def get_rng_state(self, device: object = None) -> torch.Tensor:
+        """State of the CPU generator, so that a checkpoint holds it."""
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:
+        """Set the CPU generator back to a state saved by :meth:`get_rng_state`."""
+        torch.set_rng_state(state)
+
+
+class CpuPlatform(PlatformBase):
+    """verl's device interface on a CPU: gloo, shared memory, and one Ray ``GPU`` declared per rank.
+
+    The Ray resource keeps the name ``GPU`` because verl asks Ray for accelerator ids under it; a CPU run
+    declares as many with ``ray_kwargs.ray_init.num_gpus`` as it has ranks.
+
+    Raises:
+        SftrlError: if the installed verl is not the one the CPU patches were written for.
+    """
+
+    def __init__(self) -> None:
+        check_verl_version()
+        self._module = CpuModule()
+
+    @property
+    def device_name(self) -> str:  # noqa: D102
+        return "cpu"
+
+    @property
+    def vendor_name(self) -> str:  # noqa: D102
+        return "cpu"
+
+    @property
+    def device_module(self) -> ModuleType:  # noqa: D102
+        return self._module
+
+    def is_available(self) -> bool:  # noqa: D102
+        return True
+
+    def is_platform_available(self, use_smi_check: bool = False) -> bool:
+        """Never offered to verl's own detection: a CPU run is asked for with ``VERL_PLATFORM=cpu``."""
+        return False
+
+    def current_device(self) -> Any:
+        """``"cpu"``: verl passes this to ``Tensor.to``, which takes an index for a GPU only."""
+        return "cpu"
+
+    def device_count(self) -> int:  # noqa: D102
+        return 1
+
+    def set_device(self, device_index: int) -> None:  # noqa: D102
+        pass
+
+    def synchronize(self, device_index: int | None = None) -> None:  # noqa: D102
+        pass
+
+    def manual_seed(self, seed: int) -> None:  # noqa: D102
+        torch.manual_seed(seed)
+
+    def manual_seed_all(self, seed: int) -> None:  # noqa: D102
+        torch.manual_seed(seed)
+
+    def set_allocator_settings(self, settings: str) -> None:  # noqa: D102
+        pass
+
+    def empty_cache(self) -> None:  # noqa: D102
+        pass
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:  # noqa: D102
+        return None, None
+
+    def communication_backend_name(self) -> str:  # noqa: D102
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:  # noqa: D102
+        return "CUDA_VISIBLE_DEVICES"
+
+    def ray_resource_name(self) -> str:  # noqa: D102
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:  # noqa: D102
+        return []
+
+    def is_ipc_supported(self) -> bool:
+        """No device memory to share: weights travel through verl's shared-memory buckets."""
+        return False
+
+    @contextmanager
+    def nvtx_range(self, msg: str) -> Iterator[None]:  # noqa: D102
+        yield
+
+    def profiler_start(self) -> None:  # noqa: D102
+        pass
+
+    def profiler_stop(self) -> None:  # noqa: D102
+        pass
+
+    def cudart(self) -> Any:  # noqa: D102
+        return None

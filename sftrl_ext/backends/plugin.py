@@ -1,0 +1,26 @@
+"""Entry point of the group ``verl.plugins``: ``import verl`` loads this module in every process.
+
+It imports nothing heavy. On a GPU it leaves verl as it is; with ``VERL_PLATFORM=cpu`` it registers the CPU
+platform and arranges for the patches.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def register_cpu() -> None:
+    """Register the platform ``cpu`` with verl and arrange for what a CPU run needs changed."""
+    from verl.plugin.platform.platform_manager import PlatformRegistry
+
+    from sftrl_ext.backends.patches import apply_when_imported
+    from sftrl_ext.backends.platform import CpuPlatform
+
+    PlatformRegistry.register(platform="cpu")(CpuPlatform)
+    # The FSDP engines are filed under the device name "cuda"; they run on any device.
+    os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
+    apply_when_imported()
+
+
+if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+    register_cpu()

@@ -1,0 +1,200 @@
+"""The command line: ``sftrl data | validate | plan | run | resume | eval | report | show | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import sftrl_ext
+from sftrl_ext.errors import SftrlError
+
+Add = Callable[[argparse.ArgumentParser], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0, or 2 if the input was wrong (the message says how to mend it), or 130 if interrupted.
+    """
+    args = _parser().parse_args(argv)
+    console = Console(soft_wrap=True)
+    try:
+        args.run(args, console)
+    except SftrlError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; nothing finished is lost. Go on with `sftrl resume <run folder>`.")
+        return 130
+    return 0
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sftrl", description=sftrl_ext.__doc__)
+    parser.add_argument("--version", action="version", version=f"sftrl-ext {sftrl_ext.__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="verb")
+
+    data = verbs.add_parser("data", help="build or import parquet files")
+    data.add_argument("kind", help="rl, sft, suboptimal or import")
+    data.add_argument("--split", default="id", help="split, or several with commas (mixed evenly)")
+    data.add_argument("--rows", type=int, default=1000)
+    data.add_argument("--seed", type=int, default=0)
+    data.add_argument("--eval", action="store_true", help="draw from the split's evaluation stream, not the training one")
+    data.add_argument("--template", default="default", help="prompt template: a name, or a YAML file of yours")
+    data.add_argument("--max-attempts", type=int, default=5)
+    data.add_argument("--profile", default="exact")
+    data.add_argument("--draw", default=None, help="iid or deck")
+    data.add_argument("--suits", default=None, help="mixed, black or red")
+    data.add_argument("--from", dest="source", type=Path, help="import: the authors' data.json")
+    data.add_argument("--out", type=Path, required=True)
+    data.set_defaults(run=_data)
+
+    validate = verbs.add_parser("validate", help="check the rows of parquet files")
+    validate.add_argument("files", type=Path, nargs="+")
+    validate.set_defaults(run=_validate)
+
+    for name, text, run in (
+        ("plan", "print every command a recipe would run", _plan),
+        ("run", "run a recipe from data to report", _run),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("recipe", help="a recipe file, or the name of one that ships")
+        verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu or node")
+        verb.add_argument("--seeds", help="seeds of both arms: 0,1,2")
+        verb.add_argument("--sft-lrs", help="learning rates of the SFT arm: 1e-4,2e-4")
+        verb.add_argument("--rl-lrs", help="learning rates of the RL arm")
+        verb.add_argument("--model", help="an HF folder or hub name to start from")
+        verb.add_argument("--run-dir", type=Path, help="default: runs/<recipe>-<scale>")
+        verb.add_argument("overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5")
+        verb.set_defaults(run=run)
+
+    resume = verbs.add_parser("resume", help="go on with a run that stopped")
+    resume.add_argument("run_dir", type=Path)
+    resume.set_defaults(run=_resume)
+
+    evaluate = verbs.add_parser("eval", help="evaluate a model folder on parquet files")
+    evaluate.add_argument("model", type=Path, help="an HF folder, or a checkpoint folder of verl")
+    evaluate.add_argument("--data", type=Path, nargs="+", required=True, help="files of `sftrl data rl --eval`")
+    evaluate.add_argument("--engine", default="hf", help="hf or vllm")
+    evaluate.add_argument("--temperature", type=float, default=0.2)
+    evaluate.add_argument("--max-turn-tokens", type=int, default=512)
+    evaluate.add_argument("--seed", type=int, default=2501)
+    evaluate.add_argument("--out", type=Path, help="append one JSON line per file here")
+    evaluate.set_defaults(run=_eval)
+
+    report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
+    report.add_argument("run_dir", type=Path)
+    report.set_defaults(run=_report)
+
+    show = verbs.add_parser("show", help="read the episodes of a run")
+    show.add_argument("run_dir", type=Path)
+    show.add_argument("--arm")
+    show.add_argument("--split")
+    show.add_argument("--limit", type=int, default=5)
+    show.set_defaults(run=_show)
+
+    doctor = verbs.add_parser("doctor", help="what is installed, what verl registered, which scale fits here")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
+    from sftrl_ext.experiments.recipe import load_recipe
+
+    overrides = list(args.overrides)
+    for key, value in (("seeds", args.seeds), ("sft_lrs", args.sft_lrs), ("rl_lrs", args.rl_lrs)):
+        if value:
+            overrides.append(f"sweep.{key}=[{value}]")
+    if args.model:
+        overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}", "budget.base=null"]
+    recipe = load_recipe(args.recipe, args.scale, overrides)
+    return recipe, args.run_dir or Path("runs") / f"{recipe.name}-{recipe.scale.name}"
+
+
+def _plan(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.plan import make_plan
+
+    recipe, run_dir = _recipe(args)
+    for stage in make_plan(recipe, run_dir.resolve()):  # type: ignore[arg-type]
+        env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
+        console.print(f"# {stage.name}: {stage.title}", style="bold", highlight=False)
+        console.print(f"{env} {shlex.join(stage.command)}".strip() + "\n", markup=False, highlight=False)
+
+
+def _run(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.runner import start_run
+
+    recipe, run_dir = _recipe(args)
+    start_run(recipe, run_dir, console)  # type: ignore[arg-type]
+    _say_where(run_dir, console)
+
+
+def _resume(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.runner import resume_run
+
+    resume_run(args.run_dir, console)
+    _say_where(args.run_dir, console)
+
+
+def _say_where(run_dir: Path, console: Console) -> None:
+    report = run_dir / "report"
+    summary = report / "report.md"
+    if summary.is_file():
+        console.print(f"\nThe figures and the report: {report.resolve()}", highlight=False)
+        for name in ("report.html", "report.md"):
+            console.print(f"  {report.resolve() / name}", highlight=False)
+
+
+def _report(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.reports import build_report
+
+    build_report(args.run_dir)
+    _say_where(args.run_dir, console)
+
+
+def _show(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.reports.show import show_episodes
+
+    show_episodes(args.run_dir, console, arm=args.arm, split=args.split, limit=args.limit)
+
+
+def _data(args: argparse.Namespace, console: Console) -> None:
+    from data_prep.build import build_file
+
+    rows = build_file(args)
+    console.print(f"{args.out}: {rows} rows", highlight=False)
+
+
+def _validate(args: argparse.Namespace, console: Console) -> None:
+    from data_prep.validate import validate_file
+
+    for path in args.files:
+        console.print(f"{path}: {validate_file(path)}", highlight=False)
+
+
+def _eval(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.evaluate_one import evaluate_model
+
+    evaluate_model(args, console)
+
+
+def _doctor(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.doctor import examine
+
+    examine(console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

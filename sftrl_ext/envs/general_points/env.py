@@ -1,0 +1,151 @@
+"""The Gymnasium environment ``sftrl/GeneralPoints-v0``: one hand per episode, one response text per step.
+
+Reward: +5 correct, -1 wrong value, -2 wrong numbers, -3 illegal or unparsable, and -1 more on the last of
+``max_attempts`` failed attempts. All randomness is the environment's own generator, seeded by ``reset(seed)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+
+from sftrl_ext.envs.base import Message, Verdict
+from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
+from sftrl_ext.envs.general_points.hands import Draw, HandSpec, draw_hands
+from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.spaces import MessagesSpace, TextSpace
+from sftrl_ext.errors import SftrlError, unknown_name
+
+_OPTIONS = ("cards", "suits")
+
+
+class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
+    """GeneralPoints with sequential revision; see the module.
+
+    Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue so far. Action: any text.
+
+    Args:
+        rule: Name of the card rule.
+        modality: "text"; "image" is not available in this version.
+        profile: "exact" or "authors".
+        target: Number to reach.
+        max_attempts: Attempts that are graded.
+        suits: "mixed", "black" or "red".
+        num_cards: Cards in a hand, 3 to 6.
+        draw: "iid" or "deck".
+        need_face: Deal only hands with a J, Q or K.
+        template: Name or path of the prompt template.
+        exceeded_penalty: Added to the reward of the last failed attempt.
+
+    Raises:
+        SftrlError: for an unknown name or a value out of range, with the nearest right one.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}
+
+    def __init__(
+        self,
+        rule: str = "face_10",
+        modality: str = "text",
+        profile: str = "exact",
+        target: int = 24,
+        max_attempts: int = 5,
+        suits: str = "mixed",
+        *,
+        num_cards: int = 4,
+        draw: Draw = "iid",
+        need_face: bool = False,
+        template: str = "default",
+        exceeded_penalty: float = -1.0,
+    ) -> None:
+        self.spec_of_hands = HandSpec(rule, target, num_cards, draw, suits, need_face)
+        self.settings = PlaySettings(max_attempts, profile, template, modality, exceeded_penalty)
+        self.observation_space = spaces.Dict({"messages": MessagesSpace()})
+        self.action_space = TextSpace()
+        self._episode: GeneralPointsEpisode | None = None
+
+    @property
+    def episode(self) -> GeneralPointsEpisode:
+        """The episode being played.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset`.
+        """
+        if self._episode is None:
+            raise gymnasium.error.ResetNeeded("call reset before step.")
+        return self._episode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Deal a hand.
+
+        Args:
+            seed: Seed of the deal; the same seed and options give the same episode.
+            options: ``cards`` (a list such as ``["K", "5", "2", "4"]``; a card without a suit gets one at random)
+                and ``suits`` ("mixed", "black" or "red", for this episode).
+
+        Raises:
+            SftrlError: if an option is unknown or the cards are no hand of this environment's rule.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        for key in options:
+            if key not in _OPTIONS:
+                raise unknown_name("reset option", key, _OPTIONS)
+        suits = options.get("suits", self.spec_of_hands.suits)
+        letters = suits_of(suits)
+        spec = self.spec_of_hands
+        if options.get("cards") is None:
+            spec = HandSpec(spec.rule, spec.target, spec.num_cards, spec.draw, suits, spec.need_face)
+            cards = draw_hands(self.np_random, spec, 1)[0].cards
+        else:
+            given = parse_cards(options["cards"])
+            if not 3 <= len(given) <= 6:
+                raise SftrlError(f"options['cards'] has {len(given)} cards, expected 3 to 6.")
+            RULES[spec.rule].numbers(given)
+            picks = self.np_random.integers(len(letters), size=len(given))
+            cards = tuple(
+                Card(card.rank, card.suit or letters[pick]) for card, pick in zip(given, picks, strict=True)
+            )
+        self._episode = GeneralPointsEpisode(make_facts(cards, spec.rule, spec.target, self.settings))
+        return self._observation(), self._info(None)
+
+    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Grade one response.
+
+        Args:
+            action: The whole response text, any text.
+
+        Raises:
+            RuntimeError: if the episode is over.
+        """
+        step = self.episode.submit(action)
+        info = self._info(step.attempt.verdict)
+        return self._observation(), step.reward, step.terminated, step.truncated, info
+
+    def _observation(self) -> dict[str, list[Message]]:
+        return {"messages": self.episode.messages()}
+
+    def _info(self, verdict: Verdict | None) -> dict[str, Any]:
+        episode = self.episode
+        info: dict[str, Any] = {
+            "cards": [card.rank for card in episode.cards],
+            "suits": [card.suit for card in episode.cards],
+            "numbers": list(episode.numbers),
+            "target": episode.target,
+            "rule": episode.rule.name,
+            "attempt": len(episode.attempts),
+            "solved": episode.solved,
+            "outcome": verdict.outcome if verdict else None,
+            "grade_reward": verdict.reward if verdict else None,
+            "feedback": verdict.feedback if verdict else None,
+        }
+        if verdict is not None:
+            info["details"] = dict(verdict.details)
+            if "recognized" in verdict.details:
+                info["recognized"] = verdict.details["recognized"]
+        return info

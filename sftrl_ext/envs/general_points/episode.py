@@ -1,0 +1,176 @@
+"""One game of GeneralPoints being played: prompt, responses, feedback, end.
+
+Sequential revision: the model sees the prompt followed by every response and its feedback so far. The game
+ends when a response is correct (terminated) or when ``max_attempts`` responses were graded (truncated); the
+last failed attempt also receives ``exceeded_penalty``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step
+from sftrl_ext.envs.general_points.cards import Card, parse_cards
+from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template
+from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.errors import SftrlError, unknown_name
+
+TASK = "general_points"
+"""Name of the task in facts."""
+
+PROFILES: tuple[str, ...] = ("exact", "authors")
+"""Graders."""
+
+MODALITIES: tuple[str, ...] = ("text", "image")
+"""How the cards are shown."""
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """How a hand is played, apart from the hand itself.
+
+    Attributes:
+        max_attempts: Attempts that are graded.
+        profile: "exact" or "authors"; which grader.
+        template: Name or path of the prompt template.
+        modality: "text"; "image" is not available in this version.
+        exceeded_penalty: Added to the reward of the last failed attempt.
+    """
+
+    max_attempts: int = 5
+    profile: str = "exact"
+    template: str = "default"
+    modality: str = "text"
+    exceeded_penalty: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise unknown_name("profile", self.profile, PROFILES)
+        if self.modality not in MODALITIES:
+            raise unknown_name("modality", self.modality, MODALITIES)
+        if self.modality == "image":
+            raise SftrlError("modality 'image' is not available in this version; expected 'text'.")
+        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise SftrlError(f"max_attempts is {self.max_attempts!r}, expected a whole number >= 1.")
+        if isinstance(self.exceeded_penalty, bool) or not isinstance(self.exceeded_penalty, (int, float)):
+            raise SftrlError(f"exceeded_penalty is {self.exceeded_penalty!r}, expected a number.")
+        load_template(self.template)
+
+
+def make_facts(
+    cards: Sequence[Card | str], rule: str = "face_10", target: int = 24, settings: PlaySettings | None = None
+) -> dict[str, Any]:
+    """The JSON-able facts that rebuild an episode; `facts_text` makes the text a row carries of them."""
+    play = asdict(settings or PlaySettings())
+    return {"task": TASK, "rule": rule, "target": target, **play, "cards": [str(card) for card in cards]}
+
+
+def facts_text(facts: Mapping[str, Any]) -> str:
+    """Facts as the JSON text that rows carry."""
+    return json.dumps(facts, ensure_ascii=False)
+
+
+_KEYS = frozenset({"task", "rule", "target", "cards", *PlaySettings.__dataclass_fields__})
+
+
+class GeneralPointsEpisode(Episode):
+    """One hand being played; see the module for the rules of the game.
+
+    Args:
+        facts: What `make_facts` gives. Only ``cards`` must be there; the rest has defaults.
+
+    Raises:
+        SftrlError: if a fact is missing, unknown or malformed.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        for key in facts:
+            if key not in _KEYS:
+                raise unknown_name("fact", key, _KEYS)
+        if "cards" not in facts:
+            raise SftrlError(f"the fact 'cards' is missing; found {', '.join(map(str, facts)) or 'no facts'}.")
+        self.settings = PlaySettings(**{k: v for k, v in facts.items() if k in PlaySettings.__dataclass_fields__})
+        self.cards = parse_cards(facts["cards"])
+        self.rule = RULES[facts.get("rule", "face_10")]
+        self.numbers = self.rule.numbers(self.cards)
+        target = facts.get("target", 24)
+        if isinstance(target, bool) or not isinstance(target, int):
+            raise SftrlError(f"the fact 'target' is {target!r}, expected a whole number.")
+        self.target: int = target
+        self.template = load_template(self.settings.template)
+        self.attempts: list[Attempt] = []
+        self._ranks = [card.rank for card in self.cards]
+        self._messages = self.template.opening(self.cards, self.rule, target, self.settings.max_attempts)
+        self._rewards = 0.0
+        self._solved = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Facts that rebuild this episode at its start."""
+        return make_facts(self.cards, self.rule.name, self.target, self.settings)
+
+    def messages(self) -> list[Message]:
+        """The dialogue so far, ending with the user message that waits for an answer (or with the last answer)."""
+        return [dict(message) for message in self._messages]
+
+    def submit(self, response: str) -> Step:
+        """Grade one response and advance.
+
+        Raises:
+            RuntimeError: if the episode is over.
+        """
+        if self.done:
+            raise RuntimeError("the episode is over: no further response can be submitted.")
+        verdict = grade_response(
+            response,
+            cards=self._ranks,
+            numbers=self.numbers,
+            target=self.target,
+            profile=self.settings.profile,
+            modality=self.settings.modality,
+        )
+        feedback = self.template.feedback_text(verdict, self.cards, self.numbers, self.target)
+        attempt = Attempt(response, replace(verdict, feedback=feedback))
+        self.attempts.append(attempt)
+        self._messages.append({"role": "assistant", "content": response})
+        self._solved = verdict.correct
+        made, most = len(self.attempts), self.settings.max_attempts
+        truncated = made >= most and not verdict.correct
+        reward = verdict.reward + (self.settings.exceeded_penalty if truncated else 0.0)
+        self._rewards += reward
+        reply = None
+        if not self.done:
+            reply = self.template.reply(feedback, made, most, self.target)
+            self._messages.append({"role": "user", "content": reply})
+        return Step(attempt, reward, terminated=verdict.correct, truncated=truncated, reply=reply)
+
+    @property
+    def solved(self) -> bool:
+        """Whether an attempt was correct."""
+        return self._solved
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode is over."""
+        return self._solved or len(self.attempts) >= self.settings.max_attempts
+
+    def metrics(self) -> dict[str, float]:
+        """Solved, attempts used, solved at the first try, summed reward, and each outcome's share of the attempts."""
+        made = len(self.attempts)
+        numbers = {
+            "solved": float(self._solved),
+            "attempts": float(made),
+            "first_try": float(self._solved and made == 1),
+            "reward_total": self._rewards,
+        }
+        for outcome in OUTCOMES:
+            count = sum(attempt.verdict.outcome == outcome for attempt in self.attempts)
+            numbers[f"outcome/{outcome}"] = count / made if made else 0.0
+        return numbers
+
+
+TASKS.add(TASK, GeneralPointsEpisode)

@@ -1,0 +1,243 @@
+"""Hands: how solvable hands are drawn, and how their number multisets are parted into seen and held-out.
+
+Two draws: ``iid`` takes every card's rank uniformly (what the published code does), ``deck`` takes cards
+without replacement from one deck (what the paper's text says). A hand that has no solution is drawn again.
+Draws come from a `numpy.random.Generator` only. `hand_block` makes hand ``i`` of a stream a pure function of
+(seed, stream, i), a block at a time, so that a million hands take about a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftrl_ext.envs.general_points.cards import FACES, Card, suits_of
+from sftrl_ext.envs.general_points.rules import RULES, Rule
+from sftrl_ext.envs.general_points.solver import is_solvable
+from sftrl_ext.errors import SftrlError, unknown_name
+
+Draw = Literal["iid", "deck"]
+"""How cards are drawn."""
+
+Part = Literal["all", "seen", "held_out"]
+"""Which part of the number multisets a draw may use."""
+
+BLOCK = 512
+"""Hands that are drawn together from one random stream."""
+
+HOLDOUT = 0.1
+"""Default share of the number multisets that training never sees."""
+
+_PATIENCE = 20_000
+_IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hand:
+    """One instance of the game: cards, the rule that reads them, and the number to reach."""
+
+    cards: tuple[Card, ...]
+    rule: Rule
+    target: int = 24
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The cards' numbers under the rule, in the cards' order."""
+        return self.rule.numbers(self.cards)
+
+
+@dataclass(frozen=True)
+class HandSpec:
+    """What kind of hands to draw.
+
+    Attributes:
+        rule: Name of the card rule.
+        target: Number to reach.
+        num_cards: Cards in a hand, 3 to 6.
+        draw: "iid" or "deck".
+        suits: "mixed", "black" or "red".
+        need_face: Redraw hands without a J, Q or K.
+        part: "seen", "held_out" or "all" number multisets; see `is_held_out`.
+        holdout: Share of number multisets held out.
+    """
+
+    rule: str = "face_10"
+    target: int = 24
+    num_cards: int = 4
+    draw: Draw = "iid"
+    suits: str = "mixed"
+    need_face: bool = False
+    part: Part = "all"
+    holdout: float = HOLDOUT
+
+    def __post_init__(self) -> None:
+        rule = RULES[self.rule]
+        colours = suits_of(self.suits)
+        if self.draw not in get_args(Draw):
+            raise unknown_name("draw", self.draw, get_args(Draw))
+        if self.part not in get_args(Part):
+            raise unknown_name("part of the number multisets", self.part, get_args(Part))
+        if not 3 <= self.num_cards <= 6:
+            raise SftrlError(f"num_cards is {self.num_cards!r}, expected 3 to 6.")
+        if self.draw == "deck" and self.num_cards > len(rule.ranks) * len(colours):
+            raise SftrlError(f"a deck of {self.suits} suits has too few cards for {self.num_cards}.")
+        if not 0 <= self.holdout <= 1:
+            raise SftrlError(f"holdout is {self.holdout!r}, expected a share between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class HandArrays:
+    """Many hands of one spec as arrays of shape (hands, num_cards).
+
+    Attributes:
+        spec: What was drawn.
+        ranks: Index of each card's rank in ``RULES[spec.rule].ranks``.
+        suits: Index of each card's suit in ``suits_of(spec.suits)``.
+    """
+
+    spec: HandSpec
+    ranks: _IntArray
+    suits: _IntArray
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    def __getitem__(self, index: int) -> Hand:
+        rule = RULES[self.spec.rule]
+        letters = suits_of(self.spec.suits)
+        cards = tuple(
+            Card(rule.ranks[r], letters[s])
+            for r, s in zip(self.ranks[index].tolist(), self.suits[index].tolist(), strict=True)
+        )
+        return Hand(cards, rule, self.spec.target)
+
+
+@lru_cache(maxsize=1 << 17)
+def is_held_out(numbers: tuple[int, ...], target: int = 24, holdout: float = HOLDOUT) -> bool:
+    """Whether a number multiset belongs to the part that training never sees.
+
+    The partition is by the sorted numbers and the target, not by ranks: ``K 5 2 4`` and ``10 5 2 4`` are the
+    same under ``face_10``. It is a keyed hash, so it is the same in every run and for every seed.
+    """
+    text = f"{target}:{','.join(map(str, sorted(numbers)))}"
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=b"general-points held-out").digest()
+    return int.from_bytes(digest, "big") < holdout * 2**64
+
+
+@lru_cache(maxsize=1 << 17)
+def _usable(numbers: tuple[int, ...], target: int, part: Part, holdout: float) -> bool:
+    if part != "all" and is_held_out(numbers, target, holdout) != (part == "held_out"):
+        return False
+    return is_solvable(numbers, target)
+
+
+def _candidates(rng: np.random.Generator, spec: HandSpec, count: int) -> tuple[_IntArray, _IntArray]:
+    """Draw ``count`` hands without looking at their numbers; some are dropped, so fewer may come back."""
+    rule = RULES[spec.rule]
+    colours = len(suits_of(spec.suits))
+    cards = rng.integers(len(rule.ranks) * colours, size=(count, spec.num_cards))
+    keep = np.ones(count, dtype=bool)
+    if spec.draw == "deck":  # a uniform draw with no card twice is a draw without replacement
+        in_order = np.sort(cards, axis=1)
+        keep &= (in_order[:, 1:] != in_order[:, :-1]).all(axis=1)
+    ranks = cards // colours
+    for wanted in ([FACES] if spec.need_face else []) + ([frozenset(rule.extra)] if rule.extra else []):
+        member = np.array([rank in wanted for rank in rule.ranks])
+        keep &= member[ranks].any(axis=1)
+    return ranks[keep], (cards % colours)[keep]
+
+
+def draw_hands(
+    rng: np.random.Generator,
+    spec: HandSpec,
+    count: int,
+    accept: Callable[[tuple[int, ...]], bool] | None = None,
+) -> HandArrays:
+    """Draw solvable hands.
+
+    Args:
+        rng: Where the randomness comes from.
+        spec: What kind of hands.
+        count: How many.
+        accept: A further condition on the sorted numbers; a hand that fails it is redrawn.
+
+    Raises:
+        SftrlError: if hardly any hand fulfils the spec.
+    """
+    rule = RULES[spec.rule]
+    values = np.array([rule.number(rank) for rank in rule.ranks])
+    kept: list[tuple[_IntArray, _IntArray]] = []
+    missing, fruitless = count, 0
+    while missing > 0:
+        tries = min(4 * BLOCK, 2 * missing + 8)
+        ranks, suits = _candidates(rng, spec, tries)
+        good: list[int] = []
+        for i, numbers in enumerate(map(tuple, np.sort(values[ranks], axis=1).tolist())):
+            if _usable(numbers, spec.target, spec.part, spec.holdout) and (accept is None or accept(numbers)):
+                good.append(i)
+                if len(good) == missing:
+                    break
+        fruitless = 0 if good else fruitless + tries
+        if fruitless > _PATIENCE:
+            raise SftrlError(f"no hand found in {fruitless} draws for {spec}; is the target reachable?")
+        kept.append((ranks[good], suits[good]))
+        missing -= len(good)
+    shape = (0, spec.num_cards)
+    empty = np.empty(shape, dtype=np.int64)
+    return HandArrays(
+        spec,
+        np.concatenate([r for r, _ in kept] or [empty]),
+        np.concatenate([s for _, s in kept] or [empty]),
+    )
+
+
+def draw_hand(
+    rng: np.random.Generator,
+    rule: Rule | str = "face_10",
+    *,
+    target: int = 24,
+    num_cards: int = 4,
+    draw: Draw = "iid",
+    suits: str = "mixed",
+    need_face: bool = False,
+    accept: Callable[[tuple[int, ...]], bool] | None = None,
+) -> Hand:
+    """Draw one solvable hand; see `HandSpec` for the arguments and `draw_hands` for ``accept``."""
+    name = rule if isinstance(rule, str) else rule.name
+    spec = HandSpec(name, target, num_cards, draw, suits, need_face)
+    return draw_hands(rng, spec, 1, accept)[0]
+
+
+def stream_rng(seed: int, stream: str, block: int) -> np.random.Generator:
+    """The generator of one block of a named stream: a pure function of its arguments.
+
+    Raises:
+        SftrlError: if the seed is negative.
+    """
+    if seed < 0:
+        raise SftrlError(f"seed is {seed}, expected 0 or more.")
+    return np.random.default_rng([seed, zlib.crc32(stream.encode()), block])
+
+
+def hand_block(seed: int, block: int, spec: HandSpec, stream: str = "train") -> HandArrays:
+    """Hands ``block * BLOCK`` to ``(block + 1) * BLOCK - 1`` of a stream.
+
+    Args:
+        seed: Seed of the whole stream.
+        block: Which block.
+        spec: What kind of hands.
+        stream: Name that keeps training and evaluation draws of one seed apart.
+    """
+    return draw_hands(stream_rng(seed, stream, block), spec, BLOCK)
+
+
+def hand_at(seed: int, index: int, spec: HandSpec, stream: str = "train") -> Hand:
+    """Hand number ``index`` of a stream: a pure function of its arguments."""
+    return hand_block(seed, index // BLOCK, spec, stream)[index % BLOCK]

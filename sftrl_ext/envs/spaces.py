@@ -1,0 +1,91 @@
+"""Gymnasium spaces of text environments: any text, and any dialogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gymnasium import spaces
+
+from sftrl_ext.envs.base import Message
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 +-*/()=.,:{}[]\"'"
+_LONGEST_SAMPLE = 64
+
+
+class TextSpace(spaces.Space[str]):
+    """Every text of every length. Samples are short and of plain characters."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__(shape=None, dtype=None, seed=seed)
+
+    def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
+        """Draw a short text; ``mask`` and ``probability`` are not supported."""
+        length = self.np_random.integers(_LONGEST_SAMPLE + 1)
+        return "".join(_LETTERS[i] for i in self.np_random.integers(len(_LETTERS), size=length))
+
+    def contains(self, x: Any) -> bool:
+        """Whether ``x`` is a text."""
+        return isinstance(x, str)
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """False: texts have no fixed size."""
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextSpace)
+
+    def __hash__(self) -> int:
+        return hash(TextSpace)
+
+    def __repr__(self) -> str:
+        return "TextSpace()"
+
+
+class MessagesSpace(spaces.Space[list[Message]]):
+    """Every non-empty dialogue: a list of ``{"role": ..., "content": ...}`` messages."""
+
+    def __init__(self, roles: Sequence[str] = ("system", "user", "assistant"), seed: int | None = None) -> None:
+        self.roles = tuple(roles)
+        self._text = TextSpace(seed)
+        super().__init__(shape=None, dtype=None, seed=seed)
+
+    def seed(self, seed: int | None = None) -> Any:
+        """Seed the roles and the texts of samples."""
+        self._text.seed(seed)
+        return super().seed(seed)
+
+    def sample(self, mask: Any | None = None, probability: Any | None = None) -> list[Message]:
+        """Draw a short dialogue; ``mask`` and ``probability`` are not supported."""
+        count = int(self.np_random.integers(1, 4))
+        picks = self.np_random.integers(len(self.roles), size=count)
+        return [{"role": self.roles[pick], "content": self._text.sample()} for pick in picks]
+
+    def contains(self, x: Any) -> bool:
+        """Whether ``x`` is a dialogue of the known roles."""
+        return (
+            isinstance(x, (list, tuple))
+            and len(x) > 0
+            and all(
+                isinstance(message, dict)
+                and set(message) == {"role", "content"}
+                and message["role"] in self.roles
+                and isinstance(message["content"], str)
+                for message in x
+            )
+        )
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """False: dialogues have no fixed size."""
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MessagesSpace) and self.roles == other.roles
+
+    def __hash__(self) -> int:
+        return hash((MessagesSpace, self.roles))
+
+    def __repr__(self) -> str:
+        return f"MessagesSpace({self.roles})"

@@ -1,0 +1,162 @@
+"""The verl commands of the training stages, word for word as they run and as `sftrl plan` prints them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+from sftrl_ext.experiments.recipe import Recipe, SFTConfig
+from sftrl_ext.paths import configs_dir
+
+Command = tuple[list[str], dict[str, str]]
+"""An argument list, and the variables it needs."""
+
+CPU_ENV = {
+    "VERL_PLATFORM": "cpu",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What every verl process needs on a machine without a GPU."""
+
+
+def sft_command(
+    recipe: Recipe,
+    config: SFTConfig,
+    model: Path,
+    rows: Path,
+    checkpoints: Path,
+    name: str,
+    lr: float,
+    seed: int,
+) -> Command:
+    """verl's SFT trainer on one parquet file.
+
+    Args:
+        recipe: The whole recipe.
+        config: Steps and batches of this run.
+        model: Hugging Face folder to start from.
+        rows: Parquet file of training rows.
+        checkpoints: Where checkpoints go.
+        name: Name of the run in trackers.
+        lr: Learning rate.
+        seed: Seed of the trainer.
+    """
+    scale = recipe.scale
+    epochs = math.ceil(config.steps * config.batch_size / config.rows)
+    tokens = config.micro_batch_size * config.max_length
+    overrides = [
+        f"sft_backend={scale.backend}",
+        f"model.path={model}",
+        f"data.train_files={rows}",
+        f"data.train_batch_size={config.batch_size}",
+        f"data.micro_batch_size_per_gpu={config.micro_batch_size}",
+        f"data.max_token_len_per_gpu={tokens}",
+        "data.use_dynamic_bsz=false",
+        f"data.max_length={config.max_length}",
+        f"optim.lr={lr:g}",
+        f"optim.betas={_list(config.betas)}",
+        f"optim.lr_warmup_steps_ratio={config.warmup_ratio:g}",
+        f"optim.lr_scheduler_type={config.schedule}",
+        "optim.weight_decay=0.0",
+        "optim.clip_grad=1.0",
+        f"trainer.total_epochs={epochs}",
+        f"trainer.total_training_steps={config.steps}",
+        f"trainer.save_freq={config.save_every}",
+        f"trainer.default_local_dir={checkpoints}",
+        f"trainer.experiment_name={name}",
+        f"trainer.seed={seed}",
+        f"trainer.nnodes={scale.nnodes}",
+        f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
+        f"hydra.run.dir={checkpoints.parent}",
+        *recipe.verl_sft,
+    ]
+    launcher = ["-m", "torch.distributed.run", "--nnodes", str(scale.nnodes)]
+    launcher += ["--nproc-per-node", str(scale.n_gpus_per_node)]
+    if scale.nnodes == 1:
+        launcher.append("--standalone")
+    command = [sys.executable, *launcher, "-m", "verl.trainer.sft_trainer"]
+    return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(recipe)
+
+
+def ppo_command(
+    recipe: Recipe,
+    model: Path,
+    rows: Path,
+    validation: list[Path],
+    checkpoints: Path,
+    name: str,
+    lr: float,
+    seed: int,
+) -> Command:
+    """verl's PPO trainer (V1) on one parquet file of prompts.
+
+    Args:
+        recipe: The whole recipe.
+        model: Hugging Face folder that actor and critic start from.
+        rows: Parquet file of prompts.
+        validation: Parquet files of the evaluation splits, each a data source of its own.
+        checkpoints: Where checkpoints go.
+        name: Name of the run in trackers.
+        lr: Learning rate of the actor.
+        seed: Seed of the order of the prompts and of the rollout.
+    """
+    scale, rl = recipe.scale, recipe.budget.rl
+    prompts = rl.episodes // rl.group
+    minibatch = prompts // rl.minibatches
+    epochs = math.ceil(rl.updates * prompts / rl.rows)
+    tokens = rl.micro_batch_size * (rl.max_prompt_length + rl.max_response_length)
+    overrides = [
+        f"backend={scale.backend if scale.engine != 'vllm_cpu' else 'vllm_cpu'}",
+        f"algorithm={rl.algorithm}",
+        f"data.train_files={rows}",
+        f"data.val_files=[{','.join(map(str, validation))}]",
+        f"data.train_batch_size={prompts}",
+        f"data.max_prompt_length={rl.max_prompt_length}",
+        f"data.max_response_length={rl.max_response_length}",
+        f"data.seed={seed}",
+        f"actor_rollout_ref.model.path={model}",
+        f"actor_rollout_ref.actor.optim.lr={lr:g}",
+        f"actor_rollout_ref.actor.ppo_epochs={rl.epochs}",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={minibatch}",
+        f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={tokens}",
+        f"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu={2 * tokens}",
+        f"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu={2 * tokens}",
+        f"actor_rollout_ref.rollout.n={rl.group}",
+        f"actor_rollout_ref.rollout.seed={seed}",
+        f"actor_rollout_ref.rollout.temperature={rl.temperature:g}",
+        f"actor_rollout_ref.rollout.val_kwargs.temperature={recipe.budget.eval.temperature:g}",
+        f"actor_rollout_ref.rollout.val_kwargs.do_sample={str(recipe.budget.eval.temperature > 0).lower()}",
+        f"actor_rollout_ref.rollout.tensor_model_parallel_size={scale.tensor_parallel}",
+        f"critic.optim.lr={rl.critic_lr if rl.critic_lr is not None else lr:g}",
+        f"critic.ppo_epochs={rl.epochs}",
+        f"critic.ppo_mini_batch_size={minibatch}",
+        f"critic.ppo_max_token_len_per_gpu={tokens}",
+        f"critic.forward_max_token_len_per_gpu={2 * tokens}",
+        f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
+        f"sftrl.rollout.reward={recipe.task.reward}",
+        f"trainer.critic_warmup={rl.critic_warmup}",
+        f"trainer.total_epochs={epochs}",
+        f"trainer.total_training_steps={rl.updates}",
+        f"trainer.save_freq={rl.save_every}",
+        f"trainer.test_freq={rl.validate_every}",
+        f"trainer.default_local_dir={checkpoints}",
+        f"trainer.experiment_name={name}",
+        f"trainer.nnodes={scale.nnodes}",
+        f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
+        f"hydra.run.dir={checkpoints.parent}",
+        *recipe.verl_ppo,
+    ]
+    command = [sys.executable, "-m", "verl.trainer.main_ppo"]
+    return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(recipe)
+
+
+def _env(recipe: Recipe) -> dict[str, str]:
+    env = {"HYDRA_FULL_ERROR": "1"}
+    if recipe.scale.backend == "cpu":
+        env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
+    return env
+
+
+def _list(values: list[float]) -> str:
+    return "[" + ",".join(f"{value:g}" for value in values) + "]"

@@ -1,0 +1,192 @@
+"""Evaluate every saved checkpoint of a run on every split, with one engine that is started once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.progress import Progress
+
+import sftrl_ext.envs  # noqa: F401  (registers the tasks)
+from sftrl_ext.envs.base import make_episode
+from sftrl_ext.experiments.checkpoints import list_checkpoints
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.experiments.state import RunState
+from sftrl_ext.files import drop_torn_tail, read_jsonl
+from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
+from sftrl_ext.rollout.tokens import ChatTokens
+
+
+class EvalEngine(Protocol):
+    """What evaluation needs of an engine."""
+
+    name: str
+
+    async def generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
+        """Continue one prompt."""
+        ...
+
+    async def load_weights(self, folder: Path) -> None:
+        """Switch to the weights of another checkpoint of the same model."""
+        ...
+
+    def chat_tokens(self) -> ChatTokens:
+        """Tokens of the model's chat template."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """One checkpoint to evaluate."""
+
+    stage: str
+    arm: str
+    seed: int
+    lr: float
+    step: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """The instances of one split.
+
+    Attributes:
+        split: Its name.
+        data_source: ``<task>/<split>``.
+        facts: What rebuilds each episode.
+    """
+
+    split: str
+    data_source: str
+    facts: Sequence[Mapping[str, Any]]
+
+
+def targets_of(state: RunState, layout: RunLayout) -> list[Target]:
+    """Every checkpoint of a run worth evaluating: the end of base and init, all of both arms."""
+    found = []
+    for stage in state.stages:
+        if stage.kind not in ("sft", "rl") or stage.arm is None:
+            continue
+        checkpoints = list_checkpoints(layout.checkpoints(stage.name))
+        if stage.arm in ("base", "init"):
+            checkpoints = checkpoints[-1:]
+        for checkpoint in checkpoints:
+            found.append(
+                Target(stage.name, stage.arm, stage.seed or 0, stage.lr or 0.0, checkpoint.step, checkpoint.folder)
+            )
+    return found
+
+
+def evaluate_run(
+    recipe: Recipe, state: RunState, layout: RunLayout, sets: Sequence[EvalSet], engine: EvalEngine, progress: Progress
+) -> None:
+    """Evaluate what is not in the records yet; a killed evaluation goes on with the next checkpoint."""
+    for path in (layout.records, layout.episodes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drop_torn_tail(path)
+    done = {(r["stage"], r["step"], r["split"]) for r in read_jsonl(layout.records)}
+    todo = [
+        (target, [s for s in sets if (target.stage, target.step, s.split) not in done])
+        for target in targets_of(state, layout)
+    ]
+    todo = [(target, missing) for target, missing in todo if missing]
+    task = progress.add_task("evaluate", total=sum(len(s.facts) for _, missing in todo for s in missing))
+    asyncio.run(_evaluate_all(recipe, todo, engine, layout, lambda: progress.advance(task)))
+
+
+async def _evaluate_all(
+    recipe: Recipe,
+    todo: Sequence[tuple[Target, Sequence[EvalSet]]],
+    engine: EvalEngine,
+    layout: RunLayout,
+    advance: Any,
+) -> None:
+    for target, sets in todo:
+        await engine.load_weights(target.folder)
+        for chosen in sets:
+            started = time.monotonic()
+            played = await play_all(recipe, chosen, engine, advance)
+            record = {
+                "stage": target.stage,
+                "arm": target.arm,
+                "seed": target.seed,
+                "lr": target.lr,
+                "step": target.step,
+                **summarise(chosen, played),
+                "wall_s": round(time.monotonic() - started, 2),
+                "engine": engine.name,
+                "temperature": recipe.budget.eval.temperature,
+            }
+            samples = [
+                {
+                    **{k: record[k] for k in ("stage", "arm", "seed", "step", "split")},
+                    "facts": facts,
+                    "messages": episode.messages,
+                    "attempts": [
+                        {"outcome": s.attempt.verdict.outcome, "reward": s.reward} for s in episode.steps
+                    ],
+                    "solved": episode.solved,
+                }
+                for facts, episode in zip(chosen.facts, played, strict=True)
+            ][: recipe.budget.eval.sample_episodes]
+            _append(layout.episodes, samples)
+            _append(layout.records, [record])
+
+
+async def play_all(recipe: Recipe, chosen: EvalSet, engine: EvalEngine, advance: Any) -> list[PlayedEpisode]:
+    """Play every instance of a split at once; results come in the split's order, the same for the same seed."""
+    rl, chat = recipe.budget.rl, engine.chat_tokens()
+    limits = Limits(prompt=rl.max_prompt_length, response=rl.max_response_length, turn=rl.max_turn_tokens)
+
+    async def one(index: int, facts: Mapping[str, Any]) -> PlayedEpisode:
+        turn = 0
+
+        async def generate(prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
+            nonlocal turn
+            seed = zlib.crc32(f"{recipe.budget.eval.seed}/{chosen.split}/{index}/{turn}".encode())
+            turn += 1
+            return await engine.generate(prompt_ids, {**sampling_params, "seed": seed})
+
+        params = {"temperature": recipe.budget.eval.temperature}
+        played = await play(make_episode(facts), generate, chat, limits, sampling_params=params)
+        advance()
+        return played
+
+    return list(await asyncio.gather(*(one(i, facts) for i, facts in enumerate(chosen.facts))))
+
+
+def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:
+    """The numbers of one split: success counts episodes solved within their attempts."""
+    outcomes = Counter(step.attempt.verdict.outcome for episode in played for step in episode.steps)
+    attempts = sum(len(episode.steps) for episode in played)
+    return {
+        "split": chosen.split,
+        "data_source": chosen.data_source,
+        "episodes": len(played),
+        "solved": sum(episode.solved for episode in played),
+        "solved_first": sum(bool(e.steps) and e.steps[0].attempt.verdict.correct for e in played),
+        "attempts_mean": attempts / max(1, len(played)),
+        "outcomes": dict(sorted(outcomes.items())),
+        "errors": sum(episode.error is not None for episode in played),
+        "out_of_tokens": sum(episode.out_of_tokens for episode in played),
+        "prompt_tokens": sum(episode.prompt_tokens for episode in played),
+        "generated_tokens": sum(episode.generated_tokens for episode in played),
+        "feedback_tokens": sum(episode.feedback_tokens for episode in played),
+    }
+
+
+def _append(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+        file.flush()
+        os.fsync(file.fileno())

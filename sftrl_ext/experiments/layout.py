@@ -1,0 +1,76 @@
+"""Where everything of a run lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The folders and files of one run.
+
+    Attributes:
+        root: The run folder.
+    """
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The composed recipe; a resumed run reads this, not the original file."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def state(self) -> Path:
+        """What has been done, on what machine, at what cost."""
+        return self.root / "state.json"
+
+    @property
+    def data(self) -> Path:
+        """The parquet files."""
+        return self.root / "data"
+
+    def eval_rows(self, split: str) -> Path:
+        """The evaluation rows of a split."""
+        return self.data / f"eval-{split}.parquet"
+
+    @property
+    def start_model(self) -> Path:
+        """The Hugging Face folder the first training stage starts from."""
+        return self.root / "start_model"
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.root / "stages" / name
+
+    def checkpoints(self, name: str) -> Path:
+        """What a training stage saved."""
+        return self.stage(name) / "checkpoints"
+
+    def log(self, name: str) -> Path:
+        """The output of a stage's command."""
+        return self.stage(name) / "log.txt"
+
+    def metrics(self, name: str) -> Path:
+        """One line per step, over all launches of the stage."""
+        return self.stage(name) / "metrics.jsonl"
+
+    def tokens(self, name: str) -> Path:
+        """Tokens and compute up to each saved step."""
+        return self.stage(name) / "tokens.jsonl"
+
+    @property
+    def records(self) -> Path:
+        """One line per evaluated checkpoint and split."""
+        return self.root / "eval" / "records.jsonl"
+
+    @property
+    def episodes(self) -> Path:
+        """A few evaluated episodes, word for word."""
+        return self.root / "eval" / "episodes.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Figures, tables and the two report pages."""
+        return self.root / "report"

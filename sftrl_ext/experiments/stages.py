@@ -1,0 +1,141 @@
+"""What the stages other than training do; each runs as a process of its own: ``stages <kind> <run folder>``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress
+
+from data_prep.general_points import Source, rl_rows, sft_rows
+from data_prep.schema import read_schema
+from data_prep.writer import write_rows
+from sftrl_ext.envs.general_points.episode import PlaySettings
+from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.recipe import Recipe, from_yaml
+from sftrl_ext.experiments.state import RunState
+from sftrl_ext.files import write_json
+
+Kinds = Registry("kind of stage")
+
+
+@Kinds.register("data")
+def build_data(recipe: Recipe, layout: RunLayout) -> None:
+    """Build every parquet file of the run: pre-training, init, each seed's rows for both arms, evaluation."""
+    from data_prep.card import write_card
+
+    task, budget = recipe.task, recipe.budget
+    settings = PlaySettings(max_attempts=task.max_attempts, profile=task.profile, template=task.template)
+    hands = {"draw": task.draw, "suits": task.suits}
+
+    def source(splits: str | list[str], seed: int, train: bool = True) -> Source:
+        return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
+
+    if budget.base is not None:
+        splits = list(task.pretrain_splits) or [task.train_split]
+        write_rows(layout.data / "base.parquet", sft_rows(source(splits, 1_000), budget.base.rows))
+    write_rows(layout.data / "init.parquet", sft_rows(source(task.train_split, 2_000), budget.init.rows))
+    for seed in recipe.sweep.seeds:
+        if "sft" in recipe.arms:
+            write_rows(layout.data / f"sft-s{seed}.parquet", sft_rows(source(task.train_split, seed), budget.sft.rows))
+        if "rl" in recipe.arms:
+            write_rows(layout.data / f"rl-s{seed}.parquet", rl_rows(source(task.train_split, seed), budget.rl.rows))
+    for split in task.eval_splits:
+        rows = rl_rows(source(split, budget.eval.seed, train=False), budget.eval.hands)
+        write_rows(layout.eval_rows(split), rows)
+    write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md")
+
+
+@Kinds.register("model")
+def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
+    """Put the model the first training stage starts from into the run folder, and note its size."""
+    from sftrl_ext.experiments import tiny_model
+    from sftrl_ext.experiments.pretrained import fetch_model
+
+    model = recipe.model
+    if model.path is None and model.package is None:
+        corpus = _sample_texts(layout)
+        tiny_model.build_tiny_llama(layout.start_model, corpus, model, seed=0)
+    else:
+        fetch_model(model, layout.start_model)
+    size = {"parameters": tiny_model.parameter_count(layout.start_model)}
+    write_json(layout.start_model / "size.json", size)
+
+
+@Kinds.register("eval")
+def evaluate(recipe: Recipe, layout: RunLayout) -> None:
+    """Evaluate every checkpoint on every split."""
+    state = RunState.load(layout.state)
+    sets = [load_eval_set(layout.eval_rows(split)) for split in recipe.task.eval_splits]
+    engine = open_engine(recipe, layout.start_model)
+    with Progress(console=Console(file=sys.stdout)) as progress:
+        evaluate_run(recipe, state, layout, sets, engine, progress)
+
+
+@Kinds.register("report")
+def report(recipe: Recipe, layout: RunLayout) -> None:
+    """Draw the figures and write the report from the stored metrics."""
+    from sftrl_ext.reports import build_report
+
+    build_report(layout.root)
+
+
+def load_eval_set(path: Path) -> EvalSet:
+    """Read the instances of one split from its parquet file.
+
+    Raises:
+        SftrlError: if the file has another schema, or rows of several splits.
+    """
+    read_schema(path)
+    table = pq.read_table(path, columns=["data_source", "extra_info"])
+    sources = set(table["data_source"].to_pylist())
+    infos = table["extra_info"].to_pylist()
+    if len(sources) != 1:
+        raise SftrlError(f"{path}: rows of {len(sources)} data sources ({sorted(sources)}), expected exactly one.")
+    return EvalSet(infos[0]["split"], sources.pop(), [json.loads(info["facts"]) for info in infos])
+
+
+def open_engine(recipe: Recipe, folder: Path) -> EvalEngine:
+    """Start the engine of the recipe's scale on a model folder."""
+    import torch
+
+    if recipe.scale.engine == "vllm":
+        from sftrl_ext.backends.vllm_engine import VllmEngine
+
+        return VllmEngine(folder, dtype=recipe.model.dtype, tensor_parallel=recipe.scale.tensor_parallel)
+    from sftrl_ext.backends.local import LocalEngine
+
+    torch.set_num_threads(recipe.scale.eval_threads)
+    dtype = getattr(torch, recipe.model.dtype)
+    return LocalEngine(folder, dtype=dtype, max_rows=recipe.budget.eval.batch_size)
+
+
+def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
+    """Texts of the pre-training rows, feedback included, for the tokenizer."""
+    from sftrl_ext.envs.base import make_episode
+
+    table = pq.ParquetFile(layout.data / "base.parquet")
+    batch = next(table.iter_batches(rows, columns=["messages", "extra_info"])).to_pylist()
+    texts = [message["content"] for row in batch for message in row["messages"]]
+    for row in batch[:20]:  # feedback: a wrong answer of each kind
+        for wrong in ("", '{"formula": "1+"}', '{"formula": "1+1"}', row["messages"][-1]["content"].replace("*", "+")):
+            episode = make_episode(json.loads(row["extra_info"]["facts"]))
+            texts += [step.reply for step in [episode.submit(wrong)] if step.reply] * 20
+    return texts
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one stage: ``<kind> <run folder>``."""
+    kind, run_dir = (sys.argv[1:] if argv is None else argv)[:2]
+    layout = RunLayout(Path(run_dir))
+    Kinds[kind](from_yaml(layout.recipe), layout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Tokens a training stage used up to each of its saved steps: the base of the compute axis."""
+
+from __future__ import annotations
+
+import json
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.checkpoints import list_checkpoints
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.files import read_jsonl, write_text
+from sftrl_ext.reports.compute import BUFFER_RATIO_GENERAL_POINTS, flops_measured, flops_rl, flops_sft
+
+SFT_KEYS = {"trained_tokens": "train/global_tokens"}
+RL_KEYS = {
+    "trained_tokens": "tokens/trained",
+    "generated_tokens": "tokens/generated",
+    "prefill_tokens": "tokens/prefill",
+}
+
+
+def write_tokens(layout: RunLayout, stage: str, kind: str, parameters: int) -> None:
+    """Write ``tokens.jsonl`` of a stage: cumulative counts and FLOPs of the stage alone at each saved step.
+
+    Args:
+        layout: The run.
+        stage: Name of the stage.
+        kind: ``sft`` or ``rl``.
+        parameters: Parameters of the model.
+
+    Raises:
+        SftrlError: if a step logged no token count.
+    """
+    keys = SFT_KEYS if kind == "sft" else RL_KEYS
+    counts = {name: 0.0 for name in ("trained_tokens", "generated_tokens", "prefill_tokens")}
+    at_step: dict[int, dict[str, float]] = {0: dict(counts)}
+    for entry in read_jsonl(layout.metrics(stage)):
+        data, step = entry["data"], int(entry["step"])
+        if keys["trained_tokens"] not in data:  # validation before the first step, or after the last
+            continue
+        for name, key in keys.items():
+            if key not in data:
+                raise SftrlError(f"{layout.metrics(stage)}: step {step} has no {key!r}.")
+            counts[name] += data[key]
+        at_step[step] = dict(counts)
+    lines = []
+    for checkpoint in list_checkpoints(layout.checkpoints(stage)):
+        if checkpoint.step not in at_step:
+            raise SftrlError(f"{layout.metrics(stage)}: no line for the saved step {checkpoint.step}.")
+        used = at_step[checkpoint.step]
+        trained = used["trained_tokens"]
+        paper = flops_sft(parameters, 0, trained)
+        if kind == "rl":
+            paper = flops_rl(parameters, 0, trained, buffer_ratio=BUFFER_RATIO_GENERAL_POINTS)
+        measured = flops_measured(parameters, trained, used["generated_tokens"], used["prefill_tokens"])
+        line = {"step": checkpoint.step, **{k: int(v) for k, v in used.items()}}
+        lines.append(json.dumps({**line, "flops_paper": paper, "flops_measured": measured}) + "\n")
+    write_text(layout.tokens(stage), "".join(lines))

@@ -1,0 +1,79 @@
+"""From a run folder to its report, by the stored metrics alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports.analysis import analyse
+from sftrl_ext.reports.dialogues import pick_side_by_side
+from sftrl_ext.reports.method import verdict_sentences
+from sftrl_ext.reports.summary import summarize
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where a report was written, and what it says.
+
+    Attributes:
+        folder: ``run_dir/report``.
+        markdown, html, summary: The pages and the JSON of the numbers.
+        figures: Name of each figure to its (PNG, SVG).
+        verdict: The sentences of the verdict.
+        notes: What was missing or has to be known.
+    """
+
+    folder: Path
+    markdown: Path
+    html: Path
+    summary: Path
+    figures: Mapping[str, tuple[Path, Path]]
+    verdict: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def build_report(run_dir: Path) -> ReportPaths:
+    """Write ``report/`` of a run folder: figures, ``report.md``, ``report.html``, ``summary.json``.
+
+    Only stored metrics are read, and the same metrics give the same bytes. What is missing makes the report
+    smaller, with a note.
+
+    Args:
+        run_dir: Run folder; need not be finished.
+
+    Raises:
+        SftrlError: if it is no run folder, a stored file is malformed (file and line are named), or matplotlib
+            is not installed.
+    """
+    try:
+        from sftrl_ext.reports.figures import draw_figures
+        from sftrl_ext.reports.page_html import html_page
+        from sftrl_ext.reports.page_markdown import markdown_page
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "matplotlib":
+            raise
+        raise SftrlError("a report needs matplotlib; install it with: pip install 'sftrl-ext[train]'") from None
+    found = analyse(Path(run_dir))
+    folder = Path(run_dir) / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = list(draw_figures(found, folder))
+    shown = pick_side_by_side(found)
+    pages = {
+        "report.md": markdown_page(found, figures, shown),
+        "report.html": html_page(found, figures, shown),
+        "summary.json": json.dumps(summarize(found), indent=2, allow_nan=False, default=str) + "\n",
+    }
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return ReportPaths(
+        folder=folder,
+        markdown=folder / "report.md",
+        html=folder / "report.html",
+        summary=folder / "summary.json",
+        figures={drawn.spec.name: (drawn.png, drawn.svg) for drawn in figures},
+        verdict=tuple(verdict_sentences(found)),
+        notes=tuple(found.notes),
+    )

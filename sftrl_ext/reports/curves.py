@@ -1,0 +1,242 @@
+"""From records to curves: checkpoints with what they cost, seeds pooled, arms cut at equal compute.
+
+A curve is one (arm, learning rate); it holds one list of checkpoints per seed. All curves leave from the shared
+start: the last checkpoint of the arm `init` (or, without one, the arms' own step 0).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sftrl_ext.reports.compute import Cost, buffer_ratio, cost_of
+from sftrl_ext.reports.runfiles import EvalRecord, RunMetrics, TokenCount
+from sftrl_ext.reports.splits import arm_order, lr_label, split_order
+from sftrl_ext.reports.stats import Measure, over_seeds
+
+CurveKey = tuple[str, float | None]
+"""(arm, learning rate)."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One evaluated checkpoint of one seed.
+
+    Attributes:
+        cost: From the base model to here; None if the tokens of this step were not stored.
+        results: Split to its record.
+    """
+
+    arm: str
+    lr: float | None
+    seed: int
+    stage: str
+    step: int
+    cost: Cost | None
+    results: Mapping[str, EvalRecord]
+
+
+def pooled(checkpoints: Sequence[Checkpoint], split: str) -> Measure | None:
+    """Success of several seeds' checkpoints on a split, seeds pooled; None if none was evaluated on it."""
+    records = [c.results[split] for c in checkpoints if split in c.results]
+    return over_seeds([(r.solved, r.episodes) for r in records]) if records else None
+
+
+def mean_cost(checkpoints: Sequence[Checkpoint], axis: str) -> float | None:
+    """Mean cost of the checkpoints on a compute axis; None if it is unknown for any of them."""
+    costs = [c.cost.on(axis) if c.cost else None for c in checkpoints]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) / len(known) if known and len(known) == len(costs) else None
+
+
+@dataclass
+class Curve:
+    """One (arm, learning rate) over all its seeds."""
+
+    arm: str
+    lr: float | None
+    seeds: dict[int, list[Checkpoint]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> CurveKey:
+        """(arm, learning rate)."""
+        return self.arm, self.lr
+
+    def steps(self) -> list[list[Checkpoint]]:
+        """Checkpoints grouped by step, in order; one group holds the seeds that have that step."""
+        groups: dict[int, list[Checkpoint]] = defaultdict(list)
+        for checkpoints in self.seeds.values():
+            for checkpoint in checkpoints:
+                groups[checkpoint.step].append(checkpoint)
+        return [groups[step] for step in sorted(groups)]
+
+    def reach(self, axis: str) -> float | None:
+        """The largest cost any seed reached on ``axis``; None if unknown."""
+        costs = [c.cost.on(axis) for checkpoints in self.seeds.values() for c in checkpoints if c.cost]
+        return max((cost for cost in costs if cost is not None), default=None)
+
+
+@dataclass
+class Curves:
+    """All curves of a run.
+
+    Attributes:
+        start: The shared start, one checkpoint per seed that has its own (usually one).
+        path: The curve of the arm `init` up to the start, for drawing.
+        base: The base model, if it was evaluated.
+        arms: The compared curves, in the order of figures.
+        splits: Every split evaluated, in order.
+    """
+
+    start: list[Checkpoint]
+    path: Curve | None
+    base: list[Checkpoint]
+    arms: list[Curve]
+    splits: list[str]
+
+    def arm_names(self) -> list[str]:
+        """Names of the compared arms, in order, each once."""
+        return arm_order(curve.arm for curve in self.arms)
+
+    def rates(self, arm: str) -> list[float | None]:
+        """The learning rates of an arm."""
+        return [curve.lr for curve in self.arms if curve.arm == arm]
+
+
+@dataclass(frozen=True)
+class EqualCompute:
+    """Every curve's checkpoints at equal compute.
+
+    Attributes:
+        axis: The compute axis; "" if no axis is known for every arm (then these are last checkpoints).
+        budget: The largest compute that every arm reached; None if unknown.
+        chosen: For each curve, each seed's last checkpoint at or below the budget.
+        notes: What a reader has to know about the choice.
+    """
+
+    axis: str
+    budget: float | None
+    chosen: Mapping[CurveKey, list[Checkpoint]]
+    notes: tuple[str, ...] = ()
+
+
+def _last_steps(seeds: Mapping[int, list[Checkpoint]]) -> list[Checkpoint]:
+    return [checkpoints[-1] for _, checkpoints in sorted(seeds.items()) if checkpoints]
+
+
+def build_curves(run: RunMetrics) -> Curves:
+    """Group the records of a run into curves and put a cost on every checkpoint.
+
+    What is missing (tokens of a step, the model's size, the start) is added to ``run.notes``.
+    """
+    found: dict[CurveKey, dict[int, dict[tuple[str, int], dict[str, EvalRecord]]]] = {}
+    for record in run.records:
+        lr = None if record.arm in ("init", "base") else record.lr
+        seeds = found.setdefault((record.arm, lr), {})
+        seeds.setdefault(record.seed, {}).setdefault((record.stage, record.step), {})[record.split] = record
+
+    ratio = buffer_ratio(run.records[0].data_source) if run.records else buffer_ratio("")
+    init_tokens = _tokens_at_start(run, found.get(("init", None), {}))
+    missing: set[str] = set()
+
+    def curve(key: CurveKey) -> Curve:
+        arm, lr = key
+        made = Curve(arm, lr)
+        for seed, groups in sorted(found.get(key, {}).items()):
+            made.seeds[seed] = []
+            for (stage, step), results in sorted(groups.items(), key=lambda item: item[0][1]):
+                counted = run.tokens.get(stage, {})
+                tokens = counted.get(step, TokenCount() if step == 0 else None)
+                if arm == "base":
+                    cost: Cost | None = cost_of(run.parameters, TokenCount(), TokenCount(), rl=False, ratio=ratio)
+                elif tokens is None:
+                    missing.add(stage)
+                    cost = None
+                elif arm == "init":
+                    cost = cost_of(run.parameters, tokens, TokenCount(), rl=False, ratio=ratio)
+                else:
+                    rl = arm.startswith("rl") or any(t.generated > 0 for t in counted.values())
+                    start = init_tokens.get(seed, next(iter(init_tokens.values()), TokenCount()))
+                    cost = cost_of(run.parameters, start, tokens, rl=rl, ratio=ratio)
+                made.seeds[seed].append(Checkpoint(arm, lr, seed, stage, step, cost, results))
+        return made
+
+    path = curve(("init", None)) if ("init", None) in found else None
+    start = _last_steps(path.seeds) if path else []
+    arms = [key for key in found if key[0] not in ("init", "base")]
+    ranked = arm_order(arm for arm, _ in arms)
+    curves = [curve(key) for key in sorted(arms, key=lambda key: (ranked.index(key[0]), key[1] or 0.0))]
+    if not start:
+        start = [c for made in curves for seed in made.seeds.values() for c in seed if c.step == 0]
+        if not start and run.records:
+            run.notes.append("The shared start was not evaluated (no record of arm `init`, no step 0).")
+    for made in curves:
+        made.seeds = {s: [c for c in points if c.step > 0] for s, points in made.seeds.items()}
+        made.seeds = {s: points for s, points in made.seeds.items() if points}
+    base = _last_steps(curve(("base", None)).seeds)
+    if missing:
+        names = ", ".join(f"`{name}`" for name in sorted(missing))
+        run.notes.append(f"Some steps have no token counts (`tokens.jsonl`) in stage {names}: not on the compute axis.")
+    if run.records and run.parameters is None:
+        run.notes.append("`state.json` does not say the model's parameters: compute is given in tokens.")
+    splits = split_order(record.split for record in run.records)
+    return Curves(start, path, base, [made for made in curves if made.seeds], splits)
+
+
+def _tokens_at_start(
+    run: RunMetrics, seeds: Mapping[int, Mapping[tuple[str, int], object]]
+) -> dict[int, TokenCount]:
+    """Seed of the start to the tokens it took; says so where they are unknown and taken as none."""
+    counts = {}
+    for seed, groups in sorted(seeds.items()):
+        stage, step = max(groups, key=lambda key: key[1])
+        tokens = run.tokens.get(stage, {}).get(step)
+        if tokens is None and step > 0:
+            run.notes.append(f"Tokens of the start (stage `{stage}`, step {step}) are unknown: D_init is taken as 0.")
+        counts[seed] = tokens or TokenCount()
+    return counts
+
+
+def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
+    """Cut every curve at the largest compute that all arms reached.
+
+    The budget is the smallest over arms of the largest cost any curve of that arm reached. Each seed gives its
+    last checkpoint at or below it. A seed that stopped early (below half the way from the start to the budget)
+    is left out if its curve has another; a seed whose first checkpoint lies above gives that one. Both are said.
+    """
+    reaches: dict[str, list[float]] = defaultdict(list)
+    unknown = False
+    for curve in curves.arms:
+        reach = curve.reach(axis)
+        unknown = unknown or reach is None
+        if reach is not None:
+            reaches[curve.arm].append(reach)
+    if unknown or not reaches:
+        chosen = {curve.key: _last_steps(curve.seeds) for curve in curves.arms}
+        note = "Compute is not known for every arm: the arms are compared at their last checkpoints."
+        return EqualCompute("", None, chosen, (note,) if curves.arms else ())
+
+    budget = min(max(costs) for costs in reaches.values())
+    halfway = ((mean_cost(curves.start, axis) or 0.0) + budget) / 2
+    notes: list[str] = []
+    chosen = {}
+    for curve in curves.arms:
+        kept: list[Checkpoint] = []
+        early: list[Checkpoint] = []
+        for seed, checkpoints in sorted(curve.seeds.items()):
+            name = f"{curve.arm}, lr {lr_label(curve.lr)}, seed {seed}"
+            costs = [(cost, c) for c in checkpoints if c.cost and (cost := c.cost.on(axis)) is not None]
+            below = [(cost, c) for cost, c in costs if cost <= budget * (1 + 1e-9)]
+            if not below:
+                if costs:
+                    kept.append(costs[0][1])
+                    notes.append(f"{name}: its first checkpoint lies above the compared compute and is used.")
+            elif below[-1][0] < halfway:
+                early.append(below[-1][1])
+                notes.append(f"{name}: stopped before half of the compared compute.")
+            else:
+                kept.append(below[-1][1])
+        if kept or early:
+            chosen[curve.key] = kept or early
+    return EqualCompute(axis, budget, chosen, tuple(notes))

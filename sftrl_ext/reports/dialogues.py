@@ -1,0 +1,108 @@
+"""Sample episodes of a report: the same instance played by the start and by each arm, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.runfiles import SampleEpisode
+from sftrl_ext.reports.splits import arm_order, split_order
+from sftrl_ext.reports.verdict import ID_SPLIT
+
+
+@dataclass(frozen=True)
+class Line:
+    """One message of a dialogue; an assistant's message carries its attempt's outcome and reward."""
+
+    role: str
+    content: str
+    outcome: str | None = None
+    reward: float | None = None
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """One instance of a split and the episodes of the arms that played it, in order of arms."""
+
+    split: str
+    facts: Mapping[str, Any]
+    episodes: tuple[SampleEpisode, ...]
+
+
+def dialogue(episode: SampleEpisode) -> Iterator[Line]:
+    """Messages in order, each response with its verdict.
+
+    A task that starts a new prompt in mid-episode stores fewer responses than attempts; the last attempts are
+    then those of the stored responses.
+    """
+    responses = sum(message.get("role") == "assistant" for message in episode.messages)
+    attempts = list(episode.attempts)[-responses:] if responses else []
+    verdicts = iter([*attempts, *({} for _ in range(responses - len(attempts)))])
+    for message in episode.messages:
+        role, content = str(message.get("role", "")), str(message.get("content", ""))
+        if role != "assistant":
+            yield Line(role, content)
+            continue
+        verdict = next(verdicts)
+        outcome, reward = verdict.get("outcome"), verdict.get("reward")
+        known = isinstance(reward, int | float)
+        yield Line(role, content, None if outcome is None else str(outcome), float(reward) if known else None)
+
+
+def fact_items(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts of an instance that fit on a line: short values, lists joined."""
+    items = []
+    for key, value in facts.items():
+        if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
+            text = " ".join(map(str, value))
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
+            text = str(value)
+        else:
+            continue
+        if len(text) <= 60:
+            items.append((str(key), text))
+    return items
+
+
+def _of_compared_checkpoints(found: Analysis) -> list[SampleEpisode]:
+    """Episodes of the start and of each arm's compared checkpoint; of the last one stored, failing that."""
+    wanted = {arm: {(c.stage, c.step) for c in found.equal.chosen[curve.key]} for arm, curve in found.picked.items()}
+    wanted["init"] = {(c.stage, c.step) for c in found.curves.start}
+    kept = []
+    for arm in {episode.arm for episode in found.run.episodes} - {"base"}:
+        own = [episode for episode in found.run.episodes if episode.arm == arm]
+        exact = [episode for episode in own if (episode.stage, episode.step) in wanted.get(arm, set())]
+        last = max(episode.step for episode in own)
+        kept += exact or [episode for episode in own if episode.step == last]
+    return kept
+
+
+def pick_side_by_side(found: Analysis, *, limit: int = 8) -> list[SideBySide]:
+    """Choose instances to show: those played by most arms first, and among them where the arms differ.
+
+    Two instances of the `id` split and of the verdict's split, then one of each further split.
+
+    Args:
+        found: The analysed run.
+        limit: How many at most.
+    """
+    played: dict[str, dict[str, dict[str, SampleEpisode]]] = {}
+    for episode in _of_compared_checkpoints(found):
+        key = json.dumps(episode.facts, sort_keys=True, default=str)
+        arms = played.setdefault(episode.split, {}).setdefault(key, {})
+        if episode.arm not in arms or episode.seed < arms[episode.arm].seed:
+            arms[episode.arm] = episode
+    first = [split for split in (found.split, ID_SPLIT) if split in played]
+    chosen = []
+    for split in [*first, *(s for s in split_order(played) if s not in first)]:
+        ranked = sorted(
+            played[split].items(),
+            key=lambda item: (-len(item[1]), len({e.solved for e in item[1].values()}) == 1, item[0]),
+        )
+        for _, arms in ranked[: 2 if split in first else 1]:
+            episodes = tuple(arms[arm] for arm in sorted(arms, key=lambda a: (a != "init", arm_order(arms).index(a))))
+            chosen.append(SideBySide(split, episodes[0].facts, episodes))
+    return chosen[:limit]

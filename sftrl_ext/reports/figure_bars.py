@@ -1,0 +1,147 @@
+"""Figure: the bars SFT / start / RL at equal compute on every split, beside the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.compute import readable
+from sftrl_ext.reports.curves import Checkpoint, pooled
+from sftrl_ext.reports.splits import arm_label, arm_order, lr_label, split_title
+from sftrl_ext.reports.style import WIDTH, arm_colour, percent_axis, put_legend
+from sftrl_ext.reports.verdict import ID_SPLIT
+
+_EDGE = "white"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: an arm's name as written below it, its colour, and the checkpoints behind it."""
+
+    name: str
+    arm: str
+    colour: str
+    checkpoints: list[Checkpoint]
+
+
+def bars_of(found: Analysis) -> list[Bar]:
+    """The bars of every panel, in order: SFT, start, RL (one per learning rate where there are up to three)."""
+    curves, bars = found.curves, []
+    names = curves.arm_names()
+    for arm in arm_order([*names, "init"]):
+        if arm == "init":
+            if curves.start:
+                bars.append(Bar("Init", "init", arm_colour("init"), curves.start))
+            continue
+        shown = [curve for curve in found.shown if curve.arm == arm]
+        for curve in shown:
+            label = arm_label(arm) + (f"\n{lr_label(curve.lr)}" if len(shown) > 1 else "")
+            bars.append(Bar(label, arm, arm_colour(arm, names), found.equal.chosen[curve.key]))
+    return bars
+
+
+def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str) -> None:
+    ticks: list[float] = []
+    labels: list[str] = []
+    top = 0.0
+
+    def put(x: float, height: float, error: float | None, colour: str, name: str, paper: bool) -> None:
+        nonlocal top
+        if paper:
+            axes.bar(x, height, 0.8, color="white", edgecolor=colour, hatch="////", linewidth=1.1)
+        else:
+            axes.bar(x, height, 0.8, color=colour, edgecolor=_EDGE, linewidth=0.5)
+        if error is not None:
+            axes.errorbar(x, height, error, color="#333333", elinewidth=1.1, capsize=2.5, capthick=1.1)
+        peak = height + (error or 0.0)
+        axes.annotate(
+            f"{height:.1f}", (x, peak), xytext=(0, 2), textcoords="offset points", ha="center",
+            va="bottom", fontsize=8, color="#666666" if paper else "black",
+        )  # fmt: skip
+        top = max(top, peak)
+        ticks.append(x)
+        labels.append(name)
+
+    place = 0.0
+    for bar in bars:
+        measure = pooled(bar.checkpoints, split)
+        if measure is not None:
+            put(place, 100 * measure.p, 100 * measure.se, bar.colour, bar.name, paper=False)
+            place += 1.0
+    for entry in (e for e in found.expected if e.split == split):
+        place += 0.5
+        for arm in arm_order(entry.values):
+            colour = arm_colour(arm, found.curves.arm_names())
+            put(place, entry.values[arm], None, colour, arm_label(arm), paper=True)
+            place += 1.0
+    axes.set_xticks(ticks, labels)
+    axes.tick_params(axis="x", length=0, labelcolor="black")
+    axes.grid(axis="x", visible=False)
+    axes.set_ylim(0, max(top * 1.16, 1.0))
+    axes.set_xlim(-0.6, max(ticks, default=0) + 0.6)
+    axes.set_title(split_title(split))
+    percent_axis(axes)
+
+
+def _panel_widths(found: Analysis, bars: list[Bar], splits: list[str]) -> dict[str, float]:
+    widths = {}
+    for split in splits:
+        paper = sum(len(e.values) + 0.5 for e in found.expected if e.split == split)
+        widths[split] = sum(pooled(bar.checkpoints, split) is not None for bar in bars) + paper + 0.7
+    return widths
+
+
+def _rows(splits: list[str], bars: int) -> list[list[str]]:
+    """Break panels into rows: two, then up to three to a row (two, if the bars are many), evenly."""
+    first, rest = splits[:2], splits[2:]
+    count = -(-len(rest) // (3 if bars <= 5 else 2))
+    rows, done = [first], 0
+    for row in range(count):
+        size = -(-(len(rest) - done) // (count - row))
+        rows.append(rest[done : done + size])
+        done += size
+    return rows
+
+
+def where(found: Analysis) -> str:
+    """At what compute the checkpoints are compared, in words."""
+    if found.equal.budget is None:
+        return "last checkpoint of each arm"
+    rule = {"paper": " (paper's formula)", "measured": " (counted tokens)", "tokens": ""}[found.equal.axis]
+    amount = readable(found.equal.budget, found.equal.axis)
+    return f"each arm's last checkpoint at or below {amount}{rule}, the most that every arm reached"
+
+
+def bars_at_equal_compute(found: Analysis) -> Figure | None:
+    """Draw SFT / start / RL on every split, and the paper's numbers, hatched, beside the split they belong to."""
+    bars = bars_of(found)
+    if not found.curves.arms or not bars:
+        return None
+    order = [s for s in (ID_SPLIT, found.split) if s in found.curves.splits]
+    splits = order + [s for s in found.curves.splits if s not in order]
+    widths = _panel_widths(found, bars, splits)
+    rows = _rows(splits, len(bars))
+    figure = Figure(figsize=(WIDTH, 2.5 * len(rows) + 0.7), layout="constrained")
+    widest = max(sum(widths[s] for s in row) for row in rows)
+    for strip, row in zip(figure.subfigures(len(rows), 1, squeeze=False).flat, rows, strict=True):
+        room = widest - sum(widths[s] for s in row)
+        room = room if room > 0.3 * widest else 0.0
+        ratios = [widths[s] for s in row] + ([room] if room > 0.01 else [])
+        grid = strip.add_gridspec(1, len(ratios), width_ratios=ratios)
+        for column, split in enumerate(row):
+            _draw_bars(strip.add_subplot(grid[column]), found, bars, split)
+        if room > 0.01:
+            strip.add_subplot(grid[len(row)]).set_axis_off()
+    figure.supylabel("Success per episode (± SE)", fontsize=9)
+    arms = list(dict.fromkeys(bar.arm for bar in bars))
+    handles = [
+        Patch(color=arm_colour(a, found.curves.arm_names()), label=f"{arm_label(a)}, this run") for a in arms
+    ]
+    for label in dict.fromkeys(e.label for e in found.expected if e.split in splits):
+        handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label=label))
+    put_legend(figure, handles, title=where(found), title_fontsize=8.5)
+    return figure

@@ -1,0 +1,129 @@
+"""Figure: success on every split against compute, both arms from the shared start."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.compute import AXIS_TITLES, scaled
+from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
+from sftrl_ext.reports.splits import arm_label, lr_label, split_title
+from sftrl_ext.reports.stats import SMOOTHING_ORDER, savitzky_golay, smoothing_window
+from sftrl_ext.reports.style import ARM_COLOURS, FAINT, WIDTH, arm_colour, lr_line, lr_marker, percent_axis, put_legend
+
+Points = list[tuple[float, float, float]]
+"""(x, success in percent, standard error in percent)."""
+
+
+def curve_points(groups: list[list[Checkpoint]], split: str, axis: str) -> Points:
+    """Points of a curve on a split: one per step that has a cost on ``axis`` and a result."""
+    points = []
+    for group in groups:
+        x, y = mean_cost(group, axis), pooled(group, split)
+        if x is not None and y is not None:
+            points.append((x, 100 * y.p, 100 * y.se))
+    return points
+
+
+def _draw_curve(axes: Axes, points: Points, colour: str, marker: str, line: str) -> None:
+    xs, ys, errors = (list(column) for column in zip(*points, strict=True))
+    window = smoothing_window(len(points))
+    axes.errorbar(
+        xs, ys, errors, fmt=marker, ms=4.2 if window is None else 3.4, mew=0, color=colour,
+        ecolor=colour, elinewidth=1.0, capsize=0, alpha=0.95 if window is None else 0.55, zorder=3,
+    )  # fmt: skip
+    if window is None:
+        axes.plot(xs, ys, line, lw=1.2, color=colour, zorder=2)
+    else:
+        smooth = savitzky_golay(ys, window, SMOOTHING_ORDER)
+        axes.plot(xs, smooth, line, lw=1.3, color=colour, zorder=4)
+
+
+def _legend(found: Analysis, smoothed: bool) -> list[Line2D]:
+    handles = []
+    rates = all_rates(found)
+    for curve in found.curves.arms:
+        name = curve_name(curve, len(found.curves.rates(curve.arm)) > 1)
+        handles.append(
+            Line2D(
+                [], [], label=name, color=arm_colour(curve.arm, found.curves.arm_names()), lw=1.6, ms=6,
+                ls=lr_line(curve.lr, found.curves.rates(curve.arm)), marker=lr_marker(curve.lr, rates), mew=0,
+            )
+        )  # fmt: skip
+    grey = ARM_COLOURS["init"]
+    handles.append(
+        Line2D([], [], label="Init (shared start)", color=grey, marker="D", ls="", ms=6, mec="white")
+    )
+    if found.curves.base:
+        handles.append(Line2D([], [], label="Base model", color="none", marker="D", mec=grey, ms=5, ls=""))
+    if smoothed:
+        handles.append(
+            Line2D([], [], label=f"thin line: Savitzky-Golay, order {SMOOTHING_ORDER}", color=FAINT, lw=1.2)
+        )
+    return handles
+
+
+def all_rates(found: Analysis) -> list[float | None]:
+    """Every learning rate of the compared arms, ascending: one marker each."""
+    return sorted({curve.lr for curve in found.curves.arms}, key=lambda lr: lr or 0.0)
+
+
+def success_against_compute(found: Analysis, axis: str) -> Figure | None:
+    """Draw the figure on one compute axis; None if there is nothing to draw on it.
+
+    Args:
+        found: The analysed run.
+        axis: One of `compute.AXES`.
+    """
+    curves, splits = found.curves, found.curves.splits
+    reach = max((r for c in curves.arms if (r := c.reach(axis)) is not None), default=None)
+    if reach is None or not splits:
+        return None
+    divisor, unit = scaled(reach, axis)
+    columns = min(3, len(splits)) if len(splits) != 4 else 2
+    rows = -(-len(splits) // columns)
+    figure = Figure(figsize=(WIDTH, 2.45 * rows + 0.75), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    rates, smoothed = all_rates(found), False
+    for panel, split in zip(grid.flat, splits, strict=False):
+        start = curve_points([curves.start], split, axis) if curves.start else []
+        path = curve_points(curves.path.steps(), split, axis) if curves.path else []
+        base = curve_points([curves.base], split, axis) if curves.base else []
+        lead = [(x / divisor, y, e) for x, y, e in base + path]
+        if len(lead) > 1:
+            panel.plot([p[0] for p in lead], [p[1] for p in lead], ":", lw=1.1, color=FAINT, zorder=1)
+        if base:
+            panel.plot(base[0][0] / divisor, base[0][1], "D", ms=4.5, mfc="white", mec=FAINT, zorder=3)
+        for curve in curves.arms:
+            points = [(x / divisor, y, e) for x, y, e in start + curve_points(curve.steps(), split, axis)]
+            if points:
+                colour = arm_colour(curve.arm, curves.arm_names())
+                line = lr_line(curve.lr, curves.rates(curve.arm))
+                _draw_curve(panel, points, colour, lr_marker(curve.lr, rates), line)
+                smoothed = smoothed or smoothing_window(len(points)) is not None
+        for x, y, e in start:
+            panel.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
+            panel.errorbar(
+                x / divisor, y, e, fmt="D", ms=6.5, color=ARM_COLOURS["init"], mec="white", mew=0.8,
+                elinewidth=1.0, zorder=6,
+            )  # fmt: skip
+        panel.set_title(split_title(split))
+        percent_axis(panel)
+        panel.margins(x=0.04, y=0.12)
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, -1.5), high)
+    for panel in list(grid.flat)[len(splits) :]:
+        panel.set_axis_off()
+    figure.supxlabel(f"{AXIS_TITLES[axis]} ({unit})", fontsize=9)
+    figure.supylabel("Success per episode (± SE)", fontsize=9)
+    handles = _legend(found, smoothed)
+    put_legend(figure, handles)
+    return figure
+
+
+def curve_name(curve: Curve, several: bool) -> str:
+    """Name of a curve for a legend; learning rate and seeds only where there are several."""
+    name = arm_label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")
+    return name + (f" ({len(curve.seeds)} seeds)" if len(curve.seeds) > 1 else "")

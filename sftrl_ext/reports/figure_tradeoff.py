@@ -1,0 +1,117 @@
+"""Figure: success under the other rule against success in distribution, the way each arm takes from the start."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.curves import Checkpoint, pooled
+from sftrl_ext.reports.figure_success import all_rates, curve_name
+from sftrl_ext.reports.splits import is_ood, split_title
+from sftrl_ext.reports.style import ARM_COLOURS, FAINT, WIDTH, arm_colour, lr_line, lr_marker, percent_axis, put_legend
+from sftrl_ext.reports.verdict import ID_SPLIT
+
+Pair = tuple[float, float, float, float]
+"""(ID success, OOD success, SE of ID, SE of OOD), in percent."""
+
+
+def _pair(group: list[Checkpoint], split: str) -> Pair | None:
+    x, y = pooled(group, ID_SPLIT), pooled(group, split)
+    return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
+
+
+def _draw_panel(axes: Axes, found: Analysis, split: str, large: bool) -> None:
+    curves, rates = found.curves, all_rates(found)
+    start = _pair(curves.start, split) if curves.start else None
+    for curve in curves.arms:
+        colour = arm_colour(curve.arm, curves.arm_names())
+        marker, line = lr_marker(curve.lr, rates), lr_line(curve.lr, curves.rates(curve.arm))
+        way = [pair for group in curve.steps() if (pair := _pair(group, split))]
+        if not way:
+            continue
+        whole = ([start] if start else []) + way
+        axes.plot([p[0] for p in whole], [p[1] for p in whole], line, lw=1.1, color=colour, alpha=0.55, zorder=2)
+        for index, (x, y, _, _) in enumerate(way[:-1]):
+            fade = 0.25 + 0.5 * (index + 1) / len(way)
+            axes.plot(x, y, marker, ms=5 if large else 3.5, mew=0, color=colour, alpha=fade, zorder=3)
+        x, y, dx, dy = way[-1]
+        axes.errorbar(
+            x, y, xerr=dx, yerr=dy, fmt=marker, ms=9 if large else 6, color=colour, mec="white", mew=0.9,
+            elinewidth=1.3, zorder=5,
+        )  # fmt: skip
+    if start:
+        x, y, dx, dy = start
+        axes.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
+        axes.axvline(x, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
+        axes.errorbar(
+            x, y, xerr=dx, yerr=dy, fmt="D", ms=9 if large else 6, color=ARM_COLOURS["init"], mec="white",
+            mew=0.9, elinewidth=1.3, zorder=6,
+        )  # fmt: skip
+    axes.set_title(split_title(split))
+    axes.margins(0.12)
+    if not large:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    percent_axis(axes)
+    percent_axis(axes, "x")
+
+
+def _name_corners(axes: Axes) -> None:
+    corners = (
+        (0.985, 0.985, "right", "top", "generalizes: both up"),
+        (0.985, 0.015, "right", "bottom", "memorizes: ID up, OOD down"),
+    )
+    for x, y, across, up, text in corners:
+        axes.text(
+            x, y, text, transform=axes.transAxes, ha=across, va=up, fontsize=8.5, style="italic", color=FAINT,
+            zorder=1.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        )  # fmt: skip
+
+
+def ood_against_id(found: Analysis) -> Figure | None:
+    """Draw the figure: the verdict's split large, the other out-of-distribution splits small beside it.
+
+    Returns:
+        None if no out-of-distribution split was evaluated together with the split `id`.
+    """
+    curves = found.curves
+    if found.split is None or ID_SPLIT not in curves.splits or not curves.arms:
+        return None
+    others = [split for split in curves.splits if is_ood(split) and split != found.split]
+    side = 0 if not others else 1 if len(others) <= 2 else 2
+    below = max(0, len(others) - 2 * side)
+    columns = 2 + side
+    rows = 2 + -(-below // columns)
+    width = WIDTH if others else 6.4
+    figure = Figure(figsize=(width, 2.35 * rows + 0.8), layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    main = figure.add_subplot(grid[0:2, 0:2])
+    _draw_panel(main, found, found.split, large=True)
+    _name_corners(main)
+    cells = [(row, 2 + column) for row in range(2) for column in range(side)]
+    if len(others) == 1:
+        panels = [figure.add_subplot(grid[0:2, 2])]
+    else:
+        cells += [(row, column) for row in range(2, rows) for column in range(columns)]
+        panels = [figure.add_subplot(grid[cell]) for cell, _ in zip(cells, others, strict=False)]
+    for panel, split in zip(panels, others, strict=True):
+        _draw_panel(panel, found, split, large=False)
+    figure.supxlabel("Success in distribution (± SE)", fontsize=9)
+    figure.supylabel("Success out of distribution (± SE)", fontsize=9)
+    handles = []
+    for curve in curves.arms:
+        several = len(curves.rates(curve.arm)) > 1
+        handles.append(
+            Line2D(
+                [], [], label=curve_name(curve, several), color=arm_colour(curve.arm, curves.arm_names()),
+                marker=lr_marker(curve.lr, all_rates(found)), ls=lr_line(curve.lr, curves.rates(curve.arm)),
+                ms=7, mew=0, lw=1.3,
+            )
+        )  # fmt: skip
+    handles.append(
+        Line2D([], [], label="Init (shared start)", color=ARM_COLOURS["init"], marker="D", ls="", ms=7)
+    )
+    put_legend(figure, handles)
+    return figure

@@ -1,0 +1,115 @@
+"""The figures of a report: their file names, titles, captions, and the functions that draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.figure_bars import bars_at_equal_compute, where
+from sftrl_ext.reports.figure_outcomes import outcome_shares
+from sftrl_ext.reports.figure_success import success_against_compute
+from sftrl_ext.reports.figure_tradeoff import ood_against_id
+from sftrl_ext.reports.figure_training import training_curves
+from sftrl_ext.reports.style import look, save
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure of the report.
+
+    Attributes:
+        name: Stem of its files.
+        title: Its heading.
+        caption: How to read it.
+        draw: Makes it, or None where the run has nothing for it.
+        aside: Whether a page may fold it away.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Analysis], Figure | None]
+    aside: bool = False
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure that was drawn, and its files."""
+
+    spec: FigureSpec
+    caption: str
+    png: Path
+    svg: Path
+
+
+_CURVES = (
+    "Success on every split from the shared start on (grey diamond; dotted: its level). "
+    "Bars are standard errors; the axes do not begin at zero."
+)
+
+FIGURES = (
+    FigureSpec(
+        "bars",
+        "SFT, start and RL at equal compute",
+        "Success ± SE: {where}. Hatched: the paper's numbers for its own model, for the direction and not for "
+        "the height.",
+        bars_at_equal_compute,
+    ),
+    FigureSpec(
+        "ood_vs_id",
+        "Out of distribution against in distribution",
+        "The way of each arm from the shared start, one point per evaluated checkpoint, the last one large with "
+        "its standard errors. To the right is better on what was trained, up is better on what was not.",
+        ood_against_id,
+    ),
+    FigureSpec(
+        "success_vs_compute",
+        "Success against compute, by the paper's formula",
+        _CURVES,
+        partial(success_against_compute, axis="paper"),
+    ),
+    FigureSpec(
+        "success_vs_compute_measured",
+        "Success against compute, from counted tokens",
+        _CURVES,
+        partial(success_against_compute, axis="measured"),
+        aside=True,
+    ),
+    FigureSpec(
+        "success_vs_tokens",
+        "Success against tokens",
+        _CURVES,
+        partial(success_against_compute, axis="tokens"),
+        aside=True,
+    ),
+    FigureSpec(
+        "outcomes",
+        "How the responses were graded",
+        "Shares of the verdicts over all responses: {where}.",
+        outcome_shares,
+    ),
+    FigureSpec("training", "Training curves", "As the trainers logged them; unsmoothed.", training_curves, aside=True),
+)
+
+
+def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
+    """Draw every figure the run has numbers for, as PNG and SVG; files of the others are removed.
+
+    Args:
+        found: The analysed run.
+        folder: Where the files go; must exist.
+    """
+    for spec in FIGURES:
+        with look():
+            figure = spec.draw(found)
+            if figure is None:
+                for suffix in ("png", "svg"):
+                    (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
+                continue
+            png, svg = save(figure, folder, spec.name)
+        yield DrawnFigure(spec, spec.caption.format(where=where(found)), png, svg)

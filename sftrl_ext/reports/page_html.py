@@ -1,0 +1,123 @@
+"""The report as one HTML file that needs nothing else: figures inlined, episodes side by side, no scripts."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.dialogues import Line, SideBySide, dialogue, fact_items
+from sftrl_ext.reports.figures import DrawnFigure
+from sftrl_ext.reports.method import method_notes, verdict_sentences
+from sftrl_ext.reports.page_style import CSS, arm_classes
+from sftrl_ext.reports.runfiles import SampleEpisode
+from sftrl_ext.reports.splits import arm_label, split_title
+from sftrl_ext.reports.tables import Table, all_rows, compared_rows, run_facts, stage_table, success_table
+
+_LONG = 420
+"""Characters from which a user's message is folded."""
+
+
+def _prose(text: str) -> str:
+    """Escaped text with `code` marks turned into elements."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
+
+
+def _items(texts: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{_prose(text)}</li>" for text in texts) + "</ul>"
+
+
+def _fold(summary: str, body: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def _table(table: Table) -> str:
+    def cells(row: Sequence[str], tag: str) -> str:
+        kinds = ("w" if i < table.words else "n" for i in range(len(row)))
+        return "".join(f'<{tag} class="{k}">{escape(c)}</{tag}>' for k, c in zip(kinds, row, strict=True))
+
+    head = f"<thead><tr>{cells(table.header, 'th')}</tr></thead>"
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
+    return f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _figure(drawn: DrawnFigure) -> str:
+    data = base64.b64encode(drawn.png.read_bytes()).decode("ascii")
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(drawn.spec.title)}">'
+    body = f"<figure>{image}<figcaption>{_prose(drawn.caption)}</figcaption></figure>"
+    if drawn.spec.aside:
+        return _fold(drawn.spec.title, body)
+    return f"<section><h2>{escape(drawn.spec.title)}</h2>{body}</section>"
+
+
+def _line(line: Line) -> str:
+    text = f"<pre>{escape(line.content.strip())}</pre>"
+    if line.role != "assistant":
+        if len(line.content) > _LONG:
+            first = line.content.strip().splitlines()[0][:90]
+            text = f"<details><summary>{escape(first)} …</summary>{text}</details>"
+        return f'<div class="turn user"><span class="who">{escape(line.role)}</span>{text}</div>'
+    badge = ""
+    if line.outcome is not None:
+        good = line.outcome == "correct"
+        reward = "" if line.reward is None else f" {line.reward:+g}"
+        words = f"{'✓' if good else '✗'} {line.outcome.replace('_', ' ')}{reward}"
+        badge = f'<span class="badge {"good" if good else "bad"}">{escape(words)}</span>'
+    return f'<div class="turn model"><span class="who">model</span>{badge}{text}</div>'
+
+
+def _episode(episode: SampleEpisode) -> str:
+    good = "good" if episode.solved else "bad"
+    head = (
+        f'<h4><span class="arm {arm_classes(episode.arm)}">{escape(arm_label(episode.arm))}</span> '
+        f'step {episode.step} <span class="badge {good}">{"solved" if episode.solved else "not solved"}</span></h4>'
+    )
+    return f'<div class="episode">{head}{"".join(_line(line) for line in dialogue(episode))}</div>'
+
+
+def _instance(shown: SideBySide) -> str:
+    chips = "".join(
+        f"<span class='chip'>{escape(k)}: <b>{escape(v)}</b></span>" for k, v in fact_items(shown.facts)
+    )
+    columns = "".join(_episode(episode) for episode in shown.episodes)
+    title = f"<h3>{escape(split_title(shown.split))} <code>{escape(shown.split)}</code></h3>"
+    return f'{title}<p>{chips}</p><div class="side">{columns}</div>'
+
+
+def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[SideBySide]) -> str:
+    """Write the report as one self-contained HTML page.
+
+    Args:
+        found: The analysed run.
+        figures: The drawn figures; their PNG files are read and inlined.
+        shown: The sample episodes.
+    """
+    headline, *findings = verdict_sentences(found)
+    parts = [f"<h1>{escape(found.title)}</h1>"]
+    parts.append(
+        f'<div class="verdict {escape(found.verdict.pattern)}"><p>{_prose(headline)}</p>{_items(findings)}</div>'
+    )
+    if found.notes:
+        parts.append(f'<div class="notes">{_items(found.notes)}</div>')
+    parts += [_figure(drawn) for drawn in figures]
+    if found.run.records:
+        compared = _table(success_table(found, compared_rows(found), paper=True))
+        every = _fold("Every evaluated checkpoint", _table(success_table(found, all_rows(found))))
+        lead = "<p>Success ± SE in percent, seeds pooled.</p>"
+        parts.append(f"<section><h2>Numbers</h2>{lead}{compared}{every}</section>")
+    if shown:
+        rows = "".join(_instance(one) for one in shown)
+        parts.append(f"<section><h2>Sample episodes</h2>{rows}</section>")
+    if found.run.stages:
+        parts.append(f"<section><h2>Time and memory</h2>{_table(stage_table(found))}</section>")
+    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in run_facts(found))
+    parts.append(f"<section><h2>The run</h2><dl>{facts}</dl></section>")
+    parts.append(f"<section><h2>How the numbers are made</h2>{_items(method_notes(found))}</section>")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(found.title)}</title><style>{CSS}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )

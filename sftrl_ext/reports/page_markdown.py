@@ -1,0 +1,73 @@
+"""The report as Markdown, with the figures as files beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.dialogues import SideBySide, dialogue, fact_items
+from sftrl_ext.reports.figures import DrawnFigure
+from sftrl_ext.reports.method import method_notes, verdict_sentences
+from sftrl_ext.reports.splits import arm_label
+from sftrl_ext.reports.tables import all_rows, compared_rows, run_facts, stage_table, success_table
+
+
+def _fold(summary: str, body: str) -> str:
+    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def _fenced(text: str) -> str:
+    """Text in a fence longer than any run of backquotes in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text.rstrip()}\n{fence}"
+
+
+def _instance(shown: SideBySide) -> str:
+    facts = " · ".join(f"{key}: {text}" for key, text in fact_items(shown.facts))
+    parts = [f"### `{shown.split}`\n\n{facts}"]
+    for episode in shown.episodes:
+        lines = []
+        for line in dialogue(episode):
+            verdict = "" if line.outcome is None else f" · {line.outcome}"
+            verdict += "" if line.reward is None else f" ({line.reward:+g})"
+            lines.append(f"**{line.role}**{verdict}\n\n{_fenced(line.content)}")
+        solved = "solved" if episode.solved else "not solved"
+        title = f"{arm_label(episode.arm)}, step {episode.step}, seed {episode.seed}: {solved}"
+        parts.append(_fold(title, "\n\n".join(lines)))
+    return "\n\n".join(parts)
+
+
+def markdown_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[SideBySide]) -> str:
+    """Write the report.
+
+    Args:
+        found: The analysed run.
+        figures: The drawn figures; linked by file name, so the page must lie beside them.
+        shown: The sample episodes.
+    """
+    parts = [f"# {found.title}"]
+    headline, *findings = verdict_sentences(found)
+    parts.append(f"**{headline}**")
+    if findings:
+        parts.append("\n".join(f"- {sentence}" for sentence in findings))
+    if found.notes:
+        parts.append("\n".join(f"> - {note}" for note in found.notes))
+    for drawn in figures:
+        image = f"![{drawn.spec.title}]({drawn.png.name})\n\n{drawn.caption} [SVG]({drawn.svg.name})"
+        parts.append(_fold(drawn.spec.title, image) if drawn.spec.aside else f"## {drawn.spec.title}\n\n{image}")
+    if found.run.records:
+        compared = success_table(found, compared_rows(found), paper=True).to_markdown()
+        every = success_table(found, all_rows(found)).to_markdown()
+        parts.append(f"## Numbers\n\nSuccess ± SE in percent, seeds pooled.\n\n{compared}")
+        parts.append(_fold("Every evaluated checkpoint", every))
+    if shown:
+        parts.append("## Sample episodes\n\n" + "\n\n".join(_instance(one) for one in shown))
+    if found.run.stages:
+        parts.append(f"## Time and memory\n\n{stage_table(found).to_markdown()}")
+    facts = "\n".join(f"- {name}: {value}" for name, value in run_facts(found))
+    parts.append(f"## The run\n\n{facts}")
+    notes = "\n".join(f"- {note}" for note in method_notes(found))
+    parts.append(f"## How the numbers are made\n\n{notes}")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,313 @@
+"""Reading the stored metrics of a run folder; nothing else of the run is looked at.
+
+A file that is not there is a fact to note (`RunMetrics.notes`), so that half a run gives half a report. A file
+that is there but broken is an error that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sftrl_ext.errors import SftrlError
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One stage as ``state.json`` tells it.
+
+    Attributes:
+        name: Folder name under ``stages/``.
+        kind: What the stage does ("data", "sft", "rl", "eval", ...).
+        arm: "base", "init", "sft", "rl", or "" for a stage that trains nothing.
+        wall_s: Wall time in seconds; None while unknown.
+        peak_rss_mb: Peak memory in MB; None while unknown.
+        extra: The whole entry.
+    """
+
+    name: str
+    kind: str = ""
+    arm: str = ""
+    seed: int = 0
+    lr: float | None = None
+    status: str = ""
+    wall_s: float | None = None
+    peak_rss_mb: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvalRecord:
+    """The result of one checkpoint on one split: ``solved`` of ``episodes`` episodes."""
+
+    stage: str
+    arm: str
+    seed: int
+    lr: float | None
+    step: int
+    split: str
+    episodes: int
+    solved: int
+    data_source: str = ""
+    attempts_mean: float | None = None
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    generated_tokens: int | None = None
+    wall_s: float | None = None
+
+
+@dataclass(frozen=True)
+class SampleEpisode:
+    """One stored episode: its messages, and the attempts with their outcome and reward."""
+
+    stage: str
+    arm: str
+    seed: int
+    step: int
+    split: str
+    facts: Mapping[str, Any]
+    messages: tuple[Mapping[str, str], ...]
+    attempts: tuple[Mapping[str, Any], ...]
+    solved: bool
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Tokens a stage has worked through up to a step, counted every time they pass through the model."""
+
+    trained: float = 0.0
+    generated: float = 0.0
+    prefill: float = 0.0
+
+    def __add__(self, other: TokenCount) -> TokenCount:
+        return TokenCount(
+            self.trained + other.trained, self.generated + other.generated, self.prefill + other.prefill
+        )
+
+    @property
+    def total(self) -> float:
+        """All tokens, trained on, generated, or read as a prompt."""
+        return self.trained + self.generated + self.prefill
+
+
+@dataclass
+class RunMetrics:
+    """Everything a report is made of.
+
+    Attributes:
+        tokens: Stage name to {step: cumulative tokens of that stage}.
+        training: Stage name to [(step, {metric: value})], in order of steps.
+        notes: What was missing, in words, for the reader of the report.
+    """
+
+    folder: Path
+    state: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    stages: list[StageInfo] = field(default_factory=list)
+    records: list[EvalRecord] = field(default_factory=list)
+    episodes: list[SampleEpisode] = field(default_factory=list)
+    tokens: dict[str, dict[int, TokenCount]] = field(default_factory=dict)
+    training: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> float | None:
+        """N, the parameters of the model; None if ``state.json`` does not say."""
+        model = self.state.get("model")
+        value = model.get("parameters") if isinstance(model, Mapping) else None
+        return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object) of a JSON-lines file; empty lines are passed over.
+
+    Raises:
+        SftrlError: naming file and line, if a line is not a JSON object.
+    """
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                item = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise SftrlError(
+                    f"{path}, line {number}: not JSON ({error}); found {line.strip()[:60]!r}. "
+                    "A line cut short by a kill can be deleted; `resume` evaluates its checkpoint again."
+                ) from None
+            if not isinstance(item, dict):
+                raise SftrlError(
+                    f"{path}, line {number}: expected a JSON object, found {type(item).__name__}."
+                )
+            yield number, item
+
+
+class _Fields:
+    """Typed access to one JSON object; what is wrong is reported with file, line and key."""
+
+    def __init__(self, path: Path, line: int, item: Mapping[str, Any]) -> None:
+        self.where = f"{path}, line {line}"
+        self.item = item
+
+    def bad(self, key: str, expected: str) -> SftrlError:
+        found = repr(self.item[key])[:60] if key in self.item else "no such key"
+        return SftrlError(f"{self.where}: key {key!r} should be {expected}, found {found}.")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.item.get(key, default)
+        if not isinstance(value, str):
+            raise self.bad(key, "text")
+        return value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self.item.get(key, default)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 0:
+            raise self.bad(key, "a whole number that is not negative")
+        return int(value)
+
+    def number(self, key: str) -> float | None:
+        value = self.item.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.bad(key, "a number")
+        return float(value)
+
+    def counts(self, key: str) -> dict[str, int]:
+        value = self.item.get(key) or {}
+        if not isinstance(value, dict) or not all(isinstance(v, int | float) for v in value.values()):
+            raise self.bad(key, "an object of counts")
+        return {str(name): int(count) for name, count in value.items()}
+
+    def objects(self, key: str) -> tuple[Mapping[str, Any], ...]:
+        value = self.item.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+            raise self.bad(key, "a list of objects")
+        return tuple(value)
+
+
+def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
+    get = _Fields(path, line, item)
+    episodes, solved = get.integer("episodes"), get.integer("solved")
+    if not 0 < episodes or solved > episodes:
+        raise SftrlError(
+            f"{get.where}: 'solved' should lie between 0 and 'episodes' (at least 1), "
+            f"found {solved} of {episodes}."
+        )
+    return EvalRecord(
+        stage=get.text("stage"), arm=get.text("arm"), seed=get.integer("seed", 0), lr=get.number("lr"),
+        step=get.integer("step", 0), split=get.text("split"), episodes=episodes, solved=solved,
+        data_source=get.text("data_source", ""), attempts_mean=get.number("attempts_mean"),
+        outcomes=get.counts("outcomes"), wall_s=get.number("wall_s"),
+        generated_tokens=get.integer("generated_tokens", 0),
+    )  # fmt: skip
+
+
+def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
+    get = _Fields(path, line, item)
+    facts = item.get("facts", {})
+    if not isinstance(facts, dict):
+        raise get.bad("facts", "an object")
+    return SampleEpisode(
+        stage=get.text("stage", ""), arm=get.text("arm"), seed=get.integer("seed", 0),
+        step=get.integer("step", 0), split=get.text("split"), facts=facts,
+        messages=get.objects("messages"), attempts=get.objects("attempts"), solved=bool(item.get("solved")),
+    )  # fmt: skip
+
+
+def _token_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, TokenCount]:
+    get = _Fields(path, line, item)
+    counts = [get.number(f"{kind}_tokens") or 0.0 for kind in ("trained", "generated", "prefill")]
+    return get.integer("step"), TokenCount(*counts)
+
+
+def _metrics_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    get = _Fields(path, line, item)
+    data = item.get("data")
+    if not isinstance(data, dict):
+        raise get.bad("data", "an object of metrics")
+    numbers = {k: float(v) for k, v in data.items() if isinstance(v, int | float) and math.isfinite(v)}
+    return get.integer("step"), numbers
+
+
+def _stage(path: Path, number: int, item: Any) -> StageInfo:
+    if not isinstance(item, dict):
+        raise SftrlError(f"{path}: stages[{number}] should be an object, found {type(item).__name__}.")
+    get = _Fields(path, 1, {k: v for k, v in item.items() if v is not None})
+    get.where = f"{path}, stages[{number}]"
+    return StageInfo(
+        name=get.text("name"), kind=get.text("kind", ""), arm=get.text("arm", ""),
+        seed=get.integer("seed", 0), lr=get.number("lr"), status=get.text("status", ""),
+        wall_s=get.number("wall_s"), peak_rss_mb=get.number("peak_rss_mb"), extra=item,
+    )  # fmt: skip
+
+
+def _mapping_file(path: Path, parse: Callable[[str], Any], notes: list[str], loss: str) -> Mapping[str, Any]:
+    if not path.is_file():
+        notes.append(f"`{path.name}` is not there: {loss}.")
+        return {}
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise SftrlError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise SftrlError(f"{path}: expected a mapping, found {type(value).__name__}.")
+    return value
+
+
+def load_run(run_dir: Path) -> RunMetrics:
+    """Read the stored metrics of ``run_dir``.
+
+    A checkpoint evaluated twice on a split (a run killed in evaluation and resumed) counts once: the later
+    line stands. The same holds for the steps of ``tokens.jsonl`` and ``metrics*.jsonl``.
+
+    Raises:
+        SftrlError: if the folder does not exist or is no run folder, or a file is malformed.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise SftrlError(f"{run_dir}: no such run folder.")
+    if not any((run_dir / part).exists() for part in ("state.json", "recipe.yaml", "eval", "stages")):
+        raise SftrlError(
+            f"{run_dir}: not a run folder: it holds none of state.json, recipe.yaml, eval/, stages/."
+        )
+    run = RunMetrics(run_dir)
+    run.state = _mapping_file(
+        run_dir / "state.json", json.loads, run.notes, "no stage times, no hardware, no model size"
+    )
+    run.recipe = _mapping_file(
+        run_dir / "recipe.yaml", yaml.safe_load, run.notes, "no numbers of the paper to compare with"
+    )
+    stages = run.state.get("stages") or []
+    if isinstance(stages, Mapping):
+        stages = [{"name": name, **(entry or {})} for name, entry in stages.items()]
+    run.stages = [_stage(run_dir / "state.json", i, entry) for i, entry in enumerate(stages)]
+
+    records_file, episodes_file = run_dir / "eval" / "records.jsonl", run_dir / "eval" / "episodes.jsonl"
+    if records_file.is_file():
+        records = (_record(records_file, line, item) for line, item in read_jsonl(records_file))
+        run.records = list({(r.stage, r.arm, r.seed, r.lr, r.step, r.split): r for r in records}.values())
+    if not run.records:
+        run.notes.append("No evaluation records yet (`eval/records.jsonl`): no success figures, no verdict.")
+    if episodes_file.is_file():
+        run.episodes = [_episode(episodes_file, line, item) for line, item in read_jsonl(episodes_file)]
+    if not run.episodes:
+        run.notes.append("No sample episodes were stored (`eval/episodes.jsonl`).")
+    for folder in sorted(path for path in (run_dir / "stages").glob("*") if path.is_dir()):
+        tokens_file = folder / "tokens.jsonl"
+        if tokens_file.is_file():
+            run.tokens[folder.name] = dict(_token_line(tokens_file, *line) for line in read_jsonl(tokens_file))
+        merged: dict[int, dict[str, float]] = {}
+        for metrics_file in sorted(folder.glob("metrics*.jsonl")):
+            for line in read_jsonl(metrics_file):
+                step, numbers = _metrics_line(metrics_file, *line)
+                merged.setdefault(step, {}).update(numbers)
+        if merged:
+            run.training[folder.name] = sorted(merged.items())
+    return run

@@ -1,0 +1,132 @@
+"""Success rates with error bars, over episodes and over seeds; the paper's smoothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+SE_FORMULA = (
+    "Within a seed: SE = sqrt(p (1 - p) / n) over n episodes; where none or all are solved, "
+    "p = (k + 1) / (n + 2) is put into the formula, so that no bar has zero length. "
+    "Over S seeds: the mean of the seeds, with SE = sqrt(max(s^2, w) / S), where s^2 is the variance "
+    "between the seeds (with S - 1) and w the mean of their squared SEs. s^2 holds the noise of the episodes "
+    "already, so the two are not added; w is the floor when few seeds agree by chance."
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A success rate.
+
+    Attributes:
+        p: Mean over seeds of solved / episodes, 0 to 1.
+        se: Its standard error.
+        seeds: How many seeds it is the mean of.
+        episodes: Episodes, of all seeds together.
+    """
+
+    p: float
+    se: float
+    seeds: int
+    episodes: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.p:.1f} ± {100 * self.se:.1f}"
+
+
+def binomial_se(solved: int, episodes: int) -> float:
+    """Standard error of solved / episodes: sqrt(p (1 - p) / n), never zero (see `SE_FORMULA`)."""
+    p = solved / episodes
+    if solved in (0, episodes):
+        p = (solved + 1) / (episodes + 2)
+    return math.sqrt(p * (1 - p) / episodes)
+
+
+def over_seeds(counts: Sequence[tuple[int, int]]) -> Measure:
+    """Mean and standard error over seeds (`SE_FORMULA`).
+
+    Args:
+        counts: For each seed (solved, episodes); at least one.
+    """
+    rates = [solved / episodes for solved, episodes in counts]
+    within = sum(binomial_se(*count) ** 2 for count in counts) / len(counts)
+    mean = sum(rates) / len(rates)
+    between = sum((p - mean) ** 2 for p in rates) / (len(rates) - 1) if len(rates) > 1 else 0.0
+    se = math.sqrt(max(between, within) / len(rates))
+    return Measure(mean, se, len(counts), sum(episodes for _, episodes in counts))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference of two success rates in parts of one, with its standard error.
+
+    The error takes the two as independent: sqrt(se_a^2 + se_b^2). Checkpoints are evaluated on the same
+    episodes, which makes this too wide rather than too narrow.
+    """
+
+    delta: float
+    se: float
+
+    @property
+    def sigmas(self) -> float:
+        """The difference in standard errors."""
+        return self.delta / self.se if self.se else math.copysign(math.inf, self.delta) if self.delta else 0.0
+
+    @property
+    def direction(self) -> str:
+        """"up" or "down" beyond two standard errors, else "same"."""
+        return "up" if self.sigmas > 2 else "down" if self.sigmas < -2 else "same"
+
+    def __str__(self) -> str:
+        return f"{100 * self.delta:+.1f} points ({abs(self.sigmas):.1f} SE)"
+
+
+def change(after: Measure, before: Measure) -> Change:
+    """``after - before`` with its standard error."""
+    return Change(after.p - before.p, math.hypot(after.se, before.se))
+
+
+SMOOTHING_ORDER = 3
+SMOOTHING_MIN_POINTS = 9
+
+
+def smoothing_window(points: int) -> int | None:
+    """Window of the smoothing for a curve of ``points`` points; None if they are too few to smooth.
+
+    The paper gives the order (3) and no window; ours is the odd number next to half the points, at least 7.
+    """
+    if points < SMOOTHING_MIN_POINTS:
+        return None
+    return max(7, points // 2 | 1)
+
+
+def savitzky_golay(values: Sequence[float], window: int, order: int = 3) -> npt.NDArray[np.float64]:
+    """Savitzky-Golay filter: each value replaced by that of a polynomial fitted to the window around it.
+
+    Points nearer to an end than half a window take the polynomial of the first or last whole window.
+
+    Args:
+        values: Evenly spaced samples, shape [n], n >= window.
+        window: Odd number of samples in a fit, larger than ``order``.
+        order: Degree of the polynomial (3 in the paper).
+
+    Returns:
+        Smoothed samples, shape [n].
+
+    Raises:
+        ValueError: if the window is even, not larger than the order, or longer than the samples.
+    """
+    samples = np.asarray(values, dtype=np.float64)
+    if window % 2 == 0 or window <= order or window > len(samples):
+        raise ValueError(f"window {window} must be odd, > order {order} and <= {len(samples)} samples")
+    half = window // 2
+    design = np.vander(np.arange(-half, half + 1, dtype=np.float64), order + 1, increasing=True)
+    projection = design @ np.linalg.pinv(design)  # [window, window]: samples of a window -> fitted samples
+    smooth = np.convolve(samples, projection[half][::-1], mode="same")
+    smooth[:half] = (projection @ samples[:window])[:half]
+    smooth[-half:] = (projection @ samples[-window:])[-half:]
+    return smooth

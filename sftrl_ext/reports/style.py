@@ -1,0 +1,104 @@
+"""One look for all figures: colours per arm that colour-blind readers can tell apart, markers per learning rate.
+
+Colours are from the palette of Okabe and Ito. Figures are made without pyplot, so nothing global is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ARM_COLOURS = {"sft": "#D55E00", "init": "#555555", "rl": "#0072B2", "base": "#969696"}
+_OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+LINES = ("-", "--", ":", "-.")
+INK = "#222222"
+FAINT = "#8A8A8A"
+
+WIDTH = 9.2
+"""Width of a full figure in inches: text of 9 points is about 12 pixels high in a README column."""
+
+_RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#B0B0B0",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 2.6,
+    "text.color": INK,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.dpi": 180,
+    "svg.hashsalt": "sftrl",
+    "svg.fonttype": "path",
+    "hatch.linewidth": 0.9,
+}
+
+
+def look() -> Any:
+    """A context in which figures are drawn and saved."""
+    return rc_context(_RC)
+
+
+def arm_colour(arm: str, arms: Sequence[str] = ()) -> str:
+    """Colour of an arm; a further arm of a known family ("sft_multi") or another one gets its own."""
+    if arm in ARM_COLOURS:
+        return ARM_COLOURS[arm]
+    others = [name for name in arms if name not in ARM_COLOURS]
+    return _OTHER_COLOURS[(others.index(arm) if arm in others else 0) % len(_OTHER_COLOURS)]
+
+
+def lr_marker(lr: float | None, rates: Sequence[float | None]) -> str:
+    """Marker of a learning rate among all of the run's."""
+    return MARKERS[rates.index(lr) % len(MARKERS)] if lr in rates else MARKERS[0]
+
+
+def lr_line(lr: float | None, rates: Sequence[float | None]) -> str:
+    """Line style of a learning rate among those of its arm."""
+    return LINES[rates.index(lr) % len(LINES)] if lr in rates else LINES[0]
+
+
+def percent_axis(axes: Axes, which: str = "y") -> None:
+    """Write an axis' ticks as percent; values are 0 to 100."""
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_formatter(lambda value, _: f"{value:g} %")
+
+
+def put_legend(figure: Figure, handles: Sequence[Any], **options: Any) -> None:
+    """Put a legend above all panels: in one row if that fits, else in two."""
+    length = sum(len(handle.get_label()) + 8 for handle in handles)
+    columns = len(handles) if length <= 105 else -(-len(handles) // 2)
+    figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, **options)
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG, the same bytes for the same numbers.
+
+    Returns:
+        Paths of the PNG and of the SVG.
+    """
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    figure.savefig(png, metadata={"Software": None})
+    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return png, svg

@@ -1,0 +1,84 @@
+"""The numbers of a report as JSON, for other programs and for results files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.compute import AXES
+from sftrl_ext.reports.curves import mean_cost, pooled
+from sftrl_ext.reports.stats import Change
+from sftrl_ext.reports.tables import Row, all_rows, compared_rows
+from sftrl_ext.reports.verdict import Finding, Verdict
+
+
+def _change(value: Change | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {"points": 100 * value.delta, "se": 100 * value.se, "direction": value.direction}
+
+
+def _finding(value: Finding) -> dict[str, Any]:
+    return {
+        "arm": value.key[0],
+        "lr": value.key[1],
+        "steps": list(value.steps),
+        "ood_change": _change(value.ood_change),
+        "id_change": _change(value.id_change),
+    }
+
+
+def _verdict(value: Verdict | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "pattern": value.pattern,
+        "headline": value.headline,
+        "split": value.split,
+        "rl_minus_sft": _change(value.difference),
+        "findings": [_finding(finding) for finding in value.findings],
+    }
+
+
+def _rows(found: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    lines = []
+    for row in rows:
+        costs = {axis: mean_cost(row.checkpoints, axis) for axis in AXES}
+        for split in found.curves.splits:
+            measure = pooled(row.checkpoints, split)
+            if measure is not None:
+                lines.append({
+                    "arm": row.arm, "lr": row.lr, "seeds": [c.seed for c in row.checkpoints],
+                    "steps": [c.step for c in row.checkpoints], "split": split, "percent": 100 * measure.p,
+                    "se": 100 * measure.se, "episodes": measure.episodes, "flops_paper": costs["paper"],
+                    "flops_measured": costs["measured"], "tokens": costs["tokens"],
+                })  # fmt: skip
+    return lines
+
+
+def summarize(found: Analysis) -> dict[str, Any]:
+    """Everything a report says in numbers; percent, FLOPs, tokens, seconds and MB."""
+    state = found.run.state
+    return {
+        "recipe": state.get("recipe"),
+        "scale": state.get("scale"),
+        "commit": state.get("commit"),
+        "model": state.get("model"),
+        "hardware": state.get("hardware"),
+        "verdict": _verdict(found.verdict),
+        "verdict_at_equal_measured_compute": _verdict(found.other_axis),
+        "equal_compute": {"axis": found.equal.axis or None, "budget": found.equal.budget},
+        "compared": _rows(found, compared_rows(found)),
+        "checkpoints": _rows(found, all_rows(found)),
+        "paper": [asdict(entry) | {"values": dict(entry.values)} for entry in found.expected],
+        "stages": [
+            {
+                "name": s.name, "kind": s.kind, "arm": s.arm or None, "seed": s.seed, "lr": s.lr,
+                "status": s.status, "wall_s": s.wall_s, "peak_rss_mb": s.peak_rss_mb,
+            }
+            for s in found.run.stages
+        ],
+        "notes": found.notes,
+    }  # fmt: skip

@@ -1,0 +1,196 @@
+"""Tables of a report, and the results table of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftrl_ext.reports.analysis import Analysis, analyse
+from sftrl_ext.reports.compute import AXES, readable
+from sftrl_ext.reports.curves import Checkpoint, mean_cost, pooled
+from sftrl_ext.reports.splits import arm_label, arm_order, lr_label
+
+_COST_HEADERS = {"paper": "Compute (paper's formula)", "measured": "Compute (counted tokens)", "tokens": "Tokens"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first ``words`` columns are words, the rest are numbers, set flush right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+
+    def to_markdown(self) -> str:
+        """The table as GitHub Markdown."""
+        marks = [":--" if i < self.words else "--:" for i in range(len(self.header))]
+        lines = [self.header, marks, *([cell.replace("|", "\\|") for cell in row] for row in self.rows)]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def duration(seconds: float | None) -> str:
+    """A wall time in words: ``48 s``, ``7 min 35 s``, ``2 h 05 min``."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def memory(megabytes: float | None) -> str:
+    """A memory size in words."""
+    if megabytes is None:
+        return "–"
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of numbers: an arm's checkpoints, seeds pooled."""
+
+    arm: str
+    lr: float | None
+    checkpoints: Sequence[Checkpoint]
+
+    @property
+    def steps(self) -> str:
+        """Their steps: one number if the seeds agree, else a range."""
+        steps = sorted({c.step for c in self.checkpoints})
+        return str(steps[0]) if len(steps) == 1 else f"{steps[0]}–{steps[-1]}"
+
+
+def compared_rows(found: Analysis) -> list[Row]:
+    """Base, SFT, start and RL as they are compared: every curve, at equal compute."""
+    rows = [Row("base", None, found.curves.base)] if found.curves.base else []
+    for arm in arm_order([*found.curves.arm_names(), "init"]):
+        if arm == "init" and found.curves.start:
+            rows.append(Row("init", None, found.curves.start))
+        rows += [
+            Row(arm, c.lr, found.equal.chosen[c.key])
+            for c in found.curves.arms
+            if c.arm == arm and c.key in found.equal.chosen
+        ]
+    return rows
+
+
+def all_rows(found: Analysis) -> list[Row]:
+    """Every evaluated checkpoint, in the order of training."""
+    rows = [Row("base", None, found.curves.base)] if found.curves.base else []
+    if found.curves.path:
+        rows += [Row("init", None, group) for group in found.curves.path.steps()]
+    elif found.curves.start:
+        rows.append(Row("init", None, found.curves.start))
+    return rows + [Row(c.arm, c.lr, group) for c in found.curves.arms for group in c.steps()]
+
+
+def success_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) -> Table:
+    """Success ± SE in percent, one row per checkpoint, one column per split, with what the checkpoint cost.
+
+    Args:
+        found: The analysed run.
+        rows: From `compared_rows` or `all_rows`.
+        paper: Whether the paper's numbers follow as rows of their own.
+    """
+    splits = found.curves.splits
+    costs = [axis for axis in AXES if axis in found.axes]
+    header = ["Arm", "lr", "Step", "Seeds", *(f"{s} (%)" for s in splits), *(_COST_HEADERS[a] for a in costs)]
+    body = []
+    for row in rows:
+        cells = [arm_label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
+        cells += [str(m) if (m := pooled(row.checkpoints, split)) else "–" for split in splits]
+        for axis in costs:
+            cost = mean_cost(row.checkpoints, axis)
+            cells.append("–" if cost is None else readable(cost, axis) if cost else "0")
+        body.append(cells)
+    for entry in found.expected if paper else ():
+        for arm in arm_order(entry.values):
+            cells = [f"{arm_label(arm)} ({entry.label})", "–", "–", "–"]
+            cells += [f"{entry.values[arm]:.1f}" if split == entry.split else "–" for split in splits]
+            body.append(cells + ["–"] * len(costs))
+    return Table(header, body)
+
+
+def stage_table(found: Analysis) -> Table:
+    """Wall time and peak memory of every stage, and their sum and maximum."""
+    stages = found.run.stages
+    body = [
+        [
+            stage.name,
+            stage.kind or "–",
+            stage.status or "–",
+            lr_label(stage.lr),
+            "–" if not stage.arm else str(stage.seed),
+            duration(stage.wall_s),
+            memory(stage.peak_rss_mb),
+        ]
+        for stage in stages
+    ]
+    walls = [stage.wall_s for stage in stages if stage.wall_s is not None]
+    peaks = [stage.peak_rss_mb for stage in stages if stage.peak_rss_mb is not None]
+    if len(stages) > 1:
+        total = [duration(sum(walls)) if walls else "–", memory(max(peaks)) if peaks else "–"]
+        body.append(["all stages", "", "", "", "", *total])
+    return Table(["Stage", "Kind", "Status", "lr", "Seed", "Wall time", "Peak memory"], body, words=3)
+
+
+def run_facts(found: Analysis) -> list[tuple[str, str]]:
+    """What a run was: model, hardware, commit, seeds, learning rates; (name, value) pairs."""
+    state, run = found.run.state, found.run
+    model: Any = state.get("model")
+    hardware: Any = state.get("hardware")
+    facts = [("Recipe", str(state.get("recipe", "–"))), ("Scale", str(state.get("scale", "–")))]
+    if isinstance(model, dict):
+        facts.append(("Model", str(model.get("name", "–"))))
+    if run.parameters:
+        facts.append(("Parameters", f"{run.parameters:,.0f}"))
+    seeds = sorted({seed for curve in found.curves.arms for seed in curve.seeds})
+    if seeds:
+        facts.append(("Seeds", ", ".join(map(str, seeds))))
+    for arm in found.curves.arm_names():
+        rates = ", ".join(lr_label(lr) for lr in found.curves.rates(arm))
+        facts.append((f"Learning rate, {arm_label(arm)}", rates))
+    episodes = sorted({record.episodes for record in run.records})
+    if episodes:
+        facts.append(("Episodes per split and checkpoint", ", ".join(map(str, episodes))))
+    if isinstance(hardware, dict):
+        known = [f"{key}: {value}" for key, value in hardware.items() if value not in (None, "", [], {})]
+        facts.append(("Hardware", ", ".join(known)))
+    elif hardware:
+        facts.append(("Hardware", str(hardware)))
+    facts.append(("Commit", str(state.get("commit") or "–")))
+    return facts
+
+
+def results_table(run_dirs: Sequence[Path]) -> str:
+    """One Markdown table over several runs: success ± SE at equal compute, with the commit of each row.
+
+    Args:
+        run_dirs: Run folders, in the order of the rows.
+
+    Raises:
+        SftrlError: if a folder is no run folder or a file in it is malformed.
+    """
+    analyses = [analyse(Path(run_dir)) for run_dir in run_dirs]
+    splits = list(dict.fromkeys(split for found in analyses for split in found.curves.splits))
+    body = []
+    for found in analyses:
+        commit = str(found.run.state.get("commit") or "–")[:7]
+        for row in compared_rows(found):
+            measures = [pooled(row.checkpoints, split) for split in splits]
+            cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
+            body.append([
+                found.title,
+                arm_label(row.arm),
+                lr_label(row.lr),
+                str(len(row.checkpoints)),
+                *(str(m) if m else "–" for m in measures),
+                readable(cost, found.equal.axis) if cost else "–",
+                commit,
+            ])  # fmt: skip
+    header = ["Run", "Arm", "lr", "Seeds", *(f"{split} (%)" for split in splits), "Compute", "Commit"]
+    return Table(header, body, words=2).to_markdown() + "\n"

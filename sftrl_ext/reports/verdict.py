@@ -1,0 +1,187 @@
+"""The verdict in words, from the numbers: who keeps the other rule, who loses it, and by how many errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftrl_ext.reports.compute import readable
+from sftrl_ext.reports.curves import Curve, CurveKey, Curves, EqualCompute, mean_cost, pooled
+from sftrl_ext.reports.splits import Expected, arm_label, is_ood, lr_label
+from sftrl_ext.reports.stats import Change, Measure, change
+
+ID_SPLIT = "id"
+MAX_RATES_SHOWN = 3
+
+_AXIS_WORDS = {
+    "paper": "compute, by the paper's formula",
+    "measured": "compute, from counted tokens",
+    "tokens": "number of tokens",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one curve did on the main split, at equal compute.
+
+    Attributes:
+        split: The main out-of-distribution split.
+        ood: Success on the main out-of-distribution split.
+        ood_change: Its change from the start.
+        id_success, id_change: The same in distribution; None if not evaluated.
+        steps: The compared checkpoints' steps, one per seed.
+        cost: Their mean cost on the axis of the comparison.
+    """
+
+    key: CurveKey
+    split: str
+    ood: Measure
+    ood_change: Change
+    id_success: Measure | None
+    id_change: Change | None
+    steps: tuple[int, ...]
+    cost: float | None
+
+    @property
+    def sentence(self) -> str:
+        """The finding in words."""
+        moved = {"up": "gains", "down": "loses", "same": "keeps"}[self.ood_change.direction]
+        tail = f"{moved} success on `{self.split}`: {self.ood} %, {self.ood_change} from the start"
+        if self.ood_change.direction == "same":
+            tail = f"keeps its success on `{self.split}` within 2 SE: {self.ood} %, {self.ood_change} from the start"
+        if self.id_change and self.id_success:
+            ways = {"up": "gains", "down": "loses", "same": "stays within 2 SE"}
+            tail += f"; in distribution it {ways[self.id_change.direction]}: {self.id_success} %, {self.id_change}"
+        seeds = f"{self.ood.seeds} seed{'s' if self.ood.seeds > 1 else ''}"
+        return f"{arm_label(self.key[0])} (lr {lr_label(self.key[1])}, {seeds}) {tail}."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The comparison's outcome.
+
+    Attributes:
+        pattern: "appears" (SFT loses, RL does not, and RL ends above SFT, each by the 2 SE rule), "partly"
+            (SFT loses and RL does not, but their difference is within 2 SE; or SFT does not lose but RL ends
+            above it), "absent", or "unknown" (an arm or the start is missing).
+        headline: One sentence.
+        findings: One per curve, headline curves first.
+        difference: RL - SFT on the main split.
+    """
+
+    pattern: str
+    headline: str
+    split: str | None
+    findings: tuple[Finding, ...] = ()
+    difference: Change | None = None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Headline and findings."""
+        return (self.headline, *(finding.sentence for finding in self.findings))
+
+
+def main_split(splits: Sequence[str], expected: Sequence[Expected]) -> str | None:
+    """The split a verdict is about: the paper's, else `rule_ood`, else the first out of distribution."""
+    for entry in expected:
+        if entry.split in splits and is_ood(entry.split):
+            return entry.split
+    ood = [split for split in splits if is_ood(split)]
+    return "rule_ood" if "rule_ood" in ood else ood[0] if ood else None
+
+
+def headline_curves(curves: Curves, equal: EqualCompute, recipe: Mapping[str, Any]) -> dict[str, Curve]:
+    """One curve per arm: the recipe's learning rate (``chosen_lr: {arm: lr}``), else the best in distribution.
+
+    The choice never looks at an out-of-distribution split. Equal scores: the smaller learning rate.
+    """
+    chosen_lr = recipe.get("chosen_lr")
+    chosen_lr = chosen_lr if isinstance(chosen_lr, Mapping) else {}
+    picked: dict[str, Curve] = {}
+    for arm in curves.arm_names():
+        candidates = [c for c in curves.arms if c.arm == arm and c.key in equal.chosen]
+        wanted = [c for c in candidates if chosen_lr.get(arm) is not None and c.lr == float(chosen_lr[arm])]
+        scores = [(pooled(equal.chosen[c.key], ID_SPLIT), c) for c in candidates]
+        if wanted:
+            picked[arm] = wanted[0]
+        elif candidates:
+            picked[arm] = max(scores, key=lambda pair: (pair[0].p if pair[0] else -1.0, -(pair[1].lr or 0.0)))[1]
+    return picked
+
+
+def shown_curves(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]) -> list[Curve]:
+    """Curves that get a bar: all of an arm with up to three learning rates, else its headline curve."""
+    return [
+        curve
+        for curve in curves.arms
+        if curve.key in equal.chosen
+        and (len(curves.rates(curve.arm)) <= MAX_RATES_SHOWN or picked.get(curve.arm) is curve)
+    ]
+
+
+def _finding(curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> Finding | None:
+    chosen = equal.chosen.get(curve.key, [])
+    after, before = pooled(chosen, split), pooled(curves.start, split)
+    if after is None or before is None:
+        return None
+    id_after, id_before = pooled(chosen, ID_SPLIT), pooled(curves.start, ID_SPLIT)
+    return Finding(
+        key=curve.key,
+        split=split,
+        ood=after,
+        ood_change=change(after, before),
+        id_success=id_after,
+        id_change=change(id_after, id_before) if id_after and id_before else None,
+        steps=tuple(c.step for c in chosen),
+        cost=mean_cost(chosen, equal.axis) if equal.axis else None,
+    )
+
+
+def judge(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], split: str | None) -> Verdict:
+    """Say what the numbers say, by one rule: a change counts beyond two of its standard errors.
+
+    Args:
+        curves: All curves.
+        equal: The checkpoints compared.
+        picked: The headline curve of each arm.
+        split: The out-of-distribution split the verdict is about.
+    """
+    if split is None:
+        return Verdict("unknown", "No verdict: no out-of-distribution split was evaluated.", None)
+    order = [*picked.values(), *(c for c in curves.arms if picked.get(c.arm) is not c)]
+    findings = tuple(f for c in order if (f := _finding(c, curves, equal, split)) is not None)
+    by_key = {finding.key: finding for finding in findings}
+    sft = by_key.get(picked["sft"].key) if "sft" in picked else None
+    rl = by_key.get(picked["rl"].key) if "rl" in picked else None
+    if sft is None or rl is None:
+        absent = [label for label, finding in (("SFT", sft), ("RL", rl)) if finding is None]
+        why = "the start was not evaluated" if pooled(curves.start, split) is None else f"no {' and no '.join(absent)} arm"
+        return Verdict("unknown", f"No verdict on SFT against RL: {why}, on split `{split}`.", split, findings)
+
+    difference = change(rl.ood, sft.ood)
+    lost, kept = sft.ood_change.direction == "down", rl.ood_change.direction != "down"
+    above = difference.direction == "up"
+    thing = "the other rule" if "rule" in split else f"split `{split}`"
+    if lost and kept and above:
+        pattern = "appears"
+        words = f"SFT loses {thing} and RL {'gains on' if rl.ood_change.direction == 'up' else 'keeps'} it"
+    elif lost and kept:
+        pattern, words = "partly", f"SFT loses {thing} and RL does not, but the two differ by less than 2 SE"
+    elif kept and above:
+        pattern, words = "partly", f"RL ends above SFT on {thing}, but SFT does not lose it by more than 2 SE"
+    else:
+        pattern = "absent"
+        words = f"SFT does not lose {thing} by more than 2 SE" if not lost else f"both arms lose {thing}"
+        if not lost and not kept:
+            words = f"RL loses {thing} and SFT does not"
+        words += ", RL less than SFT" if lost and above else ""
+    says = {
+        "appears": "The paper's pattern appears",
+        "partly": "The paper's pattern appears in part",
+        "absent": "The paper's pattern does not appear",
+    }[pattern]
+    where = f"at equal {_AXIS_WORDS[equal.axis]}" if equal.axis else "at the last checkpoints"
+    budget = f" ({readable(equal.budget, equal.axis)})" if equal.budget is not None else ""
+    headline = f"{says}: {where}{budget}, {words}. RL minus SFT on `{split}`: {difference}."
+    return Verdict(pattern, headline, split, findings, difference)

@@ -1,0 +1,12 @@
+"""The paper's reward: the verifier's own grade, and the penalty on the attempt that uses up the last try."""
+
+from __future__ import annotations
+
+from sftrl_ext.envs import Step
+from sftrl_ext.reward_fns.registry import Facts, register_reward
+
+
+@register_reward("outcome", "gp_l/*")
+def outcome(step: Step, facts: Facts) -> float:
+    """+5 correct, -1 wrong value, -2 wrong numbers, -3 illegal or unparsable; -1 more when attempts are exceeded."""
+    return step.reward

@@ -1,0 +1,221 @@
+"""Play one episode: prompt, response, verdict, feedback, and again, until it is solved or out of attempts.
+
+The reinforcement-learning rollout and the evaluation of checkpoints both play episodes here, with an engine of
+their own behind `generate`; so what the model sees, how it is graded and where an episode ends is one thing.
+
+An episode is a list of segments. A segment is one prompt with the turns that follow it in one dialogue. In
+GeneralPoints there is one; a task whose prompt is rebuilt on the way (`Step.new_prompt`) has one per prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftrl_ext.envs.base import Episode, Message, Step
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.rollout.tokens import ChatTokens, Dialogue
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What an engine gives for one prompt."""
+
+    token_ids: list[int]
+    """Generated ids, the stop token included if one was generated."""
+    logprobs: list[float] | None = None
+    """Log-probability of each id under the engine's model, or None."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the engine says, for the caller of `play`."""
+
+
+Generate = Callable[[list[int], dict[str, Any]], Awaitable[Generation]]
+"""``await generate(prompt_ids, sampling_params)``; ``sampling_params["max_tokens"]`` is the limit of this turn."""
+
+TurnReward = Callable[[Episode, Step], float]
+"""What a learner receives for a turn, from the episode after the turn and the step that ended it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many tokens an episode may use.
+
+    A turn always starts with room for all it may generate: a feedback message that would leave less than
+    ``turn`` tokens ends the episode instead. So a turn is cut only by ``turn``, never by its position.
+    """
+
+    prompt: int
+    """Most tokens of a prompt; a longer one is an error, because a cut prompt would be another task."""
+    response: int
+    """Most tokens after a prompt: all its turns and all feedback between them."""
+    turn: int
+    """Most tokens of one turn."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.turn <= self.response:
+            raise SftrlError(
+                f"a turn may use {self.turn} tokens and the whole response {self.response}: "
+                "the first must be at least 1 and fit into the second."
+            )
+
+
+@dataclass
+class Segment:
+    """One prompt and the turns that followed it; per-token lists run over ``response_ids``."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    response_mask: list[int]
+    turn_ids: list[int]
+    """The turn (1, 2, ..) that wrote the token, or 0 for a token the model did not write."""
+    logprobs: list[float] | None
+    turn_rewards: list[float]
+    """Reward of turn 1, 2, ..; its place among the tokens is the last one with that turn id."""
+
+    def token_rewards(self) -> list[float]:
+        """The rewards laid over ``response_ids``: each on its turn's last model token, 0.0 elsewhere."""
+        rewards = [0.0] * len(self.turn_ids)
+        last = {turn: position for position, turn in enumerate(self.turn_ids)}
+        for turn, reward in enumerate(self.turn_rewards, start=1):
+            if turn in last:
+                rewards[last[turn]] = reward
+        return rewards
+
+
+@dataclass
+class PlayedEpisode:
+    """An episode after its end: its tokens, its steps, and what it cost."""
+
+    segments: list[Segment] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    """The dialogue of the last segment, for people to read."""
+    solved: bool = False
+    out_of_tokens: bool = False
+    """The token budget ended the episode, not the task."""
+    error: str | None = None
+    """The exception that ended the episode, if one did."""
+    cut_turns: int = 0
+    """Turns that reached the limit of a turn before the model ended them."""
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    feedback_tokens: int = 0
+    prefill_tokens: int = 0
+    """Context tokens an engine without a prefix cache reads: for each turn, everything before it."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The task's own numbers about the episode (`Episode.metrics`)."""
+    extra: list[Mapping[str, Any]] = field(default_factory=list)
+    """`Generation.extra` of each turn."""
+
+    @property
+    def rewards(self) -> list[float]:
+        """The rewards of all turns, in order."""
+        return [reward for segment in self.segments for reward in segment.turn_rewards]
+
+
+async def play(
+    episode: Episode,
+    generate: Generate,
+    chat: ChatTokens,
+    limits: Limits,
+    *,
+    sampling_params: Mapping[str, Any] | None = None,
+    turn_reward: TurnReward | None = None,
+) -> PlayedEpisode:
+    """Play an episode to its end.
+
+    An exception in the engine, the task or the reward ends this episode only: it is logged with its traceback
+    and named in ``error``, and what was played until then is kept.
+
+    Args:
+        episode: A fresh episode; it is played in place.
+        generate: The engine.
+        chat: Tokens of the model's chat template.
+        limits: The token budget.
+        sampling_params: Passed on to ``generate`` with ``max_tokens`` added.
+        turn_reward: What a learner receives for a turn; by default the step's own reward.
+    """
+    played = PlayedEpisode()
+    rewards: list[float] = []
+    dialogue: Dialogue | None = None
+    try:
+        while True:
+            if dialogue is None:
+                dialogue = _open(episode, chat, limits)
+                played.prompt_tokens += len(dialogue.prompt_ids)
+            step = await _take_turn(episode, dialogue, generate, limits, sampling_params, played)
+            rewards.append(step.reward if turn_reward is None else float(turn_reward(episode, step)))
+            if step.done:
+                break
+            if step.new_prompt:
+                _close(played, dialogue, rewards)
+                dialogue, rewards = None, []
+                continue
+            if step.reply is None:
+                raise SftrlError(f"{type(episode).__name__} goes on after a step without a reply or a new prompt.")
+            feedback = dialogue.feedback_ids(step.reply)
+            if len(dialogue.response_mask) + feedback.added + limits.turn > limits.response:
+                played.out_of_tokens = True
+                break
+            dialogue.add_feedback(feedback)
+            played.feedback_tokens += feedback.added
+    except Exception as error:
+        logger.exception("an episode ended with an error after %d turns", len(played.steps))
+        played.error = f"{type(error).__name__}: {error}"
+    if dialogue is not None:
+        _close(played, dialogue, rewards)
+    played.solved = episode.solved
+    played.metrics = episode.metrics()
+    return played
+
+
+def _open(episode: Episode, chat: ChatTokens, limits: Limits) -> Dialogue:
+    dialogue = Dialogue.start(chat, episode.messages())
+    if len(dialogue.prompt_ids) > limits.prompt:
+        raise SftrlError(
+            f"a prompt has {len(dialogue.prompt_ids)} tokens, more than the limit of {limits.prompt}: "
+            "raise data.max_prompt_length, or use a shorter prompt template."
+        )
+    return dialogue
+
+
+async def _take_turn(
+    episode: Episode,
+    dialogue: Dialogue,
+    generate: Generate,
+    limits: Limits,
+    sampling_params: Mapping[str, Any] | None,
+    played: PlayedEpisode,
+) -> Step:
+    played.prefill_tokens += len(dialogue.ids)
+    generation = await generate(list(dialogue.ids), {**(sampling_params or {}), "max_tokens": limits.turn})
+    ids = generation.token_ids[: limits.turn]
+    if not ids:
+        raise RuntimeError("the engine generated no token, not even the end of the turn")
+    logprobs = None if generation.logprobs is None else generation.logprobs[: limits.turn]
+    text = dialogue.add_turn(ids, logprobs)
+    played.generated_tokens += len(ids)
+    played.cut_turns += len(ids) == limits.turn and ids[-1] not in dialogue.chat.eos
+    played.extra.append(generation.extra)
+    played.messages = dialogue.messages
+    step = episode.submit(text)
+    played.steps.append(step)
+    return step
+
+
+def _close(played: PlayedEpisode, dialogue: Dialogue, rewards: list[float]) -> None:
+    played.segments.append(
+        Segment(
+            prompt_ids=dialogue.prompt_ids,
+            response_ids=dialogue.response_ids,
+            response_mask=list(dialogue.response_mask),
+            turn_ids=list(dialogue.turn_ids),
+            logprobs=dialogue.logprobs,
+            turn_rewards=list(rewards),
+        )
+    )
+    played.messages = dialogue.messages

@@ -1,0 +1,184 @@
+"""The token stream of a dialogue: what the template wrote, what the model wrote, and never one re-encoded.
+
+verl's continuous-token builder renders the first prompt and every later message; this module keeps its masks
+and log-probabilities aligned, and closes a model turn the way the chat template would. A model stops at its
+end-of-turn token, or is cut before it; whatever the template puts after a turn and the model did not write
+(a newline, the end-of-turn token itself) is added without loss, so that the stream equals the encoding of the
+whole dialogue by the chat template whenever the model's own tokens do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sftrl_ext.envs.base import Message
+from sftrl_ext.errors import SftrlError
+
+FEEDBACK = 0
+"""The turn number of tokens that the model did not write."""
+
+
+class ChatTokens:
+    """What one tokenizer and chat template need to extend a dialogue; shared by all its dialogues.
+
+    Args:
+        builder: A verl continuous-token builder (`create_continuous_token_builder`).
+    """
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+        self.tokenizer = builder.tokenizer
+        self.eos = _eos_ids(self.tokenizer)
+        self.closing = self._closing_ids()
+
+    def _closing_ids(self) -> list[int]:
+        """What the template writes between a model turn's text and the next user message."""
+        ask: Message = {"role": "user", "content": "a"}
+        reply: Message = {"role": "user", "content": "b"}
+        builder = self.builder
+        rendered = [
+            builder.build_initial_tokens([ask, {"role": "assistant", "content": text}, reply])
+            for text in ("x", "y")
+        ]
+        after = _common_suffix(*rendered)
+        said: Message = {"role": "assistant", "content": "x"}
+        appended = builder.tokenize_context_incremental_messages([ask, said], [ask, said, reply])
+        if after[len(after) - len(appended) :] != appended:
+            raise SftrlError(
+                "the chat template writes a user message differently inside a dialogue than after it, so a "
+                f"multi-turn episode cannot be encoded piece by piece: found {after[-len(appended) :]}, "
+                f"expected {appended} (token ids of the message 'b' and the generation prompt)."
+            )
+        return after[: len(after) - len(appended)]
+
+    def missing_closing(self, ids: Sequence[int]) -> list[int]:
+        """The part of the template's turn ending that ``ids``, which end a model turn, do not have yet."""
+        closing = self.closing
+        for present in range(min(len(closing), len(ids)), 0, -1):
+            if list(ids[-present:]) == closing[:present]:
+                return closing[present:]
+        if ids and ids[-1] in self.eos:
+            return closing[1:]
+        return list(closing)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a model turn, as the verifier reads it."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+_shared: WeakKeyDictionary[Any, dict[type, ChatTokens]] = WeakKeyDictionary()
+
+
+def chat_tokens(builder: Any) -> ChatTokens:
+    """The `ChatTokens` of a builder's tokenizer, probed once per tokenizer and kind of builder."""
+    known = _shared.setdefault(builder.tokenizer, {})
+    kind = type(builder)
+    if kind not in known or known[kind].builder.chat_template_kwargs != builder.chat_template_kwargs:
+        known[kind] = ChatTokens(builder)
+    return known[kind]
+
+
+@dataclass
+class Dialogue:
+    """One dialogue as tokens: a prompt, then model turns and feedback in turn.
+
+    Attributes:
+        prompt_ids: The encoded first messages, with the generation prompt.
+        response_mask: Per token after the prompt, 1 if the model wrote it.
+        turn_ids: Per token after the prompt, the turn (1, 2, ..) that wrote it, or 0 for everything else.
+        logprobs: Per token after the prompt, the log-probability under the model that wrote it, 0.0 for
+            other tokens; None if the engine gives none.
+    """
+
+    chat: ChatTokens
+    messages: list[Message]
+    prompt_ids: list[int]
+    ids: list[int]
+    response_mask: list[int] = field(default_factory=list)
+    turn_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] | None = field(default_factory=list)
+    turns: int = 0
+
+    @classmethod
+    def start(cls, chat: ChatTokens, messages: Sequence[Message]) -> Dialogue:
+        """Encode the first messages, ready for the model's first turn."""
+        prompt = list(chat.builder.build_initial_tokens(list(messages)))
+        return cls(chat=chat, messages=list(messages), prompt_ids=prompt, ids=list(prompt))
+
+    @property
+    def response_ids(self) -> list[int]:
+        """Everything after the prompt."""
+        return self.ids[len(self.prompt_ids) :]
+
+    def add_turn(self, ids: Sequence[int], logprobs: Sequence[float] | None) -> str:
+        """Append what the model generated, and give its text.
+
+        Args:
+            ids: The generated token ids, the stop token included if it was generated.
+            logprobs: One per token, or None; one turn without them leaves the whole dialogue without.
+        """
+        if logprobs is None:
+            self.logprobs = None
+        self.turns += 1
+        merge = self.chat.builder.merge_assistant_tokens(self.ids, list(ids))
+        self._apply(merge, self.turns, None if self.logprobs is None else list(logprobs or ()))
+        text = self.chat.decode(ids)
+        self.messages = [*self.messages, {"role": "assistant", "content": text}]
+        return text
+
+    def feedback_ids(self, reply: str) -> Feedback:
+        """Encode the verifier's message as the next user turn, without appending it yet."""
+        closing = self.chat.missing_closing(self.response_ids)
+        updated = [*self.messages, {"role": "user", "content": reply}]
+        merge = self.chat.builder.merge_context_tokens(self.messages, updated, [*self.ids, *closing])
+        return Feedback(messages=updated, closing=closing, merge=merge, added=len(merge.token_ids) - len(self.ids))
+
+    def add_feedback(self, feedback: Feedback) -> None:
+        """Append an encoded verifier message."""
+        self._extend(len(feedback.closing))
+        self._apply(feedback.merge, FEEDBACK, None)
+        self.messages = feedback.messages
+
+    def _extend(self, count: int) -> None:
+        self.response_mask += [0] * count
+        self.turn_ids += [FEEDBACK] * count
+        if self.logprobs is not None:
+            self.logprobs += [0.0] * count
+
+    def _apply(self, merge: Any, turn: int, logprobs: list[float] | None) -> None:
+        """Take over a builder's edit of the stream, and edit mask, turns and log-probabilities alike."""
+        self.response_mask, self.logprobs = self.chat.builder.align_response_metadata(
+            merge, self.response_mask, self.logprobs, assistant_logprobs=logprobs
+        )
+        if merge.removed_prefix_token_count:
+            del self.turn_ids[-merge.removed_prefix_token_count :]
+        self.turn_ids += [FEEDBACK] * len(merge.inserted_token_ids) + [turn] * merge.appended_token_count
+        self.ids = list(merge.token_ids)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """A verifier message as tokens, before it is appended: first its size is held against the budget."""
+
+    messages: list[Message]
+    closing: list[int]
+    merge: Any
+    added: int
+
+
+def _common_suffix(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    count = 0
+    while count < min(len(first), len(second)) and first[-1 - count] == second[-1 - count]:
+        count += 1
+    return list(first[len(first) - count :])
+
+
+def _eos_ids(tokenizer: Any) -> frozenset[int]:
+    eos: int | Sequence[int] | None = getattr(tokenizer, "eos_token_id", None)
+    if eos is None:
+        return frozenset()
+    return frozenset([eos]) if isinstance(eos, int) else frozenset(eos)
+

@@ -1,0 +1,170 @@
+"""What a training step reports beyond verl's own metrics: episodes, turns, the policy's drift, and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.rollout.metrics import mean_metrics
+from sftrl_ext.training.credit import Turns
+
+
+class StepRows:
+    """The rows of one training step: which episode and prompt each belongs to, and what the rollout said of it.
+
+    Args:
+        keys: verl's keys, ``{prompt}_{session}_{segment}``; a session of a prompt is one episode.
+        tags: verl's tags; ``is_padding`` marks rows that only fill up the batch.
+        extra_fields: What the agent loop attached to each row.
+
+    Attributes:
+        episode: Per row, the number of its episode.
+        segment: Per row, its place in the episode.
+        group_of_episode: Per episode, the number of its prompt.
+    """
+
+    def __init__(
+        self, keys: Sequence[str], tags: Sequence[Mapping[str, Any]], extra_fields: Sequence[Mapping[str, Any]]
+    ) -> None:
+        episodes: dict[tuple[str, str], int] = {}
+        prompts: dict[str, int] = {}
+        groups: list[int] = []
+        self.episode: list[int] = []
+        self.segment: list[int] = []
+        self.infos: dict[int, Mapping[str, float]] = {}
+        self.sequence_tokens = 0
+        self.errors: list[str] = []
+        for key, tag, extra in zip(keys, tags, extra_fields, strict=True):
+            prompt, session, segment = key.rsplit("_", 2)
+            if (prompt, session) not in episodes:
+                episodes[prompt, session] = len(episodes)
+                groups.append(prompts.setdefault(prompt, len(prompts)))
+            number = episodes[prompt, session]
+            self.episode.append(number)
+            self.segment.append(int(segment))
+            if tag.get("is_padding", False):
+                continue
+            self.sequence_tokens += int(tag["seq_len"])
+            if number not in self.infos:
+                self.infos[number] = dict(extra.get("reward_extra_info", {}))
+                if "error" in extra:
+                    self.errors.append(str(extra["error"]))
+        self.group_of_episode = torch.tensor(groups, dtype=torch.int64)
+
+    def sum(self, key: str) -> float:
+        """Sum of one of the rollout's numbers over the episodes."""
+        return sum(info.get(key, 0.0) for info in self.infos.values())
+
+    def require_some_played(self) -> None:
+        """Refuse a step in which every episode failed: there is nothing to learn from, only a fault to mend.
+
+        Raises:
+            SftrlError: naming the first error.
+        """
+        if self.infos and len(self.errors) == len(self.infos):
+            raise SftrlError(
+                f"all {len(self.infos)} episodes of this step ended in an error; the first: {self.errors[0]} "
+                "(tracebacks are in the log of the agent loop workers)."
+            )
+
+
+def row_metrics(rows: StepRows) -> dict[str, float]:
+    """Means over the step's episodes of what the rollout said about each."""
+    return {f"episode/{key}": value for key, value in mean_metrics(rows.infos.values()).items()}
+
+
+def turn_metrics(turns: Turns, advantages: Tensor, returns: Tensor, values: Tensor | None) -> dict[str, float]:
+    """Numbers about the turns of a step.
+
+    Args:
+        turns: The turns.
+        advantages: ``[episodes, turns]`` before normalization.
+        returns: ``[episodes, turns]``.
+        values: ``[episodes, turns]``, or None without a critic.
+    """
+    alive = turns.alive
+    if not bool(alive.any()):
+        return {}
+    episodes = max(int(alive[:, 0].sum()), 1)
+    metrics: dict[str, float] = {"turns/mean": float(alive.sum()) / episodes}
+    for turn in range(alive.shape[1]):
+        there = alive[:, turn]
+        if bool(there.any()):
+            metrics[f"turns/reward_{turn + 1}"] = float(turns.rewards[there, turn].mean())
+            metrics[f"turns/share_{turn + 1}"] = float(there.sum()) / episodes
+    advantage = advantages[alive]
+    metrics["turns/advantage_mean"] = float(advantage.mean())
+    metrics["turns/advantage_std"] = float(advantage.std(unbiased=False))
+    metrics["turns/advantage_max"] = float(advantage.max())
+    metrics["turns/advantage_min"] = float(advantage.min())
+    metrics["turns/return_mean"] = float(returns[alive].mean())
+    if values is not None:
+        error = (returns - values)[alive]
+        metrics["critic/turn_value_rmse"] = float(error.square().mean().sqrt())
+        spread = returns[alive].var(unbiased=False)
+        explained = 1 - error.var(unbiased=False) / spread if float(spread) > 1e-8 else torch.zeros(())
+        metrics["critic/turn_explained_var"] = float(explained)
+    return metrics
+
+
+def policy_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
+    """Entropy, and the divergence from the start model on the step's own samples.
+
+    Both are means over the tokens the model wrote, under the policy that wrote them. The divergence KL(policy ||
+    start) is estimated as the mean log-ratio (``k1``, unbiased) and in the low-variance form ``r - 1 - log r`` with
+    r = start / policy (``k3``). It needs the start model's log-probabilities: ``actor.use_kl_loss=True``, which
+    with ``kl_loss_coef=0`` changes nothing but costs one forward pass.
+    """
+    mask = data["response_mask"].to(torch.float32)
+    count = mask.sum().clamp(min=1)
+    metrics: dict[str, float] = {}
+    if "entropy" in data:
+        metrics["policy/entropy"] = float((data["entropy"] * mask).sum() / count)
+    if "ref_log_prob" in data and "old_log_probs" in data:
+        log_ratio = data["old_log_probs"] - data["ref_log_prob"]
+        metrics["policy/kl_start_k1"] = float((log_ratio * mask).sum() / count)
+        low_variance = torch.expm1(-log_ratio) + log_ratio
+        metrics["policy/kl_start_k3"] = float((low_variance * mask).sum() / count)
+    return metrics
+
+
+class TokenCounts:
+    """Tokens spent, for the compute axis: of the last step, and in total since the start of the stage.
+
+    * ``generated``: written by the model in the rollout.
+    * ``prefill``: prompt and feedback tokens, each read once (an engine with a prefix cache).
+    * ``prefill_uncached``: for each turn everything before it (an engine without one).
+    * ``forward``: tokens of forward passes without gradient (old policy, start model, critic).
+    * ``trained``: tokens of the sequences the actor was updated on, times epochs.
+    * ``trained_critic``: the same for the critic.
+    """
+
+    NAMES = ("generated", "prefill", "prefill_uncached", "forward", "trained", "trained_critic")
+
+    def __init__(self) -> None:
+        self.step: dict[str, int] = dict.fromkeys(self.NAMES, 0)
+        self.total: dict[str, int] = dict.fromkeys(self.NAMES, 0)
+
+    def add_step(self, rows: StepRows, *, actor_epochs: int, critic_epochs: int, forwards: int) -> None:
+        """Count one step; verl's padding rows are left out."""
+        self.step = {
+            "generated": int(rows.sum("generated_tokens")),
+            "prefill": int(rows.sum("prompt_tokens") + rows.sum("feedback_tokens")),
+            "prefill_uncached": int(rows.sum("prefill_tokens")),
+            "forward": forwards * rows.sequence_tokens,
+            "trained": actor_epochs * rows.sequence_tokens,
+            "trained_critic": critic_epochs * rows.sequence_tokens,
+        }
+        for name, count in self.step.items():
+            self.total[name] += count
+
+    def metrics(self) -> dict[str, float]:
+        """``tokens/<name>`` in total and ``tokens/step_<name>``."""
+        return {
+            **{f"tokens/{name}": float(count) for name, count in self.total.items()},
+            **{f"tokens/step_{name}": float(count) for name, count in self.step.items()},
+        }

@@ -1,0 +1,57 @@
+"""Make verl find our trainer, agent loop and policy loss by name, in every process and at no cost until used.
+
+Called from the ``verl.plugins`` entry point, so it runs at ``import verl`` in every Ray worker on every node
+where the package is installed. Nothing is imported here: each registration waits until verl imports the module
+that holds the registry. `missing_registrations` says whether it worked.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from sftrl_ext.backends.after_import import after_import
+
+TRAINER = "sftrl_turn"
+"""``trainer.v1.trainer_mode`` of our trainer."""
+AGENT_LOOP = "verifier"
+"""``agent_name`` of our agent loop in rows and in ``rollout.agent.default_agent_loop``."""
+POLICY_LOSS = "turn_ratio"
+"""``actor.policy_loss.loss_mode`` of the loss with one probability ratio per turn."""
+
+
+def register_with_verl() -> None:
+    """Arrange for all registrations; safe to call twice."""
+    after_import("verl.trainer.ppo.v1", _trainer)
+    after_import("verl.experimental.agent_loop.agent_loop", _agent_loop)
+    after_import("verl.trainer.ppo.core_algos", _policy_loss)
+
+
+def _trainer(_: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.trainer")
+
+
+def _policy_loss(_: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.policy_loss")
+
+
+def _agent_loop(module: ModuleType) -> None:
+    # By name, so that only a worker that plays episodes imports the loop.
+    module._agent_loop_registry[AGENT_LOOP] = {"_target_": "sftrl_ext.rollout.verifier_loop.VerifierLoop"}
+
+
+def missing_registrations() -> list[str]:
+    """Names that verl does not know although they should be registered; imports verl's trainer (seconds).
+
+    An empty list means that the plug-in works in a process like this one.
+    """
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    found = {
+        f"trainer {TRAINER}": TRAINER in TRAINER_REGISTRY,
+        f"agent loop {AGENT_LOOP}": AGENT_LOOP in _agent_loop_registry,
+        f"policy loss {POLICY_LOSS}": POLICY_LOSS in POLICY_LOSS_REGISTRY,
+    }
+    return [name for name, there in found.items() if not there]

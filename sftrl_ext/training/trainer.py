@@ -1,0 +1,188 @@
+"""The trainer `sftrl_turn`: verl's synchronous V1 trainer, with credit over turns.
+
+Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but three things: advantages and returns
+come from `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where its value is
+read), and the metrics say what happened to episodes, turns and tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf, open_dict
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+from verl.trainer.ppo.utils import need_critic
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.workers.utils.padding import response_to_nested
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.training import credit
+from sftrl_ext.training.metrics import StepRows, TokenCounts, policy_metrics, row_metrics, turn_metrics
+from sftrl_ext.training.register import AGENT_LOOP, TRAINER
+from sftrl_ext.training.settings import CreditSettings
+
+TOKENS_FILE = "sftrl_tokens.json"
+"""Token counts up to a checkpoint, in its folder, so that a resumed run goes on counting."""
+
+_TOKEN_FIELDS = ["response_mask", "turn_ids", "rm_scores", "token_level_rewards", "values", "old_log_probs"]
+_TOKEN_FIELDS += ["ref_log_prob", "entropy"]
+
+
+def credit_settings(config: DictConfig) -> CreditSettings:
+    """Read ``sftrl.credit`` and hold it against the rest of the config.
+
+    Raises:
+        SftrlError: if the estimator needs what the config does not give it.
+    """
+    section = OmegaConf.select(config, "sftrl.credit")
+    settings = CreditSettings.from_mapping(OmegaConf.to_container(section) if section is not None else None)
+    if settings.estimator == "gae" and not need_critic(config):
+        raise SftrlError("sftrl.credit.estimator=gae needs a critic: set algorithm.adv_estimator=gae.")
+    if settings.estimator in ("rloo", "grpo"):
+        size = int(config.actor_rollout_ref.rollout.n)
+        if size < 2:
+            raise SftrlError(
+                f"sftrl.credit.estimator={settings.estimator} compares episodes of the same prompt: "
+                f"actor_rollout_ref.rollout.n is {size}, expected 2 or more."
+            )
+        if need_critic(config):
+            raise SftrlError(
+                f"sftrl.credit.estimator={settings.estimator} has no critic: set algorithm.adv_estimator=grpo."
+            )
+    return settings
+
+
+@register_trainer(TRAINER)
+class TurnTrainer(PPOTrainerSync):
+    """Synchronous PPO, GRPO or RLOO in which one response is one action."""
+
+    def __init__(self, config: DictConfig) -> None:
+        if AGENT_LOOP not in _agent_loop_registry:
+            raise SftrlError(
+                f"verl does not know the agent loop {AGENT_LOOP!r}: the verl.plugins entry point of sftrl-ext was "
+                "not loaded in this process. Is sftrl-ext installed here, and VERL_USE_EXTERNAL_PLUGINS not 'none'?"
+            )
+        self.credit = credit_settings(config)
+        with open_dict(config):
+            # verl picks its replay buffer and its checkpoint contents by this name.
+            config.trainer.v1.trainer_mode = "sync"
+        self.tokens = TokenCounts()
+        super().__init__(config)
+
+    # ------------------------------------------------------------------ advantages
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        rows = StepRows(batch.keys, batch.tags, self._extra_fields(batch))
+        metrics.update(row_metrics(rows))
+        rows.require_some_played()
+        # verl's own advantages are replaced below; its KL penalty and rollout correction, if asked for, stay.
+        batch = super()._compute_advantage(batch, metrics)
+        data, nested_mask = self._token_data(batch)
+        self._count_tokens(rows, metrics)
+        metrics.update(policy_metrics(data))
+        if self.credit.estimator == "token":
+            return batch
+
+        rewards = data.get("token_level_rewards", data["rm_scores"])
+        turns = credit.collect_turns(data["turn_ids"], rewards, rows.episode, rows.segment)
+        if self.credit.estimator == "gae":
+            values = turns.at_start(data["values"])
+            raw, returns = credit.turn_gae(turns.rewards, values, turns.alive, self.credit.gamma, self.credit.lam)
+        else:
+            values = None
+            raw = credit.leave_one_out_advantages(
+                turns.rewards,
+                turns.alive,
+                rows.group_of_episode,
+                self.credit.gamma,
+                divide_by_spread=self.credit.estimator == "grpo",
+            )
+            returns = credit.reward_to_go(turns.rewards, turns.alive, self.credit.gamma)
+        advantages = credit.normalize_advantages(raw, turns.alive, self.credit.normalization)
+        metrics.update(turn_metrics(turns, raw, returns, values))
+        fields = {
+            "advantages": response_to_nested(turns.spread(advantages), nested_mask),
+            "returns": response_to_nested(turns.spread(returns), nested_mask),
+            "turn_starts": response_to_nested(turns.start_mask(), nested_mask),
+        }
+        return tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch))
+        )
+
+    def _extra_fields(self, batch: KVBatchMeta) -> list[Any]:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        return list(data["extra_fields"].tolist())
+
+    def _token_data(self, batch: KVBatchMeta) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Token tensors of the step, padded on the right to ``[rows, tokens]``; and the nested response mask."""
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=_TOKEN_FIELDS)
+        nested_mask = data["response_mask"]
+        padded = data.to_padded_tensor()
+        tensors = {key: padded[key] for key in _TOKEN_FIELDS if key in padded.keys()}
+        # verl's padding rows copy the turns of a real row, but have no mask.
+        tensors["turn_ids"] = tensors["turn_ids"] * tensors["response_mask"]
+        return tensors, nested_mask
+
+    # ------------------------------------------------------------------ critic
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.credit.estimator != "gae":
+            return super()._update_critic(batch, metrics)
+        with self._critic_sees_turn_starts(batch):
+            return super()._update_critic(batch, metrics)
+
+    @contextmanager
+    def _critic_sees_turn_starts(self, batch: KVBatchMeta) -> Iterator[None]:
+        """Let the masks of a batch select each turn's first token, and put them back."""
+        names = ["response_mask", "loss_mask"]
+        saved = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "turn_starts"]
+        )
+        starts = TensorDict(dict.fromkeys(names, saved["turn_starts"]), batch_size=len(batch))
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=starts)
+        try:
+            yield
+        finally:
+            tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=saved.select(*names))
+
+    # ------------------------------------------------------------------ token counts
+
+    def _count_tokens(self, rows: StepRows, metrics: dict) -> None:
+        actor = self.config.actor_rollout_ref.actor
+        trains_actor = self.config.trainer.critic_warmup <= self.global_steps
+        self.tokens.add_step(
+            rows,
+            actor_epochs=int(actor.ppo_epochs) if trains_actor else 0,
+            critic_epochs=int(self.config.critic.ppo_epochs) if self.use_critic else 0,
+            forwards=1 + int(self.use_reference_policy) + int(self.use_critic),
+        )
+        metrics.update(self.tokens.metrics())
+
+    def _save_checkpoint(self) -> None:
+        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, TOKENS_FILE), "w", encoding="utf-8") as file:
+            json.dump(self.tokens.total, file)
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps == 0:
+            return
+        config = self.config.trainer
+        folder = os.path.join(config.default_local_dir, f"global_step_{self.global_steps}")
+        if config.resume_mode == "resume_path":
+            folder = config.resume_from_path
+        path = os.path.join(folder, TOKENS_FILE)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                self.tokens.total.update(json.load(file))

@@ -1,0 +1,179 @@
+"""A run folder with invented numbers, for the tests of the report. Nothing here comes from training.
+
+The invented story: SFT gains in distribution and loses the other rule; RL gains both a little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+SPLITS = ("id", "id_unseen", "rule_ood", "rule_ood_unseen")
+START = {"id": 0.70, "id_unseen": 0.30, "rule_ood": 0.40, "rule_ood_unseen": 0.10, "all_5": 0.22, "large": 0.05}
+DRIFT = {  # change at the end of training, in parts of one
+    "sft": {"id": 0.16, "id_unseen": 0.06, "rule_ood": -0.26, "rule_ood_unseen": -0.06, "all_5": -0.12, "large": -0.03},
+    "rl": {"id": 0.14, "id_unseen": 0.09, "rule_ood": 0.03, "rule_ood_unseen": 0.05, "all_5": 0.02, "large": 0.01},
+}
+PARAMETERS = 1_050_000
+
+
+def _write_lines(path: Path, lines: Sequence[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _outcomes(solved: int, episodes: int, split: str, arm: str) -> dict[str, int]:
+    failed = (episodes - solved) * 5
+    numbers = int(failed * (0.7 if "ood" in split and arm == "sft" else 0.2))
+    return {
+        "correct": solved,
+        "wrong_value": failed - numbers - failed // 10,
+        "wrong_numbers": numbers,
+        "illegal_formula": failed // 20,
+        "unparsable": failed // 10 - failed // 20,
+    }
+
+
+def _episode(stage: str, arm: str, seed: int, step: int, split: str, index: int, solved: bool) -> dict[str, Any]:
+    cards = [["K", "5", "2", "4"], ["3", "3", "8", "8"], ["A", "Q", "6", "7"]][index % 3]
+    prompt = (
+        "[synthetic] Combine the four numbers into a formula that equals 24. Every number is used exactly once; "
+        "allowed are + - * / and parentheses.\n"
+        f"Rule: J, Q and K count {'10' if split.startswith('id') else '11, 12 and 13'}.\n"
+        f"Cards: {cards}\n"
+        'Answer with an object: {"cards": [...], "number": [...], "formula": "..."}'
+    )
+    messages = [{"role": "user", "content": prompt}]
+    attempts = []
+    for attempt in range(2 if solved else 3):
+        right = solved and attempt == 1
+        formula = "(13-5)*(4-2)+8" if not right else "13+5+2+4"
+        answer = json.dumps({"cards": cards, "number": [13, 5, 2, 4], "formula": f"{formula}=24"}, indent=1)
+        messages.append({"role": "assistant", "content": answer})
+        outcome = "correct" if right else ("wrong_numbers", "wrong_value", "unparsable")[attempt % 3]
+        attempts.append({"outcome": outcome, "reward": 5.0 if right else -2.0})
+        if not right:
+            messages.append({"role": "user", "content": "[synthetic] That uses <b>other numbers</b> & fails; try again."})
+    return {
+        "stage": stage, "arm": arm, "seed": seed, "step": step, "split": split,
+        "facts": {"task": "general_points", "cards": cards, "rule": "face_10", "target": 24},
+        "messages": messages, "attempts": attempts, "solved": solved,
+    }  # fmt: skip
+
+
+def make_run(
+    folder: Path,
+    *,
+    arms: Sequence[str] = ("sft", "rl"),
+    seeds: Sequence[int] = (0,),
+    rates: Sequence[float] = (5e-5,),
+    points: int = 5,
+    splits: Sequence[str] = SPLITS,
+    episodes: int = 300,
+    init: bool = True,
+    tokens: bool = True,
+    training: bool = True,
+    sign: float = 1.0,
+) -> Path:
+    """Write a synthetic run folder and return it.
+
+    Args:
+        sign: Factor on the invented changes; 0 gives arms that stay at the start.
+    """
+    rng = np.random.default_rng(7)
+    records, samples, stages = [], [], []
+    init_step = 100
+
+    def evaluate(stage: str, arm: str, seed: int, lr: float | None, step: int, part: float) -> None:
+        for number, split in enumerate(splits):
+            pull = 1.0 + 0.5 * (rates.index(lr) if lr in rates else 0)
+            drift = sign * DRIFT.get(arm, {}).get(split, 0.0) * part**0.7 * pull
+            p = float(np.clip(START[split] + drift, 0.003, 0.99))
+            solved = int(rng.binomial(episodes, p))
+            records.append({
+                "stage": stage, "arm": arm, "seed": seed, "lr": lr, "step": step, "split": split,
+                "data_source": f"gp_l/{split}", "episodes": episodes, "solved": solved, "attempts_mean": 3.1,
+                "outcomes": _outcomes(solved, episodes, split, arm), "prompt_tokens": 9000,
+                "generated_tokens": 40000, "feedback_tokens": 5000, "wall_s": 6.5, "engine": "hf",
+                "temperature": 0.2,
+            })  # fmt: skip
+            for index in range(3):
+                solved_here = bool((index + number + (arm == "rl")) % 2)
+                samples.append(_episode(stage, arm, seed, step, split, index, solved_here))
+
+    stages.append({"name": "data", "kind": "data", "arm": None, "seed": 0, "lr": None, "status": "done", "wall_s": 4.2, "peak_rss_mb": 310})
+    stages.append({"name": "base", "kind": "sft", "arm": "base", "seed": 0, "lr": 1e-3, "status": "done", "wall_s": 455.0, "peak_rss_mb": 1500})
+    if init:
+        stages.append({"name": "init", "kind": "sft", "arm": "init", "seed": 0, "lr": 3e-4, "status": "done", "wall_s": 61.0, "peak_rss_mb": 1480})
+        evaluate("init", "init", 0, 3e-4, init_step, 0.0)
+    if tokens:
+        _write_lines(
+            folder / "stages" / "init" / "tokens.jsonl",
+            [{"step": init_step, "trained_tokens": 6e5, "generated_tokens": 0, "prefill_tokens": 0}],
+        )
+    for arm in arms:
+        for lr in rates:
+            for seed in seeds:
+                stage = f"{arm}-lr{lr:g}-s{seed}" if len(rates) > 1 else f"{arm}-s{seed}"
+                wall = 240.0 if arm == "sft" else 390.0
+                stages.append({"name": stage, "kind": arm, "arm": arm, "seed": seed, "lr": lr, "status": "done", "wall_s": wall + seed, "peak_rss_mb": 1600 if arm == "sft" else 4100})
+                lines = []
+                for point in range(1, points + 1):
+                    step = point * (50 if arm == "sft" else 4)
+                    evaluate(stage, arm, seed, lr, step, point / points)
+                    trained = point / points * (5e6 if arm == "sft" else 1.8e6)
+                    lines.append({
+                        "step": step, "trained_tokens": trained,
+                        "generated_tokens": trained * 0.3 if arm == "rl" else 0,
+                        "prefill_tokens": trained * 0.5 if arm == "rl" else 0,
+                    })  # fmt: skip
+                if tokens:
+                    _write_lines(folder / "stages" / stage / "tokens.jsonl", lines)
+                if training:
+                    _write_lines(folder / "stages" / stage / "metrics.jsonl", _training(rng, arm, points))
+    if training:
+        decay = [{"step": s, "data": {"train/loss": 3 * 0.985**s + 0.2}} for s in range(1, 200)]
+        _write_lines(folder / "stages" / "base" / "metrics.jsonl", decay)
+    _write_lines(folder / "eval" / "records.jsonl", records)
+    _write_lines(folder / "eval" / "episodes.jsonl", samples)
+    state = {
+        "recipe": "fig6_gp_l", "scale": "synthetic", "commit": "0123456789abcdef0123456789abcdef01234567",
+        "hardware": {"cpu": "Synthetic CPU", "cores": 2, "memory_gb": 23, "gpu": None},
+        "model": {"parameters": PARAMETERS, "name": "synthetic-llama-1m"}, "stages": stages,
+    }  # fmt: skip
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    recipe = {
+        "name": "fig6_gp_l",
+        "base": {"pretrained_on_both_rules": True},
+        "expected": {
+            "source": "arXiv 2501.17161 Fig 6", "metric": "success", "split": "rule_ood",
+            "sft": 3.4, "init": 11.5, "rl": 15.0,
+        },
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return folder
+
+
+def _training(rng: np.random.Generator, arm: str, points: int) -> list[dict[str, Any]]:
+    lines = []
+    if arm == "sft":
+        for step in range(1, points * 50 + 1):
+            data = {"train/loss": 0.5 * 0.99**step + 0.3 + float(rng.normal(0, 0.01)), "train/lr": 5e-5}
+            if step % 25 == 0:
+                data["val/loss"] = 0.35 + 0.1 * 0.99**step
+            lines.append({"step": step, "data": data})
+        return lines
+    for step in range(1, points * 4 + 1):
+        noise = float(rng.normal(0, 0.05))
+        data = {
+            "critic/score/mean": -2 + 0.15 * step + noise, "episode/solved/mean": min(0.95, 0.5 + 0.02 * step),
+            "actor/kl_to_start": 0.004 * step, "actor/entropy": 0.4 - 0.01 * step, "actor/ppo_kl": 0.001,
+            "actor/pg_clipfrac": 0.05 + noise / 10, "critic/vf_loss": 2 * 0.9**step, "training/global_step": step,
+        }  # fmt: skip
+        lines.append({"step": step, "data": data})
+    return lines
