@@ -28,18 +28,23 @@ SCHEMA = pa.schema(
         ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
         (
             "extra_info",
-            pa.struct([("index", pa.int64()), ("split", pa.string()), ("seed", pa.int64()), ("facts", pa.string())]),
+            pa.struct(
+                [("index", pa.int64()), ("split", pa.string()), ("seed", pa.int64()), ("facts", pa.string())]
+            ),
         ),
     ]
 )
 """Columns of text rows.
 
-``prompt`` opens the episode. ``messages`` is the whole dialogue of an SFT row, empty in RL rows; ``train_turns``
-are the indices into it of the assistant turns that carry loss. ``reward_model.ground_truth`` and
-``extra_info.facts`` are the same JSON text: verl hands the first to reward functions, the second to the rollout.
+``prompt`` opens the episode. ``messages`` is the whole dialogue of an SFT row, empty in RL rows;
+``train_turns`` are the indices into it of the assistant turns that carry loss. ``reward_model.ground_truth``
+and ``extra_info.facts`` are the same JSON text: verl hands the first to reward functions, the second to the
+rollout.
 """
 
-IMAGE_SCHEMA = SCHEMA.append(pa.field("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))))
+IMAGE_SCHEMA = SCHEMA.append(
+    pa.field("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+)
 """Columns of rows with pictures."""
 
 AGENT_NAME = "verifier"
@@ -106,6 +111,22 @@ def messages_array(roles: list[str], contents: list[pa.Array]) -> pa.ListArray:
     role = pa.array(roles * rows, pa.string())
     flat = pa.StructArray.from_arrays([role, content], fields=list(MESSAGE))
     return pa.ListArray.from_arrays(pa.array(range(0, rows * width + 1, width), pa.int32()), flat)
+
+
+def dialogues_array(roles: list[list[str]], texts: list[list[str]]) -> pa.ListArray:
+    """Make a column of dialogues of different lengths.
+
+    Args:
+        roles: For each row the roles of its messages.
+        texts: For each row the contents of its messages.
+    """
+    offsets = [0]
+    for row in texts:
+        offsets.append(offsets[-1] + len(row))
+    role = pa.array([word for row in roles for word in row], pa.string())
+    content = pa.array([text for row in texts for text in row], pa.string())
+    flat = pa.StructArray.from_arrays([role, content], fields=list(MESSAGE))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
 
 
 def constant(value: str | int, rows: int, kind: pa.DataType) -> pa.Array:

@@ -67,8 +67,8 @@ def register_split(name: str, **hands: Any) -> Split:
 def get_split(name: str) -> Split:
     """The split of a name.
 
-    Besides the registered ones, ``ood_target_<n>`` is known for every n, and a card rule's name is a split too:
-    any hands under that rule with seen number multisets, for training on a mixture of rules.
+    Besides the registered ones, ``ood_target_<n>`` is known for every n, and a card rule's name is a split
+    too: any hands under that rule with seen number multisets, for training on a mixture of rules.
 
     Raises:
         SftrlError: if there is none, with the nearest name.

@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, help="an HF folder, or a checkpoint folder of verl")
     evaluate.add_argument("--data", type=Path, nargs="+", required=True, help="files of `sftrl data rl --eval`")
     evaluate.add_argument("--engine", default="hf", help="hf or vllm")
+    evaluate.add_argument("--dtype", default="float32")
     evaluate.add_argument("--temperature", type=float, default=0.2)
     evaluate.add_argument("--max-turn-tokens", type=int, default=512)
     evaluate.add_argument("--seed", type=int, default=2501)
@@ -185,9 +186,17 @@ def _validate(args: argparse.Namespace, console: Console) -> None:
 
 
 def _eval(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.evaluate_one import evaluate_model
+    from sftrl_ext.experiments.runner import require_training
 
-    evaluate_model(args, console)
+    require_training()
+    from sftrl_ext.experiments.evaluate_one import EvalRequest, append_records, evaluate_model
+
+    request = EvalRequest(
+        args.model, args.data, args.engine, args.dtype, args.temperature, args.max_turn_tokens, args.seed
+    )
+    records = evaluate_model(request, console)
+    if args.out:
+        append_records(args.out, records)
 
 
 def _doctor(args: argparse.Namespace, console: Console) -> None:

@@ -1,12 +1,15 @@
 """Entry point of the group ``verl.plugins``: ``import verl`` loads this module in every process.
 
-It imports nothing heavy. On a GPU it leaves verl as it is; with ``VERL_PLATFORM=cpu`` it registers the CPU
+It imports nothing heavy. It makes our trainer, agent loop and policy loss known to verl. On a GPU it changes
+nothing of verl; with ``VERL_PLATFORM=cpu`` it registers the CPU
 platform and arranges for the patches.
 """
 
 from __future__ import annotations
 
 import os
+
+from sftrl_ext.training.register import register_with_verl
 
 
 def register_cpu() -> None:
@@ -22,5 +25,6 @@ def register_cpu() -> None:
     apply_when_imported()
 
 
+register_with_verl()
 if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
     register_cpu()

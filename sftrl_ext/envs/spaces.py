@@ -46,7 +46,9 @@ class TextSpace(spaces.Space[str]):
 class MessagesSpace(spaces.Space[list[Message]]):
     """Every non-empty dialogue: a list of ``{"role": ..., "content": ...}`` messages."""
 
-    def __init__(self, roles: Sequence[str] = ("system", "user", "assistant"), seed: int | None = None) -> None:
+    def __init__(
+        self, roles: Sequence[str] = ("system", "user", "assistant"), seed: int | None = None
+    ) -> None:
         self.roles = tuple(roles)
         self._text = TextSpace(seed)
         super().__init__(shape=None, dtype=None, seed=seed)

@@ -71,6 +71,29 @@ class EvalSet:
     facts: Sequence[Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class EvalPlay:
+    """How instances are played in an evaluation.
+
+    Attributes:
+        limits: Token budget of an episode.
+        temperature: Sampling temperature; 0 takes the most probable token.
+        seed: With the split, the instance and the turn it seeds every response, so that a repeated
+            evaluation gives the same episodes.
+    """
+
+    limits: Limits
+    temperature: float
+    seed: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> EvalPlay:
+        """As the recipe says; the token budget is the one of training."""
+        rl, evaluation = recipe.budget.rl, recipe.budget.eval
+        limits = Limits(prompt=rl.max_prompt_length, response=rl.max_response_length, turn=rl.max_turn_tokens)
+        return cls(limits, evaluation.temperature, evaluation.seed)
+
+
 def targets_of(state: RunState, layout: RunLayout) -> list[Target]:
     """Every checkpoint of a run worth evaluating: the end of base and init, all of both arms."""
     found = []
@@ -111,11 +134,12 @@ async def _evaluate_all(
     layout: RunLayout,
     advance: Any,
 ) -> None:
+    how = EvalPlay.of(recipe)
     for target, sets in todo:
         await engine.load_weights(target.folder)
         for chosen in sets:
             started = time.monotonic()
-            played = await play_all(recipe, chosen, engine, advance)
+            played = await play_all(how, chosen, engine, advance)
             record = {
                 "stage": target.stage,
                 "arm": target.arm,
@@ -125,7 +149,7 @@ async def _evaluate_all(
                 **summarise(chosen, played),
                 "wall_s": round(time.monotonic() - started, 2),
                 "engine": engine.name,
-                "temperature": recipe.budget.eval.temperature,
+                "temperature": how.temperature,
             }
             samples = [
                 {
@@ -143,22 +167,21 @@ async def _evaluate_all(
             _append(layout.records, [record])
 
 
-async def play_all(recipe: Recipe, chosen: EvalSet, engine: EvalEngine, advance: Any) -> list[PlayedEpisode]:
+async def play_all(how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: Any) -> list[PlayedEpisode]:
     """Play every instance of a split at once; results come in the split's order, the same for the same seed."""
-    rl, chat = recipe.budget.rl, engine.chat_tokens()
-    limits = Limits(prompt=rl.max_prompt_length, response=rl.max_response_length, turn=rl.max_turn_tokens)
+    chat = engine.chat_tokens()
 
     async def one(index: int, facts: Mapping[str, Any]) -> PlayedEpisode:
         turn = 0
 
         async def generate(prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
             nonlocal turn
-            seed = zlib.crc32(f"{recipe.budget.eval.seed}/{chosen.split}/{index}/{turn}".encode())
+            seed = zlib.crc32(f"{how.seed}/{chosen.split}/{index}/{turn}".encode())
             turn += 1
             return await engine.generate(prompt_ids, {**sampling_params, "seed": seed})
 
-        params = {"temperature": recipe.budget.eval.temperature}
-        played = await play(make_episode(facts), generate, chat, limits, sampling_params=params)
+        params = {"temperature": how.temperature}
+        played = await play(make_episode(facts), generate, chat, how.limits, sampling_params=params)
         advance()
         return played
 

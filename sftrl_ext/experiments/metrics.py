@@ -11,9 +11,9 @@ from sftrl_ext.files import read_jsonl, write_text
 
 _SHOWN = (
     ("train/loss", "loss"),
-    ("sftrl/solved/mean", "solved"),
-    ("critic/score/mean", "reward"),
-    ("actor/ppo_kl", "kl"),
+    ("episode/solved", "solved"),
+    ("turns/mean", "turns"),
+    ("policy/kl_start_k3", "kl"),
 )
 
 

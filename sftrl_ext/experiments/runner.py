@@ -91,16 +91,18 @@ def _go_on(recipe: Recipe, layout: RunLayout, console: Console) -> None:
         for number, stage in enumerate(plan, 1):
             if run.stage(stage.name).status == "done":
                 continue
-            _run_stage(stage, f"[{number}/{len(plan)}]", run, layout, console)
+            _run_stage(recipe, stage, f"[{number}/{len(plan)}]", run, layout, console)
 
 
-def _run_stage(stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console) -> None:
+def _run_stage(
+    recipe: Recipe, stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console
+) -> None:
     entry = run.stage(stage.name)
     folder = layout.stage(stage.name)
     record = folder / "process.json"
     end_leftover(record)
     if _already_trained(stage, layout):  # killed after the last checkpoint: training it again would go past the end
-        _finish(stage, run, layout)
+        _finish(recipe, stage, run, layout)
         return
     entry.status, entry.launches = "running", entry.launches + 1
     run.save(layout.state)
@@ -131,20 +133,21 @@ def _run_stage(stage: Stage, where: str, run: states.RunState, layout: RunLayout
             f"stage {stage.name!r} failed (exit status {finished.code}); its whole log: {log}. "
             f"When the cause is mended: `sftrl resume {layout.root}`."
         )
-    _finish(stage, run, layout)
+    _finish(recipe, stage, run, layout)
     console.print(
         f"{where} [green]done[/] {stage.title} ({stage.name}): {entry.wall_s:.0f} s, {entry.peak_rss_mb:.0f} MiB",
         highlight=False,
     )
 
 
-def _finish(stage: Stage, run: states.RunState, layout: RunLayout) -> None:
+def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayout) -> None:
     if stage.total:
         merge_launches(layout.stage(stage.name))
     if stage.kind == "model":
         run.model = {**run.model, **states.read_json(layout.start_model / "size.json")}
     if stage.kind in ("sft", "rl"):
-        write_tokens(layout, stage.name, stage.kind, int(run.model["parameters"]))
+        cached = recipe.scale.engine != "hf"
+        write_tokens(layout, stage.name, stage.kind, int(run.model["parameters"]), prefix_cache=cached)
     run.stage(stage.name).status = "done"
     run.save(layout.state)
 

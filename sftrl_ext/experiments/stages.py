@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
-from data_prep.general_points import Source, rl_rows, sft_rows
+from data_prep.general_points import rl_rows, sft_rows
 from data_prep.schema import read_schema
+from data_prep.sources import Source
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings
-from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe, from_yaml
 from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import write_json
 
-Kinds = Registry("kind of stage")
+KINDS: Registry[Callable[[Recipe, RunLayout], None]] = Registry("kind of stage")
+"""What each kind of stage does."""
 
 
-@Kinds.register("data")
+@KINDS.register("data")
 def build_data(recipe: Recipe, layout: RunLayout) -> None:
     """Build every parquet file of the run: pre-training, init, each seed's rows for both arms, evaluation."""
     from data_prep.card import write_card
@@ -51,7 +54,7 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md")
 
 
-@Kinds.register("model")
+@KINDS.register("model")
 def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     """Put the model the first training stage starts from into the run folder, and note its size."""
     from sftrl_ext.experiments import tiny_model
@@ -67,17 +70,26 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     write_json(layout.start_model / "size.json", size)
 
 
-@Kinds.register("eval")
+@KINDS.register("eval")
 def evaluate(recipe: Recipe, layout: RunLayout) -> None:
     """Evaluate every checkpoint on every split."""
+    import torch
+
     state = RunState.load(layout.state)
     sets = [load_eval_set(layout.eval_rows(split)) for split in recipe.task.eval_splits]
-    engine = open_engine(recipe, layout.start_model)
+    torch.set_num_threads(recipe.scale.eval_threads)
+    engine = open_engine(
+        recipe.scale.engine,
+        layout.start_model,
+        dtype=recipe.model.dtype,
+        rows=recipe.budget.eval.batch_size,
+        tensor_parallel=recipe.scale.tensor_parallel,
+    )
     with Progress(console=Console(file=sys.stdout)) as progress:
         evaluate_run(recipe, state, layout, sets, engine, progress)
 
 
-@Kinds.register("report")
+@KINDS.register("report")
 def report(recipe: Recipe, layout: RunLayout) -> None:
     """Draw the figures and write the report from the stored metrics."""
     from sftrl_ext.reports import build_report
@@ -100,19 +112,27 @@ def load_eval_set(path: Path) -> EvalSet:
     return EvalSet(infos[0]["split"], sources.pop(), [json.loads(info["facts"]) for info in infos])
 
 
-def open_engine(recipe: Recipe, folder: Path) -> EvalEngine:
-    """Start the engine of the recipe's scale on a model folder."""
-    import torch
+def open_engine(name: str, folder: Path, *, dtype: str, rows: int, tensor_parallel: int = 1) -> EvalEngine:
+    """Start an evaluation engine on a model folder.
 
-    if recipe.scale.engine == "vllm":
+    Args:
+        name: ``hf`` or ``vllm``.
+        folder: A Hugging Face folder with a tokenizer.
+        dtype: Type of the weights.
+        rows: Requests decoded at the same time (``hf``).
+        tensor_parallel: GPUs one model is spread over (``vllm``).
+    """
+    if name == "vllm":
         from sftrl_ext.backends.vllm_engine import VllmEngine
 
-        return VllmEngine(folder, dtype=recipe.model.dtype, tensor_parallel=recipe.scale.tensor_parallel)
+        return VllmEngine(folder, dtype=dtype, tensor_parallel=tensor_parallel)
+    if name != "hf":
+        raise unknown_name("engine", name, ("hf", "vllm"))
+    import torch
+
     from sftrl_ext.backends.local import LocalEngine
 
-    torch.set_num_threads(recipe.scale.eval_threads)
-    dtype = getattr(torch, recipe.model.dtype)
-    return LocalEngine(folder, dtype=dtype, max_rows=recipe.budget.eval.batch_size)
+    return LocalEngine(folder, dtype=getattr(torch, dtype), max_rows=rows)
 
 
 def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
@@ -133,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one stage: ``<kind> <run folder>``."""
     kind, run_dir = (sys.argv[1:] if argv is None else argv)[:2]
     layout = RunLayout(Path(run_dir))
-    Kinds[kind](from_yaml(layout.recipe), layout)
+    KINDS[kind](from_yaml(layout.recipe), layout)
     return 0
 
 

@@ -12,13 +12,13 @@ from sftrl_ext.reports.compute import BUFFER_RATIO_GENERAL_POINTS, flops_measure
 
 SFT_KEYS = {"trained_tokens": "train/global_tokens"}
 RL_KEYS = {
-    "trained_tokens": "tokens/trained",
-    "generated_tokens": "tokens/generated",
-    "prefill_tokens": "tokens/prefill",
+    "trained_tokens": "tokens/step_trained",
+    "generated_tokens": "tokens/step_generated",
+    "prefill_tokens": "tokens/step_prefill",
 }
 
 
-def write_tokens(layout: RunLayout, stage: str, kind: str, parameters: int) -> None:
+def write_tokens(layout: RunLayout, stage: str, kind: str, parameters: int, *, prefix_cache: bool = True) -> None:
     """Write ``tokens.jsonl`` of a stage: cumulative counts and FLOPs of the stage alone at each saved step.
 
     Args:
@@ -26,11 +26,14 @@ def write_tokens(layout: RunLayout, stage: str, kind: str, parameters: int) -> N
         stage: Name of the stage.
         kind: ``sft`` or ``rl``.
         parameters: Parameters of the model.
+        prefix_cache: Whether the rollout engine reads each prompt token once, or again at every turn.
 
     Raises:
         SftrlError: if a step logged no token count.
     """
-    keys = SFT_KEYS if kind == "sft" else RL_KEYS
+    keys = dict(SFT_KEYS if kind == "sft" else RL_KEYS)
+    if kind == "rl" and not prefix_cache:
+        keys["prefill_tokens"] = "tokens/step_prefill_uncached"
     counts = {name: 0.0 for name in ("trained_tokens", "generated_tokens", "prefill_tokens")}
     at_step: dict[int, dict[str, float]] = {0: dict(counts)}
     for entry in read_jsonl(layout.metrics(stage)):

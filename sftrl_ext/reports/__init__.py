@@ -1,7 +1,7 @@
 """From the stored metrics of a run to figures, tables, a report, and the episode viewer.
 
-`build_report` draws and writes (it needs matplotlib); `show_episodes` and `results_table` need no more than the
-base install.
+`build_report` draws and writes (it needs matplotlib); `show_episodes` and `results_table` need no more than
+the base install.
 """
 
 from __future__ import annotations

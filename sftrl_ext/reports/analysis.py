@@ -1,4 +1,4 @@
-"""What a report shows, worked out once from the stored metrics and shared by figures, pages and the summary."""
+"""What a report shows, worked out once from the stored metrics for figures, pages and the summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves
 from sftrl_ext.reports.runfiles import RunMetrics, load_run
 from sftrl_ext.reports.splits import Expected, arm_label, expected_numbers, lr_label
-from sftrl_ext.reports.verdict import MAX_RATES_SHOWN, Verdict, headline_curves, judge, main_split, shown_curves
+from sftrl_ext.reports.verdict import (
+    MAX_RATES_SHOWN,
+    Verdict,
+    headline_curves,
+    judge,
+    main_split,
+    shown_curves,
+)
 
 
 @dataclass
@@ -41,7 +48,13 @@ class Analysis:
 
     @property
     def title(self) -> str:
-        """Name of the run: recipe and scale."""
+        """Heading of the report: the recipe's title and the scale, else the run's name."""
+        title, scale = self.run.state.get("title"), self.run.state.get("scale")
+        return f"{title} (scale {scale})" if title else self.name
+
+    @property
+    def name(self) -> str:
+        """Short name of the run: recipe and scale."""
         recipe, scale = self.run.state.get("recipe"), self.run.state.get("scale")
         return " at scale ".join(str(part) for part in (recipe, scale) if part) or self.run.folder.name
 
@@ -50,13 +63,14 @@ def pretraining_note(run: RunMetrics) -> str | None:
     """What has to be said where the recipe itself pre-trained the model on both rules; None elsewhere."""
     base: Any = run.recipe.get("base")
     model: Any = run.state.get("model")
-    told = [part.get("pretrained_on_both_rules") for part in (base, model) if isinstance(part, Mapping)]
+    parts = (base, model, run.state)
+    told = [part.get("pretrained_on_both_rules") for part in parts if isinstance(part, Mapping)]
     if not any(told):
         return None
     return (
         "The base model of this run was trained by the recipe itself, on both rules. A gain or loss under "
-        "the other rule is therefore retention (or loss) of a rule seen in pre-training, not the discovery of a "
-        "new one."
+        "the other rule is therefore retention (or loss) of a rule seen in pre-training, not the discovery "
+        "of a new one."
     )
 
 
@@ -83,12 +97,15 @@ def analyse(run_dir: Path) -> Analysis:
     notes = [*run.notes, *equal.notes]
     names = curves.arm_names()
     if run.records and len(names) < 2:
-        notes.append(f"Only {arm_label(names[0]) + ' has' if names else 'the start has'} been evaluated so far: no comparison of arms.")
+        only = arm_label(names[0]) if names else "the start"
+        notes.append(f"Only {only} has been evaluated so far: no comparison of arms.")
     for arm in names:
         rates = curves.rates(arm)
         chosen = picked.get(arm)
         if len(rates) > 1 and chosen is not None:
-            text = f"{arm_label(arm)} ran at {len(rates)} learning rates; the verdict uses {lr_label(chosen.lr)}"
+            text = (
+                f"{arm_label(arm)} ran at {len(rates)} learning rates; the verdict uses {lr_label(chosen.lr)}"
+            )
             stated = run.recipe.get("chosen_lr")
             how = "the recipe's" if isinstance(stated, Mapping) and arm in stated else "best in distribution"
             text += f" ({how})"
@@ -103,9 +120,21 @@ def analyse(run_dir: Path) -> Analysis:
     elif len({len(c.seeds) for c in curves.arms}) > 1 or any(
         len({len(group) for group in c.steps()}) > 1 for c in curves.arms
     ):
-        notes.append("Not every curve or step has the same number of seeds; each point pools the seeds it has.")
+        notes.append(
+            "Not every curve or step has the same number of seeds; each point pools the seeds it has."
+        )
     if (said := pretraining_note(run)) is not None:
         notes.insert(0, said)
     return Analysis(
-        run, curves, expected, axes, equal, picked, shown_curves(curves, equal, picked), split, verdict, other, notes
-    )  # fmt: skip
+        run=run,
+        curves=curves,
+        expected=expected,
+        axes=axes,
+        equal=equal,
+        picked=picked,
+        shown=shown_curves(curves, equal, picked),
+        split=split,
+        verdict=verdict,
+        other_axis=other,
+        notes=notes,
+    )

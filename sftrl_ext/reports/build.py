@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import write_text
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.dialogues import pick_side_by_side
 from sftrl_ext.reports.method import verdict_sentences
@@ -45,8 +46,8 @@ def build_report(run_dir: Path) -> ReportPaths:
         run_dir: Run folder; need not be finished.
 
     Raises:
-        SftrlError: if it is no run folder, a stored file is malformed (file and line are named), or matplotlib
-            is not installed.
+        SftrlError: if it is no run folder, a stored file is malformed (file and line are named), or
+            matplotlib is not installed.
     """
     try:
         from sftrl_ext.reports.figures import draw_figures
@@ -55,7 +56,9 @@ def build_report(run_dir: Path) -> ReportPaths:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
-        raise SftrlError("a report needs matplotlib; install it with: pip install 'sftrl-ext[train]'") from None
+        raise SftrlError(
+            "a report needs matplotlib; install it with: pip install 'sftrl-ext[train]'"
+        ) from None
     found = analyse(Path(run_dir))
     folder = Path(run_dir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ def build_report(run_dir: Path) -> ReportPaths:
         "summary.json": json.dumps(summarize(found), indent=2, allow_nan=False, default=str) + "\n",
     }
     for name, text in pages.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return ReportPaths(
         folder=folder,
         markdown=folder / "report.md",

@@ -98,9 +98,7 @@ class Cost:
         return {"paper": self.paper, "measured": self.measured, "tokens": self.tokens}[axis]
 
 
-def cost_of(
-    parameters: float | None, init: TokenCount, arm: TokenCount, *, rl: bool, ratio: float
-) -> Cost:
+def cost_of(parameters: float | None, init: TokenCount, arm: TokenCount, *, rl: bool, ratio: float) -> Cost:
     """Cost of a checkpoint that took ``init`` tokens to the shared start and ``arm`` tokens since.
 
     Args:

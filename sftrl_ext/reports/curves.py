@@ -1,7 +1,7 @@
 """From records to curves: checkpoints with what they cost, seeds pooled, arms cut at equal compute.
 
-A curve is one (arm, learning rate); it holds one list of checkpoints per seed. All curves leave from the shared
-start: the last checkpoint of the arm `init` (or, without one, the arms' own step 0).
+A curve is one (arm, learning rate); it holds one list of checkpoints per seed. All curves leave from the
+shared start: the last checkpoint of the arm `init` (or, without one, the arms' own step 0).
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def build_curves(run: RunMetrics) -> Curves:
                 counted = run.tokens.get(stage, {})
                 tokens = counted.get(step, TokenCount() if step == 0 else None)
                 if arm == "base":
-                    cost: Cost | None = cost_of(run.parameters, TokenCount(), TokenCount(), rl=False, ratio=ratio)
+                    cost: Cost | None = cost_of(
+                        run.parameters, TokenCount(), TokenCount(), rl=False, ratio=ratio
+                    )
                 elif tokens is None:
                     missing.add(stage)
                     cost = None
@@ -175,9 +177,11 @@ def build_curves(run: RunMetrics) -> Curves:
         made.seeds = {s: [c for c in points if c.step > 0] for s, points in made.seeds.items()}
         made.seeds = {s: points for s, points in made.seeds.items() if points}
     base = _last_steps(curve(("base", None)).seeds)
-    if missing:
+    if run.records and not run.tokens:
+        run.notes.append("No token counts were stored (`tokens.jsonl`): no compute axis.")
+    elif missing:
         names = ", ".join(f"`{name}`" for name in sorted(missing))
-        run.notes.append(f"Some steps have no token counts (`tokens.jsonl`) in stage {names}: not on the compute axis.")
+        run.notes.append(f"Steps without token counts, not on the compute axis, are in stage {names}.")
     if run.records and run.parameters is None:
         run.notes.append("`state.json` does not say the model's parameters: compute is given in tokens.")
     splits = split_order(record.split for record in run.records)
@@ -192,8 +196,10 @@ def _tokens_at_start(
     for seed, groups in sorted(seeds.items()):
         stage, step = max(groups, key=lambda key: key[1])
         tokens = run.tokens.get(stage, {}).get(step)
-        if tokens is None and step > 0:
-            run.notes.append(f"Tokens of the start (stage `{stage}`, step {step}) are unknown: D_init is taken as 0.")
+        if tokens is None and step > 0 and run.tokens:
+            run.notes.append(
+                f"Tokens of the start (`{stage}`, step {step}) are unknown: D_init is taken as 0."
+            )
         counts[seed] = tokens or TokenCount()
     return counts
 
@@ -201,9 +207,10 @@ def _tokens_at_start(
 def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
     """Cut every curve at the largest compute that all arms reached.
 
-    The budget is the smallest over arms of the largest cost any curve of that arm reached. Each seed gives its
-    last checkpoint at or below it. A seed that stopped early (below half the way from the start to the budget)
-    is left out if its curve has another; a seed whose first checkpoint lies above gives that one. Both are said.
+    The budget is the smallest over arms of the largest cost any curve of that arm reached. Each seed gives
+    its last checkpoint at or below it. A seed that stopped early (below half the way from the start to the
+    budget) is left out if its curve has another; a seed whose first checkpoint lies above gives that one.
+    Both are said.
     """
     reaches: dict[str, list[float]] = defaultdict(list)
     unknown = False

@@ -31,6 +31,21 @@ class SideBySide:
     facts: Mapping[str, Any]
     episodes: tuple[SampleEpisode, ...]
 
+    @property
+    def shared(self) -> int:
+        """How many messages before the first response all the episodes have in common."""
+        texts = [[(m.get("role"), m.get("content")) for m in episode.messages] for episode in self.episodes]
+        count = 0
+        for column in zip(*texts, strict=False):
+            if len(set(column)) > 1 or column[0][0] == "assistant":
+                break
+            count += 1
+        return count
+
+    def prompt(self) -> list[Line]:
+        """The messages that all the episodes have in common."""
+        return list(dialogue(self.episodes[0]))[: self.shared]
+
 
 def dialogue(episode: SampleEpisode) -> Iterator[Line]:
     """Messages in order, each response with its verdict.
@@ -48,8 +63,8 @@ def dialogue(episode: SampleEpisode) -> Iterator[Line]:
             continue
         verdict = next(verdicts)
         outcome, reward = verdict.get("outcome"), verdict.get("reward")
-        known = isinstance(reward, int | float)
-        yield Line(role, content, None if outcome is None else str(outcome), float(reward) if known else None)
+        number = float(reward) if isinstance(reward, int | float) else None
+        yield Line(role, content, None if outcome is None else str(outcome), number)
 
 
 def fact_items(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -69,7 +84,9 @@ def fact_items(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _of_compared_checkpoints(found: Analysis) -> list[SampleEpisode]:
     """Episodes of the start and of each arm's compared checkpoint; of the last one stored, failing that."""
-    wanted = {arm: {(c.stage, c.step) for c in found.equal.chosen[curve.key]} for arm, curve in found.picked.items()}
+    wanted = {
+        arm: {(c.stage, c.step) for c in found.equal.chosen[curve.key]} for arm, curve in found.picked.items()
+    }
     wanted["init"] = {(c.stage, c.step) for c in found.curves.start}
     kept = []
     for arm in {episode.arm for episode in found.run.episodes} - {"base"}:
@@ -103,6 +120,8 @@ def pick_side_by_side(found: Analysis, *, limit: int = 8) -> list[SideBySide]:
             key=lambda item: (-len(item[1]), len({e.solved for e in item[1].values()}) == 1, item[0]),
         )
         for _, arms in ranked[: 2 if split in first else 1]:
-            episodes = tuple(arms[arm] for arm in sorted(arms, key=lambda a: (a != "init", arm_order(arms).index(a))))
+            episodes = tuple(
+                arms[arm] for arm in sorted(arms, key=lambda a: (a != "init", arm_order(arms).index(a)))
+            )
             chosen.append(SideBySide(split, episodes[0].facts, episodes))
     return chosen[:limit]

@@ -29,7 +29,7 @@ class Bar:
 
 
 def bars_of(found: Analysis) -> list[Bar]:
-    """The bars of every panel, in order: SFT, start, RL (one per learning rate where there are up to three)."""
+    """The bars of every panel in order: SFT, start, RL; one per learning rate where there are up to three."""
     curves, bars = found.curves, []
     names = curves.arm_names()
     for arm in arm_order([*names, "init"]):
@@ -117,7 +117,7 @@ def where(found: Analysis) -> str:
 
 
 def bars_at_equal_compute(found: Analysis) -> Figure | None:
-    """Draw SFT / start / RL on every split, and the paper's numbers, hatched, beside the split they belong to."""
+    """Draw SFT / start / RL on every split, and the paper's numbers, hatched, beside theirs."""
     bars = bars_of(found)
     if not found.curves.arms or not bars:
         return None
@@ -143,5 +143,5 @@ def bars_at_equal_compute(found: Analysis) -> Figure | None:
     ]
     for label in dict.fromkeys(e.label for e in found.expected if e.split in splits):
         handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label=label))
-    put_legend(figure, handles, title=where(found), title_fontsize=8.5)
+    put_legend(figure, handles, 1, title=where(found), title_fontsize=8.5)
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from sftrl_ext.reports.analysis import Analysis
@@ -43,8 +44,7 @@ def outcome_shares(found: Analysis) -> Figure | None:
         return None
     names = {name for total in counted.values() for name, n in total.items() if n}
     order = [n for n in OUTCOME_COLOURS if n in names] + sorted(names - set(OUTCOME_COLOURS))
-    figure = Figure(figsize=(WIDTH, 0.34 * len(bars) + 1.35), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
+    figure = Figure(figsize=(WIDTH, 0.34 * len(bars) + 1.35), layout=ConstrainedLayoutEngine(wspace=0.06))
     panels = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
     for panel, split in zip(panels, splits, strict=True):
         for index, _ in enumerate(bars):
@@ -57,7 +57,13 @@ def outcome_shares(found: Analysis) -> Figure | None:
                 if share >= 9:
                     ink = "white" if name in _DARK else "black"
                     panel.text(
-                        left + share / 2, index, f"{share:.0f}", ha="center", va="center", fontsize=8, color=ink
+                        left + share / 2,
+                        index,
+                        f"{share:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color=ink,
                     )
                 left += share
         panel.set_title(split_title(split))
@@ -69,5 +75,5 @@ def outcome_shares(found: Analysis) -> Figure | None:
     panels[0].invert_yaxis()
     figure.supxlabel("Share of the graded responses", fontsize=9)
     handles = [Patch(color=OUTCOME_COLOURS.get(n, "#BBBBBB"), label=n.replace("_", " ")) for n in order]
-    put_legend(figure, handles)
+    put_legend(figure, handles, 1)
     return figure

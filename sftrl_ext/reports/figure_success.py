@@ -11,7 +11,16 @@ from sftrl_ext.reports.compute import AXIS_TITLES, scaled
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
 from sftrl_ext.reports.splits import arm_label, lr_label, split_title
 from sftrl_ext.reports.stats import SMOOTHING_ORDER, savitzky_golay, smoothing_window
-from sftrl_ext.reports.style import ARM_COLOURS, FAINT, WIDTH, arm_colour, lr_line, lr_marker, percent_axis, put_legend
+from sftrl_ext.reports.style import (
+    ARM_COLOURS,
+    FAINT,
+    WIDTH,
+    arm_colour,
+    lr_line,
+    lr_marker,
+    percent_axis,
+    put_legend,
+)
 
 Points = list[tuple[float, float, float]]
 """(x, success in percent, standard error in percent)."""
@@ -119,7 +128,7 @@ def success_against_compute(found: Analysis, axis: str) -> Figure | None:
     figure.supxlabel(f"{AXIS_TITLES[axis]} ({unit})", fontsize=9)
     figure.supylabel("Success per episode (± SE)", fontsize=9)
     handles = _legend(found, smoothed)
-    put_legend(figure, handles)
+    put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Figure: success under the other rule against success in distribution, the way each arm takes from the start."""
+"""Figure: success out of distribution against in distribution, the way each arm takes from the start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint, pooled
 from sftrl_ext.reports.figure_success import all_rates, curve_name
 from sftrl_ext.reports.splits import is_ood, split_title
-from sftrl_ext.reports.style import ARM_COLOURS, FAINT, WIDTH, arm_colour, lr_line, lr_marker, percent_axis, put_legend
+from sftrl_ext.reports.style import (
+    ARM_COLOURS,
+    FAINT,
+    WIDTH,
+    arm_colour,
+    lr_line,
+    lr_marker,
+    percent_axis,
+    put_legend,
+)
 from sftrl_ext.reports.verdict import ID_SPLIT
 
 Pair = tuple[float, float, float, float]
@@ -33,7 +42,9 @@ def _draw_panel(axes: Axes, found: Analysis, split: str, large: bool) -> None:
         if not way:
             continue
         whole = ([start] if start else []) + way
-        axes.plot([p[0] for p in whole], [p[1] for p in whole], line, lw=1.1, color=colour, alpha=0.55, zorder=2)
+        axes.plot(
+            [p[0] for p in whole], [p[1] for p in whole], line, lw=1.1, color=colour, alpha=0.55, zorder=2
+        )
         for index, (x, y, _, _) in enumerate(way[:-1]):
             fade = 0.25 + 0.5 * (index + 1) / len(way)
             axes.plot(x, y, marker, ms=5 if large else 3.5, mew=0, color=colour, alpha=fade, zorder=3)
@@ -113,5 +124,5 @@ def ood_against_id(found: Analysis) -> Figure | None:
     handles.append(
         Line2D([], [], label="Init (shared start)", color=ARM_COLOURS["init"], marker="D", ls="", ms=7)
     )
-    put_legend(figure, handles)
+    put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure

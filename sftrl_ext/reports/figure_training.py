@@ -29,12 +29,18 @@ class Quantity:
 QUANTITIES = (
     Quantity("Loss", (r"^train/loss$", r"(^|/)loss(/mean)?$"), rl=False),
     Quantity("Validation loss", (r"^val/loss$", r"^val.*/loss(/mean)?$"), rl=False),
-    Quantity("Reward per episode", (r"episode/(reward|return)", r"^critic/score/mean$", r"^critic/rewards?/mean$", r"reward/mean")),
+    Quantity(
+        "Reward per episode",
+        (r"episode/(reward|return)", r"^critic/score/mean$", r"^critic/rewards?/mean$", r"reward/mean"),
+    ),
     Quantity("Solved", (r"^(?!val).*(^|/)solved(_rate)?(/mean)?$", r"^(?!val).*solved")),
-    Quantity("KL to the start model", (r"kl_(to_)?(start|init|base|ref)", r"(start|init|ref)_?kl", r"^actor/kl_loss$", r"reward_kl_penalty$")),
+    Quantity(
+        "KL to the start model",
+        (r"kl_start_k3$", r"kl_(to_)?(start|init|base|ref)", r"(start|init|ref)_?kl", r"^actor/kl_loss$"),
+    ),
     Quantity("Entropy", (r"^actor/entropy$", r"entropy(?!_(loss|coeff))")),
     Quantity("Clip fraction", (r"^actor/pg_clipfrac$", r"clip_?frac(tion)?(/mean)?$")),
-    Quantity("Value error", (r"value_error", r"^critic/vf_loss$", r"v(alue|f)_(loss|mse)")),
+    Quantity("Value error", (r"value_(rmse|error)", r"^critic/vf_loss$", r"v(alue|f)_(loss|mse)")),
 )  # fmt: skip
 
 
@@ -125,5 +131,6 @@ def training_curves(found: Analysis) -> Figure | None:
             label = arm_label(arm) + (f", lr {lr_label(lr)}" if len(rates) > 1 else "")
             colour = arm_colour(arm, sorted({s.arm for s in stages}))
             handles.append(Line2D([], [], label=label, color=colour, ls=lr_line(lr, rates), lw=1.8))
-    put_legend(figure, handles)
+    rows = max(len({s.lr for s in drawn if s.arm == arm}) for arm in arms)
+    put_legend(figure, handles, rows)
     return figure

@@ -56,15 +56,15 @@ FIGURES = (
     FigureSpec(
         "bars",
         "SFT, start and RL at equal compute",
-        "Success ± SE: {where}. Hatched: the paper's numbers for its own model, for the direction and not for "
-        "the height.",
+        "Success ± SE: {where}. Hatched: the paper's numbers for its own model, for the direction, not "
+        "for the height.",
         bars_at_equal_compute,
     ),
     FigureSpec(
         "ood_vs_id",
         "Out of distribution against in distribution",
-        "The way of each arm from the shared start, one point per evaluated checkpoint, the last one large with "
-        "its standard errors. To the right is better on what was trained, up is better on what was not.",
+        "The way of each arm from the shared start, one point per evaluated checkpoint, the last one large "
+        "with its standard errors. To the right is better on what was trained, up is better on what was not.",
         ood_against_id,
     ),
     FigureSpec(
@@ -93,7 +93,9 @@ FIGURES = (
         "Shares of the verdicts over all responses: {where}.",
         outcome_shares,
     ),
-    FigureSpec("training", "Training curves", "As the trainers logged them; unsmoothed.", training_curves, aside=True),
+    FigureSpec(
+        "training", "Training curves", "As the trainers logged them; unsmoothed.", training_curves, aside=True
+    ),
 )
 
 

@@ -16,7 +16,7 @@ from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.splits import arm_label, split_title
 from sftrl_ext.reports.tables import Table, all_rows, compared_rows, run_facts, stage_table, success_table
 
-_LONG = 420
+_LONG = 900
 """Characters from which a user's message is folded."""
 
 
@@ -68,22 +68,24 @@ def _line(line: Line) -> str:
     return f'<div class="turn model"><span class="who">model</span>{badge}{text}</div>'
 
 
-def _episode(episode: SampleEpisode) -> str:
-    good = "good" if episode.solved else "bad"
+def _episode(episode: SampleEpisode, skip: int) -> str:
+    good, words = ("good", "solved") if episode.solved else ("bad", "not solved")
     head = (
         f'<h4><span class="arm {arm_classes(episode.arm)}">{escape(arm_label(episode.arm))}</span> '
-        f'step {episode.step} <span class="badge {good}">{"solved" if episode.solved else "not solved"}</span></h4>'
+        f'step {episode.step} <span class="badge {good}">{words}</span></h4>'
     )
-    return f'<div class="episode">{head}{"".join(_line(line) for line in dialogue(episode))}</div>'
+    lines = list(dialogue(episode))[skip:]
+    return f'<div class="episode">{head}{"".join(map(_line, lines))}</div>'
 
 
 def _instance(shown: SideBySide) -> str:
     chips = "".join(
         f"<span class='chip'>{escape(k)}: <b>{escape(v)}</b></span>" for k, v in fact_items(shown.facts)
     )
-    columns = "".join(_episode(episode) for episode in shown.episodes)
+    columns = "".join(_episode(episode, shown.shared) for episode in shown.episodes)
+    prompt = "".join(_line(line) for line in shown.prompt())
     title = f"<h3>{escape(split_title(shown.split))} <code>{escape(shown.split)}</code></h3>"
-    return f'{title}<p>{chips}</p><div class="side">{columns}</div>'
+    return f'{title}<p>{chips}</p>{prompt}<div class="side">{columns}</div>'
 
 
 def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[SideBySide]) -> str:
@@ -96,9 +98,8 @@ def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[S
     """
     headline, *findings = verdict_sentences(found)
     parts = [f"<h1>{escape(found.title)}</h1>"]
-    parts.append(
-        f'<div class="verdict {escape(found.verdict.pattern)}"><p>{_prose(headline)}</p>{_items(findings)}</div>'
-    )
+    kind = escape(found.verdict.pattern)
+    parts.append(f'<div class="verdict {kind}"><p>{_prose(headline)}</p>{_items(findings)}</div>')
     if found.notes:
         parts.append(f'<div class="notes">{_items(found.notes)}</div>')
     parts += [_figure(drawn) for drawn in figures]

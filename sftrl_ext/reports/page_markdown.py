@@ -27,9 +27,10 @@ def _fenced(text: str) -> str:
 def _instance(shown: SideBySide) -> str:
     facts = " · ".join(f"{key}: {text}" for key, text in fact_items(shown.facts))
     parts = [f"### `{shown.split}`\n\n{facts}"]
+    parts += [f"**{line.role}**\n\n{_fenced(line.content)}" for line in shown.prompt()]
     for episode in shown.episodes:
         lines = []
-        for line in dialogue(episode):
+        for line in list(dialogue(episode))[shown.shared :]:
             verdict = "" if line.outcome is None else f" · {line.outcome}"
             verdict += "" if line.reward is None else f" ({line.reward:+g})"
             lines.append(f"**{line.role}**{verdict}\n\n{_fenced(line.content)}")
@@ -56,7 +57,9 @@ def markdown_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequen
         parts.append("\n".join(f"> - {note}" for note in found.notes))
     for drawn in figures:
         image = f"![{drawn.spec.title}]({drawn.png.name})\n\n{drawn.caption} [SVG]({drawn.svg.name})"
-        parts.append(_fold(drawn.spec.title, image) if drawn.spec.aside else f"## {drawn.spec.title}\n\n{image}")
+        parts.append(
+            _fold(drawn.spec.title, image) if drawn.spec.aside else f"## {drawn.spec.title}\n\n{image}"
+        )
     if found.run.records:
         compared = success_table(found, compared_rows(found), paper=True).to_markdown()
         every = success_table(found, all_rows(found)).to_markdown()

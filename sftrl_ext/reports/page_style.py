@@ -31,16 +31,18 @@ figure { margin: 0; } figure img { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .92rem; margin-top: .3rem; }
 details { margin: .9rem 0; } summary { cursor: pointer; font-weight: 600; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .55rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; border-bottom: 2px solid #bbb; }
 .w { text-align: left; } .n { text-align: right; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .93rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .chip { display: inline-block; background: var(--pale); border: 1px solid var(--line); border-radius: 12px;
   padding: 0 .7em; margin-right: .4em; font-size: .85rem; }
-.side { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 14px; align-items: start; }
-.episode { border: 1px solid var(--line); border-radius: 8px; padding: .8rem; min-width: 0; }
+.side { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 14px;
+  align-items: start; }
+.episode { border: 1px solid var(--line); border-radius: 8px; padding: .8rem; min-width: 0;
+  max-height: 620px; overflow-y: auto; }
 .arm { color: #fff; font-weight: 600; border-radius: 4px; padding: .1em .55em; background: #009E73; }
 .arm.sft { background: #D55E00; } .arm.rl { background: #0072B2; } .arm.init { background: #555; }
 .arm.base { background: #969696; }

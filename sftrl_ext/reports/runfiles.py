@@ -1,14 +1,15 @@
 """Reading the stored metrics of a run folder; nothing else of the run is looked at.
 
-A file that is not there is a fact to note (`RunMetrics.notes`), so that half a run gives half a report. A file
-that is there but broken is an error that names the file and the line.
+A file that is not there is a fact to note (`RunMetrics.notes`), so that half a run gives half a report. A
+file that is there but broken is an error that names the file and the line.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports.jsonl import Fields, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -123,79 +125,10 @@ class RunMetrics:
         return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object) of a JSON-lines file; empty lines are passed over.
-
-    Raises:
-        SftrlError: naming file and line, if a line is not a JSON object.
-    """
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                item = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise SftrlError(
-                    f"{path}, line {number}: not JSON ({error}); found {line.strip()[:60]!r}. "
-                    "A line cut short by a kill can be deleted; `resume` evaluates its checkpoint again."
-                ) from None
-            if not isinstance(item, dict):
-                raise SftrlError(
-                    f"{path}, line {number}: expected a JSON object, found {type(item).__name__}."
-                )
-            yield number, item
-
-
-class _Fields:
-    """Typed access to one JSON object; what is wrong is reported with file, line and key."""
-
-    def __init__(self, path: Path, line: int, item: Mapping[str, Any]) -> None:
-        self.where = f"{path}, line {line}"
-        self.item = item
-
-    def bad(self, key: str, expected: str) -> SftrlError:
-        found = repr(self.item[key])[:60] if key in self.item else "no such key"
-        return SftrlError(f"{self.where}: key {key!r} should be {expected}, found {found}.")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.item.get(key, default)
-        if not isinstance(value, str):
-            raise self.bad(key, "text")
-        return value
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self.item.get(key, default)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1 or value < 0:
-            raise self.bad(key, "a whole number that is not negative")
-        return int(value)
-
-    def number(self, key: str) -> float | None:
-        value = self.item.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.bad(key, "a number")
-        return float(value)
-
-    def counts(self, key: str) -> dict[str, int]:
-        value = self.item.get(key) or {}
-        if not isinstance(value, dict) or not all(isinstance(v, int | float) for v in value.values()):
-            raise self.bad(key, "an object of counts")
-        return {str(name): int(count) for name, count in value.items()}
-
-    def objects(self, key: str) -> tuple[Mapping[str, Any], ...]:
-        value = self.item.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-            raise self.bad(key, "a list of objects")
-        return tuple(value)
-
-
 def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
-    get = _Fields(path, line, item)
+    get = Fields(path, line, item)
     episodes, solved = get.integer("episodes"), get.integer("solved")
-    if not 0 < episodes or solved > episodes:
+    if not episodes > 0 or solved > episodes:
         raise SftrlError(
             f"{get.where}: 'solved' should lie between 0 and 'episodes' (at least 1), "
             f"found {solved} of {episodes}."
@@ -210,7 +143,7 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
 
 
 def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
-    get = _Fields(path, line, item)
+    get = Fields(path, line, item)
     facts = item.get("facts", {})
     if not isinstance(facts, dict):
         raise get.bad("facts", "an object")
@@ -222,13 +155,13 @@ def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
 
 
 def _token_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, TokenCount]:
-    get = _Fields(path, line, item)
+    get = Fields(path, line, item)
     counts = [get.number(f"{kind}_tokens") or 0.0 for kind in ("trained", "generated", "prefill")]
     return get.integer("step"), TokenCount(*counts)
 
 
 def _metrics_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-    get = _Fields(path, line, item)
+    get = Fields(path, line, item)
     data = item.get("data")
     if not isinstance(data, dict):
         raise get.bad("data", "an object of metrics")
@@ -239,7 +172,7 @@ def _metrics_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, 
 def _stage(path: Path, number: int, item: Any) -> StageInfo:
     if not isinstance(item, dict):
         raise SftrlError(f"{path}: stages[{number}] should be an object, found {type(item).__name__}.")
-    get = _Fields(path, 1, {k: v for k, v in item.items() if v is not None})
+    get = Fields(path, 1, {k: v for k, v in item.items() if v is not None})
     get.where = f"{path}, stages[{number}]"
     return StageInfo(
         name=get.text("name"), kind=get.text("kind", ""), arm=get.text("arm", ""),
@@ -265,7 +198,7 @@ def load_run(run_dir: Path) -> RunMetrics:
     """Read the stored metrics of ``run_dir``.
 
     A checkpoint evaluated twice on a split (a run killed in evaluation and resumed) counts once: the later
-    line stands. The same holds for the steps of ``tokens.jsonl`` and ``metrics*.jsonl``.
+    line stands. The same holds for the steps of ``tokens.jsonl`` and ``metrics.jsonl``.
 
     Raises:
         SftrlError: if the folder does not exist or is no run folder, or a file is malformed.
@@ -291,23 +224,38 @@ def load_run(run_dir: Path) -> RunMetrics:
 
     records_file, episodes_file = run_dir / "eval" / "records.jsonl", run_dir / "eval" / "episodes.jsonl"
     if records_file.is_file():
-        records = (_record(records_file, line, item) for line, item in read_jsonl(records_file))
+        records = (_record(records_file, line, item) for line, item in read_jsonl(records_file, run.notes))
         run.records = list({(r.stage, r.arm, r.seed, r.lr, r.step, r.split): r for r in records}.values())
     if not run.records:
         run.notes.append("No evaluation records yet (`eval/records.jsonl`): no success figures, no verdict.")
     if episodes_file.is_file():
-        run.episodes = [_episode(episodes_file, line, item) for line, item in read_jsonl(episodes_file)]
+        run.episodes = [
+            _episode(episodes_file, line, item) for line, item in read_jsonl(episodes_file, run.notes)
+        ]
     if not run.episodes:
         run.notes.append("No sample episodes were stored (`eval/episodes.jsonl`).")
     for folder in sorted(path for path in (run_dir / "stages").glob("*") if path.is_dir()):
         tokens_file = folder / "tokens.jsonl"
         if tokens_file.is_file():
-            run.tokens[folder.name] = dict(_token_line(tokens_file, *line) for line in read_jsonl(tokens_file))
-        merged: dict[int, dict[str, float]] = {}
-        for metrics_file in sorted(folder.glob("metrics*.jsonl")):
-            for line in read_jsonl(metrics_file):
-                step, numbers = _metrics_line(metrics_file, *line)
-                merged.setdefault(step, {}).update(numbers)
-        if merged:
-            run.training[folder.name] = sorted(merged.items())
+            lines = read_jsonl(tokens_file, run.notes)
+            run.tokens[folder.name] = dict(_token_line(tokens_file, *line) for line in lines)
+        training = _training(folder, run.notes)
+        if training:
+            run.training[folder.name] = training
     return run
+
+
+def _launch(path: Path) -> int:
+    return int((re.findall(r"\d+", path.stem) or ["0"])[-1])
+
+
+def _training(folder: Path, notes: list[str]) -> list[tuple[int, dict[str, float]]]:
+    """Logged metrics of a stage by step; while there is no ``metrics.jsonl``, those of its launches."""
+    whole = folder / "metrics.jsonl"
+    files = [whole] if whole.is_file() else sorted(folder.glob("metrics*.jsonl"), key=_launch)
+    merged: dict[int, dict[str, float]] = {}
+    for path in files:
+        for line in read_jsonl(path, notes):
+            step, numbers = _metrics_line(path, *line)
+            merged.setdefault(step, {}).update(numbers)
+    return sorted(merged.items())

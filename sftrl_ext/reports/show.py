@@ -46,7 +46,9 @@ def _print_episode(console: Console, episode: SampleEpisode) -> None:
         good = line.outcome == "correct"
         label = Text("model", style=f"bold {colour}")
         if line.outcome is not None:
-            label.append(f"  {'✓' if good else '✗'} {line.outcome}", style="bold green" if good else "bold red")
+            label.append(
+                f"  {'✓' if good else '✗'} {line.outcome}", style="bold green" if good else "bold red"
+            )
         if line.reward is not None:
             label.append(f"  {line.reward:+g}", style="dim")
         panel = Panel(body, title=label, title_align="left", border_style=colour)
@@ -85,7 +87,9 @@ def show_episodes(
     """
     episodes = load_run(run_dir).episodes
     if not episodes:
-        raise SftrlError(f"{Path(run_dir) / 'eval' / 'episodes.jsonl'}: no stored episodes; evaluate the run first.")
+        raise SftrlError(
+            f"{Path(run_dir) / 'eval' / 'episodes.jsonl'}: no stored episodes; evaluate the run first."
+        )
     episodes = _keep(_keep(episodes, "arm", arm), "split", split)
     if step is None:
         last = {name: max(e.step for e in episodes if e.arm == name) for name in {e.arm for e in episodes}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,14 @@ _ARM_ORDER = ("base", "sft", "init", "rl")
 
 
 def split_order(splits: Iterable[str]) -> list[str]:
-    """Distinct splits: the known ones in their usual order, then the others by name."""
+    """Distinct splits: the known ones in their usual order, then others by name, `all_5` before `all_12`."""
     known = list(_SPLITS)
-    return sorted(set(splits), key=lambda s: (known.index(s) if s in known else len(known), s))
+
+    def place(split: str) -> tuple[int, list[tuple[int, str]]]:
+        parts = [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", split)]
+        return (known.index(split) if split in known else len(known), parts)
+
+    return sorted(set(splits), key=place)
 
 
 def split_title(split: str) -> str:
@@ -93,7 +99,7 @@ def expected_numbers(recipe: Mapping[str, Any]) -> list[Expected]:
             for arm, value in entry.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        model = entry.get("model", "Llama-3.2-11B")
+        model = re.sub(r"(-Vision)?-Instruct$", "", str(entry.get("model", "Llama-3.2-11B")).split("/")[-1])
         found.append(
             Expected(
                 label=f"paper, {model}",

@@ -78,7 +78,7 @@ class Change:
 
     @property
     def direction(self) -> str:
-        """"up" or "down" beyond two standard errors, else "same"."""
+        """ "up" or "down" beyond two standard errors, else "same"."""
         return "up" if self.sigmas > 2 else "down" if self.sigmas < -2 else "same"
 
     def __str__(self) -> str:

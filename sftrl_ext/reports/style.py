@@ -1,4 +1,4 @@
-"""One look for all figures: colours per arm that colour-blind readers can tell apart, markers per learning rate.
+"""One look for all figures: colours per arm that colour-blind readers tell apart, markers per learning rate.
 
 Colours are from the palette of Okabe and Ito. Figures are made without pyplot, so nothing global is changed.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 ARM_COLOURS = {"sft": "#D55E00", "init": "#555555", "rl": "#0072B2", "base": "#969696"}
 _OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -23,7 +24,7 @@ FAINT = "#8A8A8A"
 WIDTH = 9.2
 """Width of a full figure in inches: text of 9 points is about 12 pixels high in a README column."""
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -85,11 +86,24 @@ def percent_axis(axes: Axes, which: str = "y") -> None:
     axis.set_major_formatter(lambda value, _: f"{value:g} %")
 
 
-def put_legend(figure: Figure, handles: Sequence[Any], **options: Any) -> None:
-    """Put a legend above all panels: in one row if that fits, else in two."""
-    length = sum(len(handle.get_label()) + 8 for handle in handles)
-    columns = len(handles) if length <= 105 else -(-len(handles) // 2)
-    figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, **options)
+def put_legend(figure: Figure, handles: Sequence[Any], rows: int, **options: Any) -> None:
+    """Put a legend above all panels, in one row if that fits.
+
+    Args:
+        figure: The figure.
+        handles: Its entries, those of an arm one after the other.
+        rows: Rows to break it into if one is too long: as many as an arm has entries, so that each arm gets a
+            column.
+        options: Further options of the legend.
+    """
+    entries = list(handles)
+    columns = len(entries)
+    if sum(len(entry.get_label()) + 8 for entry in entries) > 105 and rows > 1:
+        entries += [Line2D([], [], color="none", label=" ")] * (-len(entries) % rows)
+        columns = len(entries) // rows
+    elif sum(len(entry.get_label()) + 8 for entry in entries) > 130:
+        columns = -(-columns // 2)
+    figure.legend(handles=entries, loc="outside upper center", ncols=columns, **options)
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
@@ -99,6 +113,8 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
         Paths of the PNG and of the SVG.
     """
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, for both files
     figure.savefig(png, metadata={"Software": None})
     figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return png, svg

@@ -12,7 +12,7 @@ from sftrl_ext.reports.compute import AXES, readable
 from sftrl_ext.reports.curves import Checkpoint, mean_cost, pooled
 from sftrl_ext.reports.splits import arm_label, arm_order, lr_label
 
-_COST_HEADERS = {"paper": "Compute (paper's formula)", "measured": "Compute (counted tokens)", "tokens": "Tokens"}
+_COST_HEADERS = {"paper": "Compute (paper)", "measured": "Compute (counted)", "tokens": "Tokens"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def memory(megabytes: float | None) -> str:
     """A memory size in words."""
     if megabytes is None:
         return "–"
-    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,16 @@ def success_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) 
     """
     splits = found.curves.splits
     costs = [axis for axis in AXES if axis in found.axes]
-    header = ["Arm", "lr", "Step", "Seeds", *(f"{s} (%)" for s in splits), *(_COST_HEADERS[a] for a in costs)]
+    header = ["Arm", "lr", "Step", "Seeds", *splits, *(_COST_HEADERS[a] for a in costs)]
     body = []
     for row in rows:
         cells = [arm_label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
         cells += [str(m) if (m := pooled(row.checkpoints, split)) else "–" for split in splits]
         for axis in costs:
             cost = mean_cost(row.checkpoints, axis)
-            cells.append("–" if cost is None else readable(cost, axis) if cost else "0")
+            cells.append(
+                "–" if cost is None else readable(cost, axis).removesuffix(" tokens") if cost else "0"
+            )
         body.append(cells)
     for entry in found.expected if paper else ():
         for arm in arm_order(entry.values):
@@ -117,7 +119,7 @@ def success_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) 
 
 def stage_table(found: Analysis) -> Table:
     """Wall time and peak memory of every stage, and their sum and maximum."""
-    stages = found.run.stages
+    stages = [stage for stage in found.run.stages if stage.kind != "report" or stage.status == "done"]
     body = [
         [
             stage.name,
@@ -125,8 +127,8 @@ def stage_table(found: Analysis) -> Table:
             stage.status or "–",
             lr_label(stage.lr),
             "–" if not stage.arm else str(stage.seed),
-            duration(stage.wall_s),
-            memory(stage.peak_rss_mb),
+            duration(stage.wall_s or None),
+            memory(stage.peak_rss_mb or None),
         ]
         for stage in stages
     ]
@@ -158,7 +160,11 @@ def run_facts(found: Analysis) -> list[tuple[str, str]]:
     if episodes:
         facts.append(("Episodes per split and checkpoint", ", ".join(map(str, episodes))))
     if isinstance(hardware, dict):
-        known = [f"{key}: {value}" for key, value in hardware.items() if value not in (None, "", [], {})]
+        known = [
+            f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in hardware.items()
+            if value not in (None, "", [], {})
+        ]
         facts.append(("Hardware", ", ".join(known)))
     elif hardware:
         facts.append(("Hardware", str(hardware)))
@@ -184,7 +190,7 @@ def results_table(run_dirs: Sequence[Path]) -> str:
             measures = [pooled(row.checkpoints, split) for split in splits]
             cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
             body.append([
-                found.title,
+                found.name,
                 arm_label(row.arm),
                 lr_label(row.lr),
                 str(len(row.checkpoints)),

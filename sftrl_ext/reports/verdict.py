@@ -46,13 +46,13 @@ class Finding:
     @property
     def sentence(self) -> str:
         """The finding in words."""
-        moved = {"up": "gains", "down": "loses", "same": "keeps"}[self.ood_change.direction]
+        moves = {"up": "gains", "down": "loses", "same": "keeps (within 2 SE)"}
+        moved = moves[self.ood_change.direction]
         tail = f"{moved} success on `{self.split}`: {self.ood} %, {self.ood_change} from the start"
-        if self.ood_change.direction == "same":
-            tail = f"keeps its success on `{self.split}` within 2 SE: {self.ood} %, {self.ood_change} from the start"
         if self.id_change and self.id_success:
             ways = {"up": "gains", "down": "loses", "same": "stays within 2 SE"}
-            tail += f"; in distribution it {ways[self.id_change.direction]}: {self.id_success} %, {self.id_change}"
+            way = ways[self.id_change.direction]
+            tail += f"; in distribution it {way}: {self.id_success} %, {self.id_change}"
         seeds = f"{self.ood.seeds} seed{'s' if self.ood.seeds > 1 else ''}"
         return f"{arm_label(self.key[0])} (lr {lr_label(self.key[1])}, {seeds}) {tail}."
 
@@ -92,7 +92,7 @@ def main_split(splits: Sequence[str], expected: Sequence[Expected]) -> str | Non
 
 
 def headline_curves(curves: Curves, equal: EqualCompute, recipe: Mapping[str, Any]) -> dict[str, Curve]:
-    """One curve per arm: the recipe's learning rate (``chosen_lr: {arm: lr}``), else the best in distribution.
+    """One curve per arm: at the recipe's ``chosen_lr: {arm: lr}``, else the best one in distribution.
 
     The choice never looks at an out-of-distribution split. Equal scores: the smaller learning rate.
     """
@@ -106,7 +106,9 @@ def headline_curves(curves: Curves, equal: EqualCompute, recipe: Mapping[str, An
         if wanted:
             picked[arm] = wanted[0]
         elif candidates:
-            picked[arm] = max(scores, key=lambda pair: (pair[0].p if pair[0] else -1.0, -(pair[1].lr or 0.0)))[1]
+            picked[arm] = max(
+                scores, key=lambda pair: (pair[0].p if pair[0] else -1.0, -(pair[1].lr or 0.0))
+            )[1]
     return picked
 
 
@@ -156,8 +158,14 @@ def judge(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], spli
     rl = by_key.get(picked["rl"].key) if "rl" in picked else None
     if sft is None or rl is None:
         absent = [label for label, finding in (("SFT", sft), ("RL", rl)) if finding is None]
-        why = "the start was not evaluated" if pooled(curves.start, split) is None else f"no {' and no '.join(absent)} arm"
-        return Verdict("unknown", f"No verdict on SFT against RL: {why}, on split `{split}`.", split, findings)
+        why = (
+            "the start was not evaluated"
+            if pooled(curves.start, split) is None
+            else f"no {' and no '.join(absent)} arm"
+        )
+        return Verdict(
+            "unknown", f"No verdict on SFT against RL: {why}, on split `{split}`.", split, findings
+        )
 
     difference = change(rl.ood, sft.ood)
     lost, kept = sft.ood_change.direction == "down", rl.ood_change.direction != "down"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from sftrl_ext.reward_fns.binary import binary
-from sftrl_ext.reward_fns.format_only import format_only
-from sftrl_ext.reward_fns.outcome import outcome
-from sftrl_ext.reward_fns.partial_credit import partial_credit
+from sftrl_ext.reward_fns import binary, format_only, outcome, partial_credit
 from sftrl_ext.reward_fns.registry import (
     REWARDS,
     Facts,

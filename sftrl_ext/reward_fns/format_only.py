@@ -1,4 +1,4 @@
-"""A reward that looks at the form of the answer and not at whether it is right: a baseline for what form alone does."""
+"""A reward for the form of the answer, right or wrong: a baseline for what form alone does."""
 
 from __future__ import annotations
 

@@ -8,5 +8,5 @@ from sftrl_ext.reward_fns.registry import Facts, register_reward
 
 @register_reward("outcome", "gp_l/*")
 def outcome(step: Step, facts: Facts) -> float:
-    """+5 correct, -1 wrong value, -2 wrong numbers, -3 illegal or unparsable; -1 more when attempts are exceeded."""
+    """+5 correct, -1 wrong value, -2 wrong numbers, -3 illegal or unparsable; -1 more on the last failure."""
     return step.reward

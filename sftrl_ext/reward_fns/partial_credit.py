@@ -36,6 +36,6 @@ def partial_credit(step: Step, facts: Facts) -> float:
     used = Counter(formula.numbers)
     right = sum((given & used).values())
     share = right / max(sum(given.values()), sum(used.values()))
-    value = formula.value()
-    near = 0.0 if share < 1 or value is None else 1.0 / (1.0 + abs(float(value) - facts.get("target", 24)))
+    value = formula.value() if share == 1 else None
+    near = 0.0 if value is None else 1.0 / (1.0 + abs(float(value) - facts.get("target", 24)))
     return 0.2 + 0.3 * share + 0.3 * near

@@ -8,8 +8,8 @@ dict with ``score`` and further numbers)::
         return float(step.attempt.verdict.correct) - 0.001 * len(step.attempt.response)
 
 The first key is a name to select it by (``reward="brevity"``); keys with ``/`` are data sources it is the
-default of, ``*`` standing for anything. The most specific pattern wins. One registry serves the rollout, which
-scores every turn (`turn_reward`), and verl's reward managers and ``main_eval`` (`compute_score`).
+default of, ``*`` standing for anything. The most specific pattern wins. One registry serves the rollout,
+which scores every turn (`turn_reward`), and verl's reward managers and ``main_eval`` (`compute_score`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ F = TypeVar("F", bound=RewardFn)
 
 
 class _Rewards(Registry[RewardFn]):
-    """A registry in which a function may take its own place again (verl loads a user's file more than once)."""
+    """A registry in which a function may take its own place again: verl may load a user's file twice."""
 
     def add(self, name: str, item: RewardFn) -> None:
         old = self._items.get(name)
@@ -104,7 +104,9 @@ def score_step(step: Step, facts: Facts, data_source: str, reward: str | None = 
     result = find_reward(data_source, reward)(step, facts)
     extra = dict(result) if isinstance(result, Mapping) else {"score": result}
     if "score" not in extra:
-        raise SftrlError(f"reward function for {name!r} gave the keys {', '.join(extra)}; expected 'score' among them.")
+        raise SftrlError(
+            f"reward function for {name!r} gave the keys {', '.join(extra)}; expected 'score' among them."
+        )
     if "reward" in extra:
         raise SftrlError(f"reward function for {name!r} gave the key 'reward', which verl keeps for itself.")
     scores = {"score": 0.0, "acc": float(step.attempt.verdict.correct)}
@@ -112,7 +114,9 @@ def score_step(step: Step, facts: Facts, data_source: str, reward: str | None = 
         try:
             scores[key] = float(value)
         except (TypeError, ValueError):
-            raise SftrlError(f"reward function for {name!r}: {key!r} is {value!r}, expected a number.") from None
+            raise SftrlError(
+                f"reward function for {name!r}: {key!r} is {value!r}, expected a number."
+            ) from None
     return scores
 
 
@@ -142,8 +146,8 @@ def compute_score(
         **kwargs: Ignored; verl passes more to some functions.
 
     Returns:
-        A dict with ``score`` and ``acc`` if ``extra_info`` is given, which reward managers log; else the score
-        alone, because ``main_eval`` averages what it gets.
+        A dict with ``score`` and ``acc`` if ``extra_info`` is given, which reward managers log; else the
+        score alone, because ``main_eval`` averages what it gets.
 
     Raises:
         SftrlError: if the ground truth is not the facts of an episode, or there is no such reward function.
@@ -178,7 +182,7 @@ def _facts(data_source: str, ground_truth: str | Facts) -> Facts:
         facts = None
     if not isinstance(facts, dict):
         raise SftrlError(
-            f"ground_truth of a {data_source!r} row is {str(ground_truth)[:80]!r}; expected the JSON text of an "
-            "episode's facts, as data_prep writes it."
+            f"ground_truth of a {data_source!r} row is {str(ground_truth)[:80]!r}; expected the JSON text of "
+            "an episode's facts, as data_prep writes it."
         )
     return facts

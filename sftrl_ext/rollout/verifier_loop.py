@@ -4,8 +4,11 @@ A row's ``extra_info.facts`` rebuilds its episode; nothing else of the row decid
 reward sits on the turn's last model token, and ``turn_ids`` tells the trainer which turn wrote which token.
 
 Settings (all under ``sftrl.rollout`` of the training config, all optional):
-    max_turn_tokens: Most tokens of one turn (512, or the whole response length if that is shorter).
-    reward: Name of a per-turn reward of `sftrl_ext.reward_fns`; without one, the verifier's own grade.
+    max_turn_tokens: Most tokens of one turn; by default a sixth of the response length, so that five attempts with
+        feedback fit, but at most 512.
+    reward: Name of a reward function of `sftrl_ext.reward_fns`; without one, the default of the row's data source,
+        and without that the step's own reward.
+    reward_file: A Python file that registers reward functions of one's own.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +27,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 import sftrl_ext.envs  # noqa: F401  registers the tasks
 from sftrl_ext.envs.base import Episode, make_episode
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout.metrics import episode_metrics
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, Segment, TurnReward, play
 from sftrl_ext.rollout.tokens import chat_tokens
@@ -31,8 +36,11 @@ logger = logging.getLogger(__name__)
 # verl warns once per episode that a Llama has no token builder of its own; `ChatTokens` closes turns for it.
 logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(logging.ERROR)
 
-DEFAULT_TURN_TOKENS = 512
-"""Most tokens of one turn when the config does not say."""
+
+def default_turn_tokens(response_tokens: int) -> int:
+    """Most tokens of one turn when the config does not say."""
+    return max(1, min(512, response_tokens // 6))
+
 
 
 class TurnsOutput(AgentLoopOutput):
@@ -59,11 +67,15 @@ class VerifierLoop(AgentLoopBase):
         super().__init__(*args, **kwargs)
         settings = (self.config.get("sftrl") or {}).get("rollout") or {}
         response = int(self.rollout_config.response_length)
-        turn = int(settings.get("max_turn_tokens") or min(DEFAULT_TURN_TOKENS, response))
+        turn = int(settings.get("max_turn_tokens") or default_turn_tokens(response))
         self.limits = Limits(prompt=int(self.rollout_config.prompt_length), response=response, turn=turn)
         self.reward_name: str | None = settings.get("reward")
+        if settings.get("reward_file"):
+            _load_rewards(str(settings["reward_file"]))
 
-    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> list[AgentLoopOutput]:
+    async def run(  # type: ignore[override]  # verl's queue takes lists too
+        self, sampling_params: dict[str, Any], **kwargs: Any
+    ) -> list[AgentLoopOutput]:
         """Play the episode of a row.
 
         Args:
@@ -95,7 +107,8 @@ class VerifierLoop(AgentLoopBase):
     async def _play(
         self, sampling_params: dict[str, Any], row: Mapping[str, Any], versions: list[int]
     ) -> PlayedEpisode:
-        episode = episode_of_row(row)
+        facts = facts_of_row(row)
+        episode = episode_of_row(row, facts)
         determined = bool(getattr(self.rollout_config, "full_determinism", False))
         request_id = f"det-{row.get('priority', 0)}" if determined else uuid4().hex
 
@@ -115,15 +128,18 @@ class VerifierLoop(AgentLoopBase):
             chat_tokens(self.continuous_token_builder),
             self.limits,
             sampling_params=sampling_params,
-            turn_reward=self._turn_reward(row),
+            turn_reward=self._turn_reward(row, facts),
         )
 
-    def _turn_reward(self, row: Mapping[str, Any]) -> TurnReward | None:
-        return None
+    def _turn_reward(self, row: Mapping[str, Any], facts: Mapping[str, Any]) -> TurnReward | None:
+        source = str(row.get("data_source", ""))
+        if self.reward_name is None and not has_reward(source):
+            return None
+        return lambda episode, step: turn_reward(step, facts, source, self.reward_name)
 
     def _empty_segment(self, played: PlayedEpisode) -> Segment:
         """The row of an episode that failed: its prompt if it got that far, one token, no loss, no reward."""
-        nothing = int(self.tokenizer.eos_token_id)
+        nothing = min(chat_tokens(self.continuous_token_builder).eos, default=0)
         prompt = played.segments[0].prompt_ids if played.segments else [nothing]
         return Segment(prompt, [nothing], [0], [0], [0.0], [])
 
@@ -143,25 +159,57 @@ class VerifierLoop(AgentLoopBase):
         )
 
 
-def episode_of_row(row: Mapping[str, Any]) -> Episode:
-    """Rebuild a row's episode from its facts.
-
-    Args:
-        row: Has ``extra_info.facts`` (JSON) and, if it comes from verl's data set, ``raw_prompt``.
+def facts_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that rebuild a row's episode.
 
     Raises:
-        SftrlError: if the facts are missing or malformed, or if the row's prompt is not the one its facts give
-            (the prompt template changed after the data were built).
+        SftrlError: if ``extra_info.facts`` is not JSON text of an object.
     """
     info = row.get("extra_info") or {}
-    facts = info.get("facts")
-    if not isinstance(facts, str):
-        raise SftrlError(f"row {info.get('index')}: extra_info.facts is {facts!r}, expected the episode's facts as JSON.")
-    episode = make_episode(json.loads(facts))
+    text = info.get("facts")
+    try:
+        facts = json.loads(str(text))
+    except (TypeError, ValueError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise SftrlError(
+            f"row {info.get('index')}: extra_info.facts is {text!r}, expected the facts of an episode as JSON text."
+        )
+    return facts
+
+
+def episode_of_row(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Episode:
+    """Rebuild a row's episode.
+
+    Args:
+        row: If it comes from verl's data set, it has the prompt as ``raw_prompt``.
+        facts: See `facts_of_row`.
+
+    Raises:
+        SftrlError: if the facts are malformed, or the row's prompt is not the one they give (the prompt template
+            changed after the data were built).
+    """
+    episode = make_episode(facts)
     prompt = row.get("raw_prompt")
     if prompt is not None and [dict(message) for message in prompt] != episode.messages():
+        index = (row.get("extra_info") or {}).get("index")
         raise SftrlError(
-            f"row {info.get('index')}: the column prompt is not what the row's facts give now; "
+            f"row {index}: the column prompt is not what the row's facts give now; "
             "the prompt template has changed since the data were built: build them again."
         )
     return episode
+
+
+def has_reward(data_source: str) -> bool:
+    """Whether a reward function is the default of a data source."""
+    try:
+        find_reward(data_source)
+    except SftrlError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=None)
+def _load_rewards(path: str) -> None:
+    """Import a file of reward functions, once per process."""
+    load_reward_file(path)

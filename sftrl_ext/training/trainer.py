@@ -44,7 +44,8 @@ def credit_settings(config: DictConfig) -> CreditSettings:
         SftrlError: if the estimator needs what the config does not give it.
     """
     section = OmegaConf.select(config, "sftrl.credit")
-    settings = CreditSettings.from_mapping(OmegaConf.to_container(section) if section is not None else None)
+    values: Any = None if section is None else OmegaConf.to_container(section, resolve=True)
+    settings = CreditSettings.from_mapping(values)
     if settings.estimator == "gae" and not need_critic(config):
         raise SftrlError("sftrl.credit.estimator=gae needs a critic: set algorithm.adv_estimator=gae.")
     if settings.estimator in ("rloo", "grpo"):
@@ -92,10 +93,11 @@ class TurnTrainer(PPOTrainerSync):
         if self.credit.estimator == "token":
             return batch
 
-        rewards = data.get("token_level_rewards", data["rm_scores"])
+        # In double precision, so that equal rewards cancel: Adam would magnify what rounding leaves over.
+        rewards = data.get("token_level_rewards", data["rm_scores"]).double()
         turns = credit.collect_turns(data["turn_ids"], rewards, rows.episode, rows.segment)
         if self.credit.estimator == "gae":
-            values = turns.at_start(data["values"])
+            values = turns.at_start(data["values"].double())
             raw, returns = credit.turn_gae(turns.rewards, values, turns.alive, self.credit.gamma, self.credit.lam)
         else:
             values = None
@@ -110,8 +112,8 @@ class TurnTrainer(PPOTrainerSync):
         advantages = credit.normalize_advantages(raw, turns.alive, self.credit.normalization)
         metrics.update(turn_metrics(turns, raw, returns, values))
         fields = {
-            "advantages": response_to_nested(turns.spread(advantages), nested_mask),
-            "returns": response_to_nested(turns.spread(returns), nested_mask),
+            "advantages": response_to_nested(turns.spread(advantages).float(), nested_mask),
+            "returns": response_to_nested(turns.spread(returns).float(), nested_mask),
             "turn_starts": response_to_nested(turns.start_mask(), nested_mask),
         }
         return tq.kv_batch_put(
@@ -120,7 +122,7 @@ class TurnTrainer(PPOTrainerSync):
 
     def _extra_fields(self, batch: KVBatchMeta) -> list[Any]:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        return list(data["extra_fields"].tolist())
+        return list(data["extra_fields"])
 
     def _token_data(self, batch: KVBatchMeta) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Token tensors of the step, padded on the right to ``[rows, tokens]``; and the nested response mask."""

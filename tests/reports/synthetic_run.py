@@ -14,10 +14,31 @@ import numpy as np
 import yaml
 
 SPLITS = ("id", "id_unseen", "rule_ood", "rule_ood_unseen")
-START = {"id": 0.70, "id_unseen": 0.30, "rule_ood": 0.40, "rule_ood_unseen": 0.10, "all_5": 0.22, "large": 0.05}
+START = {
+    "id": 0.70,
+    "id_unseen": 0.30,
+    "rule_ood": 0.40,
+    "rule_ood_unseen": 0.10,
+    "all_5": 0.22,
+    "large": 0.05,
+}
 DRIFT = {  # change at the end of training, in parts of one
-    "sft": {"id": 0.16, "id_unseen": 0.06, "rule_ood": -0.26, "rule_ood_unseen": -0.06, "all_5": -0.12, "large": -0.03},
-    "rl": {"id": 0.14, "id_unseen": 0.09, "rule_ood": 0.03, "rule_ood_unseen": 0.05, "all_5": 0.02, "large": 0.01},
+    "sft": {
+        "id": 0.16,
+        "id_unseen": 0.06,
+        "rule_ood": -0.26,
+        "rule_ood_unseen": -0.06,
+        "all_5": -0.12,
+        "large": -0.03,
+    },
+    "rl": {
+        "id": 0.14,
+        "id_unseen": 0.09,
+        "rule_ood": 0.03,
+        "rule_ood_unseen": 0.05,
+        "all_5": 0.02,
+        "large": 0.01,
+    },
 }
 PARAMETERS = 1_050_000
 
@@ -39,11 +60,13 @@ def _outcomes(solved: int, episodes: int, split: str, arm: str) -> dict[str, int
     }
 
 
-def _episode(stage: str, arm: str, seed: int, step: int, split: str, index: int, solved: bool) -> dict[str, Any]:
+def _episode(
+    stage: str, arm: str, seed: int, step: int, split: str, index: int, solved: bool
+) -> dict[str, Any]:
     cards = [["K", "5", "2", "4"], ["3", "3", "8", "8"], ["A", "Q", "6", "7"]][index % 3]
     prompt = (
-        "[synthetic] Combine the four numbers into a formula that equals 24. Every number is used exactly once; "
-        "allowed are + - * / and parentheses.\n"
+        "[synthetic] Combine the four numbers into a formula that equals 24. Every number is used "
+        "exactly once; allowed are + - * / and parentheses.\n"
         f"Rule: J, Q and K count {'10' if split.startswith('id') else '11, 12 and 13'}.\n"
         f"Cards: {cards}\n"
         'Answer with an object: {"cards": [...], "number": [...], "formula": "..."}'
@@ -58,7 +81,9 @@ def _episode(stage: str, arm: str, seed: int, step: int, split: str, index: int,
         outcome = "correct" if right else ("wrong_numbers", "wrong_value", "unparsable")[attempt % 3]
         attempts.append({"outcome": outcome, "reward": 5.0 if right else -2.0})
         if not right:
-            messages.append({"role": "user", "content": "[synthetic] That uses <b>other numbers</b> & fails; try again."})
+            messages.append(
+                {"role": "user", "content": "[synthetic] That uses <b>other numbers</b> & fails; try again."}
+            )
     return {
         "stage": stage, "arm": arm, "seed": seed, "step": step, "split": split,
         "facts": {"task": "general_points", "cards": cards, "rule": "face_10", "target": 24},
@@ -106,10 +131,43 @@ def make_run(
                 solved_here = bool((index + number + (arm == "rl")) % 2)
                 samples.append(_episode(stage, arm, seed, step, split, index, solved_here))
 
-    stages.append({"name": "data", "kind": "data", "arm": None, "seed": 0, "lr": None, "status": "done", "wall_s": 4.2, "peak_rss_mb": 310})
-    stages.append({"name": "base", "kind": "sft", "arm": "base", "seed": 0, "lr": 1e-3, "status": "done", "wall_s": 455.0, "peak_rss_mb": 1500})
+    stages.append(
+        {
+            "name": "data",
+            "kind": "data",
+            "arm": None,
+            "seed": 0,
+            "lr": None,
+            "status": "done",
+            "wall_s": 4.2,
+            "peak_rss_mb": 310,
+        }
+    )
+    stages.append(
+        {
+            "name": "base",
+            "kind": "sft",
+            "arm": "base",
+            "seed": 0,
+            "lr": 1e-3,
+            "status": "done",
+            "wall_s": 455.0,
+            "peak_rss_mb": 1500,
+        }
+    )
     if init:
-        stages.append({"name": "init", "kind": "sft", "arm": "init", "seed": 0, "lr": 3e-4, "status": "done", "wall_s": 61.0, "peak_rss_mb": 1480})
+        stages.append(
+            {
+                "name": "init",
+                "kind": "sft",
+                "arm": "init",
+                "seed": 0,
+                "lr": 3e-4,
+                "status": "done",
+                "wall_s": 61.0,
+                "peak_rss_mb": 1480,
+            }
+        )
         evaluate("init", "init", 0, 3e-4, init_step, 0.0)
     if tokens:
         _write_lines(
@@ -121,7 +179,18 @@ def make_run(
             for seed in seeds:
                 stage = f"{arm}-lr{lr:g}-s{seed}" if len(rates) > 1 else f"{arm}-s{seed}"
                 wall = 240.0 if arm == "sft" else 390.0
-                stages.append({"name": stage, "kind": arm, "arm": arm, "seed": seed, "lr": lr, "status": "done", "wall_s": wall + seed, "peak_rss_mb": 1600 if arm == "sft" else 4100})
+                stages.append(
+                    {
+                        "name": stage,
+                        "kind": arm,
+                        "arm": arm,
+                        "seed": seed,
+                        "lr": lr,
+                        "status": "done",
+                        "wall_s": wall + seed,
+                        "peak_rss_mb": 1600 if arm == "sft" else 4198,
+                    }
+                )
                 lines = []
                 for point in range(1, points + 1):
                     step = point * (50 if arm == "sft" else 4)
@@ -171,9 +240,14 @@ def _training(rng: np.random.Generator, arm: str, points: int) -> list[dict[str,
     for step in range(1, points * 4 + 1):
         noise = float(rng.normal(0, 0.05))
         data = {
-            "critic/score/mean": -2 + 0.15 * step + noise, "episode/solved/mean": min(0.95, 0.5 + 0.02 * step),
-            "actor/kl_to_start": 0.004 * step, "actor/entropy": 0.4 - 0.01 * step, "actor/ppo_kl": 0.001,
-            "actor/pg_clipfrac": 0.05 + noise / 10, "critic/vf_loss": 2 * 0.9**step, "training/global_step": step,
-        }  # fmt: skip
+            "critic/score/mean": -2 + 0.15 * step + noise,
+            "episode/solved/mean": min(0.95, 0.5 + 0.02 * step),
+            "actor/kl_to_start": 0.004 * step,
+            "actor/entropy": 0.4 * 0.98**step,
+            "actor/ppo_kl": 0.001,
+            "actor/pg_clipfrac": 0.05 + noise / 10,
+            "critic/vf_loss": 2 * 0.9**step,
+            "training/global_step": step,
+        }
         lines.append({"step": step, "data": data})
     return lines

@@ -4,11 +4,11 @@ The answer is an object with these three keys. It may be JSON, a Python literal,
 (``{cards: [K, 5], formula: (1+2)*8}``), in a code fence, with text around it, or cut off at the end.
 
 Which one counts, if a response holds several: the last complete object that has a formula (a model that
-corrects itself states its final answer last); if none is complete, the last one that was cut off. A key counts
-when it is quoted or stands inside braces, so that prose such as "my formula: ..." is not taken for an answer.
+corrects itself states its final answer last); if none is complete, the last one that was cut off. A key
+counts when it is quoted or stands inside braces, so that prose such as "my formula: ..." is no answer.
 
-Only JSON's own decoder and regular expressions without nested repetition touch the text; nothing is executed. Of
-a text longer than `MAX_LENGTH` the end is read, then, if that holds no formula, the beginning.
+Only JSON's own decoder and regular expressions without nested repetition touch the text; nothing is executed.
+Of a text longer than `MAX_LENGTH` the end is read, then, if that holds no formula, the beginning.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from sftrl_ext.envs.general_points.cards import LARGE_RANKS, RANKS
 
 MAX_LENGTH = 50_000
 """How many characters are read at each end of a response."""
@@ -29,20 +31,28 @@ _MAX_ITEMS = 32
 _ITEM_LENGTH = 40
 
 _KEY = re.compile(
-    r"""(?P<quote>["'`“”‘’]?)\b(?P<name>cards?|numbers?|formula)\b["'`“”‘’]?[ \t\r\n]*[:=][ \t\r\n]*""", re.IGNORECASE
+    r"""\b([CcNnFf](?:ards?|umbers?|ormula|ARDS?|UMBERS?|ORMULA))["'`“”‘’]?[ \t\r\n]*[:=][ \t\r\n]*"""
 )
+_FIELDS = {"card": "cards", "cards": "cards", "number": "number", "numbers": "number", "formula": "formula"}
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’"}
 _STRINGS = {start: re.compile(rf"((?:[^{end}\\\n]|\\.)*){end}") for start, end in _QUOTES.items()}
 _BARE = re.compile(r"[^,}\n]*")
 _LIST = re.compile(r"[^\])}]*")
 _UNBRACKETED = re.compile(r"[^}\n]*")
+_QUOTED_KEY = frozenset("\"'`“”‘’")
+_ABSENT = frozenset({"", "null", "none"})
 _ESCAPE = re.compile(r"\\(.)")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,9}(?:\.0{0,9})?")
-_STRAY = " \t\r\n\"'`“”‘’[](){}"
+_BLANKS_AND_QUOTES = " \t\r\n\"'`“”‘’"
+_STRAY = _BLANKS_AND_QUOTES + "[](){}"
+
+Key = tuple[re.Match[str], "str | None"]
+"""A key and its colon in the text, and the field that it names."""
 
 _SUIT_SIGNS = dict.fromkeys(map(ord, "♠♥♦♣♤♡♢♧\ufe0e\ufe0f"), " ")
-_SUIT_WORDS = frozenset("OF S H D C SPADE SPADES HEART HEARTS DIAMOND DIAMONDS CLUB CLUBS".split())
-_RANKS = {rank: rank for rank in "A 2 3 4 5 6 7 8 9 10 J Q K 14 15 16 17 18 19".split()}
+_SUIT_NAMES = ("SPADE", "HEART", "DIAMOND", "CLUB")
+_SUIT_WORDS = frozenset(("OF", *"SHDC", *_SUIT_NAMES, *(f"{name}S" for name in _SUIT_NAMES)))
+_RANKS = {rank: rank for rank in RANKS + LARGE_RANKS}
 _RANK_NAMES = _RANKS | {"ACE": "A", "1": "A", "T": "10", "TEN": "10", "JACK": "J", "QUEEN": "Q", "KING": "K"}
 
 
@@ -94,9 +104,10 @@ def normalize_rank(card: object) -> str:
     stands on it, and so are no cards.
 
     Returns:
-        One of the deck's ranks, or the text as it was written (shortened) if it is no card.
+        One of the deck's ranks, or the text as it was written (shortened) if it is no card; "" for what is
+        neither text nor number.
     """
-    written = str(card)[:_ITEM_LENGTH].strip(_STRAY)
+    written = str(card)[:_ITEM_LENGTH].strip(_STRAY) if isinstance(card, (str, int, float)) else ""
     known = _RANKS.get(written)
     if known:
         return known
@@ -142,7 +153,8 @@ def _formula(value: object) -> str | None:
 def _items(value: object) -> list[object] | None:
     """The items of a list, or of a text that lists them."""
     if isinstance(value, str):
-        return [part.strip(_STRAY) for part in value.strip(_STRAY).split(",", _MAX_ITEMS) if part.strip(_STRAY)]
+        parts = (part.strip(_STRAY) for part in value.strip(_STRAY).split(",", _MAX_ITEMS))
+        return [part for part in parts if part]
     if isinstance(value, Sequence):
         return list(value[:_MAX_ITEMS])
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -170,12 +182,11 @@ def _number(value: object) -> list[int] | None:
 
 def _search(text: str) -> Answer:
     """The last complete answer in a text that is not one JSON object from end to end."""
-    keys = list(_KEY.finditer(text))
+    keys = [(key, _FIELDS.get(key[1].lower())) for key in _KEY.finditer(text)]
     cut_off: Answer | None = None
     tried = -1
-    candidates = [i for i, key in enumerate(keys) if key["name"].lower() == "formula"][-_MAX_CANDIDATES:]
-    for place in reversed(candidates):
-        key = keys[place]
+    candidates = [key for key, field in keys if field == "formula"][-_MAX_CANDIDATES:]
+    for key in reversed(candidates):
         opened = text.rfind("{", 0, key.start())
         inside = opened > text.rfind("}", 0, key.start())
         if inside and opened != tried:
@@ -183,10 +194,10 @@ def _search(text: str) -> Answer:
             answer, _ = _object_at(text, opened)
             if answer.formula is not None:
                 return answer
-        if not inside and not key["quote"]:
+        if not inside and text[key.start() - 1 : key.start()] not in _QUOTED_KEY:
             continue
         value, end, complete = _string_at(text, key.end())
-        if not value:
+        if value.lower() in _ABSENT:
             continue
         if complete or cut_off is None:
             closed = text.find("}", end)
@@ -197,18 +208,17 @@ def _search(text: str) -> Answer:
     return cut_off or _loose(text, keys, 0, len(text), None)
 
 
-def _loose(text: str, keys: list[re.Match[str]], start: int, end: int, formula: str | None) -> Answer:
+def _loose(text: str, keys: Sequence[Key], start: int, end: int, formula: str | None) -> Answer:
     """An answer whose lists are the last ones written between two places."""
     cards = number = None
-    for place, key in enumerate(keys):
-        if not start <= key.start() < end:
-            continue
-        stop = keys[place + 1].start() if place + 1 < len(keys) else len(text)
-        name = key["name"].lower()
-        if name.startswith("card"):
-            cards = _cards(_list_at(text, key.end(), stop))
-        elif name.startswith("number"):
-            number = _number(_list_at(text, key.end(), stop))
+    stop = len(text)
+    for key, field in reversed(keys):
+        if start <= key.start() < end:
+            if field == "cards" and cards is None:
+                cards = _cards(_list_at(text, key.end(), stop))
+            elif field == "number" and number is None:
+                number = _number(_list_at(text, key.end(), stop))
+        stop = key.start()
     return Answer(cards, number, formula)
 
 
@@ -222,7 +232,7 @@ def _string_at(text: str, start: int) -> tuple[str, int, bool]:
         start += 1
     bare = _BARE.match(text, start)
     end = bare.end() if bare is not None else start
-    return text[start:end].strip(_STRAY[:4] + "\"'`"), end, pattern is None and end < len(text)
+    return text[start:end].strip(_BLANKS_AND_QUOTES), end, pattern is None and end < len(text)
 
 
 def _list_at(text: str, start: int, stop: int) -> str:

@@ -1,32 +1,32 @@
-"""The grader of the paper's own code, rebuilt from a description of its behaviour, for parity with published runs.
+"""The grader of the paper's own code, rebuilt from its behaviour, for parity with what was published.
 
 It differs from the profile ``exact`` in what it reads, in that penalties add up, and in that the formula is
 evaluated in floating point. In order:
 
 1. *Reading.* The response as a whole is taken as JSON and the key looked up there; failing that, the first
-   ``"formula": "..."`` (on one line) and ``"cards": [...]`` in the text, with exactly this spacing. A formula that
-   is missing is the text ``None``. The formula is cut at its first ``=``. The cards are right only if the text of
-   their list, without brackets, single quotes and blanks, splits at commas into the four ranks (in any order); a
-   real JSON list, double quotes, or integers separated by comma and blank read as no cards.
+   ``"formula": "..."`` (on one line) and ``"cards": [...]`` in the text, with exactly this spacing. A formula
+   that is missing is the text ``None``. The formula is cut at its first ``=``. The cards are right only if
+   the text of their list, without brackets, single quotes and blanks, splits at commas into the four ranks,
+   in any order; a real JSON list, double quotes, or integers separated by comma and blank read as no cards.
 2. *Cards* (image only): not the ones dealt, -1.5 and nothing else.
-3. *Characters* other than digits, ``+ - * / ( )``: -3 and nothing else. A blank is such a character; a digit of any
-   script is not.
-4. *Neighbours*, -3 for each token that breaks a rule: a number follows the start, an operator or ``(``; an operator
-   follows a number or ``)``; ``(`` follows the start, an operator or ``(``, else it does not open anything; ``)``
-   follows a number or ``)`` and closes an open one. An unclosed ``(`` costs nothing here.
+3. *Characters* other than digits, ``+ - * / ( )``: -3 and nothing else. A blank is such a character; a
+   digit of any script is not.
+4. *Neighbours*, -3 for each token that breaks a rule: a number follows the start, an operator or ``(``; an
+   operator follows a number or ``)``; ``(`` follows the start, an operator or ``(``, else it does not open
+   anything; ``)`` follows a number or ``)`` and closes an open one. An unclosed ``(`` costs nothing here.
 5. *Numbers*: -2 if one is not given, else -2 if one is used too often; and -2 more if one is used too seldom.
-6. If nothing was deducted: the target, in floating point, +5. If evaluation raises and the text begins a solution,
-   +1. Otherwise -1 if some sequence of leading tokens begins no solution, else 0 (so it goes for formulas such as
-   ``8/(3-8/3)``, whose float value misses the target).
+6. If nothing was deducted: the target, in floating point, +5. If evaluation raises and the text begins a
+   solution, +1. Otherwise -1 if some sequence of leading tokens begins no solution, else 0 (so it goes for
+   formulas such as ``8/(3-8/3)``, whose float value misses the target).
 
 The *solutions* of step 6 are, for every order of the numbers and every choice of operators, the text without
-parentheses, with one pair around two or more neighbours (not all), and with a pair around numbers 1-2 and another
-around 3-4, whose exact value is the target. This set is tabled per hand, for up to `MAX_NUMBERS` numbers.
+parentheses, with one pair around two or more neighbours (not all), and with a pair around numbers 1-2 and
+another around 3-4, whose exact value is the target. They are tabled per hand of up to `MAX_NUMBERS` numbers.
 
-Outcomes are named as under ``exact``: a deduction in 3 or 4 is an illegal formula (unparsable if there is no digit in
-it), in 5 wrong numbers; in 6 a text that cannot be evaluated is an illegal formula, unless it divides by zero.
-Where the original stops with an exception (a formula that is JSON but no string) the response is unparsable, -3.
-Formulas beyond `MAX_LENGTH` characters are graded by their beginning.
+Outcomes are named as under ``exact``: a deduction in 3 or 4 is an illegal formula (unparsable if it is prose
+without a digit), in 5 wrong numbers; in 6 a text that cannot be evaluated is an illegal formula, unless it
+divides by zero. Where the original stops with an exception (a formula that is JSON but no string) the
+response is unparsable, -3. Formulas beyond `MAX_LENGTH` characters are graded by their beginning.
 """
 
 from __future__ import annotations
@@ -35,20 +35,24 @@ import json
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
+from math import prod
+from typing import Any
 from unicodedata import decimal
 
+import numpy as np
+
 from sftrl_ext.envs.base import Verdict
-from sftrl_ext.envs.general_points.answer import Answer, normalize_rank
-from sftrl_ext.envs.general_points.formula import parse
+from sftrl_ext.envs.general_points.answer import Answer
+from sftrl_ext.envs.general_points.formula import is_attempt, parse
 from sftrl_ext.errors import SftrlError
 
 CORRECT, PARTIAL, NO_SOLUTION, WRONG_CARDS, WRONG_NUMBERS, ILLEGAL = 5.0, 1.0, -1.0, -1.5, -2.0, -3.0
 
-MAX_NUMBERS = 5
+MAX_NUMBERS = 6
 """The largest hand whose solutions are tabled; the original plays four cards."""
 
 MAX_LENGTH = 100_000
@@ -59,7 +63,9 @@ _ALPHABET = re.compile(r"[\d+\-*/()]*")
 _NESTING = 200  # more open parentheses than this do not compile in Python
 _DIGITS = 4300  # more digits than this are not converted by Python
 
-Ratio = tuple[int, int]
+Array = np.ndarray[Any, Any]
+Ratio = tuple[Array, Array]
+"""Numerators and denominators, not reduced."""
 
 
 @dataclass(frozen=True)
@@ -83,33 +89,25 @@ def grade_as_authors(
         target: The value to reach.
         modality: "image" if wrong cards end the grading, else "text".
 
+    Returns:
+        The verdict, with the details that `answer.Answer.claims` gives.
+
     Raises:
         SftrlError: if there are more than `MAX_NUMBERS` numbers.
     """
     if len(numbers) > MAX_NUMBERS:
         raise SftrlError(f"the profile 'authors' grades up to {MAX_NUMBERS} numbers; found {len(numbers)}.")
-    fields = _json_fields(text)
-    claimed = _split_list(fields["cards"] if "cards" in fields else _cards_in(text))
-    formula = fields["formula"] if "formula" in fields else _formula_in(text)
-    missing = formula is None and "formula" not in fields
-    if missing:
-        formula = "None"
-    if isinstance(formula, str):
-        formula = formula.partition("=")[0]
-    details = Answer(claimed, None, formula if isinstance(formula, str) and not missing else None).claims(
-        cards, numbers
-    )
-    told = _split_list(fields["number"] if "number" in fields else _match_list(text, '"number": ['))
-    details["number"] = told
-    details["number_right"] = told is not None and sorted(told) == sorted(map(str, numbers))
+    claimed, number, formula = _read(text)
+    cut = formula.partition("=")[0] if isinstance(formula, str) else None
+    details = Answer(claimed, number, cut).claims(cards, numbers)
     if modality == "image" and not details["recognized"]:
-        score = Score(WRONG_CARDS, "cards_not_recognized", "The cards named in the answer are not the cards shown.")
-    elif not isinstance(formula, str):
+        score = Score(WRONG_CARDS, "cards_not_recognized", "The answer does not name the cards shown.")
+    elif formula is None:
+        score = Score(ILLEGAL, "unparsable", "The response holds no formula in the form asked for.")
+    elif cut is None:
         score = Score(ILLEGAL, "unparsable", "The formula in the answer is not a text.")
-    elif missing:
-        score = Score(ILLEGAL, "unparsable", "The response holds no formula in the form that was asked for.")
     else:
-        score = score_formula(formula, numbers, target)
+        score = score_formula(cut, numbers, target)
     return Verdict(score.outcome, score.reward, score.feedback, details)
 
 
@@ -117,28 +115,258 @@ def score_formula(formula: str, numbers: Sequence[int], target: int = 24) -> Sco
     """Grade the text of a formula, already cut at its first ``=``: steps 3 to 6 of the module's list."""
     formula = formula[:MAX_LENGTH]
     if not _ALPHABET.fullmatch(formula):
-        outcome = "illegal_formula" if re.search(r"\d", formula) else "unparsable"
-        return Score(ILLEGAL, outcome, "The formula holds characters other than digits, + - * / and parentheses.")
+        outcome = "illegal_formula" if is_attempt(formula) else "unparsable"
+        return Score(ILLEGAL, outcome, "The formula may hold only digits, + - * / and parentheses.")
     tokens = _TOKEN.findall(formula)
-    misplaced = count_misplaced(tokens)
-    number_errors = _number_errors(tokens, numbers)
-    if misplaced or number_errors:
-        reward = ILLEGAL * misplaced + WRONG_NUMBERS * len(number_errors)
+    misplaced = _misplaced(tokens)
+    errors = _number_errors(tokens, numbers)
+    if misplaced or errors:
+        outcome = "illegal_formula" if misplaced else "wrong_numbers"
         said = [f"{misplaced} of its symbols stand where they may not"] if misplaced else []
-        outcome = "wrong_numbers"
-        if misplaced:
-            outcome = "illegal_formula" if any(token[0].isdigit() for token in tokens) else "unparsable"
-        return Score(reward, outcome, f"The formula is not accepted: {'; '.join(said + number_errors)}.")
+        reward = ILLEGAL * misplaced + WRONG_NUMBERS * len(errors)
+        return Score(reward, outcome, f"The formula is not accepted: {'; '.join(said + errors)}.")
+    value, raised = python_value(tokens)
+    if not raised and value == target:
+        return Score(CORRECT, "correct", f"The formula equals {target}.")
+    solutions = authors_solutions(numbers, target)
+    if raised and _begins(formula, solutions):
+        return Score(PARTIAL, raised, "The formula is the beginning of a solution, but it is not complete.")
+    outcome = raised or "wrong_value"
+    start = ""
+    for token in tokens:
+        start += token
+        if not _begins(start, solutions):
+            return Score(NO_SOLUTION, outcome, f"No solution begins with {start}.")
+    return Score(0.0, outcome, f"The formula equals {value} in floating point, not {target}.")
+
+
+def python_value(tokens: Sequence[str]) -> tuple[float, str]:
+    """The value that Python itself gives a formula, and what is wrong if evaluating it raises.
+
+    Integers stay exact under + - *, and / gives a float. The tokens must obey the neighbour rules.
+
+    Returns:
+        The value, and "" or the outcome of a formula that raises: "illegal_formula" (a parenthesis is not
+        closed, an operator is last, a number starts with a superfluous 0, a digit is not ASCII, the nesting
+        is too deep), or "wrong_value" (it divides by zero or overflows).
+    """
+    depth = deepest = 0
+    for token in tokens:
+        depth += (token == "(") - (token == ")")
+        deepest = max(deepest, depth)
+        if token[0] == "0" and token.strip("0"):
+            return 0, "illegal_formula"
+    parsed = parse("".join(tokens))
+    if deepest > _NESTING or not parsed.legal:
+        return 0, "illegal_formula"
+    stack: list[float] = []
     try:
-        value = python_value(formula, tokens)
-    except SyntaxError:
-        outcome, feedback = "illegal_formula", "The formula cannot be evaluated"
+        for item in parsed.postfix:
+            if isinstance(item, int):
+                stack.append(item)
+                continue
+            right, left = stack.pop(), stack.pop()
+            if item == "+":
+                stack.append(left + right)
+            elif item == "-":
+                stack.append(left - right)
+            elif item == "*":
+                stack.append(left * right)
+            else:
+                stack.append(left / right)
     except ArithmeticError:
-        outcome, feedback = "wrong_value", "The formula divides by zero"
-    else:
-        if value == target:
-            return Score(CORRECT, "correct", f"The formula equals {target}.")
-        outcome, feedback = "wrong_value", f"The formula equals {value}, not {target}"
-    if outcome != "wrong_value" or "zero" in feedback:
-        ...
-    return Score(NO_SOLUTION, outcome, feedback)
+        return 0, "wrong_value"
+    return stack[0], ""
+
+
+def authors_solutions(numbers: Sequence[int], target: int = 24) -> tuple[str, ...]:
+    """The solution texts of step 6, sorted; kept from call to call.
+
+    Raises:
+        SftrlError: if there are more than `MAX_NUMBERS` numbers.
+    """
+    if len(numbers) > MAX_NUMBERS:
+        raise SftrlError(f"the solutions of up to {MAX_NUMBERS} numbers are tabled; found {len(numbers)}.")
+    return _solutions(tuple(sorted(numbers)), target)
+
+
+@lru_cache(maxsize=4096)
+def _solutions(hand: tuple[int, ...], target: int) -> tuple[str, ...]:
+    """All orders (rows of the arrays) and all choices of operators (columns) at once, one shape at a time."""
+    size = len(hand)
+    shapes: list[tuple[tuple[int, int], ...]] = [()]
+    shapes += [((i, j),) for i in range(size) for j in range(i + 1, size) if j - i + 1 < size]
+    shapes += [((0, 1), (2, 3))] if size >= 4 else []
+    orders = sorted(set(permutations(hand)))
+    choices = list(product("+-*/", repeat=size - 1))
+    bound = (abs(target) + 1) * prod(number + 1 for number in hand) ** 2
+    kind = np.int64 if bound < 2**62 else np.object_
+    values = [
+        (np.array(column, dtype=kind)[:, None], np.ones((1, 1), kind)) for column in zip(*orders, strict=True)
+    ]
+    ops = [np.array(column)[None, :] for column in zip(*choices, strict=True)]
+    found: list[str] = []
+    for shape in shapes:
+        row, between = list(values), list(ops)
+        for i, j in reversed(shape):
+            row[i : j + 1] = [_row_value(row[i : j + 1], between[i:j])]
+            del between[i:j]
+        top, bottom = _row_value(row, between)
+        hits = np.nonzero(
+            np.broadcast_to((bottom != 0) & (top == target * bottom), (len(orders), len(choices)))
+        )
+        found += [_shape_text(orders[i], choices[k], shape) for i, k in zip(*hits, strict=True)]
+    return tuple(sorted(found))
+
+
+def _row_value(values: Sequence[Ratio], ops: Sequence[Array]) -> Ratio:
+    """The exact value of a row without parentheses, elementwise; a zero denominator says it divides by zero.
+
+    A sum is kept beside the product that is being read; that product joins it at each + or -.
+    """
+    top, bottom = values[0]
+    zero = np.zeros_like(top)
+    total, below, sign, valid = zero, zero + 1, zero + 1, bottom != 0
+    for op, (a, b) in zip(ops, values[1:], strict=True):
+        adds, divides = (op == "+") | (op == "-"), op == "/"
+        valid = valid & (b != 0) & ~(divides & (a == 0))
+        total = np.where(adds, total * bottom + sign * top * below, total)
+        below = np.where(adds, below * bottom, below)
+        sign = np.where(adds, np.where(op == "+", 1, -1), sign)
+        top = np.where(adds, a, np.where(divides, top * b, top * a))
+        bottom = np.where(adds, b, np.where(divides, bottom * a, bottom * b))
+    return total * bottom + sign * top * below, np.where(valid, below * bottom, 0)
+
+
+def _shape_text(order: Sequence[int], ops: Sequence[str], shape: Sequence[tuple[int, int]]) -> str:
+    words = [str(number) for number in order]
+    for i, j in shape:
+        words[i] = "(" + words[i]
+        words[j] += ")"
+    return "".join(word + op for word, op in zip(words, [*ops, ""], strict=True))
+
+
+def _begins(start: str, solutions: Sequence[str]) -> bool:
+    """Whether a text is the beginning of one of the sorted solutions."""
+    place = bisect_left(solutions, start)
+    return place < len(solutions) and solutions[place].startswith(start)
+
+
+def _misplaced(tokens: Sequence[str]) -> int:
+    """How many tokens break a rule of step 4."""
+    misplaced = opened = 0
+    after_operand = False  # the token before is a number or ")"
+    for token in tokens:
+        if token == ")":
+            if after_operand and opened:
+                opened -= 1
+            else:
+                misplaced += 1
+            after_operand = True
+        elif token in "+-*/":
+            misplaced += not after_operand
+            after_operand = False
+        else:  # a number or "("
+            misplaced += after_operand
+            if token == "(":
+                opened += not after_operand
+            after_operand = token != "("
+    return misplaced
+
+
+def _number_errors(tokens: Sequence[str], numbers: Sequence[int]) -> list[str]:
+    """One clause for each deduction of step 5."""
+    used = Counter(_number(token) for token in tokens if token[0].isdecimal())
+    given = Counter(numbers)
+    errors = []
+    if any(number not in given for number in used):
+        errors.append("it uses a number that is not given")
+    elif any(used[number] > given[number] for number in used):
+        errors.append("it uses a number too often")
+    if any(given[number] > used[number] for number in given):
+        errors.append("it leaves a number out")
+    return errors
+
+
+def _number(token: str) -> int:
+    """A number in the digits of any script; -1 for one that is too long to be given."""
+    digits = token if token.isascii() else "".join(str(decimal(digit)) for digit in token)
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= 40 else -1
+
+
+def _read(text: str) -> tuple[list[str] | None, list[int] | None, object]:
+    """Cards and numbers as step 1 reads them, and the value of ``formula`` (None if there is none)."""
+    fields = _json_fields(text)
+    cards = _split(fields["cards"] if "cards" in fields else _cards_text(text))
+    number = _split(fields["number"] if "number" in fields else _list_text(text, "number"))
+    formula = fields["formula"] if "formula" in fields else _formula_text(text)
+    if formula is None and "formula" in fields:
+        formula = ()  # a null: there, and no text
+    whole = number is not None and all(item.isdecimal() and len(item) <= 9 for item in number)
+    return cards, [int(item) for item in number or ()] if whole else None, formula
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError("too many digits")
+    return int(digits)
+
+
+def _json_fields(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text, parse_int=_bounded_int)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _formula_text(text: str) -> str | None:
+    """The first ``"formula": "..."`` that ends on its line; each part of the text is looked at once."""
+    opening = '"formula": "'
+    place = text.find(opening)
+    while place >= 0:
+        start = place + len(opening)
+        end = text.find('"', start)
+        if end < 0:
+            return None
+        if text.find("\n", start, end) < 0:
+            return text[start:end]
+        place = text.find(opening, place + 1)
+    return None
+
+
+def _list_text(text: str, key: str) -> str | None:
+    """The inside of the first list of this key that is not empty."""
+    opening = f'"{key}": ['
+    place = text.find(opening)
+    while place >= 0:
+        start = place + len(opening)
+        end = text.find("]", start)
+        if end != start:
+            return None if end < 0 else text[start:end]
+        place = text.find(opening, place + 1)
+    return None
+
+
+def _cards_text(text: str) -> str | None:
+    """The inside of the list of cards; None if its items are integers separated by comma and blank."""
+    inside = _list_text(text, "cards")
+    if inside is None:
+        return None
+    try:
+        for item in inside.split(", "):
+            _ = _bounded_int(item)
+    except ValueError:
+        return inside
+    return None
+
+
+def _split(value: object) -> list[str] | None:
+    """The four items of a list that is written as a text; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    for sign in "[]' ":
+        value = value.replace(sign, "")
+    items = value.split(",", 4)
+    return items if len(items) == 4 else None

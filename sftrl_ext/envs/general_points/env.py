@@ -1,7 +1,8 @@
 """The Gymnasium environment ``sftrl/GeneralPoints-v0``: one hand per episode, one response text per step.
 
 Reward: +5 correct, -1 wrong value, -2 wrong numbers, -3 illegal or unparsable, and -1 more on the last of
-``max_attempts`` failed attempts. All randomness is the environment's own generator, seeded by ``reset(seed)``.
+``max_attempts`` failed attempts. All randomness comes from the environment's own generator, which
+``reset(seed)`` seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _OPTIONS = ("cards", "suits")
 class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
     """GeneralPoints with sequential revision; see the module.
 
-    Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue so far. Action: any text.
+    Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue so far.
+    Action: any text.
 
     Args:
         rule: Name of the card rule.
@@ -85,8 +87,8 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
 
         Args:
             seed: Seed of the deal; the same seed and options give the same episode.
-            options: ``cards`` (a list such as ``["K", "5", "2", "4"]``; a card without a suit gets one at random)
-                and ``suits`` ("mixed", "black" or "red", for this episode).
+            options: ``cards`` (a list such as ``["K", "5", "2", "4"]``; a card without a suit gets one at
+                random) and ``suits`` ("mixed", "black" or "red", for this episode).
 
         Raises:
             SftrlError: if an option is unknown or the cards are no hand of this environment's rule.

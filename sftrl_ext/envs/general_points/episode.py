@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step
+from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step, Verdict
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
 from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template
 from sftrl_ext.envs.general_points.rules import RULES
@@ -54,7 +54,11 @@ class PlaySettings:
             raise unknown_name("modality", self.modality, MODALITIES)
         if self.modality == "image":
             raise SftrlError("modality 'image' is not available in this version; expected 'text'.")
-        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+        if (
+            isinstance(self.max_attempts, bool)
+            or not isinstance(self.max_attempts, int)
+            or self.max_attempts < 1
+        ):
             raise SftrlError(f"max_attempts is {self.max_attempts!r}, expected a whole number >= 1.")
         if isinstance(self.exceeded_penalty, bool) or not isinstance(self.exceeded_penalty, (int, float)):
             raise SftrlError(f"exceeded_penalty is {self.exceeded_penalty!r}, expected a number.")
@@ -92,8 +96,12 @@ class GeneralPointsEpisode(Episode):
             if key not in _KEYS:
                 raise unknown_name("fact", key, _KEYS)
         if "cards" not in facts:
-            raise SftrlError(f"the fact 'cards' is missing; found {', '.join(map(str, facts)) or 'no facts'}.")
-        self.settings = PlaySettings(**{k: v for k, v in facts.items() if k in PlaySettings.__dataclass_fields__})
+            raise SftrlError(
+                f"the fact 'cards' is missing; found {', '.join(map(str, facts)) or 'no facts'}."
+            )
+        self.settings = PlaySettings(
+            **{k: v for k, v in facts.items() if k in PlaySettings.__dataclass_fields__}
+        )
         self.cards = parse_cards(facts["cards"])
         self.rule = RULES[facts.get("rule", "face_10")]
         self.numbers = self.rule.numbers(self.cards)
@@ -104,6 +112,8 @@ class GeneralPointsEpisode(Episode):
         self.template = load_template(self.settings.template)
         self.attempts: list[Attempt] = []
         self._ranks = [card.rank for card in self.cards]
+        self._cards_text = self.template.cards(self.cards)
+        self._numbers_text = ", ".join(map(str, self.numbers))
         self._messages = self.template.opening(self.cards, self.rule, target, self.settings.max_attempts)
         self._rewards = 0.0
         self._solved = False
@@ -114,8 +124,23 @@ class GeneralPointsEpisode(Episode):
         return make_facts(self.cards, self.rule.name, self.target, self.settings)
 
     def messages(self) -> list[Message]:
-        """The dialogue so far, ending with the user message that waits for an answer (or with the last answer)."""
+        """The dialogue so far; it ends with the user message that waits for an answer, or the last answer."""
         return [dict(message) for message in self._messages]
+
+    def grade(self, response: str) -> Verdict:
+        """Grade a response, with the template's feedback, without advancing."""
+        verdict = grade_response(
+            response,
+            cards=self._ranks,
+            numbers=self.numbers,
+            target=self.target,
+            profile=self.settings.profile,
+            modality=self.settings.modality,
+        )
+        feedback = self.template.feedback_text(
+            verdict, cards=self._cards_text, numbers=self._numbers_text, target=self.target
+        )
+        return Verdict(verdict.outcome, verdict.reward, feedback, verdict.details)
 
     def submit(self, response: str) -> Step:
         """Grade one response and advance.
@@ -125,16 +150,8 @@ class GeneralPointsEpisode(Episode):
         """
         if self.done:
             raise RuntimeError("the episode is over: no further response can be submitted.")
-        verdict = grade_response(
-            response,
-            cards=self._ranks,
-            numbers=self.numbers,
-            target=self.target,
-            profile=self.settings.profile,
-            modality=self.settings.modality,
-        )
-        feedback = self.template.feedback_text(verdict, self.cards, self.numbers, self.target)
-        attempt = Attempt(response, replace(verdict, feedback=feedback))
+        verdict = self.grade(response)
+        attempt = Attempt(response, verdict)
         self.attempts.append(attempt)
         self._messages.append({"role": "assistant", "content": response})
         self._solved = verdict.correct
@@ -144,7 +161,7 @@ class GeneralPointsEpisode(Episode):
         self._rewards += reward
         reply = None
         if not self.done:
-            reply = self.template.reply(feedback, made, most, self.target)
+            reply = self.template.reply(verdict.feedback, made, most, self.target)
             self._messages.append({"role": "user", "content": reply})
         return Step(attempt, reward, terminated=verdict.correct, truncated=truncated, reply=reply)
 
@@ -159,7 +176,12 @@ class GeneralPointsEpisode(Episode):
         return self._solved or len(self.attempts) >= self.settings.max_attempts
 
     def metrics(self) -> dict[str, float]:
-        """Solved, attempts used, solved at the first try, summed reward, and each outcome's share of the attempts."""
+        """Numbers about the episode.
+
+        Returns:
+            ``solved``, ``attempts``, ``first_try`` (solved by the first attempt), ``reward_total``, and for
+            every outcome ``outcome/<name>``, its share of the attempts; all 0 before the first attempt.
+        """
         made = len(self.attempts)
         numbers = {
             "solved": float(self._solved),

@@ -1,14 +1,15 @@
 """The formulas a model may write: what is legal, which numbers occur, and the exact value.
 
-A formula is made of ASCII digits, ``+ - * /``, parentheses and blanks (space, tab, newline); what follows a first
-``=`` is not part of it and is not read (``(1+2)*8=24`` and ``(1+2)*8=25`` are both the formula ``(1+2)*8``).
+A formula is made of ASCII digits, ``+ - * /``, parentheses and blanks (space, tab, newline). What follows a
+first ``=`` is not part of it and is not read: ``(1+2)*8=24`` and ``(1+2)*8=25`` both say ``(1+2)*8``.
 
-- A number follows the start, an operator or ``(``: there is no sign, no ``**``, no ``//`` and no product without
-  a ``*``. Leading zeros do not change a number. Look-alikes (``×``, ``÷``, ``−``, full-width digits) are illegal.
+- A number follows the start, an operator or ``(``: there is no sign, no ``**``, no ``//`` and no product
+  without a ``*``. Leading zeros do not change a number. Look-alikes (``×``, ``÷``, ``−``, full-width digits)
+  are illegal.
 - Operators have the usual precedence and are read from left to right.
 
-Parsing is one pass without recursion over at most `MAX_LENGTH` characters; a longer text is illegal as it stands.
-No text is executed.
+Parsing is one pass without recursion over at most `MAX_LENGTH` characters; a longer text is illegal as it
+stands. No text is executed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MAX_LENGTH = 4000
 """The longest formula that is read, in characters."""
 
 _LEGAL = re.compile(r"[0-9+\-*/() \t\r\n]*")
+_DIGIT = re.compile(r"\d")
 _TOKEN = re.compile(r"[0-9]+|[+\-*/()]")
 _LEVEL = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 
@@ -61,6 +63,12 @@ class Formula:
         """
         ratio = self.ratio()
         return None if ratio is None else Fraction(*ratio)
+
+
+def is_attempt(text: str) -> bool:
+    """Whether a text at least tries to be a formula: it holds a digit, or only characters of formulas."""
+    start = text[:MAX_LENGTH].partition("=")[0].strip()
+    return start != "" and (_DIGIT.search(start) is not None or _LEGAL.fullmatch(start) is not None)
 
 
 def parse(text: str) -> Formula:

@@ -51,6 +51,7 @@ OUTCOMES: tuple[str, ...] = (
 """Every outcome the verifier can give."""
 
 _FOLDER = Path(__file__).parent / "templates"
+_OWN = frozenset(path.stem for path in _FOLDER.glob("*.yaml"))
 _PROMPT = frozenset({"cards", "rule", "target", "num_cards", "max_attempts"})
 _PLACEHOLDERS: dict[str, frozenset[str]] = {
     "prompt": _PROMPT,
@@ -119,18 +120,15 @@ class PromptTemplate:
         }
         roles = (("system", "system"), ("user", "prompt"))
         return [
-            {"role": role, "content": self.texts[key].substitute(words)} for role, key in roles if key in self.texts
+            {"role": role, "content": self.texts[key].substitute(words)}
+            for role, key in roles
+            if key in self.texts
         ]
 
-    def feedback_text(self, verdict: Verdict, cards: Sequence[Card], numbers: Sequence[int], target: int) -> str:
-        """What the model is told about one attempt."""
+    def feedback_text(self, verdict: Verdict, *, cards: str, numbers: str, target: int) -> str:
+        """What the model is told about one attempt; cards and numbers as the prompt writes them."""
         text = self.feedback.get(verdict.outcome) or self.feedback["otherwise"]
-        return text.substitute(
-            target=target,
-            numbers=", ".join(map(str, numbers)),
-            cards=self.cards(cards),
-            verdict=verdict.feedback,
-        )
+        return text.substitute(target=target, numbers=numbers, cards=cards, verdict=verdict.feedback)
 
     def reply(self, feedback: str, attempt: int, max_attempts: int, target: int) -> str:
         """The user message that asks for the next attempt.
@@ -174,7 +172,7 @@ def expert_answer(
 
 def template_names() -> list[str]:
     """Names of the templates in the package."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    return sorted(_OWN)
 
 
 def load_template(name_or_path: str | Path) -> PromptTemplate:
@@ -184,12 +182,13 @@ def load_template(name_or_path: str | Path) -> PromptTemplate:
         SftrlError: if there is no such template or file, or a key or placeholder in it is missing or unknown.
     """
     name = str(name_or_path)
-    own = _FOLDER / f"{name}.yaml"
-    path = own if "/" not in name and own.is_file() else Path(name).expanduser()
+    if name in _OWN:
+        return _load(name, _FOLDER / f"{name}.yaml", 0)
+    path = Path(name).expanduser()
     if not path.is_file():
         if path.suffix in (".yaml", ".yml") or "/" in name:
             raise SftrlError(f"prompt template file {name} does not exist.")
-        raise unknown_name("prompt template", name, template_names())
+        raise unknown_name("prompt template", name, _OWN)
     return _load(name, path, path.stat().st_mtime_ns)
 
 
@@ -207,7 +206,9 @@ def _load(name: str, path: Path, mtime_ns: int) -> PromptTemplate:
             raise SftrlError(f"{path}: {unknown_name('key', key, _PLACEHOLDERS)}")
     for key in ("prompt", "feedback"):
         if key not in data:
-            raise SftrlError(f"{path}: key {key!r} is missing; found {', '.join(map(str, data)) or 'no keys'}.")
+            raise SftrlError(
+                f"{path}: key {key!r} is missing; found {', '.join(map(str, data)) or 'no keys'}."
+            )
     merged = _DEFAULTS | data
     texts = {key: _text(path, key, key, value) for key, value in merged.items() if key not in _MAPPINGS}
     feedback = _texts(path, "feedback", data["feedback"])

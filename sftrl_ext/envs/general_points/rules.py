@@ -41,7 +41,9 @@ class Rule:
         values.update((rank, int(rank)) for rank in self.extra)
         for rank, value in values.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SftrlError(f"card rule {self.name!r}: {rank} counts {value!r}, expected a whole number >= 1.")
+                raise SftrlError(
+                    f"card rule {self.name!r}: {rank} counts {value!r}, expected a whole number >= 1."
+                )
         object.__setattr__(self, "_values", values)
 
     @property
@@ -58,7 +60,9 @@ class Rule:
         try:
             return self._values[rank]
         except KeyError:
-            raise SftrlError(f"rule {self.name!r} has no card {rank!r}; its ranks: {', '.join(self.ranks)}.") from None
+            raise SftrlError(
+                f"rule {self.name!r} has no card {rank!r}; its ranks: {', '.join(self.ranks)}."
+            ) from None
 
     def numbers(self, cards: Iterable[Card]) -> tuple[int, ...]:
         """The numbers of a hand, in the order of its cards."""

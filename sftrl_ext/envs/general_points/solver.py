@@ -1,18 +1,18 @@
 """All formulas that reach the target, exactly, for one to six numbers.
 
-A solution is a text over the given numbers, ``+ - * /`` and parentheses, without blanks, that uses every number
-once and equals the target with exact rationals. Two texts are two solutions: ``1*24`` and ``24*1`` both count.
+A solution is a text over the given numbers, ``+ - * /`` and parentheses, without blanks, that uses every
+number once and equals the target with exact rationals. Two texts are two solutions: ``3*8`` and ``8*3``.
 
 *Redundant parentheses* are those whose removal leaves the formula the same function of its numbers, whatever
-the numbers are: ``(a+b)-c``, ``a+(b-c)``, ``a*(b/c)`` and ``a+(b*c)`` lose them, while ``a-(b+c)``, ``a/(b*c)``
-and ``(a+b)*c`` keep them. So each text has one parse tree, read with the usual precedence and from left to
-right, in which the right operand of ``+`` is never a sum and the right operand of ``*`` never a product;
-the search walks these trees only and so meets every text once.
+the numbers are: ``(a+b)-c``, ``a+(b-c)``, ``a*(b/c)`` and ``a+(b*c)`` lose them, while ``a-(b+c)``,
+``a/(b*c)`` and ``(a+b)*c`` keep them. So each text has one parse tree, read with the usual precedence and
+from left to right, in which the right operand of ``+`` is never a sum and the right operand of ``*`` never a
+product; the search walks these trees only and so meets every text once.
 
 Arithmetic is done modulo a prime, which is exact here. By induction over the operators, a formula over the
-numbers n_i has a value num/den with ``|num| + |den| <= prod(|n_i| + 1)``. If ``(|target| + 1) * prod(|n_i| + 1)``
-is below the prime then ``num/den = target`` modulo the prime only if it is so in the rationals, and a divisor is
-zero modulo the prime only if it is zero. The prime is chosen to satisfy this; for cards it is 2**31 - 1.
+numbers n_i has a value num/den with ``|num| + |den| <= prod(|n_i| + 1)``. While this product times
+``|target| + 1`` is below the prime, ``num/den = target`` modulo the prime only if it is so in the rationals,
+and a divisor is zero modulo the prime only if it is zero. The prime is chosen so; for cards it is 2**31 - 1.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class _Search:
                     yield from self._join(op, left, a, right, b)
 
     def _operands(self, left: Numbers, right: Numbers, value: int) -> Iterator[tuple[str, int, int]]:
-        """Every (op, a, b) with a op b = value, a value of the smaller hand, the other operand still to check.
+        """Every (op, a, b) with a op b = value: the smaller hand has its operand, the other is to be checked.
 
         `_ANY` stands for any value beside a factor 0, and for any value but 0 as the divisor of 0.
         """
@@ -279,7 +279,8 @@ class _Search:
     def _join(self, op: str, left: Numbers, a: int, right: Numbers, b: int) -> Iterator[Text]:
         level = _LEVEL[op]
         starts = (_before(op, *text) for text in self._operand_texts(left, a))
-        ends = (end for text in self._operand_texts(right, b, nonzero=op == "/") if (end := _after(op, *text)))
+        rights = self._operand_texts(right, b, nonzero=op == "/")
+        ends = (end for text in rights if (end := _after(op, *text)))
         if len(left) <= len(right):  # keep the texts of the smaller side only
             kept = list(starts)
             for end in ends:

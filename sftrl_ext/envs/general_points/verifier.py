@@ -5,7 +5,7 @@ Under the profile ``exact`` a response has one outcome, the first of these that 
 ====================== ====== =========================================================================
 outcome                reward when
 ====================== ====== =========================================================================
-unparsable               -3   there is no formula: no answer object, no ``formula`` in it, or no digit in it
+unparsable               -3   there is no formula: no answer object, no ``formula`` in it, or mere prose
 cards_not_recognized   -1.5   (cards shown as an image) ``cards`` are not the cards shown, in any order
 illegal_formula          -3   the formula is not legal arithmetic, see `formula`
 wrong_numbers            -2   its numbers are not the given ones, each exactly once
@@ -24,7 +24,7 @@ from fractions import Fraction
 from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.general_points.answer import QUOTED, extract_answer
 from sftrl_ext.envs.general_points.authors import grade_as_authors
-from sftrl_ext.envs.general_points.formula import parse
+from sftrl_ext.envs.general_points.formula import is_attempt, parse
 from sftrl_ext.errors import unknown_name
 
 REWARDS: dict[str, float] = {
@@ -82,8 +82,9 @@ def grade_response(
         modality: "image" if the model has to recognise the cards, else "text".
 
     Returns:
-        The verdict. Its details: ``cards``, ``number``, ``formula`` (what the response claims, None if absent),
-        ``recognized`` (the claimed cards are the ones dealt) and ``number_right`` (so are the claimed numbers).
+        The verdict. Its details: ``cards``, ``number``, ``formula`` (what the response claims, None if
+        absent), ``recognized`` (the claimed cards are the ones dealt) and ``number_right`` (the claimed
+        numbers are what they count).
 
     Raises:
         SftrlError: if the profile or the modality is unknown.
@@ -108,12 +109,12 @@ def judge(formula: str | None, numbers: Sequence[int], target: int) -> tuple[str
         return "unparsable", "The response holds no answer object with a formula."
     parsed = parse(formula)
     if not parsed.legal:
-        if not any(c in "0123456789" for c in formula[:QUOTED]):
+        if not is_attempt(formula):
             return "unparsable", "The answer holds no formula."
         return "illegal_formula", f"The formula is not legal: {parsed.problem}."
     if sorted(parsed.numbers) != sorted(numbers):
         wanted = ", ".join(map(str, numbers))
-        return "wrong_numbers", f"The formula must use each of the numbers {wanted} exactly once and no other."
+        return "wrong_numbers", f"The formula must use each of {wanted} exactly once and no other number."
     ratio = parsed.ratio()
     if ratio is None:
         return "wrong_value", "The formula divides by zero, so it has no value."

@@ -1,0 +1,31 @@
+# Two commands: `make reproduce` trains and draws the figure, `make test` runs the whole test suite.
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    ?= runs/fig6_gp_l-laptop
+BIN    := $(VENV)/bin
+
+.PHONY: reproduce test check
+
+reproduce: $(VENV)/.cpu
+	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
+	else $(BIN)/sftrl run recipes/fig6_gp_l.yaml --scale laptop --run-dir $(RUN); fi
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.cpu: $(VENV)/bin/python pyproject.toml constraints/cpu.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.cpu
+	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[cpu,dev]'
+	@touch $@

@@ -1,0 +1,209 @@
+"""Import the authors' SFT data (``data.json`` of `tianzhechu/SFTvsRL_Data`) into our schema.
+
+The file is one JSON list of ``{"image": null | path | [paths], "conversations": [{"from": ..., "value": ...},
+...]}``. It is read record by record, so a file of any length takes constant memory. Prompts stay as they are;
+the facts of a row are read off its last answer (cards and numbers), and are ``{}`` when they cannot be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.schema import IMAGE_SCHEMA, SCHEMA, dialogues_array, rows_table
+from data_prep.writer import ROW_GROUP, write_rows
+from sftrl_ext.envs.general_points.answer import extract_answer
+from sftrl_ext.envs.general_points.episode import PlaySettings, facts_text, make_facts
+from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.errors import SftrlError
+
+SPLIT = "imported"
+"""Split name of imported rows."""
+
+DATA_SOURCE = f"gp_l/{SPLIT}"
+"""Data source of imported rows."""
+
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+"""The word in ``from`` to the role it means."""
+
+_CHUNK = 1 << 20
+_SLACK = 16
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
+
+
+def read_records(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """Stream the items of a file that is one JSON list, with their numbers.
+
+    Raises:
+        SftrlError: naming the file and the item at which it stops being one.
+    """
+    decoder = json.JSONDecoder()
+    with open(path, encoding="utf-8-sig") as file:
+        text = file.read(_CHUNK).lstrip()
+        if text[:1] != "[":
+            raise SftrlError(f"{path}: expected a JSON list of records, found {text[:20]!r}.")
+        place, index = 1, 0
+        while True:
+            place = _end_of(_BETWEEN, text, place)
+            if text[place : place + 1] == "]":
+                return
+            try:
+                item, end = decoder.raw_decode(text, place)
+                problem = "the list is not closed; is the file cut off?"
+            except json.JSONDecodeError as error:
+                end, problem = len(text), f"not JSON: {error.msg}"
+                if error.pos + _SLACK < len(text) and not error.msg.startswith("Unterminated string"):
+                    raise SftrlError(f"{path}: record {index}: {problem}") from None
+            if end < len(text):
+                yield index, item
+                index, place = index + 1, end
+                continue
+            # The item may go on. At least double the text, so that a record of any length takes linear time.
+            piece = file.read(max(_CHUNK, len(text) - place))
+            if not piece:
+                raise SftrlError(f"{path}: record {index}: {problem}")
+            text, place = text[place:] + piece, 0
+
+
+def _end_of(pattern: re.Pattern[str], text: str, place: int) -> int:
+    match = pattern.match(text, place)
+    return match.end() if match else place
+
+
+def _messages(path: Path, index: int, record: Any) -> list[tuple[str, str]]:
+    turns = record.get("conversations") if isinstance(record, dict) else None
+    if not isinstance(turns, list) or not turns:
+        found = sorted(record) if isinstance(record, dict) else type(record).__name__
+        raise SftrlError(
+            f"{path}: record {index}: expected a non-empty list under 'conversations', found {found}."
+        )
+    messages = []
+    for turn in turns:
+        who = turn.get("from") if isinstance(turn, dict) else None
+        text = turn.get("value") if isinstance(turn, dict) else None
+        if who not in ROLES or not isinstance(text, str):
+            raise SftrlError(
+                f"{path}: record {index}: expected turns {{'from': ..., 'value': text}} with 'from' one of "
+                f"{', '.join(ROLES)}; found {str(turn)[:80]}."
+            )
+        messages.append((ROLES[who], text))
+    if messages[-1][0] != "assistant" or messages[0][0] == "assistant":
+        raise SftrlError(
+            f"{path}: record {index}: expected a dialogue that starts with 'human' and ends with 'gpt'."
+        )
+    return messages
+
+
+def _images(path: Path, index: int, record: Any, folder: Path | None) -> list[dict[str, Any]]:
+    image = record.get("image")
+    names = [] if image is None else image if isinstance(image, list) else [image]
+    if not all(isinstance(name, str) for name in names):
+        raise SftrlError(
+            f"{path}: record {index}: 'image' is {str(image)[:80]}, expected null, a path or paths."
+        )
+    return [{"bytes": None, "path": str(folder / name if folder else name)} for name in names]
+
+
+def facts_of(answer: str, settings: PlaySettings, target: int = 24) -> dict[str, Any]:
+    """Facts of the hand an answer talks about: its cards, and the first rule that gives them its numbers.
+
+    Returns:
+        What `make_facts` gives, or an empty dict if the answer does not say.
+    """
+    claim = extract_answer(answer)
+    if not claim.cards or not claim.number:
+        return {}
+    for name in RULES:
+        facts = make_facts(claim.cards, name, target, settings)
+        try:
+            numbers = [RULES[name].number(card) for card in claim.cards]
+        except SftrlError:
+            continue
+        if sorted(numbers) == sorted(claim.number):
+            return facts
+    return {}
+
+
+def imported_tables(
+    path: str | Path,
+    *,
+    images: bool = False,
+    image_folder: str | Path | None = None,
+    train: str = "all",
+    settings: PlaySettings | None = None,
+) -> Iterator[pa.Table]:
+    """Stream an authors' file as tables of our schema.
+
+    Args:
+        path: The ``data.json``.
+        images: Make a column of image paths; without it a record with an image is an error.
+        image_folder: What image paths are relative to.
+        train: "all" assistant turns carry loss, or only the "last".
+        settings: How the hands are played when the rows are used as RL prompts.
+
+    Raises:
+        SftrlError: naming the file, the record and what was expected there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SftrlError(f"{path}: no such file.")
+    if train not in ("all", "last"):
+        raise SftrlError(f"train is {train!r}, expected 'all' or 'last'.")
+    folder = Path(image_folder) if image_folder else None
+    settings = settings or PlaySettings()
+    group: list[tuple[int, list[tuple[str, str]], list[dict[str, Any]]]] = []
+    for index, record in read_records(path):
+        messages = _messages(path, index, record)
+        pictures = _images(path, index, record, folder)
+        if pictures and not images:
+            raise SftrlError(f"{path}: record {index} has an image; import the file with images=True.")
+        group.append((index, messages, pictures))
+        if len(group) == ROW_GROUP:
+            yield _table(group, images, train, settings)
+            group = []
+    if group:
+        yield _table(group, images, train, settings)
+
+
+def _table(
+    group: list[tuple[int, list[tuple[str, str]], list[dict[str, Any]]]],
+    images: bool,
+    train: str,
+    settings: PlaySettings,
+) -> pa.Table:
+    roles = [[role for role, _ in messages] for _, messages, _ in group]
+    texts = [[text for _, text in messages] for _, messages, _ in group]
+    opening = [row.index("assistant") for row in roles]
+    turns = [[i for i, role in enumerate(row) if role == "assistant"] for row in roles]
+    table = rows_table(
+        data_source=DATA_SOURCE,
+        split=SPLIT,
+        seed=0,
+        index=pa.array([index for index, _, _ in group], pa.int64()),
+        facts=pa.array([facts_text(facts_of(row[-1], settings)) for row in texts], pa.string()),
+        prompt=dialogues_array(
+            [row[:n] for row, n in zip(roles, opening, strict=True)],
+            [row[:n] for row, n in zip(texts, opening, strict=True)],
+        ),
+        messages=dialogues_array(roles, texts),
+        train_turns=pa.array([row if train == "all" else row[-1:] for row in turns], pa.list_(pa.int64())),
+    )
+    if images:
+        field = IMAGE_SCHEMA.field("images")
+        table = table.append_column(field, pa.array([pictures for _, _, pictures in group], field.type))
+    return table
+
+
+def import_authors(path: str | Path, out: str | Path, *, images: bool = False, **options: Any) -> int:
+    """Convert an authors' ``data.json`` to parquet; see `imported_tables` for the options.
+
+    Returns:
+        How many rows were written.
+    """
+    tables = imported_tables(path, images=images, **options)
+    return write_rows(out, tables, IMAGE_SCHEMA if images else SCHEMA)

@@ -1,0 +1,133 @@
+"""The dataset card: what is in the files of a run, and which of them share number multisets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from data_prep.schema import read_schema
+from sftrl_ext.envs.general_points.cards import parse_cards
+from sftrl_ext.envs.general_points.rules import RULES
+
+Multiset = tuple[tuple[int, ...], int]
+"""Sorted numbers, and the target."""
+
+
+@dataclass
+class FileFacts:
+    """What one file holds.
+
+    Attributes:
+        path: The file.
+        rows: How many rows.
+        answered: Rows with a dialogue (SFT rows).
+        splits: Rows per split.
+        seeds: Seeds of the rows.
+        rules: Rows per card rule.
+        templates: Prompt templates of the rows.
+        hands: Different rows of ranks under a rule.
+        multisets: Different number multisets.
+    """
+
+    path: Path
+    rows: int = 0
+    answered: int = 0
+    splits: Counter[str] = field(default_factory=Counter)
+    seeds: set[int] = field(default_factory=set)
+    rules: Counter[str] = field(default_factory=Counter)
+    templates: set[str] = field(default_factory=set)
+    hands: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+    multisets: set[Multiset] = field(default_factory=set)
+
+
+def inspect_file(path: str | Path) -> FileFacts:
+    """Read what a file holds from the facts of its rows, in constant memory.
+
+    Raises:
+        SftrlError: if the file does not have our schema.
+    """
+    path = Path(path)
+    read_schema(path)
+    found = FileFacts(path)
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["extra_info", "train_turns"]):
+            for extra, turns in zip(
+                batch["extra_info"].to_pylist(), batch["train_turns"].to_pylist(), strict=True
+            ):
+                found.rows += 1
+                found.answered += bool(turns)
+                found.splits[extra["split"]] += 1
+                found.seeds.add(extra["seed"])
+                facts = json.loads(extra["facts"])
+                if not facts:
+                    continue
+                rule = facts["rule"]
+                ranks = tuple(card.rank for card in parse_cards(facts["cards"]))
+                found.rules[rule] += 1
+                found.templates.add(facts["template"])
+                if (rule, ranks) not in found.hands:
+                    found.hands.add((rule, ranks))
+                numbers = tuple(sorted(RULES[rule].number(rank) for rank in ranks))
+                found.multisets.add((numbers, facts["target"]))
+    return found
+
+
+def card_text(files: Sequence[FileFacts]) -> str:
+    """The card as Markdown, with the files named by their stems."""
+    lines = [
+        "# Dataset card",
+        "",
+        "Made by `data_prep`. A *number multiset* is a hand's numbers under its rule, sorted, with the",
+        "target; the splits `..._unseen` hold only multisets that no training split holds.",
+        "",
+        "| file | rows | kind | splits | rules | seeds | template | hands | number multisets |",
+        "|---|---:|---|---|---|---|---|---:|---:|",
+    ]
+    for facts in files:
+        kind = "RL / evaluation" if not facts.answered else "SFT"
+        columns = [
+            facts.path.stem,
+            f"{facts.rows:,}",
+            kind,
+            _counts(facts.splits),
+            _counts(facts.rules),
+            ", ".join(map(str, sorted(facts.seeds))),
+            ", ".join(sorted(facts.templates)),
+            f"{len(facts.hands):,}",
+            f"{len(facts.multisets):,}",
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
+    lines += ["", "## Overlap", "", "Number multisets that two files share.", ""]
+    lines += [f"| | {' | '.join(facts.path.stem for facts in files)} |", f"|---|{'---:|' * len(files)}"]
+    for facts in files:
+        shared = [str(len(facts.multisets & other.multisets)) for other in files]
+        lines.append(f"| {facts.path.stem} | {' | '.join(shared)} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_card(files: Sequence[str | Path], path: str | Path) -> str:
+    """Write the card of some parquet files, and give its text.
+
+    Args:
+        files: The parquet files.
+        path: Where to, usually ``dataset_card.md`` beside the files.
+    """
+    text = card_text([inspect_file(file) for file in files])
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, target)
+    return text
+
+
+def _counts(counter: Counter[str]) -> str:
+    if len(counter) == 1:
+        return next(iter(counter))
+    return ", ".join(f"{name} {count:,}" for name, count in counter.items())

@@ -1,0 +1,136 @@
+"""Where the hands of a file come from: one split or a mixture, one seed, one way of playing.
+
+Row ``i`` of a source is a pure function of the source and ``i``: hands are drawn in blocks of
+`sftrl_ext.envs.general_points.hands.BLOCK`, each from a random stream of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.splits import TRAIN_STREAM, Split, get_split
+from sftrl_ext.envs.general_points.episode import PlaySettings
+from sftrl_ext.envs.general_points.hands import BLOCK, HandArrays, HandSpec, draw_hands, stream_rng
+from sftrl_ext.errors import SftrlError, unknown_name
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the hands of a file come from.
+
+    Attributes:
+        splits: A split name, or several for a mixture.
+        seed: Seed of the hands.
+        train: Draw from the training stream; otherwise from each split's evaluation stream.
+        weights: Share of each split in a mixture; equal shares if empty.
+        settings: How the hands are played.
+        hands: Fields of `HandSpec` to change in every split (``draw``, ``suits``, ``holdout``, ...).
+    """
+
+    splits: str | Sequence[str] = "id"
+    seed: int = 0
+    train: bool = True
+    weights: Sequence[float] = ()
+    settings: PlaySettings = field(default_factory=PlaySettings)
+    hands: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolved(self) -> list[Split]:
+        """The splits, with the changes of ``hands`` in them.
+
+        Raises:
+            SftrlError: if a split or a field is unknown, or the weights do not fit.
+        """
+        names = [self.splits] if isinstance(self.splits, str) else list(self.splits)
+        weights = list(self.weights)
+        if not names or (weights and (len(weights) != len(names) or min(weights) < 0 or sum(weights) <= 0)):
+            raise SftrlError(f"expected one weight >= 0 per split, found {weights} for {names}.")
+        for key in self.hands:
+            if key not in HandSpec.__dataclass_fields__:
+                raise unknown_name("field of hands", key, HandSpec.__dataclass_fields__)
+        splits = [get_split(name) for name in names]
+        return [replace(split, hands=replace(split.hands, **self.hands)) for split in splits]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The hands of one split within a run of rows.
+
+    Attributes:
+        split: The split.
+        hands: Its hands, ``n`` of them.
+        index: int64 of shape (n,): the row number of each.
+        chance: float64 in [0, 1) of shape (n, 2): randomness for what is built from each hand.
+    """
+
+    split: Split
+    hands: HandArrays
+    index: NDArray[np.int64]
+    chance: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.hands)
+
+
+Accept = Callable[[tuple[int, ...], int], bool]
+"""A condition on a hand's sorted numbers and target."""
+
+
+def draw_parts(source: Source, first: int, last: int, accept: Accept | None = None) -> list[Part]:
+    """Draw rows ``first`` to ``last - 1``, one `Part` per split of the source.
+
+    Args:
+        source: Where the hands come from.
+        first: A multiple of `BLOCK`.
+        last: Any number above it.
+        accept: Redraw the hands that fail this.
+    """
+    splits = source.resolved()
+    shares = np.array(list(source.weights) or [1.0] * len(splits))
+    stream = TRAIN_STREAM if source.train else "+".join(split.stream for split in splits)
+    drawn: list[list[Part]] = [[] for _ in splits]
+    for block in range(first // BLOCK, -(-last // BLOCK)):
+        rng = stream_rng(source.seed, stream, block)
+        index = np.arange(block * BLOCK, (block + 1) * BLOCK)
+        which = (
+            np.zeros(BLOCK) if len(splits) == 1 else rng.choice(len(splits), BLOCK, p=shares / shares.sum())
+        )
+        for s, split in enumerate(splits):
+            places = index[which == s]
+            fits = partial(_fits, accept, split.hands.target) if accept else None
+            hands = draw_hands(rng, split.hands, len(places), fits)
+            drawn[s].append(Part(split, hands, places, rng.random((len(places), 2))))
+    return [_joined(parts, last) for parts in drawn]
+
+
+def _fits(accept: Accept, target: int, numbers: tuple[int, ...]) -> bool:
+    return accept(numbers, target)
+
+
+def _joined(parts: list[Part], last: int) -> Part:
+    index = np.concatenate([part.index for part in parts])
+    keep = index < last
+    split = parts[0].split
+    ranks = np.concatenate([part.hands.ranks for part in parts])[keep]
+    suits = np.concatenate([part.hands.suits for part in parts])[keep]
+    chance = np.concatenate([part.chance for part in parts])[keep]
+    return Part(split, HandArrays(split.hands, ranks, suits), index[keep], chance)
+
+
+def runs_of_rows(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """First and last-plus-one row of each run of ``size`` rows.
+
+    Raises:
+        SftrlError: if ``rows`` is negative or ``size`` is no multiple of `BLOCK`.
+    """
+    if rows < 0:
+        raise SftrlError(f"rows is {rows}, expected 0 or more.")
+    if size <= 0 or size % BLOCK:
+        raise SftrlError(f"the size of a row group is {size}, expected a multiple of {BLOCK}.")
+    for first in range(0, rows, size):
+        yield first, min(first + size, rows)

@@ -1,0 +1,147 @@
+"""Check a parquet file row by row: schema, facts, prompts, and that every trained answer is right."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_prep.authors import SPLIT as IMPORTED
+from data_prep.schema import read_schema
+from sftrl_ext.envs import Episode, make_episode
+from sftrl_ext.errors import SftrlError
+
+
+@dataclass
+class FileReport:
+    """What a valid file holds.
+
+    Attributes:
+        path: The file.
+        rows: All rows.
+        sft_rows: Rows with a dialogue.
+        turns: Assistant turns that carry loss.
+        splits: Rows per split.
+    """
+
+    path: Path
+    rows: int = 0
+    sft_rows: int = 0
+    turns: int = 0
+    splits: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{name} {rows}" for name, rows in self.splits.items())
+        dialogues = f"{self.sft_rows} dialogues with {self.turns} trained answers"
+        return f"{self.rows} rows are valid ({splits or 'none'}); {dialogues}"
+
+
+def iter_rows(
+    path: str | Path, columns: list[str] | None = None, batch: int = 4096
+) -> Iterator[dict[str, Any]]:
+    """Rows of a parquet file, in constant memory."""
+    with pq.ParquetFile(path) as file:
+        for part in file.iter_batches(batch_size=batch, columns=columns):
+            yield from part.to_pylist()
+
+
+def validate_file(path: str | Path, limit: int | None = None) -> FileReport:
+    """Check a file; the first thing that is wrong is raised.
+
+    Every row must rebuild its episode from its facts, and its prompt must be the episode's opening. The
+    dialogue of an SFT row must be what the episode gives for its answers, and the answers that carry loss
+    must be graded correct. Rows imported from the authors' data keep their own prompts: only their last
+    answer is graded.
+
+    Args:
+        path: A parquet file.
+        limit: Check only so many rows.
+
+    Raises:
+        SftrlError: naming file, row and column, with what was found and expected.
+    """
+    path = Path(path)
+    read_schema(path)
+    report = FileReport(path)
+    for number, row in enumerate(iter_rows(path)):
+        if limit is not None and number >= limit:
+            break
+        try:
+            _check_row(row, report)
+        except SftrlError as error:
+            raise SftrlError(f"{path}: row {number}: {error}") from None
+        report.rows += 1
+        report.splits[row["extra_info"]["split"]] += 1
+    return report
+
+
+def _check_row(row: dict[str, Any], report: FileReport) -> None:
+    for column in ("data_source", "agent_name", "prompt", "reward_model", "extra_info"):
+        if not row[column]:
+            raise SftrlError(f"column {column!r} is empty.")
+    text = row["extra_info"]["facts"]
+    if row["reward_model"]["ground_truth"] != text:
+        raise SftrlError(
+            "column 'reward_model.ground_truth' differs from 'extra_info.facts'; expected the same text."
+        )
+    try:
+        facts = json.loads(text)
+    except (TypeError, ValueError):
+        raise SftrlError(f"column 'extra_info.facts' is {str(text)[:80]!r}, expected JSON.") from None
+    imported = row["extra_info"]["split"] == IMPORTED
+    turns = row["train_turns"] or []
+    messages = row["messages"] or []
+    for turn in turns:
+        if not 0 <= turn < len(messages) or messages[turn]["role"] != "assistant":
+            raise SftrlError(f"column 'train_turns' has {turn}, which is no assistant turn of 'messages'.")
+    if messages and not turns:
+        raise SftrlError(
+            "column 'train_turns' is empty in a row with 'messages': nothing in it would be trained."
+        )
+    report.sft_rows += bool(messages)
+    report.turns += len(turns)
+    if imported and not facts:
+        return
+    episode = make_episode(facts)
+    if imported:
+        if messages:
+            _expect_correct(episode, messages[-1]["content"], len(messages) - 1)
+        return
+    _same("prompt", row["prompt"], episode.messages())
+    if messages:
+        _replay(episode, messages, set(turns))
+
+
+def _replay(episode: Episode, messages: list[dict[str, str]], turns: set[int]) -> None:
+    start = len(episode.messages())
+    _same("messages", messages[:start], episode.messages())
+    for turn in range(start, len(messages), 2):
+        if episode.done:
+            raise SftrlError(f"column 'messages' goes on at turn {turn}, after the end of the episode.")
+        if turn in turns:
+            _expect_correct(episode, messages[turn]["content"], turn)
+        else:
+            episode.submit(messages[turn]["content"])
+        _same("messages", messages[: turn + 2], episode.messages())
+
+
+def _expect_correct(episode: Episode, answer: str, turn: int) -> None:
+    verdict = episode.submit(answer).attempt.verdict
+    if not verdict.correct:
+        raise SftrlError(
+            f"column 'messages': the answer at turn {turn} carries loss but is graded {verdict.outcome!r}: "
+            f"{answer[:120]!r}; expected 'correct'."
+        )
+
+
+def _same(column: str, found: list[dict[str, str]], expected: list[dict[str, str]]) -> None:
+    for place, (have, want) in enumerate(zip(found, expected, strict=False)):
+        if have != want:
+            raise SftrlError(f"column {column!r} has at message {place} {have}, expected {want}.")
+    if len(found) != len(expected):
+        raise SftrlError(f"column {column!r} has {len(found)} messages, expected {len(expected)}.")

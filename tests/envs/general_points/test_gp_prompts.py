@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sftrl_ext.envs.base import Verdict
+from sftrl_ext.envs.general_points.cards import parse_cards
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, make_facts
+from sftrl_ext.envs.general_points.prompts import OUTCOMES, expert_answer, load_template, template_names
+from sftrl_ext.envs.general_points.rules import RULES, Rule
+from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.errors import SftrlError
+
+CARDS = parse_cards(["K♠", "5", "2", "4"])
+OWN = """
+system: You count $num_cards cards.
+prompt: "Cards: [$cards]. Rule: $rule. Make $target for 5$$."
+rule: J is $jack
+rules: {face_10: all faces are ten}
+card: "'$rank'"
+answer: '{"cards": [$cards], "formula": "$formula"}'
+answer_card: "'$rank'"
+feedback: {correct: yes!, otherwise: "no: $verdict"}
+reply: "$feedback ($attempt of $max_attempts)"
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_text(text):
+        path = tmp_path / "own.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write_text
+
+
+@pytest.mark.parametrize("name", ["default", "compact"])
+@pytest.mark.parametrize("rule", list(RULES))
+def test_templates_say_cards_rule_and_target(name, rule):
+    template = load_template(name)
+    (message,) = template.opening(CARDS, RULES[rule], 36, 5)
+    assert message["role"] == "user"
+    for word in (
+        "K",
+        "5",
+        "2",
+        "4",
+        "36",
+        str(RULES[rule].jack),
+        str(RULES[rule].queen),
+        str(RULES[rule].king),
+    ):
+        assert word in message["content"]
+    assert "$" not in message["content"]
+    assert "♠" not in message["content"]
+
+
+def test_a_new_rule_is_stated_without_touching_a_template():
+    for name in template_names():
+        (message,) = load_template(name).opening(CARDS, Rule("brand_new", 21, 22, 23), 24, 5)
+        assert all(value in message["content"] for value in ("21", "22", "23"))
+
+
+@pytest.mark.parametrize("name", ["default", "compact"])
+@pytest.mark.parametrize("profile", ["exact", "authors"])
+def test_expert_answers_are_correct_under_both_profiles(name, profile):
+    text = expert_answer(load_template(name), CARDS, (10, 5, 2, 4), "(10+2)*(4+5-7)", 24)
+    assert '"number": [10, 5, 2, 4]' in text
+    text = expert_answer(load_template(name), CARDS, (10, 5, 2, 4), "10*2+5-4", 21)
+    verdict = grade_response(
+        text, cards=["K", "5", "2", "4"], numbers=(10, 5, 2, 4), target=21, profile=profile
+    )
+    assert verdict.correct
+
+
+def test_every_outcome_has_feedback():
+    for name in template_names():
+        template = load_template(name)
+        for outcome in OUTCOMES:
+            text = template.feedback_text(
+                Verdict(outcome, 0.0, "because"), cards="K", numbers="10", target=24
+            )
+            assert text
+            assert text in template.reply(text, 1, 5, 24)
+
+
+def test_compact_stays_short():
+    (message,) = load_template("compact").opening(CARDS, RULES["face_11_12_13"], 24, 5)
+    assert message["content"] == "J=11 Q=12 K=13 cards K 5 2 4 target 24"
+
+
+def test_a_users_file_is_played(write):
+    path = write(OWN)
+    episode = GeneralPointsEpisode(make_facts(["K", "5", "2", "4"]) | {"template": path, "max_attempts": 3})
+    assert episode.messages() == [
+        {"role": "system", "content": "You count 4 cards."},
+        {"role": "user", "content": "Cards: ['K', '5', '2', '4']. Rule: all faces are ten. Make 24 for 5$."},
+    ]
+    step = episode.submit("hm")
+    assert step.reply.startswith("no: ")
+    assert step.reply.endswith("(1 of 3)")
+    template = load_template(path)
+    assert template.rule(RULES["all_5"]) == "J is 5"
+    answer = expert_answer(template, CARDS, (10, 5, 2, 4), "1+1")
+    assert answer == "{\"cards\": ['K', '5', '2', '4'], \"formula\": \"1+1\"}"
+
+
+def test_an_edited_file_is_read_again(write):
+    path = write("prompt: $cards\nfeedback: {otherwise: nope}\n")
+    assert load_template(path).texts["prompt"].template == "$cards"
+    write("prompt: now $cards\nfeedback: {otherwise: nope}\n")
+    os.utime(path, ns=(1, 1))
+    assert load_template(path).texts["prompt"].template == "now $cards"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("feedback: {otherwise: nope}", "key 'prompt' is missing; found feedback"),
+        ("prompt: $cards", "key 'feedback' is missing"),
+        ("prompt: hello\nfeedback: {otherwise: nope}", "key 'prompt' lacks the placeholder \\$cards"),
+        ("prompt: $cards $rul\nfeedback: {otherwise: nope}", "placeholder \\$rul; allowed there: \\$cards"),
+        ("prompt: 5$ $cards\nfeedback: {otherwise: nope}", "starts no placeholder, at character 1"),
+        ("prompt: $cards\nfeedback: {correct: yes!}", "no text for wrong_value, wrong_numbers"),
+        ("prompt: $cards\nfeedback: {otherwise: nope, wrong_valeu: x}", "Did you mean 'wrong_value'"),
+        ("prompt: $cards\nfeedback: nope", "key 'feedback' must be a mapping"),
+        ("prompt: $cards\nfeedback: {otherwise: 3}", "key 'feedback.otherwise' must be a text, found 3"),
+        ("promt: $cards", "Did you mean 'prompt'"),
+        ("- a", "expected a mapping"),
+        ("a: [", "not a YAML file"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(write, text, words):
+    path = write(text)
+    with pytest.raises(SftrlError, match=words) as error:
+        load_template(path)
+    assert path in str(error.value)
+
+
+def test_missing_templates():
+    with pytest.raises(SftrlError, match="Did you mean 'compact'"):
+        load_template("compct")
+    with pytest.raises(SftrlError, match="does not exist"):
+        load_template("/nowhere/mine.yaml")

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.checkpoints import LATEST
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.metrics import Follower, merge_launches
+from sftrl_ext.experiments.tokens import write_tokens
+from sftrl_ext.files import read_jsonl
+
+
+def lines(*steps):
+    return "".join(json.dumps({"step": s, "data": d}) + "\n" for s, d in steps)
+
+
+def test_a_step_run_twice_counts_as_run_last(tmp_path):
+    (tmp_path / "metrics-1.jsonl").write_text(lines((1, {"a": 1}), (2, {"a": 2})) + '{"step": 3, "da')
+    (tmp_path / "metrics-2.jsonl").write_text(lines((2, {"a": 20}), (2, {"b": 5}), (3, {"a": 30})))
+    (tmp_path / "metrics-10.jsonl").write_text(lines((3, {"a": 300})))
+    merge_launches(tmp_path)
+    merged = {e["step"]: e["data"] for e in read_jsonl(tmp_path / "metrics.jsonl")}
+    assert merged == {1: {"a": 1}, 2: {"a": 20, "b": 5}, 3: {"a": 300}}
+
+
+def test_the_follower_reads_only_whole_lines(tmp_path):
+    path = tmp_path / "m.jsonl"
+    follower = Follower(path)
+    assert follower.look() == (0, "")
+    path.write_text(lines((1, {"train/loss": 0.5})) + '{"step": 2')
+    assert follower.look() == (1, "loss 0.5")
+    with path.open("a") as file:
+        file.write(', "data": {"train/loss": 0.25}}\n')
+    assert follower.look() == (2, "loss 0.25")
+
+
+def stage(tmp_path, metrics, saved):
+    layout = RunLayout(tmp_path)
+    for step in saved:
+        (layout.checkpoints("x") / f"global_step_{step}").mkdir(parents=True)
+    (layout.checkpoints("x") / LATEST).write_text(str(max(saved)))
+    layout.metrics("x").write_text(lines(*metrics))
+    return layout
+
+
+def test_tokens_add_up_to_each_saved_step(tmp_path):
+    layout = stage(tmp_path, [(s, {"train/global_tokens": 100}) for s in (1, 2, 3, 4)], saved=(2, 4))
+    write_tokens(layout, "x", "sft", parameters=10)
+    found = list(read_jsonl(layout.tokens("x")))
+    assert [(f["step"], f["trained_tokens"], f["generated_tokens"]) for f in found] == [(2, 200, 0), (4, 400, 0)]
+    assert found[1]["flops_paper"] == found[1]["flops_measured"] == 6 * 10 * 400
+
+
+def test_rl_compute_has_the_generated_tokens_in_it(tmp_path):
+    step = {"tokens/step_trained": 50, "tokens/step_generated": 7, "tokens/step_prefill": 3}
+    layout = stage(tmp_path, [(0, {"val-core/x": 1}), (1, step), (2, step)], saved=(2,))
+    write_tokens(layout, "x", "rl", parameters=1)
+    (found,) = read_jsonl(layout.tokens("x"))
+    assert found["flops_measured"] == 6 * 100 + 2 * 20
+    assert found["flops_paper"] == 6 * 100 + 2 * 6 * 100
+
+
+def test_a_step_without_counts_is_an_error(tmp_path):
+    layout = stage(tmp_path, [(1, {"train/global_tokens": 1})], saved=(2,))
+    with pytest.raises(SftrlError, match=r"metrics\.jsonl.*saved step 2"):
+        write_tokens(layout, "x", "sft", parameters=1)

@@ -1,0 +1,86 @@
+"""Names of splits, arms, learning rates and logged metrics."""
+
+from __future__ import annotations
+
+import pytest
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports.figure_training import QUANTITIES, find_metric
+from sftrl_ext.reports.splits import arm_label, arm_order, expected_numbers, is_ood, lr_label, split_order
+from sftrl_ext.reports.tables import Table, duration, memory
+
+
+@pytest.mark.parametrize(
+    ("lr", "text"),
+    [(5e-5, "5e-5"), (2e-4, "2e-4"), (0.001, "1e-3"), (1.5e-6, "1.5e-6"), (0.02, "0.02"), (None, "–")],
+)
+def test_learning_rates(lr, text):
+    assert lr_label(lr) == text
+
+
+def test_orders():
+    assert split_order(["large", "rule_ood", "id_unseen", "all_12", "all_5", "id"]) == [
+        "id", "id_unseen", "rule_ood", "all_5", "all_12", "large",
+    ]  # fmt: skip
+    assert arm_order(["rl", "dpo", "init", "sft_multi", "sft"]) == ["sft", "sft_multi", "init", "rl", "dpo"]
+    assert [arm_label(a) for a in ("sft", "rl", "sft_multi", "dpo")] == ["SFT", "RL", "SFT multi", "dpo"]
+    assert [is_ood(s) for s in ("id", "id_unseen", "rule_ood", "all_5")] == [False, False, True, True]
+
+
+def test_numbers_of_the_paper():
+    entry = {
+        "source": "Fig 6",
+        "split": "rule_ood",
+        "sft": 3.4,
+        "rl": 15,
+        "model": "Llama-3.2-11B-Vision-Instruct",
+    }
+    for form in (entry, [entry]):
+        (found,) = expected_numbers({"expected": form})
+        assert found.values == {"sft": 3.4, "rl": 15.0}
+        assert found.label == "paper, Llama-3.2-11B"
+    assert expected_numbers({}) == []
+    with pytest.raises(SftrlError, match="split"):
+        expected_numbers({"expected": {"sft": 3.4}})
+
+
+LOGGED = [
+    "actor/entropy", "actor/kl_coef", "actor/pg_clipfrac", "actor/pg_clipfrac_lower", "actor/ppo_kl",
+    "critic/score/mean", "critic/turn_value_rmse", "critic/vf_loss", "episode/outcome/correct",
+    "episode/reward_total", "episode/solved", "policy/entropy", "policy/kl_start_k1", "policy/kl_start_k3",
+    "train/loss", "val-aux/gp_l/id/solved/mean@1", "val/loss",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("title", "metric"),
+    [
+        ("Loss", "train/loss"),
+        ("Validation loss", "val/loss"),
+        ("Reward per episode", "episode/reward_total"),
+        ("Solved", "episode/solved"),
+        ("KL to the start model", "policy/kl_start_k3"),
+        ("Entropy", "actor/entropy"),
+        ("Clip fraction", "actor/pg_clipfrac"),
+        ("Value error", "critic/turn_value_rmse"),
+    ],
+)
+def test_quantities_find_their_metric(title, metric):
+    quantity = next(q for q in QUANTITIES if q.title == title)
+    assert find_metric(LOGGED, quantity) == metric
+    assert find_metric(["response_length/mean", "actor/lr", "perf/throughput"], quantity) is None
+
+
+def test_units():
+    assert [duration(s) for s in (None, 4.2, 48, 455, 7500)] == [
+        "–",
+        "4.2 s",
+        "48 s",
+        "7 min 35 s",
+        "2 h 05 min",
+    ]
+    assert [memory(m) for m in (None, 310.4, 4198)] == ["–", "310 MB", "4.1 GB"]
+
+
+def test_a_bar_in_a_cell_does_not_break_a_table():
+    assert Table(["a"], [["x|y"]]).to_markdown().splitlines()[-1] == "| x\\|y |"

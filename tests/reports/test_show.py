@@ -1,0 +1,47 @@
+"""The terminal's episode viewer."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports import show_episodes
+from tests.reports.synthetic_run import make_run
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run"), points=2, splits=("id", "rule_ood"))
+
+
+def shown(run_dir, **choice):
+    out = io.StringIO()
+    count = show_episodes(run_dir, Console(file=out, width=100), **choice)
+    return count, out.getvalue()
+
+
+def test_dialogue_with_verdicts(run_dir):
+    count, text = shown(run_dir, arm="rl", split="rule_ood", solved=True, limit=1)
+    assert count == 1
+    assert "RL" in text and "rule_ood" in text and "step 8" in text
+    assert "✗ wrong_numbers  -2" in text and "✓ correct  +5" in text
+    assert "[synthetic] That uses <b>other numbers</b>" in text  # no markup is read into a model's text
+
+
+def test_last_step_unless_told(run_dir):
+    assert "step 100" in shown(run_dir, arm="sft")[1]
+    assert "step 50" in shown(run_dir, arm="sft", step=50)[1]
+    count, text = shown(run_dir, limit=2)
+    assert count == 2 and "more episodes fit" in text
+
+
+def test_wrong_names_get_the_near_one(run_dir):
+    with pytest.raises(SftrlError, match="Did you mean 'rule_ood'"):
+        shown(run_dir, split="rule_od")
+    with pytest.raises(SftrlError, match="unknown arm"):
+        shown(run_dir, arm="dpo")
+    with pytest.raises(SftrlError, match="stored steps"):
+        shown(run_dir, step=7)

@@ -1,0 +1,79 @@
+"""Error bars and smoothing against hand-worked numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftrl_ext.reports.stats import (
+    SMOOTHING_MIN_POINTS,
+    Measure,
+    binomial_se,
+    change,
+    over_seeds,
+    savitzky_golay,
+    smoothing_window,
+)
+
+
+def test_binomial_error_of_the_papers_start():
+    assert 100 * binomial_se(27, 234) == pytest.approx(2.09, abs=0.01)  # 11.5 % of 234 hands
+
+
+@pytest.mark.parametrize("solved", [0, 234])
+def test_no_error_bar_has_zero_length(solved):
+    p = 1 / 236
+    assert binomial_se(solved, 234) == pytest.approx(math.sqrt(p * (1 - p) / 234))
+
+
+def test_one_seed_is_binomial():
+    assert over_seeds([(30, 100)]) == Measure(0.3, binomial_se(30, 100), 1, 100)
+
+
+def test_seeds_that_differ_widely_give_the_standard_error_of_means():
+    measure = over_seeds([(10, 100), (50, 100), (90, 100)])
+    assert measure.p == pytest.approx(0.5)
+    assert measure.se == pytest.approx(0.4 / math.sqrt(3))
+
+
+def test_seeds_that_agree_by_chance_keep_the_binomial_floor():
+    measure = over_seeds([(50, 100)] * 4)
+    assert measure.se == pytest.approx(binomial_se(50, 100) / 2)
+
+
+def test_change_counts_beyond_two_errors():
+    low, high = Measure(0.30, 0.02, 1, 1), Measure(0.36, 0.02, 1, 1)
+    assert change(high, low).direction == "up"
+    assert change(low, high).direction == "down"
+    assert change(Measure(0.35, 0.02, 1, 1), low).direction == "same"
+    assert change(low, high).sigmas == pytest.approx(-0.06 / math.hypot(0.02, 0.02))
+
+
+@given(st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.integers(9, 40))
+def test_smoothing_keeps_every_cubic(coefficients, points):
+    xs = np.linspace(-1, 1, points)
+    ys = np.polyval(coefficients, xs)
+    window = smoothing_window(points)
+    assert window is not None
+    np.testing.assert_allclose(savitzky_golay(ys, window), ys, atol=1e-9)
+
+
+def test_smoothing_has_the_textbook_weights():
+    impulse = np.zeros(11)
+    impulse[5] = 1
+    np.testing.assert_allclose(savitzky_golay(impulse, 5)[3:8] * 35, [-3, 12, 17, 12, -3], atol=1e-9)
+
+
+def test_few_points_are_not_smoothed():
+    assert smoothing_window(SMOOTHING_MIN_POINTS - 1) is None
+    assert all((smoothing_window(n) or 1) % 2 == 1 and (smoothing_window(n) or 0) <= n for n in range(9, 60))
+
+
+@pytest.mark.parametrize("window", [4, 3, 13])
+def test_a_wrong_window_is_refused(window):
+    with pytest.raises(ValueError, match="window"):
+        savitzky_golay([0.0] * 11, window)

@@ -1,0 +1,253 @@
+"""The trainer's own part: advantages per turn into the queue, the critic's masks, metrics, token counts."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("verl")
+pytest.importorskip("transfer_queue")
+
+import torch
+from omegaconf import OmegaConf
+from transfer_queue import KVBatchMeta
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.training import trainer as ours
+from sftrl_ext.training.metrics import TokenCounts
+from sftrl_ext.training.settings import CreditSettings
+from tests.training.fake_queue import FakeQueue
+
+GAMMA, LAM = 0.9, 0.95
+
+
+def make_config(estimator="gae", **credit):
+    return OmegaConf.create(
+        {
+            "sftrl": {"credit": {"estimator": estimator, "gamma": GAMMA, "lam": LAM, "normalize": "none", **credit}},
+            "algorithm": {
+                "use_kl_in_reward": False,
+                "adv_estimator": "gae" if estimator in ("gae", "token") else "grpo",
+                "gamma": 1.0,
+                "lam": 1.0,
+            },
+            "actor_rollout_ref": {
+                "rollout": {"n": 1 if estimator == "gae" else 2, "temperature": 1.0},
+                "actor": {"ppo_epochs": 4, "use_kl_loss": True},
+            },
+            "critic": {
+                "enable": None,
+                "ppo_epochs": 2,
+                "ppo_mini_batch_size": 5,
+                "data_loader_seed": 1,
+                "shuffle": False,
+            },
+            "trainer": {"critic_warmup": 0, "v1": {"trainer_mode": "sftrl_turn"}},
+        }
+    )
+
+
+def make_trainer(config, monkeypatch):
+    from verl.trainer.ppo.v1 import trainer_base
+
+    queue = FakeQueue()
+    monkeypatch.setattr(ours, "tq", queue)
+    monkeypatch.setattr(trainer_base, "tq", queue)
+    trainer = object.__new__(ours.TurnTrainer)
+    trainer.config = config
+    trainer.credit = ours.credit_settings(config)
+    trainer.tokens = TokenCounts()
+    trainer.use_critic = config.algorithm.adv_estimator == "gae"
+    trainer.use_reference_policy = True
+    trainer.global_steps = 1
+    return trainer, queue
+
+
+def row(turn_ids, rewards, values=None, *, uid="p", error=None, generated=0):
+    turn_ids = torch.tensor(turn_ids)
+    mask = (turn_ids > 0).long()
+    info = {"acc": 1.0, "generated_tokens": float(generated), "prompt_tokens": 3.0, "feedback_tokens": 2.0}
+    extra = {"reward_extra_info": info, **({"error": error} if error else {})}
+    return {
+        "uid": uid,
+        "turn_ids": turn_ids,
+        "response_mask": mask,
+        "loss_mask": mask.clone(),
+        "rm_scores": torch.tensor(rewards),
+        "values": torch.tensor(values or [9.0] * len(rewards)),
+        "old_log_probs": torch.full(turn_ids.shape, -1.0),
+        "rollout_log_probs": torch.full(turn_ids.shape, -1.0),
+        "ref_log_prob": torch.full(turn_ids.shape, -1.5),
+        "entropy": torch.full(turn_ids.shape, 2.0),
+        "extra_fields": extra,
+    }
+
+
+TAG = {"seq_len": 10}
+
+
+def fill(queue):
+    """Two prompts with two episodes each, one of which failed, and a padding row that copies the first."""
+    first = row([1, 1, 0, 2, 2], [0.0, -1.0, 0, 0, 5.0], [2.0, 9, 9, 3.0, 9], generated=4)
+    padding = {**first, "uid": "pad"}
+    for name in ("response_mask", "loss_mask"):
+        padding[name] = torch.zeros(1, dtype=torch.int64)
+    for name in ("rm_scores", "values", "old_log_probs", "rollout_log_probs", "ref_log_prob", "entropy"):
+        padding[name] = torch.zeros(1)
+    rows = {
+        "p_0_0": first,
+        "p_1_0": row([1, 1], [0.0, -2.0], [1.0, 9], generated=2),
+        "q_0_0": row([0], [0.0], error="RuntimeError: no"),
+        "q_1_0": row([1, 1, 1], [0.0, 0.0, 4.0], [0.5, 9, 9], uid="q", generated=3),
+        "pad_0_0": padding,
+    }
+    tags = [dict(TAG) for _ in rows]
+    tags[-1]["is_padding"] = True
+    queue.kv_batch_put(list(rows), "train", list(rows.values()))
+    return KVBatchMeta(keys=list(rows), tags=tags, partition_id="train")
+
+
+def test_gae_advantages_returns_and_turn_starts(monkeypatch):
+    trainer, queue = make_trainer(make_config(), monkeypatch)
+    metrics = {}
+    trainer._compute_advantage(fill(queue), metrics)
+    # The first episode is worked in test_credit.
+    assert torch.allclose(queue.rows["p_0_0"]["advantages"], torch.tensor([1.41, 1.41, 0, 2, 2]))
+    assert torch.allclose(queue.rows["p_0_0"]["returns"], torch.tensor([3.41, 3.41, 0, 5, 5]))
+    assert queue.rows["p_0_0"]["turn_starts"].tolist() == [1, 0, 0, 1, 0]
+    assert queue.rows["p_1_0"]["advantages"].tolist() == [-3.0, -3.0]
+    assert queue.rows["q_1_0"]["advantages"].tolist() == [3.5, 3.5, 3.5]
+    for nothing in ("q_0_0", "pad_0_0"):
+        assert queue.rows[nothing]["advantages"].tolist() == [0.0]
+        assert queue.rows[nothing]["turn_starts"].tolist() == [0]
+    assert queue.rows["p_0_0"]["advantages"].dtype == torch.float32
+    assert metrics["turns/mean"] == pytest.approx(4 / 3)
+    assert metrics["turns/reward_1"] == pytest.approx((-1 - 2 + 4) / 3)
+    assert metrics["turns/share_2"] == pytest.approx(1 / 3)
+    errors = torch.tensor([1.41, 2.0, -3.0, 3.5])
+    assert metrics["critic/turn_value_rmse"] == pytest.approx(float(errors.square().mean().sqrt()))
+    assert metrics["policy/kl_start_k1"] == pytest.approx(0.5)
+    assert metrics["policy/kl_start_k3"] == pytest.approx(torch.expm1(torch.tensor(-0.5)).item() + 0.5)
+    assert metrics["policy/entropy"] == pytest.approx(2.0)
+
+
+def test_token_counts_leave_padding_out(monkeypatch):
+    trainer, queue = make_trainer(make_config(), monkeypatch)
+    metrics = {}
+    trainer._compute_advantage(fill(queue), metrics)
+    assert metrics["tokens/generated"] == 9 and metrics["tokens/prefill"] == 4 * 5
+    assert metrics["tokens/trained"] == 4 * 40 and metrics["tokens/trained_critic"] == 2 * 40
+    assert metrics["tokens/forward"] == 3 * 40
+    trainer._compute_advantage(fill(queue), metrics)
+    assert metrics["tokens/generated"] == 18 and metrics["tokens/step_generated"] == 9
+    trainer.config.trainer.critic_warmup = 5
+    trainer._compute_advantage(fill(queue), metrics)
+    assert metrics["tokens/step_trained"] == 0 and metrics["tokens/step_trained_critic"] == 80
+
+
+def test_leave_one_out_groups_by_prompt(monkeypatch):
+    trainer, queue = make_trainer(make_config("rloo"), monkeypatch)
+    trainer._compute_advantage(fill(queue), {})
+    # Returns to go of p: -1 + 0.9 * 5 = 3.5, then 5; and -2. Turn 2 has no other: minus the other's first, -2.
+    assert torch.allclose(queue.rows["p_0_0"]["advantages"], torch.tensor([5.5, 5.5, 0, 7, 7]))
+    assert torch.allclose(queue.rows["p_1_0"]["advantages"], torch.tensor([-5.5, -5.5]))
+    # The other episode of q failed, so there is nothing to compare with.
+    assert queue.rows["q_1_0"]["advantages"].tolist() == [0.0] * 3
+
+
+def test_token_credit_leaves_verls_numbers_alone(monkeypatch):
+    trainer, queue = make_trainer(make_config("token"), monkeypatch)
+    trainer._compute_advantage(fill(queue), {})
+    assert "turn_starts" not in queue.rows["p_0_0"]
+    assert len(set(queue.rows["p_0_0"]["advantages"][[0, 1]].tolist())) == 2
+
+
+def test_the_critic_sees_turn_starts_only_and_masks_come_back(monkeypatch):
+    trainer, queue = make_trainer(make_config(), monkeypatch)
+    batch = fill(queue)
+    trainer._compute_advantage(batch, {})
+    seen = {}
+
+    class Critic:
+        def train_mini_batch(self, batch):
+            seen.update({key: dict(queue.rows[key]) for key in batch.keys})
+            raise RuntimeError("stop here")
+
+    trainer.critic_wg = Critic()
+    batch.extra_info = {}
+    with pytest.raises(RuntimeError, match="stop here"):
+        trainer._update_critic(batch, {})
+    for name in ("response_mask", "loss_mask"):
+        assert seen["p_0_0"][name].tolist() == [1, 0, 0, 1, 0]
+        assert seen["q_0_0"][name].tolist() == [0]
+        assert queue.rows["p_0_0"][name].tolist() == [1, 1, 0, 1, 1]
+        assert queue.rows["q_1_0"][name].tolist() == [1, 1, 1]
+
+
+def test_a_step_in_which_all_episodes_failed_is_refused(monkeypatch):
+    trainer, queue = make_trainer(make_config(), monkeypatch)
+    queue.kv_batch_put(["p_0_0"], "train", [row([0], [0.0], error="KeyError: 'cards'")])
+    batch = KVBatchMeta(keys=["p_0_0"], tags=[dict(TAG)], partition_id="train")
+    with pytest.raises(SftrlError, match="all 1 episodes.*KeyError: 'cards'"):
+        trainer._compute_advantage(batch, {})
+
+
+def test_settings_are_held_against_the_config():
+    config = make_config("rloo")
+    config.actor_rollout_ref.rollout.n = 1
+    with pytest.raises(SftrlError, match="rollout.n is 1"):
+        ours.credit_settings(config)
+    config = make_config("gae")
+    config.algorithm.adv_estimator = "grpo"
+    with pytest.raises(SftrlError, match="needs a critic"):
+        ours.credit_settings(config)
+    config = make_config("grpo")
+    config.algorithm.adv_estimator = "gae"
+    with pytest.raises(SftrlError, match="has no critic"):
+        ours.credit_settings(config)
+    assert ours.credit_settings(OmegaConf.create({"algorithm": {"adv_estimator": "gae"}, "critic": {"enable": None}}))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"estimator": "gea"}, "Did you mean 'gae'"),
+        ({"gama": 0.9}, "Did you mean 'gamma'"),
+        ({"gamma": 1.5}, "from 0 to 1"),
+        ({"lam": True}, "from 0 to 1"),
+        ({"normalize": "whitened"}, "Did you mean 'whiten'"),
+    ],
+)
+def test_wrong_settings(values, says):
+    with pytest.raises(SftrlError, match=says):
+        CreditSettings.from_mapping(values)
+
+
+def test_default_normalization():
+    assert CreditSettings().normalization == "whiten"
+    assert CreditSettings(estimator="rloo").normalization == "none"
+    assert CreditSettings(estimator="grpo", normalize="scale").normalization == "scale"
+
+
+def test_everything_is_registered_by_name():
+    from sftrl_ext.training.register import missing_registrations, register_with_verl
+
+    register_with_verl()
+    assert missing_registrations() == []
+
+
+@pytest.mark.parametrize("name", ["ppo_turn", "ppo_paper", "grpo_turn", "rloo_turn"])
+def test_every_algorithm_composes(name):
+    hydra = pytest.importorskip("hydra")
+    from sftrl_ext.paths import configs_dir
+
+    with hydra.initialize_config_dir(str(configs_dir()), version_base=None):
+        config = hydra.compose("ppo", overrides=[f"algorithm={name}", "backend=cpu"])
+    settings = ours.credit_settings(config)
+    assert settings.gamma == 0.9 and config.trainer.v1.trainer_mode == "sftrl_turn"
+    if name == "ppo_paper":
+        actor, critic = config.actor_rollout_ref.actor, config.critic
+        assert settings == CreditSettings("gae", 0.9, 0.95, "whiten")
+        assert actor.clip_ratio == actor.clip_ratio_low == actor.clip_ratio_high == critic.cliprange_value == 0.1
+        assert actor.ppo_epochs == critic.ppo_epochs == 4 and actor.grad_clip == critic.grad_clip == 1.0
+        assert config.actor_rollout_ref.rollout.temperature == 0.2
+        assert actor.kl_loss_coef == actor.entropy_coeff == 0.0 and not config.algorithm.use_kl_in_reward
