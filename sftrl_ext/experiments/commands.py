@@ -24,31 +24,31 @@ def sft_command(
     recipe: Recipe,
     config: SFTConfig,
     model: Path,
-    rows: Path,
+    rows: list[Path],
     checkpoints: Path,
     name: str,
     lr: float,
     seed: int,
 ) -> Command:
-    """verl's SFT trainer on one parquet file.
+    """verl's SFT trainer on parquet files.
 
     Args:
         recipe: The whole recipe.
         config: Steps and batches of this run.
         model: Hugging Face folder to start from.
-        rows: Parquet file of training rows.
+        rows: Parquet files of training rows.
         checkpoints: Where checkpoints go.
         name: Name of the run in trackers.
         lr: Learning rate.
         seed: Seed of the trainer.
     """
     scale = recipe.scale
-    epochs = math.ceil(config.steps * config.batch_size / config.rows)
+    epochs = math.ceil(config.steps / ((config.rows + config.dialogue_rows) // config.batch_size))
     tokens = config.micro_batch_size * config.max_length
     overrides = [
         f"sft_backend={scale.backend}",
         f"model.path={model}",
-        f"data.train_files={rows}",
+        f"data.train_files={_paths(rows)}",
         f"data.train_batch_size={config.batch_size}",
         f"data.micro_batch_size_per_gpu={config.micro_batch_size}",
         f"data.max_token_len_per_gpu={tokens}",
@@ -110,7 +110,7 @@ def ppo_command(
         f"backend={scale.backend if scale.engine != 'vllm_cpu' else 'vllm_cpu'}",
         f"algorithm={rl.algorithm}",
         f"data.train_files={rows}",
-        f"data.val_files=[{','.join(map(str, validation))}]",
+        f"data.val_files={_paths(validation)}",
         f"data.train_batch_size={prompts}",
         f"data.max_prompt_length={rl.max_prompt_length}",
         f"data.max_response_length={rl.max_response_length}",
@@ -156,6 +156,10 @@ def _env(recipe: Recipe) -> dict[str, str]:
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
     return env
+
+
+def _paths(paths: list[Path]) -> str:
+    return "[" + ",".join(map(str, paths)) + "]"
 
 
 def _list(values: list[float]) -> str:

@@ -31,6 +31,11 @@ class RunLayout:
         """The parquet files."""
         return self.root / "data"
 
+    def sft_rows(self, name: str, *, dialogues: bool) -> list[Path]:
+        """The files of one supervised run: right answers, and dialogues with failed attempts if it has those."""
+        files = [self.data / f"{name}.parquet"]
+        return [*files, self.data / f"{name}-dialogues.parquet"] if dialogues else files
+
     def eval_rows(self, split: str) -> Path:
         """The evaluation rows of a split."""
         return self.data / f"eval-{split}.parquet"

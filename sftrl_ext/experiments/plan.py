@@ -51,16 +51,15 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     stages.append(_internal("model", "model", "put the start model into the run folder", run_dir))
     start = layout.start_model
     if budget.base is not None:
-        stages.append(_sft(recipe, layout, "base", "base", 0, budget.base, start, layout.data / "base.parquet"))
+        stages.append(_sft(recipe, layout, "base", "base", 0, budget.base, start, "base"))
         start = final_model(layout, "base", budget.base.steps)
-    stages.append(_sft(recipe, layout, "init", "init", 0, budget.init, start, layout.data / "init.parquet"))
+    stages.append(_sft(recipe, layout, "init", "init", 0, budget.init, start, "init"))
     init = final_model(layout, "init", budget.init.steps)
     for seed in sweep.seeds:
         if "sft" in recipe.arms:
             for lr in sweep.sft_lrs or [budget.sft.lr]:
                 name = arm_stage("sft", lr, seed)
-                rows = layout.data / f"sft-s{seed}.parquet"
-                stages.append(_sft(recipe, layout, name, "sft", seed, budget.sft, init, rows, lr))
+                stages.append(_sft(recipe, layout, name, "sft", seed, budget.sft, init, f"sft-s{seed}", lr))
         if "rl" in recipe.arms:
             for lr in sweep.rl_lrs or [budget.rl.lr]:
                 stages.append(_rl(recipe, layout, arm_stage("rl", lr, seed), seed, init, lr))
@@ -92,11 +91,12 @@ def _sft(
     seed: int,
     config: SFTConfig,
     model: Path,
-    rows: Path,
+    rows: str,
     lr: float | None = None,
 ) -> Stage:
     rate = config.lr if lr is None else lr
-    command, env = commands.sft_command(recipe, config, model, rows, layout.checkpoints(name), name, rate, seed)
+    files = layout.sft_rows(rows, dialogues=config.dialogue_rows > 0)
+    command, env = commands.sft_command(recipe, config, model, files, layout.checkpoints(name), name, rate, seed)
     words = {"base": "pre-train the base model", "init": "SFT init of both arms", "sft": "SFT arm"}[arm]
     return Stage(name, "sft", tuple(command), words, env, arm, seed, rate, config.steps)
 

@@ -90,6 +90,8 @@ class SFTConfig:
 
     rows: int = MISSING
     """Rows of its parquet file; steps beyond one pass go round again."""
+    dialogue_rows: int = 0
+    """Further rows with failed attempts and their feedback before the right answer."""
     steps: int = MISSING
     batch_size: int = 128
     micro_batch_size: int = 64

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
-from data_prep.general_points import rl_rows, sft_rows
+from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
 from data_prep.schema import read_schema
 from data_prep.sources import Source
 from data_prep.writer import write_rows
@@ -19,7 +19,7 @@ from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.recipe import Recipe, from_yaml
+from sftrl_ext.experiments.recipe import Recipe, SFTConfig, from_yaml
 from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import write_json
 
@@ -39,13 +39,18 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     def source(splits: str | list[str], seed: int, train: bool = True) -> Source:
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 
+    def supervised(name: str, splits: str | list[str], seed: int, config: SFTConfig) -> None:
+        right, *failed = layout.sft_rows(name, dialogues=config.dialogue_rows > 0)
+        write_rows(right, sft_rows(source(splits, seed), config.rows))
+        for path in failed:
+            write_rows(path, suboptimal_rows(source(splits, seed + 1), config.dialogue_rows))
+
     if budget.base is not None:
-        splits = list(task.pretrain_splits) or [task.train_split]
-        write_rows(layout.data / "base.parquet", sft_rows(source(splits, 1_000), budget.base.rows))
-    write_rows(layout.data / "init.parquet", sft_rows(source(task.train_split, 2_000), budget.init.rows))
+        supervised("base", list(task.pretrain_splits) or task.train_split, 1_000, budget.base)
+    supervised("init", task.train_split, 2_000, budget.init)
     for seed in recipe.sweep.seeds:
         if "sft" in recipe.arms:
-            write_rows(layout.data / f"sft-s{seed}.parquet", sft_rows(source(task.train_split, seed), budget.sft.rows))
+            supervised(f"sft-s{seed}", task.train_split, seed, budget.sft)
         if "rl" in recipe.arms:
             write_rows(layout.data / f"rl-s{seed}.parquet", rl_rows(source(task.train_split, seed), budget.rl.rows))
     for split in task.eval_splits:

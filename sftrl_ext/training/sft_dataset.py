@@ -118,9 +118,8 @@ class TurnSFTDataset(Dataset):
                 )
             pieces += [(asked[len(done) :], False), (answered[len(asked) :], trained is None or turn in trained)]
             done = answered
-        whole = self._template(messages, generation_prompt=False)
-        if len(whole) > len(done):
-            pieces.append((whole[len(done) :], False))
+        if messages[-1]["role"] != "assistant":
+            pieces.append((self._template(messages, generation_prompt=False)[len(done) :], False))
         return pieces
 
     def _template(self, messages: list[dict[str, str]], *, generation_prompt: bool) -> str:

@@ -30,8 +30,8 @@ CPU = {
 }
 
 
-def write_model(folder: Path, seed: int = 0, tied: bool = True) -> Path:
-    """A Llama with heads 32 wide and weights large enough that every token depends on the prompt."""
+def write_model(folder: Path, seed: int = 0, padding: int = 0) -> Path:
+    """A Llama with heads 32 wide, the narrowest that vLLM takes, and weights large enough to matter."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -39,15 +39,15 @@ def write_model(folder: Path, seed: int = 0, tied: bool = True) -> Path:
 
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) + padding,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=2048,
-        tie_word_embeddings=tied,
-        initializer_range=0.1,
+        tie_word_embeddings=True,
+        initializer_range=0.15,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -123,9 +123,94 @@ def test_ppo_runs_on_verls_own_vllm_replica(tmp_path: Path) -> None:
 
     steps = {line["step"]: line["data"] for line in map(json.loads, metrics.read_text().splitlines())}
     assert {1, 2} <= steps.keys(), tail
-    for step in (1, 2):
-        found = steps[step]
-        assert found["training/rollout_probs_diff_max"] < 1e-4
-        assert abs(found["rollout_corr/kl"]) < 1e-4
+    for found in (steps[1], steps[2]):
+        assert found["episode/episode_error"] == 0
+        assert found["training/rollout_probs_diff_max"] < 1e-5
+        assert found["rollout_corr/log_ppl_diff_max"] < 1e-5
+        assert found["rollout_corr/log_ppl_diff_min"] > -1e-5
         assert found["actor/grad_norm"] > 0
-    print({k: v for k, v in steps[2].items() if "rollout" in k or "sftrl" in k or "timing" in k})  # noqa: T201
+    # The policy has moved by far more than that, so the second rollout came from the updated weights.
+    assert abs(steps[1]["policy/kl_start_k1"]) < 1e-5
+    assert steps[2]["policy/kl_start_k1"] > 1e-2
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints of one model, whose tied embedding has rows that no token uses."""
+    folder = tmp_path_factory.mktemp("models")
+    return write_model(folder / "a", seed=0, padding=6), write_model(folder / "b", seed=1, padding=6)
+
+
+@pytest.fixture(scope="module")
+def engine(models: tuple[Path, Path]) -> Iterator[Any]:
+    from sftrl_ext.backends.vllm_engine import VllmEngine
+
+    engine = VllmEngine(models[0], dtype="float32")
+    yield engine
+    engine.close()
+    engine.close()
+
+
+def worst_difference(folder: Path, prompt: list[int], found: Any, temperature: float = 1.0) -> float:
+    """Largest difference from the log-probabilities of a forward pass in transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    known = len(AutoTokenizer.from_pretrained(folder))
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + found.token_ids])).logits[0, len(prompt) - 1 : -1]
+    expected = (logits[:, :known] / temperature).log_softmax(-1)
+    assert max(found.token_ids) < known
+    picked = expected.gather(-1, torch.tensor(found.token_ids)[:, None])[:, 0]
+    return float((picked - torch.tensor(found.logprobs)).abs().max())
+
+
+def prompts_of(count: int) -> list[list[int]]:
+    return [[3, *range(10 + i, 60 + 2 * i), 5] for i in range(count)]
+
+
+def test_engine_gives_the_models_log_probabilities(engine: Any, models: tuple[Path, Path]) -> None:
+    prompts = prompts_of(12)
+
+    async def ask(temperature: float) -> list[Any]:
+        params = {"temperature": temperature, "max_tokens": 24, "seed": 7}
+        return await asyncio.gather(*(engine.generate(prompt, params) for prompt in prompts))
+
+    for temperature in (1.0, 0.5):
+        found = asyncio.run(ask(temperature))
+        # Another loop, the same seed: the same tokens.
+        assert [one.token_ids for one in asyncio.run(ask(temperature))] == [one.token_ids for one in found]
+        for prompt, one in zip(prompts, found, strict=True):
+            assert 1 <= len(one.token_ids) <= 24
+            assert worst_difference(models[0], prompt, one, temperature) < 1e-3
+
+
+def test_engine_changes_weights_without_a_new_start(engine: Any, models: tuple[Path, Path]) -> None:
+    prompt = prompts_of(1)[0]
+    params = {"temperature": 0.0, "max_tokens": 24}
+    found = {}
+    for folder in (models[1], models[0], models[1]):
+        asyncio.run(engine.load_weights(folder))
+        found[folder] = asyncio.run(engine.generate(prompt, params))
+        assert worst_difference(folder, prompt, found[folder]) < 1e-3
+    assert found[models[0]].token_ids != found[models[1]].token_ids
+
+
+def test_engine_refuses_a_folder_without_its_weights(engine: Any, models: tuple[Path, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from sftrl_ext.errors import SftrlError
+
+    with pytest.raises(SftrlError, match="no \\*.safetensors"):
+        asyncio.run(engine.load_weights(tmp_path))
+    weights = load_file(models[0] / "model.safetensors")
+    weights.pop("model.norm.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(SftrlError, match="model.norm.weight"):
+        asyncio.run(engine.load_weights(tmp_path))
+
+
+def test_engine_knows_the_chat_template(engine: Any) -> None:
+    assert engine.name == "vllm"
+    assert engine.chat_tokens() is not None

@@ -112,7 +112,8 @@ def test_pieces(text, answer):
         ("KK", "KK"),
         ("S", "S"),
         ("K Q", "K Q"),
-        (None, "None"),
+        (None, ""),
+        (["K"], ""),
     ],
 )
 def test_ranks(written, rank):
