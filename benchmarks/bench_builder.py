@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-AT_LEAST_ROWS_PER_S = {"rl": 25_000, "sft": 20_000, "suboptimal": 10_000}
-"""Floors: a million rows in well under a minute, dialogues with several turns excepted."""
+AT_LEAST_ROWS_PER_S = {"rl": 50_000, "sft": 40_000, "suboptimal": 18_000}
+"""Floors, per second of processor time: a million rows in well under a minute."""
 
 
 def build(kind: str, rows: int, template: str) -> dict[str, float]:
@@ -37,6 +37,7 @@ def build(kind: str, rows: int, template: str) -> dict[str, float]:
         "wall_s": round(wall, 2),
         "cpu_s": round(cpu, 2),
         "rows_per_s": round(rows / wall),
+        "rows_per_cpu_s": round(rows / cpu),
         "peak_mb": round(peak),
         "file_mb": round(size, 1),
     }
@@ -52,9 +53,9 @@ def main() -> int:
                 results[f"{kind}_{template}"] = pool.apply(build, (kind, rows, template))
             print(json.dumps({f"{kind}_{template}": results[f"{kind}_{template}"]}), flush=True)
     missed = [
-        name for name, r in results.items() if r["rows_per_s"] < AT_LEAST_ROWS_PER_S[name.split("_")[0]]
+        name for name, r in results.items() if r["rows_per_cpu_s"] < AT_LEAST_ROWS_PER_S[name.split("_")[0]]
     ]
-    print(json.dumps({"at_least_rows_per_s": AT_LEAST_ROWS_PER_S, "missed": missed}))
+    print(json.dumps({"at_least_rows_per_cpu_s": AT_LEAST_ROWS_PER_S, "missed": missed}))
     return int(bool(missed))
 
 

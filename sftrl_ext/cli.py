@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 if the input was wrong (the message says how to mend it), or 130 if interrupted.
     """
     args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends its stage as an interrupted one
     console = Console(soft_wrap=True)
     try:
         args.run(args, console)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sftrl_ext.backends.sampling import BatchSampler, Sampling
-from sftrl_ext.backends.slots import SlotCache
+from sftrl_ext.backends.slots import ATTENTION, SlotCache
 from sftrl_ext.errors import SftrlError
 
 
@@ -113,7 +113,7 @@ class Engine:
         """
         path = _checked_folder(folder)
         tokenizer = _load_tokenizer(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
         options.setdefault("eos_token_ids", eos_token_ids(path, tokenizer))
         options.setdefault("vocab_size", len(tokenizer))
         return cls(model, **options)

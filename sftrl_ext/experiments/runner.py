@@ -177,4 +177,5 @@ def _progress(console: Console) -> Progress:
         TextColumn("[dim]{task.fields[last]}[/]"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )

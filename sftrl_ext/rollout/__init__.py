@@ -1,0 +1,1 @@
+"""Where turns become tokens, masks and dense rewards: episodes played by a model."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from sftrl_ext.rollout.player import PlayedEpisode
 
+
 def episode_metrics(played: PlayedEpisode) -> dict[str, float]:
     """The episode's numbers; verl takes ``acc`` as the core metric of a data source.
 

@@ -1,7 +1,7 @@
 """Play one episode: prompt, response, verdict, feedback, and again, until it is solved or out of attempts.
 
-The reinforcement-learning rollout and the evaluation of checkpoints both play episodes here, with an engine of
-their own behind `generate`; so what the model sees, how it is graded and where an episode ends is one thing.
+The reinforcement-learning rollout and the evaluation of checkpoints both play episodes here, with an engine
+of their own behind `generate`; so what the model sees, how it is graded and where it ends is one thing.
 
 An episode is a list of segments. A segment is one prompt with the turns that follow it in one dialogue. In
 GeneralPoints there is one; a task whose prompt is rebuilt on the way (`Step.new_prompt`) has one per prompt.
@@ -34,7 +34,7 @@ class Generation:
 
 
 Generate = Callable[[list[int], dict[str, Any]], Awaitable[Generation]]
-"""``await generate(prompt_ids, sampling_params)``; ``sampling_params["max_tokens"]`` is the limit of this turn."""
+"""``await generate(prompt_ids, sampling_params)``; its ``max_tokens`` is the limit of this turn."""
 
 TurnReward = Callable[[Episode, Step], float]
 """What a learner receives for a turn, from the episode after the turn and the step that ended it."""
@@ -156,7 +156,9 @@ async def play(
                 dialogue, rewards = None, []
                 continue
             if step.reply is None:
-                raise SftrlError(f"{type(episode).__name__} goes on after a step without a reply or a new prompt.")
+                raise SftrlError(
+                    f"{type(episode).__name__} goes on after a step without a reply or a new prompt."
+                )
             feedback = dialogue.feedback_ids(step.reply)
             if len(dialogue.response_mask) + feedback.added + limits.turn > limits.response:
                 played.out_of_tokens = True

@@ -134,7 +134,9 @@ class Dialogue:
         closing = self.chat.missing_closing(self.response_ids)
         updated = [*self.messages, {"role": "user", "content": reply}]
         merge = self.chat.builder.merge_context_tokens(self.messages, updated, [*self.ids, *closing])
-        return Feedback(messages=updated, closing=closing, merge=merge, added=len(merge.token_ids) - len(self.ids))
+        return Feedback(
+            messages=updated, closing=closing, merge=merge, added=len(merge.token_ids) - len(self.ids)
+        )
 
     def add_feedback(self, feedback: Feedback) -> None:
         """Append an encoded verifier message."""
@@ -181,4 +183,3 @@ def _eos_ids(tokenizer: Any) -> frozenset[int]:
     if eos is None:
         return frozenset()
     return frozenset([eos]) if isinstance(eos, int) else frozenset(eos)
-

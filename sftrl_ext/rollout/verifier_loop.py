@@ -1,12 +1,13 @@
-"""The agent loop `verifier`: verl's rollout workers play episodes with `play` and hand the tokens to the trainer.
+"""The agent loop `verifier`: verl's rollout workers play episodes and hand the tokens to the trainer.
 
-A row's ``extra_info.facts`` rebuilds its episode; nothing else of the row decides what is played. Every turn's
-reward sits on the turn's last model token, and ``turn_ids`` tells the trainer which turn wrote which token.
+A row's ``extra_info.facts`` rebuilds its episode; nothing else of the row decides what is played. Every
+turn's reward sits on its last model token, and ``turn_ids`` tells the trainer which turn wrote which token.
 
 Settings (all under ``sftrl.rollout`` of the training config, all optional):
-    max_turn_tokens: Most tokens of one turn; by default a sixth of the response length, so that five attempts with
-        feedback fit, but at most 512.
-    reward: Name of a reward function of `sftrl_ext.reward_fns`; without one, the default of the row's data source,
+    max_turn_tokens: Most tokens of one turn; by default a sixth of the response length, so that five
+        attempts with feedback fit, but at most 512.
+    reward: Name of a reward function of `sftrl_ext.reward_fns`; without one, the default of the row's data
+        source,
         and without that the step's own reward.
     reward_file: A Python file that registers reward functions of one's own.
 """
@@ -17,7 +18,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -40,7 +41,6 @@ logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(loggi
 def default_turn_tokens(response_tokens: int) -> int:
     """Most tokens of one turn when the config does not say."""
     return max(1, min(512, response_tokens // 6))
-
 
 
 class TurnsOutput(AgentLoopOutput):
@@ -173,7 +173,8 @@ def facts_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
         facts = None
     if not isinstance(facts, dict):
         raise SftrlError(
-            f"row {info.get('index')}: extra_info.facts is {text!r}, expected the facts of an episode as JSON text."
+            f"row {info.get('index')}: extra_info.facts is {text!r}, "
+            "expected the facts of an episode as JSON text."
         )
     return facts
 
@@ -186,8 +187,8 @@ def episode_of_row(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Episode:
         facts: See `facts_of_row`.
 
     Raises:
-        SftrlError: if the facts are malformed, or the row's prompt is not the one they give (the prompt template
-            changed after the data were built).
+        SftrlError: if the facts are malformed, or the row's prompt is not the one they give (the prompt
+            template changed after the data were built).
     """
     episode = make_episode(facts)
     prompt = row.get("raw_prompt")
@@ -209,7 +210,7 @@ def has_reward(data_source: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_rewards(path: str) -> None:
     """Import a file of reward functions, once per process."""
     load_reward_file(path)

@@ -1,0 +1,1 @@
+"""Turn-level credit, the trainer that uses it, and the data set of supervised stages."""

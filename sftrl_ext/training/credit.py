@@ -1,8 +1,8 @@
 """Credit over turns: which share of an episode's reward belongs to which response. Pure tensor functions.
 
 One response of the model, a turn, is one action. Rewards, values and advantages live on turns, in matrices of
-shape ``[episodes, turns]`` with a mask ``alive`` of the turns that were played; `Turns` carries them there from
-token tensors of shape ``[rows, tokens]`` and back, where every token of a turn gets its turn's advantage.
+shape ``[episodes, turns]`` with a mask ``alive`` of the turns that were played; `Turns` carries them there
+from token tensors of shape ``[rows, tokens]`` and back: every token of a turn gets its turn's advantage.
 
 Two estimators:
 
@@ -12,13 +12,13 @@ Two estimators:
 * `leave_one_out_advantages`: discounted reward-to-go minus a baseline from the *other* episodes of the same
   prompt (RLOO), and optionally divided by a scale from other episodes only (GRPO).
 
-Why leave-one-out. The policy decides when an episode stops. A baseline that is summed over the turns an episode
-went on to play, such as the mean reward per turn index of group-normalized process rewards, has as many terms as
-the episode has turns, so it depends on the action it is a baseline for, and biases the gradient against (or for)
-taking another turn. A mean that contains the episode itself shrinks turn t by (n_t - 1) / n_t, with n_t the number of
-episodes that got there: less and less weight the fewer are left. The baseline here is one number per turn, made
-only of other episodes, subtracted from the reward-to-go of a turn that was reached: given the history, it is a
-constant, and the expected gradient is exact for any group size above one.
+Why leave-one-out. The policy decides when an episode stops. A baseline that is summed over the turns an
+episode went on to play, such as the mean reward per turn index of group-normalized process rewards, has as
+many terms as the episode has turns, so it depends on the action it is a baseline for, and biases the gradient
+against (or for) taking another turn. A mean that contains the episode itself shrinks turn t by (n_t - 1) /
+n_t, with n_t the number of episodes that got there: less and less weight the fewer are left. The baseline
+here is one number per turn, made only of other episodes, subtracted from the reward-to-go of a turn that was
+reached: given the history, it is a constant, and the expected gradient is exact for any group size above one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Turns:
         verl aligns a critic's values so that the one at a token was predicted before that token was seen. The
         value at a turn's first token is therefore the value of the state in which the turn begins.
         """
-        return torch.where(self.alive, per_token[self.row, self.start], torch.zeros((), dtype=per_token.dtype))
+        return torch.where(
+            self.alive, per_token[self.row, self.start], torch.zeros((), dtype=per_token.dtype)
+        )
 
     def spread(self, per_turn: Tensor) -> Tensor:
         """Give every token of a turn the turn's number; 0 elsewhere. Returns ``[rows, tokens]``."""
@@ -105,10 +107,12 @@ def collect_turns(
     columns = torch.arange(tokens).expand(rows, tokens)
     first = torch.full((rows, most + 1), tokens, dtype=torch.int64)
     first = first.scatter_reduce(1, turn_ids, columns, reduce="amin")[:, 1:]
-    sums = torch.zeros((rows, most + 1), dtype=token_rewards.dtype).scatter_add(1, turn_ids, token_rewards)[:, 1:]
+    sums = torch.zeros((rows, most + 1), dtype=token_rewards.dtype).scatter_add(1, turn_ids, token_rewards)[
+        :, 1:
+    ]
     played = first < tokens
 
-    # Flatten the turns that were played in the order (episode, segment, first token), then index them per episode.
+    # Flatten the turns in the order (episode, segment, first token), then index them per episode.
     row, turn = played.nonzero(as_tuple=True)
     keys = (episode[row], segment[row], first[row, turn])
     order = torch.arange(len(row))
@@ -138,7 +142,9 @@ def collect_turns(
     )
 
 
-def turn_gae(rewards: Tensor, values: Tensor, alive: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+def turn_gae(
+    rewards: Tensor, values: Tensor, alive: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
     """Generalized advantage estimation with turns as time steps.
 
     Args:
@@ -177,8 +183,8 @@ def leave_one_out_advantages(
     """Reward-to-go minus a baseline that only other episodes of the same prompt decide.
 
     The baseline of an episode at turn t is the mean reward-to-go at t of the other episodes that got to t; if
-    none did, the mean reward-to-go of the others at their first turn. An episode without any other in its group
-    gets advantage 0.
+    none did, the mean reward-to-go of the others at their first turn. An episode without any other in its
+    group gets advantage 0.
 
     Args:
         rewards: ``[episodes, turns]``.
@@ -186,9 +192,9 @@ def leave_one_out_advantages(
         group: ``[episodes]``: the same number for episodes of the same prompt.
         gamma: Discount per turn.
         divide_by_spread: Divide by the spread of episode returns, as GRPO does to weigh prompts alike. The
-            spread of an episode's own group is taken without the episode, drawn towards that of the other groups
-            as if by one more episode; so it is a constant for the episode's own actions, and each prompt's
-            gradient keeps its direction. Where nothing else varies, the divisor is 1.
+            spread of an episode's own group is taken without the episode, drawn towards that of the other
+            groups as if by one more episode; so it is a constant for the episode's own actions, and each
+            prompt's gradient keeps its direction. Where nothing else varies, the divisor is 1.
 
     Returns:
         Advantages ``[episodes, turns]``, 0 in padding.
@@ -216,7 +222,7 @@ def leave_one_out_advantages(
 
 
 def _spread_of_others(returns: Tensor, counts: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Standard deviation of returns in an episode's group without the episode; see the caller. ``[episodes]``."""
+    """Standard deviation of the returns of each episode's group without the episode; see the caller."""
 
     def total(values: Tensor) -> Tensor:
         return torch.zeros(groups, dtype=values.dtype).index_add(0, group, values)
@@ -231,7 +237,9 @@ def _spread_of_others(returns: Tensor, counts: Tensor, group: Tensor, groups: in
     prior = (within.sum() - within[group]) / elsewhere.clamp(min=1)
     known = (elsewhere > 0).to(returns.dtype)
     variance = (squares.clamp(min=0) + prior * known) / (others + known).clamp(min=1)
-    return torch.where(variance > 1e-12, variance.clamp(min=1e-12).sqrt(), torch.ones((), dtype=returns.dtype))
+    return torch.where(
+        variance > 1e-12, variance.clamp(min=1e-12).sqrt(), torch.ones((), dtype=returns.dtype)
+    )
 
 
 def normalize_advantages(advantages: Tensor, alive: Tensor, how: str) -> Tensor:
@@ -240,8 +248,9 @@ def normalize_advantages(advantages: Tensor, alive: Tensor, how: str) -> Tensor:
     Args:
         advantages: ``[episodes, turns]``.
         alive: ``[episodes, turns]``.
-        how: ``whiten`` (mean 0, variance 1, as PPO implementations do; the mean is a baseline that contains the
-            turn itself, a bias of order 1 / turns), ``scale`` (divide by the root mean square) or ``none``.
+        how: ``whiten`` (mean 0, variance 1, as PPO implementations do; the mean is a baseline that contains
+            the turn itself, a bias of order 1 / turns), ``scale`` (divide by the root mean square) or
+            ``none``.
     """
     if how == "none" or int(alive.sum()) < 2:
         return advantages

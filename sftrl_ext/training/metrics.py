@@ -14,7 +14,7 @@ from sftrl_ext.training.credit import Turns
 
 
 class StepRows:
-    """The rows of one training step: which episode and prompt each belongs to, and what the rollout said of it.
+    """The rows of one training step: the episode and prompt of each, and what the rollout said of it.
 
     Args:
         keys: verl's keys, ``{prompt}_{session}_{segment}``; a session of a prompt is one episode.
@@ -28,7 +28,10 @@ class StepRows:
     """
 
     def __init__(
-        self, keys: Sequence[str], tags: Sequence[Mapping[str, Any]], extra_fields: Sequence[Mapping[str, Any]]
+        self,
+        keys: Sequence[str],
+        tags: Sequence[Mapping[str, Any]],
+        extra_fields: Sequence[Mapping[str, Any]],
     ) -> None:
         episodes: dict[tuple[str, str], int] = {}
         prompts: dict[str, int] = {}
@@ -77,7 +80,9 @@ def row_metrics(rows: StepRows) -> dict[str, float]:
     return {f"episode/{key}": value for key, value in mean_metrics(rows.infos.values()).items()}
 
 
-def turn_metrics(turns: Turns, advantages: Tensor, returns: Tensor, values: Tensor | None) -> dict[str, float]:
+def turn_metrics(
+    turns: Turns, advantages: Tensor, returns: Tensor, values: Tensor | None
+) -> dict[str, float]:
     """Numbers about the turns of a step.
 
     Args:
@@ -114,10 +119,10 @@ def turn_metrics(turns: Turns, advantages: Tensor, returns: Tensor, values: Tens
 def policy_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
     """Entropy, and the divergence from the start model on the step's own samples.
 
-    Both are means over the tokens the model wrote, under the policy that wrote them. The divergence KL(policy ||
-    start) is estimated as the mean log-ratio (``k1``, unbiased) and in the low-variance form ``r - 1 - log r`` with
-    r = start / policy (``k3``). It needs the start model's log-probabilities: ``actor.use_kl_loss=True``, which
-    with ``kl_loss_coef=0`` changes nothing but costs one forward pass.
+    Both are means over the tokens the model wrote, under the policy that wrote them. The divergence
+    KL(policy || start) is estimated as the mean log-ratio (``k1``, unbiased) and in the low-variance form
+    ``r - 1 - log r`` with r = start / policy (``k3``). It needs the start model's log-probabilities:
+    ``actor.use_kl_loss=True``, which with ``kl_loss_coef=0`` changes nothing but costs one forward pass.
     """
     mask = data["response_mask"].to(torch.float32)
     count = mask.sum().clamp(min=1)

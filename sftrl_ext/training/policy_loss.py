@@ -1,11 +1,11 @@
-"""The policy loss `turn_ratio`: clipped PPO with one probability ratio per response, as the paper's authors do.
+"""The policy loss `turn_ratio`: clipped PPO with one probability ratio per response, as the authors do.
 
 A turn is one action, so its ratio is the product of its tokens' ratios, and it is clipped as a whole:
-``-min(r A, clip(r, 1 - eps, 1 + eps) A)`` per turn. verl's ``vanilla`` clips each token alone, and its ``gspo``
-takes the geometric mean over all turns of a row.
+``-min(r A, clip(r, 1 - eps, 1 + eps) A)`` per turn. verl's ``vanilla`` clips each token alone, and its
+``gspo`` takes the geometric mean over all turns of a row.
 
-Each turn's loss is laid on its last token. Aggregate it with ``actor.loss_agg_mode=seq-mean-token-sum``: the sum
-over the turns of an episode, the mean over episodes, so that every turn weighs the same.
+Each turn's loss is laid on its last token. Aggregate it with ``actor.loss_agg_mode=seq-mean-token-sum``: the
+sum over the turns of an episode, the mean over episodes, so that every turn weighs the same.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def turn_ratio_loss(
         response_mask: ``[rows, tokens]``; its runs are the turns.
         loss_agg_mode: verl's aggregation.
         config: verl's actor config.
-        rollout_is_weights: ``[rows, tokens]`` correction for a rollout policy that is not the old one, or None.
+        rollout_is_weights: ``[rows, tokens]`` correction for a rollout policy that is not the old one,
+            or None.
 
     Returns:
         The loss, and verl's usual metrics, counted over turns.
@@ -76,7 +77,9 @@ def turn_ratio_loss(
     losses = torch.maximum(free, clipped) * is_last
     if rollout_is_weights is not None:
         losses = losses * rollout_is_weights
-    loss = agg_loss(loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info)
+    loss = agg_loss(
+        loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info
+    )
     turns = is_last.sum().clamp(min=1)
     metrics = {
         "actor/pg_clipfrac": float(((clipped > free) & is_last).sum() / turns),

@@ -1,8 +1,8 @@
 """Make verl find our trainer, agent loop and policy loss by name, in every process and at no cost until used.
 
 Called from the ``verl.plugins`` entry point, so it runs at ``import verl`` in every Ray worker on every node
-where the package is installed. Nothing is imported here: each registration waits until verl imports the module
-that holds the registry. `missing_registrations` says whether it worked.
+where the package is installed. Nothing is imported here: each registration waits until verl imports the
+module that holds the registry. `missing_registrations` says whether it worked.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """The data set of supervised stages: dialogues as tokens, with loss on the turns a row names.
 
-Used by verl's SFT trainer through ``data.custom_cls.{path,name}``. It differs from verl's own multi-turn class in
-what a row may ask for and in speed: the column ``train_turns`` names the assistant turns that carry loss (a row
-of wrong attempts and feedback must not teach the wrong attempts), and the text around the model's turns, which
-repeats from row to row, is encoded once.
+Used by verl's SFT trainer through ``data.custom_cls.{path,name}``. It differs from verl's own multi-turn
+class in what a row may ask for and in speed: the column ``train_turns`` names the assistant turns that carry
+loss (a row of wrong attempts and feedback must not teach the wrong attempts), and the text around the model's
+turns, which repeats from row to row, is encoded once.
 
 The tokens are those of the rollout: a prompt with its generation prompt is encoded as one piece, then each
-assistant turn with whatever the chat template closes it with, then the next message with its generation prompt.
-For rows in which every assistant turn is trained, tokens and loss mask equal those of verl's class.
+assistant turn with whatever the chat template closes it with, then the next message with its generation
+prompt. For rows in which every assistant turn is trained, tokens and loss mask equal those of verl's class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from sftrl_ext.errors import SftrlError, unknown_name
 
-Ids = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.int32]
 
 TRAIN_TURNS = "train_turns"
 """The column that names the trained turns; without it every assistant turn is trained."""
@@ -33,7 +33,16 @@ TRUNCATIONS = ("error", "left", "right")
 PAD_MODES = ("no_padding", "right")
 """Rows of their own length, or all padded to ``max_length``."""
 CACHED_PIECES = 1 << 16
-"""Most pieces of text whose tokens are kept."""
+"""Most pieces of text of one kind whose tokens are kept."""
+
+
+class _Piece(NamedTuple):
+    """A stretch of a dialogue that is encoded by itself."""
+
+    text: str
+    answer: bool
+    """Whether it is a model's turn."""
+    loss: bool
 
 
 class TurnSFTDataset(Dataset):
@@ -61,7 +70,9 @@ class TurnSFTDataset(Dataset):
         max_samples: int = -1,
     ) -> None:
         config = config or {}
-        self.files = [parquet_files] if isinstance(parquet_files, str) else [str(file) for file in parquet_files]
+        self.files = (
+            [parquet_files] if isinstance(parquet_files, str) else [str(file) for file in parquet_files]
+        )
         self.tokenizer = tokenizer
         self.messages_key = str(config.get("messages_key", "messages"))
         self.max_length = int(config.get("max_length", 1024))
@@ -69,10 +80,13 @@ class TurnSFTDataset(Dataset):
         self.truncation = _one_of("data.truncation", str(config.get("truncation", "error")), TRUNCATIONS)
         self.template_kwargs = dict(config.get("apply_chat_template_kwargs") or {})
         if not getattr(tokenizer, "chat_template", None):
-            raise SftrlError(f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template.")
+            raise SftrlError(
+                f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template."
+            )
         if getattr(processor, "image_processor", None) is not None:
             raise SftrlError("rows with images are not supported by TurnSFTDataset yet.")
-        self._pieces: dict[str, Ids] = {}
+        # The model's turns (True) apart from the text around them: new answers do not drive out old prompts.
+        self._encoded: dict[bool, dict[str, Ids]] = {False: {}, True: {}}
         self._tables = [_read(file, self.messages_key) for file in self.files]
         self._starts = np.cumsum([0] + [len(table) for table in self._tables])
         self._rows = np.arange(self._starts[-1])
@@ -93,7 +107,10 @@ class TurnSFTDataset(Dataset):
         """Several rows at once; data loaders call this with a whole batch."""
         places = [self._place(int(self._rows[item])) for item in items]
         texts = [self._render(*place) for place in places]
-        self._encode({text for pieces in texts for text, _ in pieces})
+        for answer, known in self._encoded.items():
+            self._encode(
+                {piece.text for pieces in texts for piece in pieces if piece.answer == answer}, known
+            )
         return [self._row(pieces, *place) for pieces, place in zip(texts, places, strict=True)]
 
     def _place(self, row: int) -> tuple[int, int]:
@@ -101,10 +118,10 @@ class TurnSFTDataset(Dataset):
         file = int(np.searchsorted(self._starts, row, side="right")) - 1
         return file, row - int(self._starts[file])
 
-    def _render(self, file: int, row: int) -> list[tuple[str, bool]]:
-        """The row's dialogue as pieces of text: (text, whether it carries loss)."""
+    def _render(self, file: int, row: int) -> list[_Piece]:
+        """The row's dialogue as pieces of text."""
         messages, trained = self._tables[file].row(row)
-        pieces: list[tuple[str, bool]] = []
+        pieces: list[_Piece] = []
         done = ""
         for turn, message in enumerate(messages):
             if message["role"] != "assistant":
@@ -116,10 +133,14 @@ class TurnSFTDataset(Dataset):
                     f"{self._name(file, row)}: the chat template writes message {turn} differently with what "
                     "follows it than without, so the tokens of a turn are not defined."
                 )
-            pieces += [(asked[len(done) :], False), (answered[len(asked) :], trained is None or turn in trained)]
+            pieces.append(_Piece(asked[len(done) :], answer=False, loss=False))
+            pieces.append(
+                _Piece(answered[len(asked) :], answer=True, loss=trained is None or turn in trained)
+            )
             done = answered
         if messages[-1]["role"] != "assistant":
-            pieces.append((self._template(messages, generation_prompt=False)[len(done) :], False))
+            rest = self._template(messages, generation_prompt=False)[len(done) :]
+            pieces.append(_Piece(rest, answer=False, loss=False))
         return pieces
 
     def _template(self, messages: list[dict[str, str]], *, generation_prompt: bool) -> str:
@@ -129,27 +150,27 @@ class TurnSFTDataset(Dataset):
             )
         )
 
-    def _encode(self, texts: set[str]) -> None:
-        """Put the tokens of all texts into the cache; a full cache is emptied first."""
-        if len(self._pieces) + len(texts) > CACHED_PIECES:
-            self._pieces.clear()
-        new = [text for text in texts if text not in self._pieces]
+    def _encode(self, texts: set[str], known: dict[str, Ids]) -> None:
+        """Put the tokens of all texts into a cache; a full cache is emptied first."""
+        if len(known) + len(texts) > CACHED_PIECES:
+            known.clear()
+        new = [text for text in texts if text not in known]
         if not new:
             return
         encoded = self.tokenizer(new, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         for text, ids in zip(new, encoded, strict=True):
-            self._pieces[text] = np.asarray(ids, dtype=np.int64)
+            known[text] = np.asarray(ids, dtype=np.int32)
 
-    def _row(self, pieces: list[tuple[str, bool]], file: int, row: int) -> dict[str, torch.Tensor]:
-        parts = [self._pieces[text] for text, _ in pieces]
-        ids = np.concatenate(parts)
-        mask = np.repeat([int(loss) for _, loss in pieces], [len(part) for part in parts])
+    def _row(self, pieces: list[_Piece], file: int, row: int) -> dict[str, torch.Tensor]:
+        parts = [self._encoded[piece.answer][piece.text] for piece in pieces]
+        ids = np.concatenate(parts, dtype=np.int64)
+        mask = np.repeat([int(piece.loss) for piece in pieces], [len(part) for part in parts])
         length = len(ids)
         if length > self.max_length:
             if self.truncation == "error":
                 raise SftrlError(
-                    f"{self._name(file, row)} has {length} tokens, more than data.max_length={self.max_length}: "
-                    "raise it, or set data.truncation to left or right."
+                    f"{self._name(file, row)} has {length} tokens, more than data.max_length="
+                    f"{self.max_length}: raise it, or set data.truncation to left or right."
                 )
             kept = slice(-self.max_length, None) if self.truncation == "left" else slice(self.max_length)
             ids, mask, length = ids[kept], mask[kept], self.max_length
@@ -200,7 +221,9 @@ class _Dialogues:
         roles = messages.values.field("role")
         assistant = np.asarray(roles.to_numpy(zero_copy_only=False) == "assistant")
         if trained is None:
-            per_row = np.add.reduceat(assistant[offsets[0] : offsets[-1]].astype(int), offsets[:-1] - offsets[0])
+            per_row = np.add.reduceat(
+                assistant[offsets[0] : offsets[-1]].astype(int), offsets[:-1] - offsets[0]
+            )
             self._refuse(per_row == 0, first, "has no assistant message", "at least one to learn from")
             return
         turns = pa.concat_arrays(trained.chunks)
@@ -213,7 +236,9 @@ class _Dialogues:
         right[inside] = assistant[offsets[of[inside]] + flat[inside]]
         wrong = np.zeros(len(lengths), dtype=bool)
         wrong[of[~right]] = True
-        self._refuse(wrong, first, f"names a message in {TRAIN_TURNS} that is not an assistant's", "indices of those")
+        self._refuse(
+            wrong, first, f"names a message in {TRAIN_TURNS} that is not an assistant's", "indices of those"
+        )
 
     def _refuse(self, wrong: npt.NDArray[np.bool_], first: int, found: str, expected: str) -> None:
         if bool(wrong.any()):

@@ -1,8 +1,8 @@
 """The trainer `sftrl_turn`: verl's synchronous V1 trainer, with credit over turns.
 
-Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but three things: advantages and returns
-come from `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where its value is
-read), and the metrics say what happened to episodes, turns and tokens.
+Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but three things: advantages and
+returns come from `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where
+its value is read), and the metrics say what happened to episodes, turns and tokens.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def credit_settings(config: DictConfig) -> CreditSettings:
             )
         if need_critic(config):
             raise SftrlError(
-                f"sftrl.credit.estimator={settings.estimator} has no critic: set algorithm.adv_estimator=grpo."
+                f"sftrl.credit.estimator={settings.estimator} has no critic: "
+                "set algorithm.adv_estimator=grpo."
             )
     return settings
 
@@ -69,8 +70,9 @@ class TurnTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig) -> None:
         if AGENT_LOOP not in _agent_loop_registry:
             raise SftrlError(
-                f"verl does not know the agent loop {AGENT_LOOP!r}: the verl.plugins entry point of sftrl-ext was "
-                "not loaded in this process. Is sftrl-ext installed here, and VERL_USE_EXTERNAL_PLUGINS not 'none'?"
+                f"verl does not know the agent loop {AGENT_LOOP!r}: the verl.plugins entry point of "
+                "sftrl-ext was not loaded in this process. Is sftrl-ext installed here, and is "
+                "VERL_USE_EXTERNAL_PLUGINS not 'none'?"
             )
         self.credit = credit_settings(config)
         with open_dict(config):
@@ -98,7 +100,9 @@ class TurnTrainer(PPOTrainerSync):
         turns = credit.collect_turns(data["turn_ids"], rewards, rows.episode, rows.segment)
         if self.credit.estimator == "gae":
             values = turns.at_start(data["values"].double())
-            raw, returns = credit.turn_gae(turns.rewards, values, turns.alive, self.credit.gamma, self.credit.lam)
+            raw, returns = credit.turn_gae(
+                turns.rewards, values, turns.alive, self.credit.gamma, self.credit.lam
+            )
         else:
             values = None
             raw = credit.leave_one_out_advantages(
@@ -121,15 +125,17 @@ class TurnTrainer(PPOTrainerSync):
         )
 
     def _extra_fields(self, batch: KVBatchMeta) -> list[Any]:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+        )
         return list(data["extra_fields"])
 
     def _token_data(self, batch: KVBatchMeta) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Token tensors of the step, padded on the right to ``[rows, tokens]``; and the nested response mask."""
+        """Token tensors of the step, padded on the right to ``[rows, tokens]``; the nested response mask."""
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=_TOKEN_FIELDS)
         nested_mask = data["response_mask"]
         padded = data.to_padded_tensor()
-        tensors = {key: padded[key] for key in _TOKEN_FIELDS if key in padded.keys()}
+        tensors = {key: padded[key] for key in _TOKEN_FIELDS if padded.get(key) is not None}
         # verl's padding rows copy the turns of a real row, but have no mask.
         tensors["turn_ids"] = tensors["turn_ids"] * tensors["response_mask"]
         return tensors, nested_mask

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytestmark = [
@@ -80,7 +81,8 @@ def test_the_cpu_build_is_found_under_the_name_vllm() -> None:
 
 
 def test_ppo_runs_on_verls_own_vllm_replica(tmp_path: Path) -> None:
-    """Two PPO updates on GeneralPoints: what vLLM generates has the trainer's log-probabilities after each."""
+    """Two PPO updates on GeneralPoints: vLLM samples with the trainer's log-probabilities in both."""
+    from sftrl_ext.experiments.process import end_tree
     from sftrl_ext.paths import configs_dir
 
     model = write_model(tmp_path / "model")
@@ -117,9 +119,15 @@ def test_ppo_runs_on_verls_own_vllm_replica(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     with log.open("wb") as output:
         env = {**os.environ, **CPU, "VERL_FILE_LOGGER_PATH": str(metrics)}
-        done = subprocess.run(command, env=env, stdout=output, stderr=subprocess.STDOUT, timeout=400, check=False)
+        run = psutil.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = run.wait(timeout=400)
+        finally:
+            # An error inside vLLM leaves the trainer waiting for it.
+            if run.is_running():
+                end_tree(run)
     tail = log.read_text(errors="replace")[-4000:]
-    assert done.returncode == 0, tail
+    assert code == 0, tail
 
     steps = {line["step"]: line["data"] for line in map(json.loads, metrics.read_text().splitlines())}
     assert {1, 2} <= steps.keys(), tail
@@ -197,7 +205,9 @@ def test_engine_changes_weights_without_a_new_start(engine: Any, models: tuple[P
     assert found[models[0]].token_ids != found[models[1]].token_ids
 
 
-def test_engine_refuses_a_folder_without_its_weights(engine: Any, models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_engine_refuses_a_folder_without_its_weights(
+    engine: Any, models: tuple[Path, Path], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     from sftrl_ext.errors import SftrlError

@@ -166,6 +166,22 @@ def test_verl_loads_it_by_path_with_kwargs(tmp_path):
         assert function(**call) == {"score": score, "acc": 1.0}
 
 
+@pytest.mark.slow
+def test_verls_main_eval_averages_it():
+    pytest.importorskip("verl")
+    omegaconf = pytest.importorskip("omegaconf")
+    from verl.trainer.main_eval import process_item
+
+    function = {
+        "path": "pkg://sftrl_ext.reward_fns",
+        "name": "compute_score",
+        "reward_kwargs": {"reward": "binary"},
+    }
+    config = omegaconf.OmegaConf.create({"reward": {"custom_reward_function": function}})
+    facts = {"ground_truth": TRUTH}
+    assert process_item._function(config, "gp_l/id", list(RESPONSES.values()), facts) == ("gp_l/id", 0.2)
+
+
 def test_names_are_taken_once():
     @register_reward("mine")
     def mine(step, facts):

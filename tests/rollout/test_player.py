@@ -108,7 +108,9 @@ def test_an_error_ends_the_episode_and_keeps_what_was_played(says, caplog):
     tokenizer = tiny_tokenizer()
     played = run(Guess(), Script(tokenizer, says))
     assert played.error is not None and "Error" in played.error
-    assert len(played.segments) == 1 and len(played.rewards) == len(played.steps) == (len(says) - (says[-1] == "crash"))
+    assert len(played.segments) == 1 and len(played.rewards) == len(played.steps) == (
+        len(says) - (says[-1] == "crash")
+    )
     assert "Traceback" in caplog.text
     assert played.metrics["solved"] == 0.0
 
@@ -148,21 +150,28 @@ def test_a_template_that_changes_inside_a_dialogue_is_refused():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{{ '<|' + m['role'] + '|>' + ('again ' if loop.index > 1 and "
-        "messages[loop.index0 - 1]['role'] == 'assistant' else '') + m['content'] + '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+        "messages[loop.index0 - 1]['role'] == 'assistant' else '') + m['content'] + '<end>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
     with pytest.raises(SftrlError, match="multi-turn"):
         ChatTokens(builder_for(tokenizer))
 
 
 def test_closing_tokens():
-    assert [tiny_tokenizer("chatml").decode(chat_tokens(builder_for(tiny_tokenizer("chatml"))).closing)] == ["<end>\n"]
-    assert tiny_tokenizer().decode(chat_tokens(builder_for(tiny_tokenizer())).closing) == "<end>"
+    for template, closing in {"plain": "<end>", "chatml": "<end>\n", "headed": "<end>"}.items():
+        tokenizer = tiny_tokenizer(template)
+        assert tokenizer.decode(chat_tokens(builder_for(tokenizer)).closing) == closing
 
 
 def test_dialogue_does_not_reencode_odd_model_tokens():
     tokenizer = tiny_tokenizer()
     dialogue = Dialogue.start(chat_tokens(builder_for(tokenizer)), [{"role": "user", "content": "x"}])
-    odd = [0xC3 + 6, 7, 8, tokenizer.eos_token_id]  # bytes that are no text, so decode and encode would not return
+    odd = [
+        0xC3 + 6,
+        7,
+        8,
+        tokenizer.eos_token_id,
+    ]  # bytes that are no text, so decode and encode would not return
     dialogue.add_turn(odd, None)
     dialogue.add_feedback(dialogue.feedback_ids("again"))
     assert dialogue.response_ids[:4] == odd

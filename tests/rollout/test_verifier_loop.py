@@ -50,7 +50,9 @@ def make_loop(server, prompt_length=100, response_length=300, **rollout):
 
         config = OmegaConf.create(
             {
-                "actor_rollout_ref": {"rollout": {"prompt_length": prompt_length, "response_length": response_length}},
+                "actor_rollout_ref": {
+                    "rollout": {"prompt_length": prompt_length, "response_length": response_length}
+                },
                 "data": {},
                 "sftrl": {"rollout": rollout},
             }
@@ -78,7 +80,12 @@ def run(server, row=None, **settings):
 
 def guess_row(**changes):
     facts = json.dumps({"task": "test_guess", "word": "yes"})
-    row = {"extra_info": {"index": 5, "facts": facts}, "data_source": "unknown/x", "index": 5, "global_steps": 3}
+    row = {
+        "extra_info": {"index": 5, "facts": facts},
+        "data_source": "unknown/x",
+        "index": 5,
+        "global_steps": 3,
+    }
     return {**row, **changes}
 
 

@@ -19,7 +19,8 @@ CHATML = (
 )
 """A newline after every ``<end>``, which the model never writes."""
 HEADED = (
-    "{{ '<s>' }}{% for m in messages %}{{ '<|' + m['role'] + '|>\n\n' + (m['content'] | trim) + '<end>' }}{% endfor %}"
+    "{{ '<s>' }}{% for m in messages %}"
+    "{{ '<|' + m['role'] + '|>\n\n' + (m['content'] | trim) + '<end>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n\n' }}{% endif %}"
 )
 """A start token before the first message, and contents stripped."""
@@ -66,7 +67,9 @@ class Guess(Episode):
         if response.strip() == "crash":
             raise RuntimeError("the verifier crashed")
         right = response.strip() == self.word
-        verdict = Verdict("correct" if right else "wrong", 5.0 if right else -1.0, f"no, not {response!r}. Again!")
+        verdict = Verdict(
+            "correct" if right else "wrong", 5.0 if right else -1.0, f"no, not {response!r}. Again!"
+        )
         self.attempts.append(Attempt(response, verdict))
         over = len(self.attempts) >= self.max_attempts
         reply = None if right or over else verdict.feedback
@@ -103,7 +106,9 @@ class Walk(Episode):
 
     def submit(self, response: str) -> Step:
         right = response == self.words[self.point]
-        self.attempts.append(Attempt(response, Verdict("correct" if right else "wrong", 1.0 if right else -1.0, "no")))
+        self.attempts.append(
+            Attempt(response, Verdict("correct" if right else "wrong", 1.0 if right else -1.0, "no"))
+        )
         if right:
             self.point += 1
             self._failed = []
@@ -142,4 +147,6 @@ class Script:
         text = self.says[len(self.prompts) - 1]
         ids = self.tokenizer.encode(text, add_special_tokens=False) + [self.tokenizer.eos_token_id]
         ids = ids[: sampling_params["max_tokens"]]
-        return Generation(ids, None if self.logprob is None else [self.logprob] * len(ids), {"turn": len(self.prompts)})
+        return Generation(
+            ids, None if self.logprob is None else [self.logprob] * len(ids), {"turn": len(self.prompts)}
+        )

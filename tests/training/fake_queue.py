@@ -22,7 +22,7 @@ class FakeQueue:
             if isinstance(fields, list):
                 row.update(fields[number])
                 continue
-            for name in fields.keys():
+            for name in list(fields.keys()):
                 value = fields[name]
                 row[name] = (value.unbind()[number] if value.is_nested else value[number]).clone()
         return KVBatchMeta(keys=list(keys), tags=tags or [{} for _ in keys], partition_id=partition_id)

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ GAMMA, LAM = 0.9, 0.95
 def test_gae_by_hand():
     # Episode 0: rewards -1, 5; values 2, 3.   delta_2 = 5 - 3 = 2               A_2 = 2
     #            delta_1 = -1 + 0.9 * 3 - 2 = -0.3    A_1 = -0.3 + 0.855 * 2 = 1.41    returns 3.41, 5
-    # Episode 1: one turn that failed for good, reward -2, value 1: A = -3, return -2, whatever stands next to it.
+    # Episode 1: one turn that failed for good, reward -2, value 1: A = -3, return -2, whatever is next.
     rewards = torch.tensor([[-1.0, 5.0], [-2.0, 99.0]])
     values = torch.tensor([[2.0, 3.0], [1.0, 99.0]])
     alive = torch.tensor([[True, True], [True, False]])
@@ -36,8 +37,8 @@ def test_gae_by_hand():
 
 
 def test_tokens_to_turns_and_back_by_hand():
-    # Row 0 (episode 0): turn 1 = columns 0-1, feedback, turn 2 = columns 3-5. Rewards on the turns' last tokens.
-    # Row 1 (padding): no turn. Row 2 (episode 1): one turn, columns 0-2.
+    # Row 0 (episode 0): turn 1 = columns 0-1, feedback, turn 2 = columns 3-5. Rewards on the turns' last
+    # tokens. Row 1 (padding): no turn. Row 2 (episode 1): one turn, columns 0-2.
     turn_ids = torch.tensor([[1, 1, 0, 2, 2, 2], [0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]])
     token_rewards = torch.tensor([[0, -1.0, 7, 0, 0, 5.0], [3.0, 0, 0, 0, 0, 0], [0, 0, -2.0, 0, 0, 0]])
     values = torch.tensor([[2.0, 9, 9, 3.0, 9, 9], [9.0] * 6, [1.0, 9, 9, 9, 9, 9]])
@@ -89,7 +90,9 @@ def test_equals_verls_token_gae_when_every_turn_is_one_token(lengths, seed, gap)
             turn_ids[row, turn * (gap + 1)] = turn + 1
     mask = (turn_ids > 0).to(torch.int64)
     rewards, values = torch.randn(mask.shape) * mask, torch.randn(mask.shape)
-    stock_advantages, stock_returns = core_algos.compute_gae_advantage_return(rewards, values, mask, GAMMA, LAM)
+    stock_advantages, stock_returns = core_algos.compute_gae_advantage_return(
+        rewards, values, mask, GAMMA, LAM
+    )
     turns = collect_turns(turn_ids, rewards, list(range(len(lengths))), [0] * len(lengths))
     advantages, returns = turn_gae(turns.rewards, turns.at_start(values), turns.alive, GAMMA, LAM)
     ours = turns.spread(normalize_advantages(advantages, turns.alive, "whiten"))
@@ -105,7 +108,9 @@ def test_longer_turns_weigh_no_more_in_the_normalization():
         rewards = torch.zeros(turn_ids.shape)
         rewards[0, 0], rewards[0, -2] = -1.0, 5.0
         turns = collect_turns(turn_ids, rewards, [0], [0])
-        results.append(normalize_advantages(reward_to_go(turns.rewards, turns.alive, GAMMA), turns.alive, "whiten"))
+        results.append(
+            normalize_advantages(reward_to_go(turns.rewards, turns.alive, GAMMA), turns.alive, "whiten")
+        )
     assert torch.equal(*results)
 
 
@@ -123,7 +128,7 @@ def test_normalization():
 
 
 def test_leave_one_out_by_hand():
-    # Group 0, gamma 0.5. a: 1, 4 -> to go 3, 4.   b: 2 -> 2.   c: 0, 2, 8 -> 3, 6, 8.    Group 1: d alone -> 0.
+    # Gamma 0.5. Group 0: a: 1, 4 -> to go 3, 4.   b: 2 -> 2.   c: 0, 2, 8 -> 3, 6, 8.   Group 1: d alone.
     rewards = torch.tensor([[1.0, 4, 0], [2, 0, 0], [0, 2, 8], [7, 0, 0]])
     alive = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]]).bool()
     group = torch.tensor([0, 0, 0, 1])
@@ -171,8 +176,8 @@ def test_turns_of_mask():
 
 
 # A policy that decides when to stop, small enough to enumerate every group of episodes. At each turn it may
-# stop (action 0) or try again (action 1), with its own probability per turn; three turns at most. Each turn pays
-# something, and stopping pays more the later it is: an intermediate reward, so that a biased baseline shows.
+# stop (action 0) or try again (action 1), with its own probability per turn; three turns at most. Each turn
+# pays something, and stopping pays more the later it is, so that a biased baseline shows.
 PAYS = {0: (1.0, 2.0, 4.0), 1: (0.5, 1.5, -1.0)}
 EPISODES = [(0,), (1, 0), (1, 1, 0), (1, 1, 1)]
 LOGITS = (0.3, -0.4, 0.2)
@@ -238,7 +243,9 @@ def test_leave_one_out_gradient_is_exact(size, gamma):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_leave_one_out_with_spread_keeps_the_direction(size):
-    estimate = _expected_gradient(size, lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9, divide_by_spread=True))
+    estimate = _expected_gradient(
+        size, lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9, divide_by_spread=True)
+    )
     assert torch.allclose(_direction(estimate), _direction(_exact_gradient(0.9)), atol=1e-12)
 
 

@@ -55,5 +55,7 @@ def test_gradient_reaches_every_token_of_an_unclipped_turn():
 def test_a_micro_batch_of_padding_gives_zero():
     new = torch.zeros(2, 1, requires_grad=True)
     nothing = torch.zeros(2, 1, dtype=torch.int64)
-    loss, metrics = turn_ratio_loss(torch.zeros(2, 1), new, torch.zeros(2, 1), nothing, "seq-mean-token-sum", config())
+    loss, metrics = turn_ratio_loss(
+        torch.zeros(2, 1), new, torch.zeros(2, 1), nothing, "seq-mean-token-sum", config()
+    )
     assert float(loss) == 0.0 and all(math.isfinite(value) for value in metrics.values())

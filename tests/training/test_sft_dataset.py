@@ -81,7 +81,7 @@ def test_the_tokens_are_those_of_the_rollout(template, tmp_path):
     stream = segment.prompt_ids + segment.response_ids
     assert row["input_ids"].tolist()[: len(stream)] == stream
     ours = row["loss_mask"].tolist()[: len(stream)]
-    # The same turns carry loss, and what the template adds after a turn, which supervised learning trains too.
+    # The same turns carry loss, and what the template adds after a turn: supervised learning trains that too.
     trained = [0] * len(segment.prompt_ids) + segment.response_mask
     assert all(mine >= theirs for mine, theirs in zip(ours, trained, strict=True))
     extra = [token for token, mine, theirs in zip(stream, ours, trained, strict=True) if mine > theirs]
@@ -94,7 +94,9 @@ def test_batches_and_files_and_samples(tmp_path):
     second = write(tmp_path / "b.parquet", [MESSAGES[:3]])
     data = TurnSFTDataset([first, second], tokenizer, config())
     together = data.__getitems__([2, 0, 1])
-    assert [row["input_ids"].tolist() for row in together] == [data[n]["input_ids"].tolist() for n in (2, 0, 1)]
+    assert [row["input_ids"].tolist() for row in together] == [
+        data[n]["input_ids"].tolist() for n in (2, 0, 1)
+    ]
     assert len(TurnSFTDataset([first, second], tokenizer, config(), max_samples=2)) == 2
     chosen = TurnSFTDataset([first, second], tokenizer, config(shuffle=True, seed=1), max_samples=2)
     again = TurnSFTDataset([first, second], tokenizer, config(shuffle=True, seed=1), max_samples=2)
@@ -135,7 +137,9 @@ def test_truncation(tmp_path):
     ],
 )
 def test_wrong_rows_are_named(dialogues, train_turns, says, tmp_path):
-    dialogues = pa.array(dialogues, type=pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
+    dialogues = pa.array(
+        dialogues, type=pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    )
     with pytest.raises(SftrlError, match=says):
         TurnSFTDataset(write(tmp_path / "a.parquet", dialogues, train_turns), tiny_tokenizer(), config())
 

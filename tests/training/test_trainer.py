@@ -23,7 +23,9 @@ GAMMA, LAM = 0.9, 0.95
 def make_config(estimator="gae", **credit):
     return OmegaConf.create(
         {
-            "sftrl": {"credit": {"estimator": estimator, "gamma": GAMMA, "lam": LAM, "normalize": "none", **credit}},
+            "sftrl": {
+                "credit": {"estimator": estimator, "gamma": GAMMA, "lam": LAM, "normalize": "none", **credit}
+            },
             "algorithm": {
                 "use_kl_in_reward": False,
                 "adv_estimator": "gae" if estimator in ("gae", "token") else "grpo",
@@ -147,7 +149,7 @@ def test_token_counts_leave_padding_out(monkeypatch):
 def test_leave_one_out_groups_by_prompt(monkeypatch):
     trainer, queue = make_trainer(make_config("rloo"), monkeypatch)
     trainer._compute_advantage(fill(queue), {})
-    # Returns to go of p: -1 + 0.9 * 5 = 3.5, then 5; and -2. Turn 2 has no other: minus the other's first, -2.
+    # To go of p: -1 + 0.9 * 5 = 3.5, then 5; and -2. Nobody else is at turn 2: minus the other's first, -2.
     assert torch.allclose(queue.rows["p_0_0"]["advantages"], torch.tensor([5.5, 5.5, 0, 7, 7]))
     assert torch.allclose(queue.rows["p_1_0"]["advantages"], torch.tensor([-5.5, -5.5]))
     # The other episode of q failed, so there is nothing to compare with.
@@ -204,7 +206,9 @@ def test_settings_are_held_against_the_config():
     config.algorithm.adv_estimator = "gae"
     with pytest.raises(SftrlError, match="has no critic"):
         ours.credit_settings(config)
-    assert ours.credit_settings(OmegaConf.create({"algorithm": {"adv_estimator": "gae"}, "critic": {"enable": None}}))
+    assert ours.credit_settings(
+        OmegaConf.create({"algorithm": {"adv_estimator": "gae"}, "critic": {"enable": None}})
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,7 +251,9 @@ def test_every_algorithm_composes(name):
     if name == "ppo_paper":
         actor, critic = config.actor_rollout_ref.actor, config.critic
         assert settings == CreditSettings("gae", 0.9, 0.95, "whiten")
-        assert actor.clip_ratio == actor.clip_ratio_low == actor.clip_ratio_high == critic.cliprange_value == 0.1
+        assert (
+            actor.clip_ratio == actor.clip_ratio_low == actor.clip_ratio_high == critic.cliprange_value == 0.1
+        )
         assert actor.ppo_epochs == critic.ppo_epochs == 4 and actor.grad_clip == critic.grad_clip == 1.0
         assert config.actor_rollout_ref.rollout.temperature == 0.2
         assert actor.kl_loss_coef == actor.entropy_coeff == 0.0 and not config.algorithm.use_kl_in_reward

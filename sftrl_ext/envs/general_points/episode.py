@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step, Verdict
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
-from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template
+from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template, template_names
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.errors import SftrlError, unknown_name
@@ -36,7 +37,7 @@ class PlaySettings:
     Attributes:
         max_attempts: Attempts that are graded.
         profile: "exact" or "authors"; which grader.
-        template: Name or path of the prompt template.
+        template: Name or path of the prompt template; a path is made absolute.
         modality: "text"; "image" is not available in this version.
         exceeded_penalty: Added to the reward of the last failed attempt.
     """
@@ -63,6 +64,8 @@ class PlaySettings:
         if isinstance(self.exceeded_penalty, bool) or not isinstance(self.exceeded_penalty, (int, float)):
             raise SftrlError(f"exceeded_penalty is {self.exceeded_penalty!r}, expected a number.")
         load_template(self.template)
+        if self.template not in template_names():  # a row must find the file from any working directory
+            object.__setattr__(self, "template", str(Path(self.template).expanduser().resolve()))
 
 
 def make_facts(

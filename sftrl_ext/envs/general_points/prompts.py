@@ -170,9 +170,9 @@ def expert_answer(
     return template.answer(cards, numbers, formula, target)
 
 
-def template_names() -> list[str]:
+def template_names() -> frozenset[str]:
     """Names of the templates in the package."""
-    return sorted(_OWN)
+    return _OWN
 
 
 def load_template(name_or_path: str | Path) -> PromptTemplate:

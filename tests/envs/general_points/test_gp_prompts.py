@@ -107,6 +107,15 @@ def test_a_users_file_is_played(write):
     assert answer == "{\"cards\": ['K', '5', '2', '4'], \"formula\": \"1+1\"}"
 
 
+def test_a_path_in_facts_is_found_from_any_folder(write, monkeypatch, tmp_path):
+    write(OWN)
+    monkeypatch.chdir(tmp_path)
+    facts = GeneralPointsEpisode(make_facts(["K", "5", "2", "4"]) | {"template": "own.yaml"}).facts
+    monkeypatch.chdir("/")
+    assert facts["template"] == str(tmp_path / "own.yaml")
+    assert GeneralPointsEpisode(facts).messages()[0]["content"] == "You count 4 cards."
+
+
 def test_an_edited_file_is_read_again(write):
     path = write("prompt: $cards\nfeedback: {otherwise: nope}\n")
     assert load_template(path).texts["prompt"].template == "$cards"

@@ -1,0 +1,129 @@
+"""The real pipeline at scale smoke: data, pre-training, SFT, PPO on verl, evaluation, report; and a kill."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.files import read_json, read_jsonl, write_json
+
+pytest.importorskip("verl")
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+SFTRL = [sys.executable, "-m", "sftrl_ext.cli"]
+
+
+def sftrl(*args):
+    done = subprocess.run([*SFTRL, *map(str, args)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("smoke") / "run"
+    output = sftrl("run", "fig6_gp_l", "--scale", "smoke", "--run-dir", run_dir)
+    return RunLayout(run_dir), output
+
+
+def test_every_stage_is_done_and_the_report_is_named(smoke):
+    layout, output = smoke
+    state = read_json(layout.state)
+    assert [s["kind"] for s in state["stages"]] == ["data", "model", "sft", "sft", "sft", "rl", "eval", "report"]
+    assert all(s["status"] == "done" and s["wall_s"] > 0 for s in state["stages"])
+    assert str(layout.report / "report.html") in output
+    for name in ("report.md", "report.html", "bars.png", "bars.svg", "ood_vs_id.png", "success_vs_compute.png"):
+        assert (layout.report / name).stat().st_size > 500
+
+
+def test_rollout_and_trainer_agree_before_and_after_an_update(smoke):
+    layout, _ = smoke
+    steps = {e["step"]: e["data"] for e in read_jsonl(layout.metrics("rl-lr0.0002-s0"))}
+    assert set(steps) == {1, 2}
+    for data in steps.values():
+        assert data["training/rollout_probs_diff_valid"] == 1
+        assert data["training/rollout_probs_diff_max"] < 1e-4
+    assert steps[1]["policy/kl_start_k3"] < 1e-6 < steps[2]["policy/kl_start_k3"]
+
+
+def test_the_tracker_has_episodes_turns_and_tokens(smoke):
+    layout, _ = smoke
+    data = next(iter(read_jsonl(layout.metrics("rl-lr0.0002-s0"))))["data"]
+    assert data["episode/episode_error"] == 0
+    assert 1 <= data["turns/mean"] <= 5
+    shares = [value for key, value in data.items() if key.startswith("episode/outcome/")]
+    assert sum(shares) == pytest.approx(1)
+    assert data["tokens/step_trained"] > data["tokens/step_generated"] > 0
+
+
+def test_every_checkpoint_is_evaluated_on_every_split(smoke):
+    layout, _ = smoke
+    records = list(read_jsonl(layout.records))
+    splits = {"id", "id_unseen", "rule_ood", "rule_ood_unseen"}
+    seen = {(r["arm"], r["step"]) for r in records}
+    assert seen == {("base", 40), ("init", 4), ("sft", 2), ("sft", 4), ("rl", 1), ("rl", 2)}
+    assert len(records) == len(seen) * len(splits)
+    assert all(r["episodes"] == 24 and r["errors"] == 0 for r in records)
+    assert {r["split"] for r in records} == splits
+
+
+def test_a_report_regenerates_from_the_metrics_alone(smoke, tmp_path):
+    layout, _ = smoke
+    copy = tmp_path / "copy"
+    shutil.copytree(layout.root, copy, ignore=shutil.ignore_patterns("checkpoints", "data", "start_model", "report"))
+    sftrl("report", copy)
+    assert (copy / "report" / "bars.svg").read_bytes() == (layout.report / "bars.svg").read_bytes()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(smoke):
+    layout, _ = smoke
+    again = subprocess.run(
+        [*SFTRL, "run", "fig6_gp_l", "--scale", "smoke", "--run-dir", str(layout.root)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert again.returncode == 2
+    assert "sftrl resume" in again.stderr
+
+
+def test_a_run_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
+    """Kill runner and trainer after the first checkpoint of the SFT arm; the resumed arm has the same weights."""
+    whole, _ = smoke
+    layout = RunLayout(tmp_path / "run")
+    shutil.copytree(whole.root, layout.root)
+    arm = "sft-lr0.0002-s0"
+    shutil.rmtree(layout.stage(arm))
+    state = read_json(layout.state)
+    for stage in state["stages"]:
+        if stage["name"] == arm:
+            stage.update(status="waiting", launches=0)
+    # The paths in the plan follow the run folder, so the copy trains from its own init.
+    write_json(layout.state, state)
+
+    runner = subprocess.Popen([*SFTRL, "resume", str(layout.root)], stdout=subprocess.DEVNULL, start_new_session=True)
+    tracker = layout.checkpoints(arm) / "latest_checkpointed_iteration.txt"
+    deadline = time.monotonic() + 300
+    while not tracker.exists() and time.monotonic() < deadline:
+        assert runner.poll() is None, "the runner ended before it could be killed"
+        time.sleep(0.02)
+    child = json.loads((layout.stage(arm) / "process.json").read_text())["pid"]
+    os.kill(runner.pid, signal.SIGKILL)
+    os.killpg(child, signal.SIGKILL)
+    runner.wait()
+    assert tracker.read_text().strip() in ("2", "4")
+
+    sftrl("resume", layout.root)
+    relative = f"stages/{arm}/checkpoints/global_step_4/huggingface/model.safetensors"
+    assert (layout.root / relative).read_bytes() == (whole.root / relative).read_bytes()
+    losses = [
+        [e["data"]["train/loss"] for e in read_jsonl(run.metrics(arm))] for run in (whole, layout)
+    ]
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)

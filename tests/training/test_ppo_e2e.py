@@ -1,0 +1,127 @@
+"""Two steps of the real thing: verl's trainer, our loop, our credit, on a CPU, from rows of the builder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("verl")
+
+from data_prep.build import build_file
+from sftrl_ext.paths import configs_dir
+from tests.rollout.tiny import tiny_tokenizer
+
+EPISODES, TURN_TOKENS = 8, 24
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory):
+    """Metrics of each step, of one run of PPO."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("ppo")
+    tokenizer = tiny_tokenizer("chatml")
+    tokenizer.save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **ids)).save_pretrained(folder / "model")
+    asked = {"kind": "rl", "split": "id", "seed": 0, "template": "compact", "max_attempts": 3}
+    rest = {"eval": False, "profile": "exact", "draw": None, "suits": None, "source": None}
+    build_file(SimpleNamespace(**asked, **rest, rows=32, out=folder / "rl.parquet"))
+    overrides = {
+        "hydra.run.dir": folder,
+        "data.train_files": folder / "rl.parquet",
+        "data.val_files": folder / "rl.parquet",
+        "data.train_batch_size": EPISODES,
+        "data.max_prompt_length": 128,
+        "data.max_response_length": 300,
+        "sftrl.rollout.max_turn_tokens": TURN_TOKENS,
+        "actor_rollout_ref.model.path": folder / "model",
+        "actor_rollout_ref.actor.ppo_mini_batch_size": EPISODES,
+        "actor_rollout_ref.actor.ppo_epochs": 2,
+        "actor_rollout_ref.actor.optim.lr": 1e-3,
+        "critic.ppo_mini_batch_size": EPISODES,
+        "critic.ppo_epochs": 2,
+        "trainer.default_local_dir": folder / "checkpoints",
+        "trainer.total_training_steps": 2,
+        "trainer.total_epochs": 10,
+        "trainer.n_gpus_per_node": 1,
+        "trainer.nnodes": 1,
+        "trainer.save_freq": -1,
+        "trainer.test_freq": 2,
+        "trainer.experiment_name": "e2e",
+    }
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(configs_dir())]
+    command += ["--config-name", "ppo", "backend=cpu", "algorithm=ppo_turn"]
+    command += [f"{key}={value}" for key, value in overrides.items()]
+    settings = {
+        "VERL_PLATFORM": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "VERL_FILE_LOGGER_PATH": str(folder / "m.jsonl"),
+    }
+    log = folder / "log.txt"
+    with open(log, "w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command, env={**os.environ, **settings}, stdout=file, stderr=subprocess.STDOUT, timeout=300
+        )
+    assert done.returncode == 0, log.read_text()[-4000:]
+    return [json.loads(line)["data"] for line in (folder / "m.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_rollout_and_trainer_agree_before_and_after_an_update(metrics):
+    assert len(metrics) == 2
+    for step in metrics:
+        assert step["training/rollout_probs_diff_max"] < 1e-5
+    assert metrics[0]["policy/kl_start_k3"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics[1]["policy/kl_start_k3"] > metrics[0]["policy/kl_start_k3"]
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_episodes_turns_and_tokens_are_counted(metrics):
+    for number, step in enumerate(metrics, start=1):
+        assert step["episode/episode_error"] == 0.0 and step["episode/out_of_tokens"] == 0.0
+        assert (
+            step["turns/mean"]
+            == pytest.approx(step["episode/turns"])
+            == pytest.approx(step["num_turns/mean"])
+        )
+        assert 1 <= step["turns/mean"] <= 3 and step["turns/share_1"] == 1.0
+        assert step["episode/generated_tokens"] <= 3 * TURN_TOKENS
+        assert step["tokens/step_generated"] == pytest.approx(EPISODES * step["episode/generated_tokens"])
+        # Every token is trained twice: two epochs.
+        assert step["tokens/step_trained"] == 2 * step["perf/total_num_tokens"]
+        assert step["critic/score/mean"] == pytest.approx(step["episode/reward_total"])
+        assert step["training/global_step"] == number
+    assert metrics[1]["tokens/generated"] == sum(step["tokens/step_generated"] for step in metrics)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_the_critic_learns_at_turn_starts(metrics):
+    # At its first step the critic's loss is half the mean squared error over turns: nothing else is in its mask.
+    # (It is averaged over two epochs, so it can only have fallen.)
+    first = metrics[0]
+    assert 0 < first["critic/vf_loss"] <= 0.5 * first["critic/turn_value_rmse"] ** 2 * 1.001
+    assert first["critic/advantages/mean"] < 1.0
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_validation_has_the_core_metric_of_the_data_source(metrics):
+    core = [key for key in metrics[1] if key.startswith("val-core/")]
+    assert core and all("/acc/" in key for key in core)
+    assert any(key.endswith("/outcome/unparsable/mean@1") for key in metrics[1])
