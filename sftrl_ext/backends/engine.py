@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from sftrl_ext.backends.attention import ATTENTION
 from sftrl_ext.backends.sampling import BatchSampler, Sampling
-from sftrl_ext.backends.slots import ATTENTION, SlotCache
+from sftrl_ext.backends.slots import SlotCache
 from sftrl_ext.errors import SftrlError
 
 
@@ -83,7 +84,7 @@ class Engine:
         vocab_size: int,
         banned_token_ids: Iterable[int] = (),
         max_rows: int = 256,
-        prefill_tokens: int = 8192,
+        prefill_tokens: int = 2048,
         seed: int = 0,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -92,12 +93,14 @@ class Engine:
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
         self._banned = _banned(model.config.vocab_size, vocab_size, banned_token_ids)
         self._random = np.random.default_rng(seed)
-        self._cache = SlotCache()
+        self._cache = _new_cache(model, max_rows)
         self._waiting: deque[Request] = deque()
         self._rows: list[_Row] = []
         self._sampler: BatchSampler | None = None
-        self.prompt_tokens = 0
-        self.generated_tokens = 0
+        self.prefill_count = 0
+        """Prompt tokens that went through the model; those that a slot still held are not counted."""
+        self.generated_count = 0
+        """Tokens sampled."""
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> Engine:
@@ -184,6 +187,7 @@ class Engine:
         """Copy some weights into the model and return their names; see :meth:`load_weights`."""
         if self.busy:
             raise SftrlError("the weights cannot change while requests are in flight.")
+        self._cache.forget()
         own = self.model.state_dict()
         names = set()
         for name, tensor in weights:
@@ -207,57 +211,79 @@ class Engine:
             raise SftrlError(f"{len(missing)} weights were not sent: {', '.join(missing[:5])}.")
 
     def _admit(self) -> list[Request]:
-        """Read the prompts of as many waiting requests as there are free slots."""
-        ended: list[Request] = []
-        room = self.max_rows - len(self._rows)
-        chosen = sorted(
-            (self._waiting.popleft() for _ in range(min(room, len(self._waiting)))),
-            key=lambda request: len(request.prompt_ids),
-        )
-        while chosen:
-            # Sorted by length, so that the last of a group is its width.
-            count = 1
-            while count < len(chosen) and (count + 1) * len(chosen[count].prompt_ids) <= self.prefill_tokens:
-                count += 1
-            ended += self._prefill(chosen[:count])
-            del chosen[:count]
-        return ended
-
-    def _prefill(self, requests: list[Request]) -> list[Request]:
-        lengths = torch.tensor([len(request.prompt_ids) for request in requests])
-        width = int(lengths.max())
-        # Padding on the right: causal attention keeps it from the tokens before it.
-        tokens = torch.zeros(len(requests), width, dtype=torch.long)
-        for i, request in enumerate(requests):
-            tokens[i, : len(request.prompt_ids)] = torch.as_tensor(request.prompt_ids)
+        """Give slots to waiting requests and read their prompts, as far as the slots do not hold them."""
         first = len(self._rows)
-        self._cache.begin_prefill(first, len(requests), width)
-        wanted, which = torch.unique(lengths - 1, return_inverse=True)
-        logits = self.model(
-            input_ids=tokens,
-            position_ids=torch.arange(width)[None],
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=wanted,
-        ).logits[torch.arange(len(requests)), which]
-        self._rows += [self._row(request) for request in requests]
-        self._sampler = None
-        self.prompt_tokens += int(lengths.sum())
-        return self._accept(logits, first)
+        found: dict[int, tuple[Request, int]] = {}
+        for _ in range(min(self.max_rows - first, len(self._waiting))):
+            request = self._waiting.popleft()
+            slot, common = self._cache.find(request.prompt_ids, first, found.keys())
+            found[slot] = (request, common)
+        # Prompts with about as much left to read go through the model together, new ones apart.
+        slots = sorted(found, key=lambda slot: (found[slot][1] > 0, _left(*found[slot])))
+        self._line_up(slots, first)
+        rows = [found[slot] for slot in slots]
+        if rows:
+            self._rows += [self._row(request) for request, _ in rows]
+            self._sampler = None
+        ended: list[int] = []
+        while rows:
+            count = 1
+            while (
+                count < len(rows)
+                and (rows[count][1] > 0) == (rows[0][1] > 0)
+                and (count + 1) * _left(*rows[count]) <= self.prefill_tokens
+            ):
+                count += 1
+            ended += self._prefill(rows[:count], first)
+            first += count
+            del rows[:count]
+        return self._free(ended)
+
+    def _line_up(self, slots: list[int], first: int) -> None:
+        """Bring the contents of the given free slots to the consecutive slots from ``first`` on, in order."""
+        place = {slot: i for i, slot in enumerate(slots)}
+        where = list(slots)
+        for i, target in enumerate(range(first, first + len(slots))):
+            source = where[i]
+            self._cache.swap(source, target)
+            if target in place and source != target:
+                where[place[target]] = source
+                place[source] = place[target]
+            self._cache.hold(target, [])
+
+    def _prefill(self, rows: list[tuple[Request, int]], first: int) -> list[int]:
+        """Read the rest of some prompts into the slots from ``first`` on; return the rows that end at once."""
+        left = torch.tensor([_left(*row) for row in rows])
+        starts = torch.tensor([common for _, common in rows])
+        width = int(left.max())
+        # Padding on the right: nothing before it attends to it, and its place is written again.
+        tokens = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, (request, common) in enumerate(rows):
+            tokens[i, : left[i]] = torch.tensor(request.prompt_ids[common:])
+        wanted, which = torch.unique(left - 1, return_inverse=True)
+        logits = self._forward(tokens, starts, first, logits_to_keep=wanted)
+        self.prefill_count += int(left.sum())
+        return self._accept(logits[torch.arange(len(rows)), which], first, len(rows))
 
     def _decode(self) -> list[Request]:
-        positions = torch.tensor([row.length for row in self._rows])
-        mask = self._cache.begin_decode(positions)
-        logits = self.model(
-            input_ids=torch.tensor([[row.request.result.token_ids[-1]] for row in self._rows]),
-            position_ids=positions[:, None],
-            attention_mask=mask.to(self.model.dtype),
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits[:, -1]
+        """Feed every row its last token and sample the next."""
+        tokens = torch.tensor([[row.request.result.token_ids[-1]] for row in self._rows])
+        starts = torch.tensor([row.length for row in self._rows])
+        logits = self._forward(tokens, starts, 0)[:, 0]
         for row in self._rows:
             row.length += 1
-        return self._accept(logits, 0)
+        return self._free(self._accept(logits, 0, len(self._rows)))
+
+    def _forward(self, tokens: Tensor, starts: Tensor, first: int, **options: Any) -> Tensor:
+        mask = self._cache.begin(first, starts, tokens.shape[1])
+        return self.model(
+            input_ids=tokens,
+            position_ids=starts[:, None] + torch.arange(tokens.shape[1]),
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            **options,
+        ).logits
 
     def _row(self, request: Request) -> _Row:
         sampling, length = request.sampling, len(request.prompt_ids)
@@ -269,21 +295,23 @@ class Engine:
             random=None if sampling.seed is None else np.random.default_rng(sampling.seed),
         )
 
-    def _accept(self, logits: Tensor, first: int) -> list[Request]:
-        """Sample a token for the rows from ``first`` on, and take out the rows that it ends."""
-        rows = self._rows[first:]
-        sampler = self._sampler
-        if sampler is None or first:
+    def _accept(self, logits: Tensor, first: int, count: int) -> list[int]:
+        """Sample a token for ``count`` rows from ``first`` on; return the rows that it ends."""
+        rows = self._rows[first : first + count]
+        if count < len(self._rows):
             sampler = BatchSampler([row.request.sampling for row in rows], self._banned)
-            self._sampler = None if first else sampler
-        uniform = self._random.random(len(rows))
+        elif self._sampler is None:
+            sampler = self._sampler = BatchSampler([row.request.sampling for row in rows], self._banned)
+        else:
+            sampler = self._sampler
+        uniform = self._random.random(count)
         for i, row in enumerate(rows):
             if row.random is not None:
                 uniform[i] = row.random.random()
         tokens, log_probs = sampler(logits, uniform)
         ended = []
-        for i, (row, token, log_prob) in enumerate(
-            zip(rows, tokens.tolist(), log_probs.tolist(), strict=True), start=first
+        for i, row, token, log_prob in zip(
+            range(first, first + count), rows, tokens.tolist(), log_probs.tolist(), strict=True
         ):
             result = row.request.result
             result.token_ids.append(token)
@@ -295,20 +323,28 @@ class Engine:
             else:
                 continue
             ended.append(i)
-        self.generated_tokens += len(rows)
-        requests = [self._rows[i].request for i in ended]
-        self._free(ended)
+        self.generated_count += count
+        return ended
+
+    def _free(self, ended: list[int]) -> list[Request]:
+        """Take out rows that ended; the last rows move up, and the slots remember what ended."""
+        requests = []
+        for slot in reversed(ended):
+            row, last = self._rows[slot], self._rows[-1]
+            self._cache.swap(slot, len(self._rows) - 1, max(row.length, last.length))
+            self._rows[slot] = last
+            self._rows.pop()
+            self._sampler = None
+            request = row.request
+            # The last token was sampled but never fed to the model.
+            self._cache.hold(len(self._rows), [*request.prompt_ids, *request.result.token_ids[:-1]])
+            requests.append(request)
         return requests
 
-    def _free(self, ended: list[int]) -> None:
-        """Move the last rows into the slots of those that ended, so that the rows stay contiguous."""
-        if ended:
-            self._sampler = None
-        for slot in reversed(ended):
-            last = self._rows.pop()
-            if slot < len(self._rows):
-                self._cache.move(len(self._rows), slot, last.length)
-                self._rows[slot] = last
+
+def _left(request: Request, common: int) -> int:
+    """Tokens of the prompt that are still to be read."""
+    return len(request.prompt_ids) - common
 
 
 def eos_token_ids(folder: Path, tokenizer: Any) -> set[int]:
@@ -318,6 +354,21 @@ def eos_token_ids(folder: Path, tokenizer: Any) -> set[int]:
         listed = GenerationConfig.from_pretrained(folder).eos_token_id
         found |= set(listed) if isinstance(listed, list) else {listed}
     return {token for token in found if token is not None}
+
+
+def _new_cache(model: Any, max_rows: int) -> SlotCache:
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
+        raise SftrlError(f"{config.model_type}: rollout.name=hf needs full attention in every layer.")
+    heads = config.num_attention_heads
+    return SlotCache(
+        config.num_hidden_layers,
+        getattr(config, "num_key_value_heads", None) or heads,
+        getattr(config, "head_dim", None) or config.hidden_size // heads,
+        dtype=model.dtype,
+        max_slots=2 * max_rows,
+    )
 
 
 def _banned(vocab_size: int, known: int, ids: Iterable[int]) -> Tensor | None:

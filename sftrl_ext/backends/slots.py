@@ -1,160 +1,182 @@
-"""A key-value cache in which every row has its own length, so that rows may come and go at any step."""
+"""A key-value cache in which every row has its own length and a finished row is remembered.
+
+Rows may come and go at any step. When the next turn of an episode arrives, its prompt begins with what some
+free slot still holds, and only the rest has to be read; likewise for instructions that prompts share.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 from transformers.cache_utils import Cache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-ATTENTION = "sftrl_slots"
-"""Name of the attention function for ``attn_implementation``."""
-
-
-def slot_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention of one new token per row; anything else is left to torch's fused kernel.
-
-    Decoding on a CPU is bound by reading the cache. Here the queries that share a key-value head read it
-    together, where the general path first copies it once per query head: 3 times faster at batch 256 with one
-    key-value head for four query heads, the same with as many of either.
-
-    Args:
-        module: The attention layer.
-        query: Shape (B, heads, tokens, head size).
-        key: Shape (B, key-value heads, length, head size).
-        value: As ``key``.
-        attention_mask: Added to the scores, shape (B, 1, 1, length), or None.
-        dropout: Unused.
-        scaling: Factor of the scores.
-        kwargs: Options of other implementations.
-
-    Returns:
-        Shape (B, tokens, heads, head size), and None for the weights.
-    """
-    rows, heads, tokens, size = query.shape
-    if tokens > 1 or attention_mask is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    grouped = query.reshape(rows, key.shape[1], -1, size) * (scaling or size**-0.5)
-    scores = grouped @ key.transpose(2, 3)
-    scores += attention_mask
-    return (scores.softmax(-1) @ value).view(rows, 1, heads, size), None
-
-
-AttentionInterface.register(ATTENTION, slot_attention)
+_WIDTH_STEP = 64
+"""Slots widen by this many positions at a time."""
 
 
 class SlotCache(Cache):
-    """Keys and values of the rows now being decoded: row i of the batch lives in slot i.
+    """Keys and values of rows: row i of a forward pass lives in slot ``first + i``.
 
-    Every row starts at position 0 of its slot, so that nothing is padded on the left and a row's result does
-    not depend on its neighbours. The slots are allocated at first use and grow by doubling.
+    Every row starts at position 0 of its slot, so that nothing is padded on the left and no row depends on
+    the rows beside it. Slots are allocated as they are needed.
 
-    A forward pass is announced with :meth:`begin_prefill` or :meth:`begin_decode`; the model's attention
-    layers then call :meth:`update`.
+    Args:
+        layers: Layers of the model.
+        heads: Key-value heads of a layer.
+        size: Size of a head.
+        dtype: Type of keys and values.
+        max_slots: Upper bound on slots.
+        budget: Bytes up to which slots are added only to remember more rows.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        layers: int,
+        heads: int,
+        size: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        max_slots: int = 256,
+        budget: int = 1 << 29,
+    ) -> None:
         super().__init__(layers=[])
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
-        self._room = (0, 0)
-        self._first = 0
-        self._rows: Tensor | None = None
-        self._positions: Tensor | None = None
-        self._width = 0
+        self.max_slots, self.budget = max_slots, budget
+        self._store = torch.zeros(layers, 2, 0, heads, 0, size, dtype=dtype)
+        self._tokens = np.zeros((0, 0), dtype=np.int64)
+        self._held = np.zeros(0, dtype=np.int64)
+        self._used = np.zeros(0, dtype=np.int64)
+        self._clock = 0
+        self._rows = slice(0)
+        self._index: tuple[Tensor, Tensor] | None = None
+        self._length = 0
 
-    def begin_prefill(self, first: int, count: int, width: int) -> None:
-        """The next pass brings ``count`` new rows of up to ``width`` tokens into slots from ``first`` on."""
-        self._reserve(first + count, width)
-        self._first, self._positions, self._width = first, None, width
-
-    def begin_decode(self, positions: Tensor) -> Tensor:
-        """The next pass brings one token for each of the first B slots.
+    def find(self, prompt: Sequence[int], first: int, taken: Collection[int]) -> tuple[int, int]:
+        """The free slot to put a prompt in.
 
         Args:
-            positions: Where in its slot each row's token goes. Shape (B,).
+            prompt: Its tokens.
+            first: Slots from here on are free.
+            taken: Free slots already promised.
 
         Returns:
-            The attention mask of that pass: 0 up to the row's own position, minus infinity beyond.
-            Shape (B, 1, 1, longest row).
+            The slot, and how many of the prompt's first tokens it holds; one token is always left to read.
         """
-        count = positions.shape[0]
-        self._width = int(positions.max()) + 1
-        self._reserve(count, self._width)
-        self._rows, self._positions = torch.arange(count), positions
-        beyond = torch.arange(self._width) > positions[:, None]
-        return torch.zeros(beyond.shape).masked_fill_(beyond, -torch.inf)[:, None, None]
+        tokens = np.asarray(prompt, dtype=np.int64)
+        self._reserve(min(first + len(taken) + 1, self.max_slots), len(tokens))
+        free = np.setdiff1d(np.arange(first, len(self._held)), list(taken))
+        common = np.zeros(len(free), dtype=np.int64)
+        if self._held[free].any():
+            differs = self._tokens[free, : len(tokens)] != tokens
+            common = np.where(differs.any(1), differs.argmax(1), len(tokens))
+            common = np.minimum(np.minimum(common, self._held[free]), len(tokens) - 1)
+        # The longest match; else a slot that holds nothing; else the one unused for longest.
+        best = np.lexsort((self._used[free], self._held[free] > 0, -common))[0]
+        if common[best] == 0 and self._held[free[best]] > 0 and self._may_add():
+            self._reserve(len(self._held) + 1, 0)
+            return self.find(prompt, first, taken)
+        return int(free[best]), int(common[best])
+
+    def begin(self, first: int, starts: Tensor, tokens: int) -> Tensor | None:
+        """Announce a forward pass that brings new tokens to consecutive slots.
+
+        Args:
+            first: The first slot.
+            starts: Position of each row's first new token. Shape (rows,).
+            tokens: New tokens per row, padding on the right included.
+
+        Returns:
+            The mask of that pass, to be added to the scores, shape (rows, 1, tokens, length); None if every
+            row is new and attends causally to itself alone.
+        """
+        self._length = int(starts.max()) + tokens
+        self._rows = slice(first, first + len(starts))
+        self._reserve(first + len(starts), self._length)
+        if tokens > 1 and not starts.any():
+            self._index = None
+            return None
+        positions = starts[:, None] + torch.arange(tokens)
+        self._index = (torch.arange(first, first + len(starts))[:, None], positions)
+        beyond = torch.arange(self._length) > positions[:, :, None]
+        return torch.zeros(beyond.shape, dtype=self._store.dtype).masked_fill_(beyond, -torch.inf)[:, None]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Store one layer's new keys and values, and return all that its queries may look at.
+        """Store one layer's new keys and values, and return all that the pass may look at.
 
         Args:
-            key_states: Shape (rows, heads, tokens, head size); likewise ``value_states``.
-            value_states: See ``key_states``.
+            key_states: Shape (rows, heads, tokens, head size).
+            value_states: As ``key_states``.
             layer_idx: The layer.
-            args: Unused, part of the signature of transformers.
-            kwargs: Unused, part of the signature of transformers.
+            args: Unused, part of the signature in transformers.
+            kwargs: Unused, part of the signature in transformers.
         """
-        self._allocate(layer_idx, key_states, value_states)
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if self._positions is None:
-            rows = slice(self._first, self._first + key_states.shape[0])
-            keys[rows, :, : self._width] = key_states
-            values[rows, :, : self._width] = value_states
+        keys, values = self._store[layer_idx]
+        if self._index is None:
+            keys[self._rows, :, : self._length] = key_states
+            values[self._rows, :, : self._length] = value_states
             return key_states, value_states
-        keys[self._rows, :, self._positions] = key_states[:, :, 0]
-        values[self._rows, :, self._positions] = value_states[:, :, 0]
-        count = key_states.shape[0]
-        return keys[:count, :, : self._width], values[:count, :, : self._width]
+        slots, positions = self._index
+        keys[slots, :, positions] = key_states.transpose(1, 2)
+        values[slots, :, positions] = value_states.transpose(1, 2)
+        return keys[self._rows, :, : self._length], values[self._rows, :, : self._length]
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first ``length`` positions of slot ``source`` over slot ``target``."""
-        for tensors in (self._keys, self._values):
-            for tensor in tensors:
-                tensor[target, :, :length] = tensor[source, :, :length]
+    def swap(self, a: int, b: int, length: int | None = None) -> None:
+        """Exchange two slots.
+
+        Args:
+            a: A slot.
+            b: Another.
+            length: Positions in use; those remembered, if not given.
+        """
+        if a == b:
+            return
+        if length is None:
+            length = int(max(self._held[a], self._held[b]))
+        both, other = torch.tensor([a, b]), torch.tensor([b, a])
+        self._store[:, :, both, :, :length] = self._store[:, :, other, :, :length]
+        for array in (self._tokens, self._held, self._used):
+            array[[a, b]] = array[[b, a]]
+
+    def hold(self, slot: int, tokens: Sequence[int]) -> None:
+        """Note which tokens' keys and values a slot now holds; none while a row is being decoded in it."""
+        self._clock += 1
+        self._tokens[slot, : len(tokens)] = tokens
+        self._held[slot], self._used[slot] = len(tokens), self._clock
+
+    def forget(self) -> None:
+        """Drop everything that is remembered, as after a change of the weights."""
+        self._held[:] = 0
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens that precede those of a prefill: none."""
+        """Tokens before those of a causal pass: none."""
         return 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """(length, offset) of the keys of a prefill, whose rows attend to themselves only."""
+        """(length, offset) of the keys of a causal pass."""
         return query_length, 0
 
+    def _may_add(self) -> bool:
+        slots = len(self._held)
+        return slots < self.max_slots and 2 * self._store.numel() * self._store.itemsize <= self.budget
+
     def _reserve(self, slots: int, width: int) -> None:
-        room = self._room
-        if slots <= room[0] and width <= room[1]:
+        """Make room for so many slots of so many positions."""
+        old_slots, old_width = self._tokens.shape
+        if slots <= old_slots and width <= old_width:
             return
-        self._room = (_grown(room[0], slots), _grown(room[1], width))
-        for tensors in (self._keys, self._values):
-            for i, old in enumerate(tensors):
-                tensors[i] = self._empty(old)
-                tensors[i][: old.shape[0], :, : old.shape[2]] = old
-
-    def _allocate(self, layer_idx: int, keys: Tensor, values: Tensor) -> None:
-        while len(self._keys) <= layer_idx:
-            self._keys.append(self._empty(keys))
-            self._values.append(self._empty(values))
-
-    def _empty(self, like: Tensor) -> Tensor:
-        # Zeros, because a position masked out is still multiplied, by a weight of zero.
-        return like.new_zeros(self._room[0], like.shape[1], self._room[1], like.shape[3])
-
-
-def _grown(room: int, need: int) -> int:
-    """``room`` if it is enough, else the power of two that is."""
-    return max(room, 1 << (need - 1).bit_length())
+        if slots > old_slots:
+            slots = min(max(slots, 2 * old_slots, 8), max(slots, self.max_slots))
+        slots, width = max(slots, old_slots), max(-(-width // _WIDTH_STEP) * _WIDTH_STEP, old_width)
+        layers, two, _, heads, _, size = self._store.shape
+        # Zeros, because what is masked out is still multiplied, by a weight of zero.
+        store = self._store.new_zeros(layers, two, slots, heads, width, size)
+        store[:, :, :old_slots, :, :old_width] = self._store
+        self._store = store
+        self._tokens = np.pad(self._tokens, ((0, slots - old_slots), (0, width - old_width)))
+        self._held = np.pad(self._held, (0, slots - old_slots))
+        self._used = np.pad(self._used, (0, slots - old_slots))

@@ -201,7 +201,7 @@ async def _take_turn(
     logprobs = None if generation.logprobs is None else generation.logprobs[: limits.turn]
     text = dialogue.add_turn(ids, logprobs)
     played.generated_tokens += len(ids)
-    played.cut_turns += len(ids) == limits.turn and ids[-1] not in dialogue.chat.eos
+    played.cut_turns += len(ids) == limits.turn and ids[-1] not in dialogue.chat.stops
     played.extra.append(generation.extra)
     played.messages = dialogue.messages
     step = episode.submit(text)

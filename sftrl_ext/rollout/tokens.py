@@ -9,10 +9,10 @@ whole dialogue by the chat template whenever the model's own tokens do.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from sftrl_ext.envs.base import Message
 from sftrl_ext.errors import SftrlError
@@ -31,8 +31,10 @@ class ChatTokens:
     def __init__(self, builder: Any) -> None:
         self.builder = builder
         self.tokenizer = builder.tokenizer
+        self.template = self.tokenizer.chat_template
         self.eos = _eos_ids(self.tokenizer)
         self.closing = self._closing_ids()
+        self.stops = self.eos | frozenset(self.closing[:1])
 
     def _closing_ids(self) -> list[int]:
         """What the template writes between a model turn's text and the next user message."""
@@ -69,16 +71,22 @@ class ChatTokens:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-_shared: WeakKeyDictionary[Any, dict[type, ChatTokens]] = WeakKeyDictionary()
+_recent: deque[ChatTokens] = deque(maxlen=8)
 
 
 def chat_tokens(builder: Any) -> ChatTokens:
-    """The `ChatTokens` of a builder's tokenizer, probed once per tokenizer and kind of builder."""
-    known = _shared.setdefault(builder.tokenizer, {})
-    kind = type(builder)
-    if kind not in known or known[kind].builder.chat_template_kwargs != builder.chat_template_kwargs:
-        known[kind] = ChatTokens(builder)
-    return known[kind]
+    """The `ChatTokens` of a builder's tokenizer and options, shared with other builders of the same."""
+    for chat in _recent:
+        if (
+            chat.tokenizer is builder.tokenizer
+            and chat.template == builder.tokenizer.chat_template
+            and type(chat.builder) is type(builder)
+            and chat.builder.chat_template_kwargs == builder.chat_template_kwargs
+        ):
+            return chat
+    chat = ChatTokens(builder)
+    _recent.append(chat)
+    return chat
 
 
 @dataclass

@@ -153,7 +153,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def engine(models: tuple[Path, Path]) -> Iterator[Any]:
     from sftrl_ext.backends.vllm_engine import VllmEngine
 
-    engine = VllmEngine(models[0], dtype="float32")
+    with pytest.MonkeyPatch.context() as patch:
+        # More threads than free cores make a small model many times slower.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        engine = VllmEngine(models[0], dtype="float32")
     yield engine
     engine.close()
     engine.close()

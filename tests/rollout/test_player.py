@@ -175,3 +175,11 @@ def test_dialogue_does_not_reencode_odd_model_tokens():
     dialogue.add_turn(odd, None)
     dialogue.add_feedback(dialogue.feedback_ids("again"))
     assert dialogue.response_ids[:4] == odd
+
+
+def test_a_tokenizer_is_probed_once():
+    tokenizer = tiny_tokenizer()
+    first = chat_tokens(builder_for(tokenizer))
+    assert chat_tokens(builder_for(tokenizer)) is first
+    tokenizer.chat_template = TEMPLATES["chatml"]
+    assert chat_tokens(builder_for(tokenizer)) is not first

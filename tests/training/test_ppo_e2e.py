@@ -112,7 +112,7 @@ def test_episodes_turns_and_tokens_are_counted(metrics):
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_the_critic_learns_at_turn_starts(metrics):
-    # At its first step the critic's loss is half the mean squared error over turns: nothing else is in its mask.
+    # At its first step the critic's loss is half the mean squared error over turns: nothing else is trained.
     # (It is averaged over two epochs, so it can only have fallen.)
     first = metrics[0]
     assert 0 < first["critic/vf_loss"] <= 0.5 * first["critic/turn_value_rmse"] ** 2 * 1.001
