@@ -2,8 +2,8 @@
 
     python benchmarks/ppo_step.py runs/fig6_gp_l-laptop
 
-Model compute is generation, the log-probability and value passes, and both updates; the floor is a step that is
-nothing but model compute (share outside: 0). The first step of a launch is left out: it holds warm-up.
+Model compute is generation, the log-probability and value passes, and both updates; the floor is a step that
+is nothing but model compute (share outside: 0). The first step of a launch is left out: it holds warm-up.
 """
 
 from __future__ import annotations

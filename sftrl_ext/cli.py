@@ -24,15 +24,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 if the input was wrong (the message says how to mend it), or 130 if interrupted.
     """
     args = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends its stage as an interrupted one
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a terminated run ends its stage as an interrupted one
     console = Console(soft_wrap=True)
     try:
         args.run(args, console)
     except SftrlError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {_escape(str(error))}", highlight=False
+        )
         return 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; nothing finished is lost. Go on with `sftrl resume <run folder>`.")
+        Console(stderr=True).print(
+            "interrupted; nothing finished is lost. Go on with `sftrl resume <run folder>`."
+        )
         return 130
     return 0
 
@@ -53,8 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--split", default="id", help="split, or several with commas (mixed evenly)")
     data.add_argument("--rows", type=int, default=1000)
     data.add_argument("--seed", type=int, default=0)
-    data.add_argument("--eval", action="store_true", help="draw from the split's evaluation stream, not the training one")
-    data.add_argument("--template", default="default", help="prompt template: a name, or a YAML file of yours")
+    data.add_argument(
+        "--eval", action="store_true", help="draw from the split's evaluation stream, not the training one"
+    )
+    data.add_argument(
+        "--template", default="default", help="prompt template: a name, or a YAML file of yours"
+    )
     data.add_argument("--max-attempts", type=int, default=5)
     data.add_argument("--profile", default="exact")
     data.add_argument("--draw", default=None, help="iid or deck")
@@ -88,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = verbs.add_parser("eval", help="evaluate a model folder on parquet files")
     evaluate.add_argument("model", type=Path, help="an HF folder, or a checkpoint folder of verl")
-    evaluate.add_argument("--data", type=Path, nargs="+", required=True, help="files of `sftrl data rl --eval`")
+    evaluate.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="files of `sftrl data rl --eval`"
+    )
     evaluate.add_argument("--engine", default="hf", help="hf or vllm")
     evaluate.add_argument("--dtype", default="float32")
     evaluate.add_argument("--temperature", type=float, default=0.2)

@@ -213,10 +213,13 @@ class Engine:
     def _admit(self) -> list[Request]:
         """Give slots to waiting requests and read their prompts, as far as the slots do not hold them."""
         first = len(self._rows)
+        count = min(self.max_rows - first, len(self._waiting))
         found: dict[int, tuple[Request, int]] = {}
-        for _ in range(min(self.max_rows - first, len(self._waiting))):
-            request = self._waiting.popleft()
-            slot, common = self._cache.find(request.prompt_ids, first, found.keys())
+        # Long prompts choose first: they continue episodes that the slots still hold.
+        chosen = [self._waiting.popleft() for _ in range(count)]
+        for request in sorted(chosen, key=lambda request: -len(request.prompt_ids)):
+            free = [slot for slot in range(first, self._cache.slots) if slot not in found]
+            slot, common = self._cache.claim(request.prompt_ids, free)
             found[slot] = (request, common)
         # Prompts with about as much left to read go through the model together, new ones apart.
         slots = sorted(found, key=lambda slot: (found[slot][1] > 0, _left(*found[slot])))
@@ -249,7 +252,6 @@ class Engine:
             if target in place and source != target:
                 where[place[target]] = source
                 place[source] = place[target]
-            self._cache.hold(target, [])
 
     def _prefill(self, rows: list[tuple[Request, int]], first: int) -> list[int]:
         """Read the rest of some prompts into the slots from ``first`` on; return the rows that end at once."""
@@ -262,6 +264,8 @@ class Engine:
             tokens[i, : left[i]] = torch.tensor(request.prompt_ids[common:])
         wanted, which = torch.unique(left - 1, return_inverse=True)
         logits = self._forward(tokens, starts, first, logits_to_keep=wanted)
+        for slot, (request, _) in enumerate(rows, start=first):
+            self._cache.hold(slot, request.prompt_ids)
         self.prefill_count += int(left.sum())
         return self._accept(logits[torch.arange(len(rows)), which], first, len(rows))
 

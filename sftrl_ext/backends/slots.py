@@ -6,7 +6,7 @@ free slot still holds, and only the rest has to be read; likewise for instructio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,31 +54,38 @@ class SlotCache(Cache):
         self._index: tuple[Tensor, Tensor] | None = None
         self._length = 0
 
-    def find(self, prompt: Sequence[int], first: int, taken: Collection[int]) -> tuple[int, int]:
-        """The free slot to put a prompt in.
+    @property
+    def slots(self) -> int:
+        """Slots allocated so far."""
+        return len(self._held)
+
+    def claim(self, prompt: Sequence[int], free: Sequence[int]) -> tuple[int, int]:
+        """Choose a free slot for a prompt and give it what other slots hold of the prompt's beginning.
 
         Args:
             prompt: Its tokens.
-            first: Slots from here on are free.
-            taken: Free slots already promised.
+            free: The slots that may be overwritten; if there is none, one is added.
 
         Returns:
-            The slot, and how many of the prompt's first tokens it holds; one token is always left to read.
+            The slot, and how many of the prompt's tokens it holds now; one is always left to read.
         """
         tokens = np.asarray(prompt, dtype=np.int64)
-        self._reserve(min(first + len(taken) + 1, self.max_slots), len(tokens))
-        free = np.setdiff1d(np.arange(first, len(self._held)), list(taken))
-        common = np.zeros(len(free), dtype=np.int64)
-        if self._held[free].any():
-            differs = self._tokens[free, : len(tokens)] != tokens
-            common = np.where(differs.any(1), differs.argmax(1), len(tokens))
-            common = np.minimum(np.minimum(common, self._held[free]), len(tokens) - 1)
-        # The longest match; else a slot that holds nothing; else the one unused for longest.
-        best = np.lexsort((self._used[free], self._held[free] > 0, -common))[0]
-        if common[best] == 0 and self._held[free[best]] > 0 and self._may_add():
-            self._reserve(len(self._held) + 1, 0)
-            return self.find(prompt, first, taken)
-        return int(free[best]), int(common[best])
+        self._reserve(0, len(tokens))
+        source, common = -1, 0
+        if self._held.any():
+            differs = self._tokens[:, : len(tokens)] != tokens
+            match = np.where(differs.any(1), differs.argmax(1), len(tokens))
+            match = np.minimum(np.minimum(match, self._held), len(tokens) - 1)
+            source = int(match.argmax())
+            common = int(match[source])
+        if source in free and self._held[source] <= common + 1:
+            # The slot holds nothing but the earlier turns of this very episode.
+            return source, common
+        slot = self._least_missed(free)
+        if slot != source:
+            self._store[:, :, slot, :, :common] = self._store[:, :, source, :, :common]
+        self.hold(slot, tokens[:common])
+        return slot, common
 
     def begin(self, first: int, starts: Tensor, tokens: int) -> Tensor | None:
         """Announce a forward pass that brings new tokens to consecutive slots.
@@ -143,7 +150,7 @@ class SlotCache(Cache):
             array[[a, b]] = array[[b, a]]
 
     def hold(self, slot: int, tokens: Sequence[int]) -> None:
-        """Note which tokens' keys and values a slot now holds; none while a row is being decoded in it."""
+        """Note which tokens' keys and values a slot holds from its beginning on."""
         self._clock += 1
         self._tokens[slot, : len(tokens)] = tokens
         self._held[slot], self._used[slot] = len(tokens), self._clock
@@ -160,9 +167,14 @@ class SlotCache(Cache):
         """(length, offset) of the keys of a causal pass."""
         return query_length, 0
 
-    def _may_add(self) -> bool:
+    def _least_missed(self, free: Sequence[int]) -> int:
+        """An empty free slot, else a new one if there is budget for it, else the one unused for longest."""
         slots = len(self._held)
-        return slots < self.max_slots and 2 * self._store.numel() * self._store.itemsize <= self.budget
+        affordable = slots < self.max_slots and 2 * self._store.numel() * self._store.itemsize <= self.budget
+        if not len(free) or (self._held[free].all() and affordable):
+            self._reserve(slots + 1, 0)
+            return slots
+        return int(min(free, key=lambda slot: (self._held[slot] > 0, self._used[slot])))
 
     def _reserve(self, slots: int, width: int) -> None:
         """Make room for so many slots of so many positions."""

@@ -136,9 +136,15 @@ async def _start(arguments: dict[str, Any]) -> tuple[Any, dict[int, float] | Non
     if current_platform.is_cpu():
         from sftrl_ext.backends.vllm_cpu import PLAIN_WEIGHTS
 
-        # Eager, because compilation takes longer than an evaluation of a small model.
-        on_cpu = {"kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True}
-        arguments = {**on_cpu, "worker_extension_cls": PLAIN_WEIGHTS, **arguments}
+        arguments = {
+            "kv_cache_memory_bytes": CPU_CACHE_BYTES,
+            # Compilation takes longer than an evaluation of a small model.
+            "enforce_eager": True,
+            # After a part of a prompt, vLLM rewinds the request's random generator, which a CPU's cannot do.
+            "enable_chunked_prefill": False,
+            "worker_extension_cls": PLAIN_WEIGHTS,
+            **arguments,
+        }
     quiet = {"disable_log_stats": True, "use_tqdm_on_load": False}
     # "processed": after the temperature and the cuts, as the tokens were sampled.
     arguments = {**quiet, "logprobs_mode": "processed_logprobs", **arguments}

@@ -1,0 +1,1 @@
+"""Recipe to plan of stages, run, resume, evaluate."""

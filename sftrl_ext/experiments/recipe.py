@@ -1,8 +1,8 @@
-"""Recipes: what one experiment trains, on what, how long and where; read with Hydra, checked against a schema.
+"""Recipes: what one experiment trains, on what, how long and where; read with Hydra, checked by a schema.
 
-A recipe file names a task and is composed with three groups of ``configs/``: ``task`` (rules, splits, prompts),
-``scale`` (the machine) and ``budget`` (rows and steps of that task at that scale). Every key is known to the
-dataclasses below, so a misspelt one is an error that names the nearest right one.
+A recipe file names a task and is composed with four groups of ``configs/``: ``task`` (rules, splits,
+prompts), ``scale`` (the machine), ``model``, and ``budget`` (rows and steps of that task at that scale). Each
+key is known to the dataclasses below, so a misspelt one is an error that names the nearest right one.
 """
 
 from __future__ import annotations
@@ -323,7 +323,7 @@ def _check(path: Path, recipe: Recipe) -> None:
             raise SftrlError(f"{path}: {name}: {value} cannot be divided evenly by {by} (ranks: {ranks}).")
     if recipe.model.path is None and recipe.model.package is None and recipe.budget.base is None:
         raise SftrlError(
-            f"{path}: model.path is null and budget.base is null: name a model, or give the steps to pre-train one."
+            f"{path}: model.path is null and budget.base is null: name a model, or the steps to train one."
         )
 
 

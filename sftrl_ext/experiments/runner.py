@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import state as states
@@ -31,7 +38,8 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     layout = RunLayout(run_dir.resolve())
     if layout.state.exists():
         raise SftrlError(
-            f"{run_dir}: there is a run already. Go on with `sftrl resume {run_dir}`, or choose another --run-dir."
+            f"{run_dir}: a run is there already. Go on with "
+            f"`sftrl resume {run_dir}`, or choose another --run-dir."
         )
     require_training()
     write_text(layout.recipe, to_yaml(recipe))
@@ -70,11 +78,14 @@ def require_training() -> None:
     """
     import importlib.util
 
-    missing = [name for name in ("torch", "ray", "transformers", "verl") if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in ("torch", "ray", "transformers", "verl") if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise SftrlError(
-            f"training needs {', '.join(missing)}, not in this environment (a base install has the environments, "
-            'rewards and data only). Install "sftrl-ext[cpu]" for a laptop or "sftrl-ext[gpu]" for CUDA.'
+            f"training needs {', '.join(missing)}, not in this environment (a base install has "
+            'environments, rewards and data only). Install "sftrl-ext[cpu]" for a laptop '
+            'or "sftrl-ext[gpu]" for CUDA.'
         )
 
 
@@ -101,7 +112,9 @@ def _run_stage(
     folder = layout.stage(stage.name)
     record = folder / "process.json"
     end_leftover(record)
-    if _already_trained(stage, layout):  # killed after the last checkpoint: training it again would go past the end
+    if _already_trained(
+        stage, layout
+    ):  # killed after the last checkpoint: training it again would go past the end
         _finish(recipe, stage, run, layout)
         return
     entry.status, entry.launches = "running", entry.launches + 1
@@ -135,7 +148,8 @@ def _run_stage(
         )
     _finish(recipe, stage, run, layout)
     console.print(
-        f"{where} [green]done[/] {stage.title} ({stage.name}): {entry.wall_s:.0f} s, {entry.peak_rss_mb:.0f} MiB",
+        f"{where} [green]done[/] {stage.title} ({stage.name}): "
+        f"{entry.wall_s:.0f} s, {entry.peak_rss_mb:.0f} MiB",
         highlight=False,
     )
 

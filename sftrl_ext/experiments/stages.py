@@ -1,4 +1,4 @@
-"""What the stages other than training do; each runs as a process of its own: ``stages <kind> <run folder>``."""
+"""What the stages other than training do; each is a process of its own: ``stages <kind> <run folder>``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
         if "sft" in recipe.arms:
             supervised(f"sft-s{seed}", task.train_split, seed, budget.sft)
         if "rl" in recipe.arms:
-            write_rows(layout.data / f"rl-s{seed}.parquet", rl_rows(source(task.train_split, seed), budget.rl.rows))
+            write_rows(
+                layout.data / f"rl-s{seed}.parquet", rl_rows(source(task.train_split, seed), budget.rl.rows)
+            )
     for split in task.eval_splits:
         rows = rl_rows(source(split, budget.eval.seed, train=False), budget.eval.hands)
         write_rows(layout.eval_rows(split), rows)
@@ -113,7 +115,9 @@ def load_eval_set(path: Path) -> EvalSet:
     sources = set(table["data_source"].to_pylist())
     infos = table["extra_info"].to_pylist()
     if len(sources) != 1:
-        raise SftrlError(f"{path}: rows of {len(sources)} data sources ({sorted(sources)}), expected exactly one.")
+        raise SftrlError(
+            f"{path}: rows of {len(sources)} data sources ({sorted(sources)}), expected exactly one."
+        )
     return EvalSet(infos[0]["split"], sources.pop(), [json.loads(info["facts"]) for info in infos])
 
 
@@ -148,7 +152,12 @@ def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
     batch = next(table.iter_batches(rows, columns=["messages", "extra_info"])).to_pylist()
     texts = [message["content"] for row in batch for message in row["messages"]]
     for row in batch[:20]:  # feedback: a wrong answer of each kind
-        for wrong in ("", '{"formula": "1+"}', '{"formula": "1+1"}', row["messages"][-1]["content"].replace("*", "+")):
+        for wrong in (
+            "",
+            '{"formula": "1+"}',
+            '{"formula": "1+1"}',
+            row["messages"][-1]["content"].replace("*", "+"),
+        ):
             episode = make_episode(json.loads(row["extra_info"]["facts"]))
             texts += [step.reply for step in [episode.submit(wrong)] if step.reply] * 20
     return texts

@@ -1,8 +1,8 @@
 """A small Llama with its own tokenizer, made by the recipe when no trained model is given.
 
 The tokenizer splits text only at numbers, operators and card ranks, each of which is one token; the prose
-between them is merged by byte-level BPE, so that a prompt of any template becomes few tokens and every text at
-all can still be written. The model is a stock `transformers` Llama with random weights.
+between them is merged by byte-level BPE, so that a prompt of any template becomes few tokens and every text
+at all can still be written. The model is a stock `transformers` Llama with random weights.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ RL_KEYS = {
 }
 
 
-def write_tokens(layout: RunLayout, stage: str, kind: str, parameters: int, *, prefix_cache: bool = True) -> None:
+def write_tokens(
+    layout: RunLayout, stage: str, kind: str, parameters: int, *, prefix_cache: bool = True
+) -> None:
     """Write ``tokens.jsonl`` of a stage: cumulative counts and FLOPs of the stage alone at each saved step.
 
     Args:

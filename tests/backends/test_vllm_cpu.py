@@ -178,11 +178,11 @@ def worst_difference(folder: Path, prompt: list[int], found: Any, temperature: f
 
 
 def prompts_of(count: int) -> list[list[int]]:
-    return [[3, *range(10 + i, 60 + 2 * i), 5] for i in range(count)]
+    return [[3, 6 + i, *range(10 + i, 70 + i), 5] for i in range(count)]
 
 
 def test_engine_gives_the_models_log_probabilities(engine: Any, models: tuple[Path, Path]) -> None:
-    prompts = prompts_of(12)
+    prompts = prompts_of(160)  # more tokens than vLLM reads in one step
 
     async def ask(temperature: float) -> list[Any]:
         params = {"temperature": temperature, "max_tokens": 24, "seed": 7}
@@ -191,8 +191,9 @@ def test_engine_gives_the_models_log_probabilities(engine: Any, models: tuple[Pa
     for temperature in (1.0, 0.5):
         found = asyncio.run(ask(temperature))
         # Another loop, the same seed: the same tokens.
-        assert [one.token_ids for one in asyncio.run(ask(temperature))] == [one.token_ids for one in found]
-        for prompt, one in zip(prompts, found, strict=True):
+        again = asyncio.run(ask(temperature))
+        assert [one.token_ids for one in again[:8]] == [one.token_ids for one in found[:8]]
+        for prompt, one in zip(prompts[::16], found[::16], strict=True):
             assert 1 <= len(one.token_ids) <= 24
             assert worst_difference(models[0], prompt, one, temperature) < 1e-3
 

@@ -5,16 +5,16 @@ import pytest
 
 pytest.importorskip("verl")
 
-from rich.progress import Progress  # noqa: E402
+from rich.progress import Progress
 
-from sftrl_ext.envs.base import make_episode  # noqa: E402
-from sftrl_ext.experiments import evaluate  # noqa: E402
-from sftrl_ext.experiments.checkpoints import LATEST  # noqa: E402
-from sftrl_ext.experiments.layout import RunLayout  # noqa: E402
-from sftrl_ext.experiments.recipe import load_recipe  # noqa: E402
-from sftrl_ext.experiments.state import RunState, StageState  # noqa: E402
-from sftrl_ext.files import read_jsonl  # noqa: E402
-from sftrl_ext.rollout.player import Generation  # noqa: E402
+from sftrl_ext.envs.base import make_episode
+from sftrl_ext.experiments import evaluate
+from sftrl_ext.experiments.checkpoints import LATEST
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.recipe import load_recipe
+from sftrl_ext.experiments.state import RunState, StageState
+from sftrl_ext.files import read_jsonl
+from sftrl_ext.rollout.player import Generation
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,11 @@ def chat(tmp_path_factory):
 def make_run(tmp_path):
     recipe = load_recipe("fig6_gp_l", "smoke", ["budget.rl.max_prompt_length=256"])
     layout = RunLayout(tmp_path)
-    state = RunState("r", "smoke", stages=[StageState("init", "sft", "init", 0, 1e-4), StageState("rl", "rl", "rl", 0, 1e-4)])
+    state = RunState(
+        "r",
+        "smoke",
+        stages=[StageState("init", "sft", "init", 0, 1e-4), StageState("rl", "rl", "rl", 0, 1e-4)],
+    )
     for stage, steps in (("init", (1, 2)), ("rl", (1, 2))):
         for step in steps:
             (layout.checkpoints(stage) / f"global_step_{step}").mkdir(parents=True)
@@ -83,7 +87,9 @@ def test_every_checkpoint_is_recorded_and_a_torn_record_is_done_again(tmp_path, 
         ("rl", 1, 2, 2.0),
         ("rl", 2, 2, 3.0),
     ]
-    assert records[2]["outcomes"] == {"correct": 2, "wrong_numbers": 4} or records[2]["outcomes"]["correct"] == 2
+    assert (
+        records[2]["outcomes"] == {"correct": 2, "wrong_numbers": 4} or records[2]["outcomes"]["correct"] == 2
+    )
     sample = list(read_jsonl(layout.episodes))[-1]
     assert sample["solved"]
     assert len(sample["attempts"]) == 3

@@ -47,7 +47,10 @@ def test_tokens_add_up_to_each_saved_step(tmp_path):
     layout = stage(tmp_path, [(s, {"train/global_tokens": 100}) for s in (1, 2, 3, 4)], saved=(2, 4))
     write_tokens(layout, "x", "sft", parameters=10)
     found = list(read_jsonl(layout.tokens("x")))
-    assert [(f["step"], f["trained_tokens"], f["generated_tokens"]) for f in found] == [(2, 200, 0), (4, 400, 0)]
+    assert [(f["step"], f["trained_tokens"], f["generated_tokens"]) for f in found] == [
+        (2, 200, 0),
+        (4, 400, 0),
+    ]
     assert found[1]["flops_paper"] == found[1]["flops_measured"] == 6 * 10 * 400
 
 

@@ -21,7 +21,8 @@ def test_a_child_runs_to_its_end_with_its_output_in_the_log(tmp_path):
 
 
 def test_an_interrupt_ends_the_whole_tree(tmp_path):
-    code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
+    sleep = "import time; time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{sleep}']); {sleep}"
     children = []
 
     def interrupt():
@@ -34,7 +35,13 @@ def test_an_interrupt_ends_the_whole_tree(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_child([sys.executable, "-c", code], env={}, log=tmp_path / "l", record=tmp_path / "p.json", on_poll=interrupt)
+        run_child(
+            [sys.executable, "-c", code],
+            env={},
+            log=tmp_path / "l",
+            record=tmp_path / "p.json",
+            on_poll=interrupt,
+        )
     assert len(children) == 2
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in children)
 

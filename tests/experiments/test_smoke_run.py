@@ -35,10 +35,26 @@ def smoke(tmp_path_factory):
 def test_every_stage_is_done_and_the_report_is_named(smoke):
     layout, output = smoke
     state = read_json(layout.state)
-    assert [s["kind"] for s in state["stages"]] == ["data", "model", "sft", "sft", "sft", "rl", "eval", "report"]
+    assert [s["kind"] for s in state["stages"]] == [
+        "data",
+        "model",
+        "sft",
+        "sft",
+        "sft",
+        "rl",
+        "eval",
+        "report",
+    ]
     assert all(s["status"] == "done" and s["wall_s"] > 0 for s in state["stages"])
     assert str(layout.report / "report.html") in output
-    for name in ("report.md", "report.html", "bars.png", "bars.svg", "ood_vs_id.png", "success_vs_compute.png"):
+    for name in (
+        "report.md",
+        "report.html",
+        "bars.png",
+        "bars.svg",
+        "ood_vs_id.png",
+        "success_vs_compute.png",
+    ):
         assert (layout.report / name).stat().st_size > 500
 
 
@@ -76,7 +92,9 @@ def test_every_checkpoint_is_evaluated_on_every_split(smoke):
 def test_a_report_regenerates_from_the_metrics_alone(smoke, tmp_path):
     layout, _ = smoke
     copy = tmp_path / "copy"
-    shutil.copytree(layout.root, copy, ignore=shutil.ignore_patterns("checkpoints", "data", "start_model", "report"))
+    shutil.copytree(
+        layout.root, copy, ignore=shutil.ignore_patterns("checkpoints", "data", "start_model", "report")
+    )
     sftrl("report", copy)
     assert (copy / "report" / "bars.svg").read_bytes() == (layout.report / "bars.svg").read_bytes()
 
@@ -94,7 +112,7 @@ def test_a_second_run_in_the_same_folder_is_refused(smoke):
 
 
 def test_a_run_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
-    """Kill runner and trainer after the first checkpoint of the SFT arm; the resumed arm has the same weights."""
+    """Kill runner and trainer after the SFT arm's first checkpoint; the resumed arm has the same weights."""
     whole, _ = smoke
     layout = RunLayout(tmp_path / "run")
     shutil.copytree(whole.root, layout.root)
@@ -107,7 +125,9 @@ def test_a_run_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
     # The paths in the plan follow the run folder, so the copy trains from its own init.
     write_json(layout.state, state)
 
-    runner = subprocess.Popen([*SFTRL, "resume", str(layout.root)], stdout=subprocess.DEVNULL, start_new_session=True)
+    runner = subprocess.Popen(
+        [*SFTRL, "resume", str(layout.root)], stdout=subprocess.DEVNULL, start_new_session=True
+    )
     tracker = layout.checkpoints(arm) / "latest_checkpointed_iteration.txt"
     deadline = time.monotonic() + 300
     while not tracker.exists() and time.monotonic() < deadline:
@@ -122,8 +142,6 @@ def test_a_run_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
     sftrl("resume", layout.root)
     relative = f"stages/{arm}/checkpoints/global_step_4/huggingface/model.safetensors"
     assert (layout.root / relative).read_bytes() == (whole.root / relative).read_bytes()
-    losses = [
-        [e["data"]["train/loss"] for e in read_jsonl(run.metrics(arm))] for run in (whole, layout)
-    ]
+    losses = [[e["data"]["train/loss"] for e in read_jsonl(run.metrics(arm))] for run in (whole, layout)]
     assert len(losses[0]) == 4
     assert losses[1] == pytest.approx(losses[0], abs=1e-6)
