@@ -29,6 +29,8 @@ class Batcher:
         self._inbox: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
         self._waiters: dict[int, _Waiter] = {}
         self._lock = threading.Lock()
+        # Whoever waits for the lock holds the gate, or the thread would take the lock again at once.
+        self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
         self._thread.start()
 
@@ -45,8 +47,8 @@ class Batcher:
 
     def abort(self) -> int:
         """End every request now with what it has, as ``aborted``; return their number."""
-        with self._lock:
-            self._collect(block=False)
+        with self._gate, self._lock:
+            self._collect()
             ended = self.engine.abort()
             self._deliver(ended)
         return len(ended)
@@ -54,7 +56,7 @@ class Batcher:
     @contextmanager
     def stopped(self) -> Iterator[Engine]:
         """The engine, with the thread held between two steps: to change its weights."""
-        with self._lock:
+        with self._gate, self._lock:
             yield self.engine
 
     def close(self) -> None:
@@ -70,18 +72,20 @@ class Batcher:
                 time.sleep(self.gather_s)
             elif not self.engine.busy:
                 return
+            with self._gate:
+                pass
             with self._lock:
                 if first is not None:
                     self._take(first)
-                if not self._collect(block=False):
+                if not self._collect():
                     return
                 self._step()
 
-    def _collect(self, block: bool) -> bool:
+    def _collect(self) -> bool:
         """Hand everything in the inbox to the engine; False if it holds the order to end."""
         while True:
             try:
-                waiter = self._inbox.get(block)
+                waiter = self._inbox.get_nowait()
             except queue.Empty:
                 return True
             if waiter is None:
@@ -93,7 +97,7 @@ class Batcher:
         try:
             self.engine.submit(request)
         except ValueError as error:
-            self._resolve(waiter, lambda future: future.set_exception(error))
+            self._resolve(waiter, lambda future, error=error: future.set_exception(error))
         else:
             self._waiters[id(request)] = waiter
 

@@ -11,26 +11,8 @@ import torch
 from sftrl_ext.backends.batcher import Batcher
 from sftrl_ext.backends.engine import Engine, Request
 from sftrl_ext.backends.sampling import Sampling
-from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.player import Generation
-from sftrl_ext.rollout.tokens import ChatTokens, chat_tokens
-
-
-def load_chat_tokens(folder: Path) -> ChatTokens:
-    """The chat template of a model folder as tokens, built as the rollout builds it.
-
-    Raises:
-        SftrlError: if the folder holds no tokenizer.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise SftrlError(f"{folder}: no tokenizer there ({str(error).splitlines()[0]}).") from None
-    model_type = AutoConfig.from_pretrained(folder).model_type
-    return chat_tokens(create_continuous_token_builder(tokenizer, hf_model_type=model_type))
+from sftrl_ext.rollout.tokens import ChatTokens, load_chat_tokens
 
 
 class LocalEngine:

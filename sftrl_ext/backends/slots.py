@@ -80,6 +80,7 @@ class SlotCache(Cache):
             common = int(match[source])
         if source in free and self._held[source] <= common + 1:
             # The slot holds nothing but the earlier turns of this very episode.
+            self.hold(source, tokens[:common])
             return source, common
         slot = self._least_missed(free)
         if slot != source:

@@ -12,10 +12,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sftrl_ext.backends.local import load_chat_tokens
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.player import Generation
-from sftrl_ext.rollout.tokens import ChatTokens
+from sftrl_ext.rollout.tokens import ChatTokens, load_chat_tokens
 
 _T = TypeVar("_T")
 

@@ -25,31 +25,31 @@ def sft_command(
     recipe: Recipe,
     config: SFTConfig,
     model: Path,
-    rows: list[Path],
+    rows: Path,
     checkpoints: Path,
     name: str,
     lr: float,
     seed: int,
 ) -> Command:
-    """verl's SFT trainer on parquet files.
+    """verl's SFT trainer on one parquet file.
 
     Args:
         recipe: The whole recipe.
         config: Steps and batches of this run.
         model: Hugging Face folder to start from.
-        rows: Parquet files of training rows.
+        rows: Parquet file of training rows.
         checkpoints: Where checkpoints go.
         name: Name of the run in trackers.
         lr: Learning rate.
         seed: Seed of the trainer.
     """
     scale = recipe.scale
-    epochs = math.ceil(config.steps / ((config.rows + config.dialogue_rows) // config.batch_size))
+    epochs = math.ceil(config.steps / max(1, config.rows // config.batch_size))
     tokens = config.micro_batch_size * config.max_length
     overrides = [
         f"sft_backend={scale.backend}",
         f"model.path={model}",
-        f"data.train_files={_paths(rows)}",
+        f"data.train_files={rows}",
         f"data.train_batch_size={config.batch_size}",
         f"data.micro_batch_size_per_gpu={config.micro_batch_size}",
         f"data.max_token_len_per_gpu={tokens}",
@@ -108,7 +108,7 @@ def ppo_command(
     epochs = math.ceil(rl.updates * prompts / rl.rows)
     tokens = rl.micro_batch_size * (rl.max_prompt_length + rl.max_response_length)
     overrides = [
-        f"backend={scale.backend if scale.engine != 'vllm_cpu' else 'vllm_cpu'}",
+        f"backend={'vllm_cpu' if _vllm_on_cpu(recipe) else scale.backend}",
         f"algorithm={rl.algorithm}",
         f"data.train_files={rows}",
         f"data.val_files={_paths(validation)}",
@@ -157,6 +157,8 @@ def _env(recipe: Recipe) -> dict[str, str]:
     env = {"HYDRA_FULL_ERROR": "1"}
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
+    if _vllm_on_cpu(recipe):
+        env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm_cpu"
     return env
 
 
@@ -174,6 +176,10 @@ def _reward_file(recipe: Recipe) -> list[str]:
 
 def _paths(paths: list[Path]) -> str:
     return "[" + ",".join(map(str, paths)) + "]"
+
+
+def _vllm_on_cpu(recipe: Recipe) -> bool:
+    return recipe.scale.backend == "cpu" and recipe.scale.engine == "vllm"
 
 
 def _list(values: list[float]) -> str:

@@ -97,8 +97,9 @@ class EvalPlay:
 def targets_of(state: RunState, layout: RunLayout) -> list[Target]:
     """Every checkpoint of a run worth evaluating: the end of base and init, all of both arms."""
     found = []
+    base = [stage.name for stage in state.stages if stage.arm == "base"]
     for stage in state.stages:
-        if stage.kind not in ("sft", "rl") or stage.arm is None:
+        if stage.kind not in ("sft", "rl") or stage.arm is None or stage.name in base[:-1]:
             continue
         checkpoints = list_checkpoints(layout.checkpoints(stage.name))
         if stage.arm in ("base", "init"):

@@ -31,10 +31,9 @@ class RunLayout:
         """The parquet files."""
         return self.root / "data"
 
-    def sft_rows(self, name: str, *, dialogues: bool) -> list[Path]:
-        """The files of a supervised run: right answers, and dialogues with failed attempts if any."""
-        files = [self.data / f"{name}.parquet"]
-        return [*files, self.data / f"{name}-dialogues.parquet"] if dialogues else files
+    def rows(self, name: str) -> Path:
+        """The training rows of a stage or arm."""
+        return self.data / f"{name}.parquet"
 
     def eval_rows(self, split: str) -> Path:
         """The evaluation rows of a split."""

@@ -50,9 +50,10 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     stages = [_internal("data", "data", "build the parquet files", run_dir)]
     stages.append(_internal("model", "model", "put the start model into the run folder", run_dir))
     start = layout.start_model
-    if budget.base is not None:
-        stages.append(_sft(recipe, layout, "base", "base", 0, budget.base, start, "base"))
-        start = final_model(layout, "base", budget.base.steps)
+    for name, config in (("base", budget.base), ("dialogues", budget.dialogues)):
+        if config is not None:
+            stages.append(_sft(recipe, layout, name, "base", 0, config, start, name))
+            start = final_model(layout, name, config.steps)
     stages.append(_sft(recipe, layout, "init", "init", 0, budget.init, start, "init"))
     init = final_model(layout, "init", budget.init.steps)
     for seed in sweep.seeds:
@@ -66,6 +67,13 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     stages.append(_internal("eval", "eval", "evaluate every checkpoint on every split", run_dir))
     stages.append(_internal("report", "report", "draw the figures and write the report", run_dir))
     return stages
+
+
+_TITLES = {
+    "base": "pre-train the base model",
+    "dialogues": "pre-train it on dialogues with feedback",
+    "init": "SFT init of both arms",
+}
 
 
 def arm_stage(arm: str, lr: float, seed: int) -> str:
@@ -95,16 +103,16 @@ def _sft(
     lr: float | None = None,
 ) -> Stage:
     rate = config.lr if lr is None else lr
-    files = layout.sft_rows(rows, dialogues=config.dialogue_rows > 0)
-    command, env = commands.sft_command(
-        recipe, config, model, files, layout.checkpoints(name), name, rate, seed
+    checkpoints = layout.checkpoints(name)
+    file = layout.rows(rows)
+    command, env = commands.sft_command(recipe, config, model, file, checkpoints, name, rate, seed)
+    return Stage(
+        name, "sft", tuple(command), _TITLES.get(name, "SFT arm"), env, arm, seed, rate, config.steps
     )
-    words = {"base": "pre-train the base model", "init": "SFT init of both arms", "sft": "SFT arm"}[arm]
-    return Stage(name, "sft", tuple(command), words, env, arm, seed, rate, config.steps)
 
 
 def _rl(recipe: Recipe, layout: RunLayout, name: str, seed: int, model: Path, lr: float) -> Stage:
-    rows = layout.data / f"rl-s{seed}.parquet"
+    rows = layout.rows(f"rl-s{seed}")
     validation = [layout.eval_rows(split) for split in recipe.task.eval_splits]
     checkpoints = layout.checkpoints(name)
     command, env = commands.ppo_command(recipe, model, rows, validation, checkpoints, name, lr, seed)

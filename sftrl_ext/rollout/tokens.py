@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sftrl_ext.envs.base import Message
@@ -87,6 +88,23 @@ def chat_tokens(builder: Any) -> ChatTokens:
     chat = ChatTokens(builder)
     _recent.append(chat)
     return chat
+
+
+def load_chat_tokens(folder: Path) -> ChatTokens:
+    """The chat template of a model folder as tokens, built as the rollout builds it.
+
+    Raises:
+        SftrlError: if the folder holds no tokenizer.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise SftrlError(f"{folder}: no tokenizer there ({str(error).splitlines()[0]}).") from None
+    model_type = AutoConfig.from_pretrained(folder).model_type
+    return chat_tokens(create_continuous_token_builder(tokenizer, hf_model_type=model_type))
 
 
 @dataclass

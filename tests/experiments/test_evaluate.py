@@ -49,7 +49,7 @@ class Canned:
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
-    from sftrl_ext.backends.local import load_chat_tokens
+    from sftrl_ext.rollout.tokens import load_chat_tokens
     from sftrl_ext.experiments.recipe import ModelConfig
     from sftrl_ext.experiments.tiny_model import build_tiny_llama
 
