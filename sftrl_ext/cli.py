@@ -133,7 +133,8 @@ def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
         if value:
             overrides.append(f"sweep.{key}=[{value}]")
     if args.model:
-        overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}", "budget.base=null", "budget.dialogues=null"]
+        overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}"]
+        overrides += ["budget.base=null", "budget.dialogues=null"]
     recipe = load_recipe(args.recipe, args.scale, overrides)
     return recipe, args.run_dir or Path("runs") / f"{recipe.name}-{recipe.scale.name}"
 

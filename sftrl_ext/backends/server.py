@@ -1,25 +1,20 @@
-"""The rollout server of ``rollout.name=hf``: a Ray actor around the engine, with the calls verl makes."""
+"""The rollout server of ``rollout.name=hf``: a Ray actor around the engine, with the calls verl makes.
+
+Every process that is handed this actor imports this module. It imports verl and torch only inside the actor.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
-import torch
-from verl.utils import normalize_token_ids
-from verl.utils.torch_dtypes import PrecisionType
-from verl.workers.config import RolloutConfig
-from verl.workers.rollout.replica import TokenOutput
-
-from sftrl_ext.backends.batcher import Batcher
-from sftrl_ext.backends.buckets import BucketedWeightReceiver
-from sftrl_ext.backends.engine import Engine, Request
-from sftrl_ext.backends.sampling import Sampling
 from sftrl_ext.errors import SftrlError, unknown_name
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from verl.workers.config import RolloutConfig
+    from verl.workers.rollout.replica import TokenOutput
+
+    from sftrl_ext.backends.sampling import Sampling
 
 _IGNORED = {"logprobs", "repetition_penalty"}
 _SAMPLING = {"temperature", "top_p", "top_k", "stop_token_ids", "seed", "ignore_eos"}
@@ -35,6 +30,11 @@ class HFServer:
     """
 
     def __init__(self, config: RolloutConfig, model_path: str, replica_rank: int) -> None:
+        from verl.utils.torch_dtypes import PrecisionType
+
+        from sftrl_ext.backends.batcher import Batcher
+        from sftrl_ext.backends.engine import Engine
+
         self.config = config
         self.global_steps: int | None = None
         engine = Engine.from_folder(
@@ -49,6 +49,8 @@ class HFServer:
 
     async def ready(self) -> str:
         """The node's address, once the model is loaded."""
+        import ray
+
         return ray.util.get_node_ip_address()
 
     async def generate(
@@ -74,6 +76,11 @@ class HFServer:
         Raises:
             SftrlError: for images, an unknown sampling parameter or a prompt as long as the context.
         """
+        from verl.utils import normalize_token_ids
+        from verl.workers.rollout.replica import TokenOutput
+
+        from sftrl_ext.backends.engine import Request
+
         if image_data or video_data:
             raise SftrlError("rollout.name=hf generates from text only; got images or video.")
         prompt = normalize_token_ids(prompt_ids)
@@ -118,6 +125,8 @@ class HFServer:
 
     def _sampling(self, params: dict[str, Any], prompt_length: int) -> Sampling:
         """Translate verl's sampling parameters."""
+        from sftrl_ext.backends.sampling import Sampling
+
         room = self.context - prompt_length
         if room < 1:
             raise SftrlError(f"a prompt of {prompt_length} tokens leaves no room in a context of {self.context}.")
@@ -137,6 +146,10 @@ class HFServer:
         return Sampling(max_tokens=max(1, min(max_tokens, room)), **chosen)
 
     def _receive(self, zmq_handle: str) -> None:
+        import torch
+
+        from sftrl_ext.backends.buckets import BucketedWeightReceiver
+
         receiver = BucketedWeightReceiver(zmq_handle, device=torch.device("cpu"), use_shm=True)
         names: set[str] = set()
         with self.batcher.stopped() as engine:

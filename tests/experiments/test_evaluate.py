@@ -49,9 +49,9 @@ class Canned:
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
-    from sftrl_ext.rollout.tokens import load_chat_tokens
     from sftrl_ext.experiments.recipe import ModelConfig
     from sftrl_ext.experiments.tiny_model import build_tiny_llama
+    from sftrl_ext.rollout.tokens import load_chat_tokens
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
     texts = [m["content"] for m in make_episode(FACTS).messages()] + [RIGHT]
