@@ -6,9 +6,8 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from sftrl_ext.backends.engine import Engine, Generation, Request
 
@@ -97,7 +96,7 @@ class Batcher:
         try:
             self.engine.submit(request)
         except ValueError as error:
-            self._resolve(waiter, lambda future, error=error: future.set_exception(error))
+            self._resolve(waiter, error)
         else:
             self._waiters[id(request)] = waiter
 
@@ -107,20 +106,24 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to the callers that wait
             for request in self.engine.abort():
                 waiter = self._waiters.pop(id(request))
-                self._resolve(waiter, lambda future, error=error: future.set_exception(error))
+                self._resolve(waiter, error)
 
     def _deliver(self, ended: list[Request]) -> None:
         for request in ended:
             waiter = self._waiters.pop(id(request))
             result = request.result
-            self._resolve(waiter, lambda future, result=result: future.set_result(result))
+            self._resolve(waiter, result)
 
     @staticmethod
-    def _resolve(waiter: _Waiter, settle: Callable[[Any], None]) -> None:
+    def _resolve(waiter: _Waiter, answer: Generation | Exception) -> None:
         _, future, loop = waiter
 
         def settle_if_waiting() -> None:
-            if not future.done():
-                settle(future)
+            if future.done():
+                return
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
         loop.call_soon_threadsafe(settle_if_waiting)

@@ -57,10 +57,6 @@ class CpuModule(ModuleType):
     def ipc_collect(self) -> None:
         """There are no shared device blocks to collect."""
 
-    def is_bf16_supported(self) -> bool:
-        """bfloat16 works on every CPU, if slowly on some."""
-        return True
-
     def get_device_name(self, device: object = None) -> str:
         """A name for logs; it matches no card in verl's table of peak speeds."""
         return "cpu"
@@ -75,18 +71,12 @@ class CpuModule(ModuleType):
 
     max_memory_allocated = memory_reserved = max_memory_reserved = memory_allocated
 
-    def manual_seed(self, seed: int) -> None:
-        """Seed the one generator there is."""
-        torch.manual_seed(seed)
-
-    manual_seed_all = manual_seed
-
     def get_rng_state(self, device: object = None) -> torch.Tensor:
-        """State of the CPU generator, so that a checkpoint holds it."""
+        """State of the one generator there is."""
         return torch.get_rng_state()
 
     def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:
-        """Set the CPU generator back to a state saved by :meth:`get_rng_state`."""
+        """Set the generator back; verl does so when it loads a checkpoint."""
         torch.set_rng_state(state)
 
 

@@ -34,16 +34,13 @@ class HFReplica(RolloutReplica):
         if self.is_reward_model or self.is_teacher_model:
             raise SftrlError("rollout.name=hf serves the policy only, not reward or teacher models.")
         node = await self.workers[0].__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
-        server = (
-            ray.remote(HFServer)
-            .options(
-                name=_server_name(self.replica_rank),
-                num_cpus=0,
-                max_concurrency=self.max_concurrency,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
-            )
-            .remote(self.config, self.model_config.path, self.replica_rank)
-        )
+        remote: Any = ray.remote(HFServer)
+        server = remote.options(
+            name=_server_name(self.replica_rank),
+            num_cpus=0,
+            max_concurrency=self.max_concurrency,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
+        ).remote(self.config, self.model_config.path, self.replica_rank)
         self.servers = [server]
         self._server_handle = server
         # There is no HTTP endpoint; verl uses the address as the name of the server.
@@ -73,7 +70,7 @@ class HFWeightSender(BaseRollout):
         """Nothing to release."""
 
     @torch.no_grad()
-    async def update_weights(
+    async def update_weights(  # type: ignore[override]
         self,
         weights: Generator[tuple[str, torch.Tensor], None, None],
         global_steps: int | None = None,

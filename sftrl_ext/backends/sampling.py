@@ -62,9 +62,7 @@ class BatchSampler:
         self.any_greedy = bool(self.greedy.any())
         self.unit_temperature = bool((self.temperature == 1).all())
         self.banned = banned
-        self.cut = [
-            i for i, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)
-        ]
+        self.cut = [i for i, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
         self.top_p = torch.tensor([[params[i].top_p] for i in self.cut])
         self.top_k = torch.tensor([[params[i].top_k] for i in self.cut])
 

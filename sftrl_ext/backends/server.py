@@ -41,7 +41,6 @@ class HFServer:
             model_path,
             dtype=PrecisionType.to_dtype(config.dtype),
             max_rows=min(config.max_num_seqs, 256),
-            prefill_tokens=config.max_num_batched_tokens,
             seed=config.seed + replica_rank,
         )
         self.batcher = Batcher(engine)
@@ -129,7 +128,9 @@ class HFServer:
 
         room = self.context - prompt_length
         if room < 1:
-            raise SftrlError(f"a prompt of {prompt_length} tokens leaves no room in a context of {self.context}.")
+            raise SftrlError(
+                f"a prompt of {prompt_length} tokens leaves no room in a context of {self.context}."
+            )
         default = min(
             self.config.response_length,
             self.config.prompt_length + self.config.response_length - prompt_length,

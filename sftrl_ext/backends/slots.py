@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -150,7 +151,7 @@ class SlotCache(Cache):
         for array in (self._tokens, self._held, self._used):
             array[[a, b]] = array[[b, a]]
 
-    def hold(self, slot: int, tokens: Sequence[int]) -> None:
+    def hold(self, slot: int, tokens: Sequence[int] | NDArray[np.int64]) -> None:
         """Note which tokens' keys and values a slot holds from its beginning on."""
         self._clock += 1
         self._tokens[slot, : len(tokens)] = tokens

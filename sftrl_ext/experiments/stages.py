@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
-from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
+from data_prep.general_points import Solutions, rl_rows, sft_rows, suboptimal_rows
 from data_prep.schema import read_schema
 from data_prep.sources import Source
 from data_prep.writer import write_rows
@@ -39,7 +40,7 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     def source(splits: str | list[str], seed: int, train: bool = True) -> Source:
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 
-    how = task.solutions
+    how = cast(Solutions, task.solutions)  # the builder refuses any other
     both = list(task.pretrain_splits) or task.train_split
     if budget.base is not None:
         write_rows(layout.rows("base"), sft_rows(source(both, 1_000), budget.base.rows, how))

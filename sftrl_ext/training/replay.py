@@ -15,5 +15,7 @@ class EagerReplayBuffer(ReplayBuffer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("poll_interval", float((kwargs.get("sampler_kwargs") or {}).get("poll_interval", 0.1)))
+        kwargs.setdefault(
+            "poll_interval", float((kwargs.get("sampler_kwargs") or {}).get("poll_interval", 0.1))
+        )
         super().__init__(*args, **kwargs)

@@ -37,7 +37,9 @@ def test_concurrent_callers_get_their_own_responses_together(batcher):
         return await asyncio.gather(*(batcher.generate(request) for request in requests))
 
     results = asyncio.run(all_of_them())
-    assert [result is request.result for result, request in zip(results, requests, strict=True)] == [True] * 16
+    assert [result is request.result for result, request in zip(results, requests, strict=True)] == [
+        True
+    ] * 16
     # 20 steps if all were there from the first; some may join a little later.
     assert steps < 60
     model = tiny_llama()

@@ -143,7 +143,11 @@ def test_any_coming_and_going_of_episodes(schedule, max_rows, prefill_tokens, kv
     model = MODELS[kv_heads]
     engine = tiny_engine(model, max_rows=max_rows, prefill_tokens=prefill_tokens)
     coming = [
-        (arrives, Request([*prompt(which, much), *prompt(100 + n, own)], Sampling(t, max_tokens=turns[0][0])), turns)
+        (
+            arrives,
+            Request([*prompt(which, much), *prompt(100 + n, own)], Sampling(t, max_tokens=turns[0][0])),
+            turns,
+        )
         for n, (which, much, own, arrives, t, turns) in enumerate(schedule)
     ]
     live, done = {}, []

@@ -75,7 +75,9 @@ def test_banned_tokens_never_come():
     logits = torch.zeros(1000, V)
     logits[:, 5] = 50.0
     for sampling in (Sampling(), Sampling(temperature=0), Sampling(top_k=2), Sampling(top_p=0.3)):
-        tokens, log_probs = BatchSampler([sampling] * 1000, banned)(logits, np.linspace(0, 1, 1000, endpoint=False))
+        tokens, log_probs = BatchSampler([sampling] * 1000, banned)(
+            logits, np.linspace(0, 1, 1000, endpoint=False)
+        )
         assert not banned[tokens].any() and torch.isfinite(log_probs).all()
 
 
