@@ -1,4 +1,4 @@
-"""Many concurrent callers, one engine: requests are collected and decoded together in a thread of their own."""
+"""Many concurrent callers, one engine: a thread decodes whatever is waiting together."""
 
 from __future__ import annotations
 

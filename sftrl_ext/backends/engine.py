@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sftrl_ext.backends.attention import ATTENTION
+from sftrl_ext.backends.model_folder import eos_token_ids, load_model, load_tokenizer
 from sftrl_ext.backends.sampling import BatchSampler, Sampling
 from sftrl_ext.backends.slots import SlotCache
 from sftrl_ext.errors import SftrlError
@@ -114,10 +114,9 @@ class Engine:
         Raises:
             SftrlError: if there is no folder, or no tokenizer in it.
         """
-        path = _checked_folder(folder)
-        tokenizer = _load_tokenizer(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
-        options.setdefault("eos_token_ids", eos_token_ids(path, tokenizer))
+        tokenizer = load_tokenizer(folder)
+        model = load_model(folder, dtype, ATTENTION)
+        options.setdefault("eos_token_ids", eos_token_ids(folder, tokenizer))
         options.setdefault("vocab_size", len(tokenizer))
         return cls(model, **options)
 
@@ -176,11 +175,10 @@ class Engine:
             SftrlError: if a request is in flight, a name or shape is unknown, or a weight is missing.
         """
         if isinstance(source, (str, Path)):
-            path = _checked_folder(source)
-            config = AutoConfig.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=self.model.dtype, config=config)
-            source = model.state_dict().items()
-        self.require_complete(self.copy_weights(source))
+            weights = load_model(source, self.model.dtype).state_dict().items()
+        else:
+            weights = source
+        self.require_complete(self.copy_weights(weights))
 
     @torch.no_grad()
     def copy_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
@@ -254,7 +252,7 @@ class Engine:
                 place[source] = place[target]
 
     def _prefill(self, rows: list[tuple[Request, int]], first: int) -> list[int]:
-        """Read the rest of some prompts into the slots from ``first`` on; return the rows that end at once."""
+        """Read the rest of some prompts into the slots from ``first`` on; return the rows that end."""
         left = torch.tensor([_left(*row) for row in rows])
         starts = torch.tensor([common for _, common in rows])
         width = int(left.max())
@@ -351,15 +349,6 @@ def _left(request: Request, common: int) -> int:
     return len(request.prompt_ids) - common
 
 
-def eos_token_ids(folder: Path, tokenizer: Any) -> set[int]:
-    """The tokens that end a response: the tokenizer's, and those of ``generation_config.json`` if any."""
-    found = {tokenizer.eos_token_id}
-    if (folder / "generation_config.json").is_file():
-        listed = GenerationConfig.from_pretrained(folder).eos_token_id
-        found |= set(listed) if isinstance(listed, list) else {listed}
-    return {token for token in found if token is not None}
-
-
 def _new_cache(model: Any, max_rows: int) -> SlotCache:
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -382,17 +371,3 @@ def _banned(vocab_size: int, known: int, ids: Iterable[int]) -> Tensor | None:
     mask[known:] = True
     mask[list(ids)] = True
     return mask if mask.any() else None
-
-
-def _checked_folder(folder: str | Path) -> Path:
-    path = Path(folder)
-    if not (path / "config.json").is_file():
-        raise SftrlError(f"{path}: no config.json there; expected a Hugging Face model folder.")
-    return path
-
-
-def _load_tokenizer(path: Path) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise SftrlError(f"{path}: no tokenizer can be loaded from this model folder ({error}).") from error

@@ -32,7 +32,7 @@ def check_verl_version() -> None:
 
 
 class CpuModule(ModuleType):
-    """``torch.cpu`` with the functions of ``torch.cuda`` that verl calls; all of them do or report nothing."""
+    """``torch.cpu``, and what verl calls of ``torch.cuda`` beside it: most of that has nothing to do here."""
 
     def __init__(self) -> None:
         super().__init__("torch_cpu_device")

@@ -137,6 +137,7 @@ def ppo_command(
         f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
         f"sftrl.rollout.reward={recipe.task.reward}",
         *_reward_file(recipe),
+        *_light_router(recipe),
         f"trainer.critic_warmup={rl.critic_warmup}",
         f"trainer.total_epochs={epochs}",
         f"trainer.total_training_steps={rl.updates}",
@@ -160,6 +161,16 @@ def _env(recipe: Recipe) -> dict[str, str]:
     if _vllm_on_cpu(recipe):
         env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm_cpu"
     return env
+
+
+def _light_router(recipe: Recipe) -> list[str]:
+    """On a CPU: our router of requests, whose process does not import verl (seconds of the start)."""
+    if recipe.scale.backend != "cpu":
+        return []
+    import sftrl_ext.backends
+
+    router = Path(sftrl_ext.backends.__file__).parent / "router.yaml"
+    return [f"actor_rollout_ref.rollout.router_config_path={router}"]
 
 
 def _reward_file(recipe: Recipe) -> list[str]:

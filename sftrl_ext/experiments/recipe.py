@@ -84,7 +84,8 @@ class ScaleConfig:
     nnodes: int = 1
     threads: int = 1
     """Threads of each training process on a CPU."""
-    eval_threads: int = 2
+    eval_threads: int = 1
+    """Threads of the evaluation engine on a CPU; small matrices are faster on one."""
     tensor_parallel: int = 1
 
 

@@ -17,9 +17,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from sftrl_ext.backends.checkpoints import declare_stored_dtype
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import state as states
-from sftrl_ext.experiments.checkpoints import latest_step
+from sftrl_ext.experiments.checkpoints import latest_step, list_checkpoints
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.metrics import Follower, merge_launches
 from sftrl_ext.experiments.plan import Stage, make_plan
@@ -160,6 +161,8 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
     if stage.kind == "model":
         run.model = {**run.model, **states.read_json(layout.start_model / "size.json")}
     if stage.kind in ("sft", "rl"):
+        for checkpoint in list_checkpoints(layout.checkpoints(stage.name)):
+            declare_stored_dtype(checkpoint.folder)
         cached = recipe.scale.engine != "hf"
         write_tokens(layout, stage.name, stage.kind, int(run.model["parameters"]), prefix_cache=cached)
     run.stage(stage.name).status = "done"

@@ -58,7 +58,7 @@ def save_folder(folder: Path, **options) -> Path:
 
 @torch.no_grad()
 def plain_log_probs(model: LlamaForCausalLM, request: Request) -> torch.Tensor:
-    """``log_softmax(logits / temperature)`` at every generated token by one plain forward pass. Shape (T, V)."""
+    """``log_softmax(logits / temperature)`` at every generated token, by one plain pass. Shape (T, V)."""
     ids = torch.tensor([[*request.prompt_ids, *request.result.token_ids]])
     logits = model(input_ids=ids).logits[0, len(request.prompt_ids) - 1 : -1]
     return (logits / (request.sampling.temperature or 1.0)).log_softmax(-1)
