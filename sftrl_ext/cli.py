@@ -110,13 +110,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_eval)
 
     report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
-    report.add_argument("run_dir", type=Path)
+    report.add_argument("run_dir", type=Path, nargs="+")
+    report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
     report.set_defaults(run=_report)
 
     show = verbs.add_parser("show", help="read the episodes of a run")
     show.add_argument("run_dir", type=Path)
     show.add_argument("--arm")
     show.add_argument("--split")
+    show.add_argument("--seed", type=int)
+    show.add_argument("--step", type=int)
     show.add_argument("--limit", type=int, default=5)
     show.set_defaults(run=_show)
 
@@ -174,16 +177,28 @@ def _say_where(run_dir: Path, console: Console) -> None:
 
 
 def _report(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.reports import build_report
+    from sftrl_ext.reports import build_report, results_table
 
-    build_report(args.run_dir)
-    _say_where(args.run_dir, console)
+    if args.table:
+        console.print(results_table(args.run_dir), markup=False, highlight=False)
+        return
+    for run_dir in args.run_dir:
+        build_report(run_dir)
+        _say_where(run_dir, console)
 
 
 def _show(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports.show import show_episodes
 
-    show_episodes(args.run_dir, console, arm=args.arm, split=args.split, limit=args.limit)
+    show_episodes(
+        args.run_dir,
+        console,
+        arm=args.arm,
+        split=args.split,
+        seed=args.seed,
+        step=args.step,
+        limit=args.limit,
+    )
 
 
 def _data(args: argparse.Namespace, console: Console) -> None:

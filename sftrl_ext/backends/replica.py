@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Generator
 from typing import Any
+from uuid import uuid4
 
 import ray
 import torch
@@ -59,8 +61,8 @@ class HFWeightSender(BaseRollout):
         rank, ranks = int(os.environ["RANK"]), self.config.tensor_model_parallel_size
         self.replica_rank = rank // ranks if replica_rank == -1 else replica_rank
         self.sends = rank % ranks == 0
-        job = ray.get_runtime_context().get_job_id()
-        self.zmq_handle = f"ipc:///tmp/sftrl-weights-{job}-{self.replica_rank}.sock"
+        # Unlike Ray's job id this is unique on the machine: two runs side by side must not share a socket.
+        self.zmq_handle = f"ipc://{tempfile.gettempdir()}/sftrl-weights-{uuid4().hex}.sock"
         self._server: Any = None
 
     async def resume(self, tags: list[str]) -> None:
