@@ -1,7 +1,8 @@
-"""Reading a local Hugging Face folder, with errors that name what is missing in it."""
+"""Reading and writing a local Hugging Face folder, with errors that name what is missing in it."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,13 @@ def eos_token_ids(folder: str | Path, tokenizer: Any) -> set[int]:
         listed = GenerationConfig.from_pretrained(folder).eos_token_id
         found |= set(listed) if isinstance(listed, list) else {listed}
     return {token for token in found if token is not None}
+
+
+def write_model(out: Path, model: Any, tokenizer: Any) -> None:
+    """Write a model and its tokenizer under a temporary name, then put the folder in the place of ``out``."""
+    temporary = out.with_name(out.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)

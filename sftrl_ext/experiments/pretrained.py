@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ def fetch_model(config: ModelConfig, out: Path) -> None:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from sftrl_ext.backends.model_folder import write_model
 
     dtype = getattr(torch, config.dtype)
     if config.path is None:
@@ -36,12 +37,7 @@ def fetch_model(config: ModelConfig, out: Path) -> None:
         raise SftrlError(
             f"model.path {config.path!r}: its tokenizer has no chat template; use an instruct model."
         )
-    temporary = out.with_name(out.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.rename(out)
+    write_model(out, model, tokenizer)
 
 
 def _from_package(package: str, dtype: Any) -> tuple[Any, Any]:

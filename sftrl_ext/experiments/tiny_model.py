@@ -7,7 +7,6 @@ at all can still be written. The model is a stock `transformers` Llama with rand
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from sftrl_ext.backends.model_folder import write_model
 from sftrl_ext.experiments.recipe import ModelConfig
 
 END, PAD = "<|end|>", "<|pad|>"
@@ -95,12 +95,7 @@ def build_tiny_llama(out: Path, corpus: Iterable[str], config: ModelConfig, seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(llama)
-    temporary = out.with_name(out.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.rename(out)
+    write_model(out, model, tokenizer)
     return sum(p.numel() for p in model.parameters())
 
 
