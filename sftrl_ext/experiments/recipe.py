@@ -138,8 +138,6 @@ class RLConfig:
     validate_every: int = -1
     """Updates between validations inside training (OOD curves while it runs); -1: none, checkpoints are
     evaluated afterwards."""
-    expected_episode_tokens: int = 200
-    """Planning figure: tokens of one episode, prompt included. It sizes the SFT arm to equal compute."""
 
 
 @dataclass
