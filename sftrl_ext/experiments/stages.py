@@ -168,7 +168,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one stage: ``<kind> <run folder>``."""
     kind, run_dir = (sys.argv[1:] if argv is None else argv)[:2]
     layout = RunLayout(Path(run_dir))
-    KINDS[kind](from_yaml(layout.recipe), layout)
+    try:
+        KINDS[kind](from_yaml(layout.recipe), layout)
+    except SftrlError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     return 0
 
 
