@@ -5,6 +5,8 @@ Colours are from the palette of Okabe and Ito. Figures are made without pyplot, 
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from sftrl_ext.files import write_text
 
 ARM_COLOURS = {"sft": "#D55E00", "init": "#555555", "rl": "#0072B2", "base": "#969696"}
 _OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -106,6 +110,9 @@ def put_legend(figure: Figure, handles: Sequence[Any], rows: int, **options: Any
     figure.legend(handles=entries, loc="outside upper center", ncols=columns, **options)
 
 
+_GENERATED_ID = re.compile(r'(?P<before>id="|href="#|url\(#)(?P<id>[a-z][0-9a-f]{10})\b')
+
+
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write a figure as PNG and SVG, the same bytes for the same numbers.
 
@@ -116,5 +123,18 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, for both files
     figure.savefig(png, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    write_text(svg, _number_ids(drawn.getvalue()))
     return png, svg
+
+
+def _number_ids(svg: str) -> str:
+    """Name the generated ids by their order: matplotlib makes those of clip paths from memory addresses."""
+    numbers: dict[str, int] = {}
+
+    def rename(match: re.Match[str]) -> str:
+        number = numbers.setdefault(match.group("id"), len(numbers) + 1)
+        return f"{match.group('before')}{match.group('id')[0]}{number}"
+
+    return _GENERATED_ID.sub(rename, svg)
