@@ -24,9 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 if the input was wrong (the message says how to mend it), or 130 if interrupted.
     """
     args = _parser().parse_args(argv)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a terminated run ends its stage as an interrupted one
+    # A terminated run ends its stage as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(soft_wrap=True)
     try:
         args.run(args, console)

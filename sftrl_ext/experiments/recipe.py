@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -278,15 +277,6 @@ def from_yaml(path: Path) -> Recipe:
     return loaded
 
 
-def _known_keys(config: type, prefix: str = "") -> list[str]:
-    """Every dotted key of a schema."""
-    keys: list[str] = []
-    node = OmegaConf.structured(config)
-    for key in node:
-        keys.append(f"{prefix}{key}")
-    return keys
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
@@ -302,7 +292,7 @@ def _explain(path: Path, error: Exception) -> str:
     if found:
         key, owner = found.groups()
         schema = globals().get(owner, Recipe)
-        return f"{path}: {unknown_name(f'key of {owner}', key, _known_keys(schema))}"
+        return f"{path}: {unknown_name(f'key of {owner}', key, OmegaConf.structured(schema))}"
     missing = re.search(r"[Mm]issing mandatory value: (\S+)|Structured config of type .* missing", text)
     if missing:
         return f"{path}: the key {missing.group(1)} has no value; the recipe or its groups must set it."
@@ -327,10 +317,3 @@ def _check(path: Path, recipe: Recipe) -> None:
         raise SftrlError(
             f"{path}: model.path is null and budget.base is null: name a model, or the steps to train one."
         )
-
-
-def as_dict(recipe: Recipe) -> dict[str, Any]:
-    """The composed recipe as plain containers."""
-    container = OmegaConf.to_container(OmegaConf.structured(recipe))
-    assert isinstance(container, dict)
-    return {str(k): v for k, v in container.items()}

@@ -27,7 +27,7 @@ from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe, from_yaml, to_yaml
 from sftrl_ext.experiments.tokens import write_tokens
-from sftrl_ext.files import write_text
+from sftrl_ext.files import read_json, write_text
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
@@ -159,7 +159,7 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
     if stage.total:
         merge_launches(layout.stage(stage.name))
     if stage.kind == "model":
-        run.model = {**run.model, **states.read_json(layout.start_model / "size.json")}
+        run.model = {**run.model, **read_json(layout.start_model / "size.json")}
     if stage.kind in ("sft", "rl"):
         for checkpoint in list_checkpoints(layout.checkpoints(stage.name)):
             declare_stored_dtype(checkpoint.folder)

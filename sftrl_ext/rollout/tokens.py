@@ -96,13 +96,12 @@ def load_chat_tokens(folder: Path) -> ChatTokens:
     Raises:
         SftrlError: if the folder holds no tokenizer.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise SftrlError(f"{folder}: no tokenizer there ({str(error).splitlines()[0]}).") from None
+    from sftrl_ext.backends.model_folder import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
     model_type = AutoConfig.from_pretrained(folder).model_type
     return chat_tokens(create_continuous_token_builder(tokenizer, hf_model_type=model_type))
 
