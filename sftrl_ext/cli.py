@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 if the input was wrong (the message says how to mend it), or 130 if interrupted.
     """
-    args = _parser().parse_args(argv)
+    args = _parse(argv)
     # A terminated run ends its stage as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(soft_wrap=True)
@@ -40,6 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; overrides (key=value) may stand before, between or after the options."""
+    parser = _parser()
+    args, extra = parser.parse_known_args(argv)
+    overrides = [word for word in extra if "=" in word and not word.startswith("-")]
+    if extra and (len(overrides) < len(extra) or "overrides" not in args):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    if overrides:
+        args.overrides = [*args.overrides, *overrides]
+    return args
 
 
 def _escape(text: str) -> str:

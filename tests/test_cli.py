@@ -86,3 +86,12 @@ def test_rows_of_two_splits_cannot_be_evaluated_as_one(tmp_path):
     pq.write_table(both, tmp_path / "both.parquet")
     with pytest.raises(SftrlError, match=r"both\.parquet.*2 data sources"):
         load_eval_set(tmp_path / "both.parquet")
+
+
+def test_overrides_may_stand_before_or_after_the_options(capsys):
+    for words in (["budget.rl.lr=7e-5", "--scale", "smoke"], ["--scale", "smoke", "budget.rl.lr=7e-5"]):
+        assert main(["plan", "fig6_gp_l", *words]) == 0
+        assert "actor_rollout_ref.actor.optim.lr=7e-05" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["plan", "fig6_gp_l", "--scale", "smoke", "--sede", "1", "a=b"])
+    assert "unrecognized arguments: --sede 1 a=b" in capsys.readouterr().err

@@ -84,7 +84,7 @@ def build_tiny_llama(out: Path, corpus: Iterable[str], config: ModelConfig, seed
         intermediate_size=4 * config.hidden_size,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
         max_position_embeddings=config.max_positions,
         tie_word_embeddings=False,
         initializer_range=0.05,
