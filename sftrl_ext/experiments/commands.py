@@ -118,6 +118,7 @@ def ppo_command(
         f"data.seed={seed}",
         f"actor_rollout_ref.model.path={model}",
         f"actor_rollout_ref.actor.optim.lr={lr:g}",
+        f"actor_rollout_ref.actor.optim.lr_warmup_steps={rl.warmup}",
         f"actor_rollout_ref.actor.ppo_epochs={rl.epochs}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={minibatch}",
         f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={tokens}",

@@ -124,6 +124,8 @@ class RLConfig:
     """Optimizer steps per epoch of an update."""
     micro_batch_size: int = 64
     lr: float = MISSING
+    warmup: int = 0
+    """Optimizer steps over which the actor's learning rate rises to ``lr``."""
     critic_lr: float | None = None
     """Null: the same as ``lr``."""
     critic_warmup: int = 0
