@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from data_prep.schema import read_schema
-from sftrl_ext.envs.general_points.cards import parse_cards
+from sftrl_ext.envs import parse_facts
+from sftrl_ext.envs.general_points.cards import SUITS_OF, parse_cards
 from sftrl_ext.envs.general_points.rules import RULES
 
 Multiset = tuple[tuple[int, ...], int]
@@ -31,6 +32,8 @@ class FileFacts:
         seeds: Seeds of the rows.
         rules: Rows per card rule.
         templates: Prompt templates of the rows.
+        shown: Rows per way of showing cards: the modality, with the look of images.
+        suits: Suit letters of the cards.
         hands: Different rows of ranks under a rule.
         multisets: Different number multisets.
     """
@@ -42,6 +45,8 @@ class FileFacts:
     seeds: set[int] = field(default_factory=set)
     rules: Counter[str] = field(default_factory=Counter)
     templates: set[str] = field(default_factory=set)
+    shown: Counter[str] = field(default_factory=Counter)
+    suits: set[str] = field(default_factory=set)
     hands: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     multisets: set[Multiset] = field(default_factory=set)
 
@@ -64,11 +69,14 @@ def inspect_file(path: str | Path) -> FileFacts:
                 found.answered += bool(turns)
                 found.splits[extra["split"]] += 1
                 found.seeds.add(extra["seed"])
-                facts = json.loads(extra["facts"])
+                facts = parse_facts(extra["facts"], f"{path}: row {found.rows - 1}: facts")
                 if not facts:
                     continue
                 rule = facts["rule"]
-                ranks = tuple(card.rank for card in parse_cards(facts["cards"]))
+                cards = parse_cards(facts["cards"])
+                ranks = tuple(card.rank for card in cards)
+                found.suits.update([card.suit for card in cards])
+                found.shown[_shown(facts)] += 1
                 found.rules[rule] += 1
                 found.templates.add(facts["template"])
                 if (rule, ranks) not in found.hands:
@@ -86,8 +94,9 @@ def card_text(files: Sequence[FileFacts]) -> str:
         "Made by `data_prep`. A *number multiset* is a hand's numbers under its rule, sorted, with the",
         "target; the splits `..._unseen` hold only multisets that no training split holds.",
         "",
-        "| file | rows | kind | splits | rules | seeds | template | hands | number multisets |",
-        "|---|---:|---|---|---|---|---|---:|---:|",
+        "| file | rows | kind | splits | rules | seeds | template | cards as | suits | hands "
+        "| number multisets |",
+        "|---|---:|---|---|---|---|---|---|---|---:|---:|",
     ]
     for facts in files:
         kind = "RL / evaluation" if not facts.answered else "SFT"
@@ -99,6 +108,8 @@ def card_text(files: Sequence[FileFacts]) -> str:
             _counts(facts.rules),
             ", ".join(map(str, sorted(facts.seeds))),
             ", ".join(sorted(facts.templates)),
+            _counts(facts.shown),
+            _suits(facts.suits),
             f"{len(facts.hands):,}",
             f"{len(facts.multisets):,}",
         ]
@@ -131,3 +142,19 @@ def _counts(counter: Counter[str]) -> str:
     if len(counter) == 1:
         return next(iter(counter))
     return ", ".join(f"{name} {count:,}" for name, count in counter.items())
+
+
+def _shown(facts: Mapping[str, Any]) -> str:
+    """How a row shows its cards, in words."""
+    look = facts.get("look")
+    if not look:
+        return str(facts.get("modality", "text"))
+    rest = [f"{name} {value}" for name, value in look.items() if name not in ("width", "height")]
+    return f"image {look.get('width')}x{look.get('height')} ({', '.join(rest)})"
+
+
+def _suits(letters: set[str]) -> str:
+    """The narrowest colour that has all these suits."""
+    known = letters - {""}
+    fitting = [name for name, suits in SUITS_OF.items() if known <= set(suits)]
+    return min(fitting, key=lambda name: len(SUITS_OF[name])) if known else "none"

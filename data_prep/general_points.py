@@ -3,6 +3,9 @@
 Each builder is a generator of tables, a row group at a time, for `data_prep.writer.write_rows`. A longer file
 starts with the same rows as a shorter one. Hands are drawn with numpy, columns are made with Arrow, and every
 text comes from the `PromptTemplate` and the verifier that the episode uses.
+
+A row whose cards are shown as an image holds a marker in its prompt, and the facts to draw the picture from;
+``images="embed"`` adds the picture itself in the column ``images``.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from typing import Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from data_prep.images import Images, check_images, embed_images
 from data_prep.mistakes import spoiled
 from data_prep.schema import dialogues_array, messages_array, rows_table
-from data_prep.sources import Accept, Part, Source, draw_parts, runs_of_rows
+from data_prep.sources import Accept, Part, Source, draw_parts, image_seeds, runs_of_rows
 from data_prep.splits import Split
 from data_prep.writer import ROW_GROUP
-from sftrl_ext.envs.general_points.cards import Card, suits_of
+from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, facts_text, make_facts
 from sftrl_ext.envs.general_points.hands import HandArrays
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
@@ -35,67 +39,86 @@ Solutions = Literal["random", "first"]
 _FORMULA = "\x00"
 _POOL = 8
 _Key = tuple[int, ...]
+"""Indices of a hand's ranks, followed by those of its suits where a text shows suits."""
 
 
 class _Words:
-    """Texts of one split's hands, each made once per row of ranks."""
+    """Texts of one split's hands, each made once per key."""
 
     def __init__(self, split: Split, source: Source) -> None:
-        settings = source.settings
+        settings = split.settings(source.settings)
         spec = split.hands
         self.seed = source.seed
         self.settings = settings
         self.rule = RULES[spec.rule]
         self.target = spec.target
         self.template = load_template(settings.template)
-        self._names = [[rank + suit for suit in suits_of(spec.suits)] for rank in self.rule.ranks]
-        self._facts_head = (
-            facts_text(make_facts([], spec.rule, spec.target, settings)).removesuffix("]}") + '"'
-        )
+        self._letters = suits_of(spec.suits)
+        self._names = [[rank + suit for suit in self._letters] for rank in self.rule.ranks]
+        self._num_cards = spec.num_cards
+        self._shows_suits = "symbol" in self.template.texts["card"].template
+        self.image = settings.modality == "image"
+        self.data_source = split.data_source(settings.modality)
+        head, _, _ = facts_text(make_facts([], spec.rule, spec.target, settings)).rpartition('"cards": [')
+        self._facts_head = head + '"cards": ["'
         self.opening: Callable[[_Key], tuple[str, ...]] = lru_cache(1 << 16)(self._opening)
         self.expert: Callable[[_Key], tuple[Sequence[str], str]] = lru_cache(1 << 16)(self._expert)
         self.mistakes: Callable[[_Key], list[tuple[str, str]]] = lru_cache(1 << 15)(self._mistakes)
         self.reply: Callable[[str, int], str] = lru_cache(1 << 12)(self._reply)
         self.roles = [message["role"] for message in self._messages((0,) * spec.num_cards)]
 
-    def cards(self, ranks: Sequence[int]) -> list[Card]:
-        """Cards without suits."""
-        return [Card(self.rule.ranks[r]) for r in ranks]
+    def keys(self, hands: HandArrays) -> list[_Key]:
+        """What the texts of some hands depend on."""
+        columns = [hands.ranks, hands.suits] if self._shows_suits else [hands.ranks]
+        return list(map(tuple, np.hstack(columns).tolist()))
 
-    def facts(self, ranks: list[int], suits: list[int]) -> str:
-        """The same text as `facts_text` of `make_facts`, made faster."""
-        names = self._names
-        return (
-            self._facts_head + '", "'.join([names[r][s] for r, s in zip(ranks, suits, strict=True)]) + '"]}'
-        )
+    def cards(self, key: _Key) -> list[Card]:
+        """The cards of a key; where it has no suits no text shows them, and any suit will do."""
+        ranks, suits = key[: self._num_cards], key[self._num_cards :] or (0,) * self._num_cards
+        return [Card(self.rule.ranks[r], self._letters[s]) for r, s in zip(ranks, suits, strict=True)]
 
-    def answer(self, ranks: _Key, chance: float, solutions: str) -> str:
+    def facts(self, part: Part) -> list[str]:
+        """The same texts as `facts_text` of `make_facts`, made faster."""
+        head, names = self._facts_head, self._names
+        hands = [
+            head + '", "'.join([names[r][s] for r, s in zip(ranks, suits, strict=True)])
+            for ranks, suits in zip(part.hands.ranks.tolist(), part.hands.suits.tolist(), strict=True)
+        ]
+        if not self.image:
+            return [f'{hand}"]}}' for hand in hands]
+        seeds = image_seeds(self.seed, part.index).tolist()
+        return [f'{hand}"], "image_seed": {seed}}}' for hand, seed in zip(hands, seeds, strict=True)]
+
+    def answer(self, key: _Key, chance: float, solutions: str) -> str:
         """An expert's answer; ``chance`` in [0, 1) chooses the solution."""
-        formulas, text = self.expert(ranks)
+        formulas, text = self.expert(key)
         return text.replace(_FORMULA, formulas[int(chance * len(formulas)) if solutions == "random" else 0])
 
-    def _messages(self, ranks: _Key) -> list[dict[str, str]]:
-        return self.template.opening(self.cards(ranks), self.rule, self.target, self.settings.max_attempts)
+    def _messages(self, key: _Key) -> list[dict[str, str]]:
+        play = self.settings
+        return self.template.opening(
+            self.cards(key), self.rule, self.target, play.max_attempts, play.modality
+        )
 
-    def _opening(self, ranks: _Key) -> tuple[str, ...]:
-        return tuple([message["content"] for message in self._messages(ranks)])
+    def _opening(self, key: _Key) -> tuple[str, ...]:
+        return tuple([message["content"] for message in self._messages(key)])
 
-    def _expert(self, ranks: _Key) -> tuple[Sequence[str], str]:
+    def _expert(self, key: _Key) -> tuple[Sequence[str], str]:
         """Solutions of a hand, and its answer with a mark where the formula goes."""
-        cards = self.cards(ranks)
+        cards = self.cards(key)
         numbers = self.rule.numbers(cards)
         text = expert_answer(self.template, cards, numbers, _FORMULA, self.target)
         return solutions_of(tuple(sorted(numbers)), self.target, self.settings.profile), text
 
-    def _mistakes(self, ranks: _Key) -> list[tuple[str, str]]:
+    def _mistakes(self, key: _Key) -> list[tuple[str, str]]:
         """Wrong answers of a hand, all different, each with the feedback it gets."""
-        cards = self.cards(ranks)
+        cards = self.cards(key)
         numbers = tuple(sorted(self.rule.numbers(cards)))
         pool = wrong_formulas(numbers, self.target, self.seed)
         episode = GeneralPointsEpisode(make_facts(cards, self.rule.name, self.target, self.settings))
-        text = self.expert(ranks)[1]
+        text = self.expert(key)[1]
         found: list[tuple[str, str]] = []
-        start = sum(rank * 31**place for place, rank in enumerate(ranks))
+        start = sum(part * 31**place for place, part in enumerate(key))
         for i in range(len(pool)):
             answer = text.replace(_FORMULA, pool[(start + i) % len(pool)])
             verdict = episode.grade(answer)
@@ -131,7 +154,19 @@ def wrong_formulas(numbers: tuple[int, ...], target: int, seed: int) -> list[str
 
 
 def _build(
-    source: Source, rows: int, table_of: Callable[[_Words, Part], pa.Table], accept: Accept | None = None
+    source: Source,
+    rows: int,
+    table_of: Callable[[_Words, Part], pa.Table],
+    images: str,
+    accept: Accept | None = None,
+) -> Iterator[pa.Table]:
+    check_images(images, source.settings.modality)
+    tables = _tables(source, rows, table_of, accept)
+    return embed_images(tables) if images == "embed" else tables
+
+
+def _tables(
+    source: Source, rows: int, table_of: Callable[[_Words, Part], pa.Table], accept: Accept | None
 ) -> Iterator[pa.Table]:
     """Make row groups; ``table_of`` makes the rows of one split in one group."""
     words = [_Words(split, source) for split in source.resolved()]
@@ -145,10 +180,6 @@ def _build(
         yield whole
 
 
-def _keys(hands: HandArrays) -> list[_Key]:
-    return list(map(tuple, hands.ranks.tolist()))
-
-
 def _table(
     words: _Words,
     part: Part,
@@ -156,13 +187,12 @@ def _table(
     messages: pa.Array | None = None,
     turns: pa.Array | None = None,
 ) -> pa.Table:
-    hands = zip(part.hands.ranks.tolist(), part.hands.suits.tolist(), strict=True)
     return rows_table(
-        data_source=part.split.data_source,
+        data_source=words.data_source,
         split=part.split.name,
         seed=words.seed,
         index=pa.array(part.index),
-        facts=pa.array([words.facts(ranks, suits) for ranks, suits in hands], pa.string()),
+        facts=pa.array(words.facts(part), pa.string()),
         prompt=prompt,
         messages=messages,
         train_turns=turns,
@@ -174,35 +204,44 @@ def _opening_columns(words: _Words, keys: list[_Key]) -> list[pa.Array]:
     return [pa.array(texts, pa.string()) for texts in zip(*openings, strict=True)]
 
 
-def rl_rows(source: Source, rows: int) -> Iterator[pa.Table]:
+def rl_rows(source: Source, rows: int, *, images: Images = "draw") -> Iterator[pa.Table]:
     """Prompts with the facts to play them: what RL trains on and what evaluation reads.
 
     Args:
         source: Where the hands come from.
         rows: How many.
+        images: "embed" adds the pictures to the rows.
+
+    Raises:
+        SftrlError: if ``images`` is unknown, or "embed" for cards as text.
     """
 
     def table_of(words: _Words, part: Part) -> pa.Table:
-        return _table(words, part, messages_array(words.roles, _opening_columns(words, _keys(part.hands))))
+        return _table(
+            words, part, messages_array(words.roles, _opening_columns(words, words.keys(part.hands)))
+        )
 
-    return _build(source, rows, table_of)
+    return _build(source, rows, table_of, images)
 
 
-def sft_rows(source: Source, rows: int, solutions: Solutions = "random") -> Iterator[pa.Table]:
+def sft_rows(
+    source: Source, rows: int, solutions: Solutions = "random", *, images: Images = "draw"
+) -> Iterator[pa.Table]:
     """Prompts with a right answer at the first attempt.
 
     Args:
         source: Where the hands come from.
         rows: How many.
         solutions: "random" chooses a solution per row by the seed, "first" takes the first of `solve`.
+        images: As in `rl_rows`.
 
     Raises:
-        SftrlError: if ``solutions`` is neither.
+        SftrlError: if ``solutions`` is neither, or the grader cannot read the template's answers.
     """
-    _check_solutions(solutions)
+    _check_answers(source, solutions)
 
     def table_of(words: _Words, part: Part) -> pa.Table:
-        keys = _keys(part.hands)
+        keys = words.keys(part.hands)
         answers = [
             words.answer(k, u, solutions) for k, u in zip(keys, part.chance[:, 0].tolist(), strict=True)
         ]
@@ -215,11 +254,16 @@ def sft_rows(source: Source, rows: int, solutions: Solutions = "random") -> Iter
             pa.repeat(pa.scalar([len(words.roles)], pa.list_(pa.int64())), len(part)),
         )
 
-    return _build(source, rows, table_of, _answerable(source))
+    return _build(source, rows, table_of, images, _answerable(source))
 
 
 def suboptimal_rows(
-    source: Source, rows: int, solutions: Solutions = "random", mistakes: tuple[int, int] | None = None
+    source: Source,
+    rows: int,
+    solutions: Solutions = "random",
+    mistakes: tuple[int, int] | None = None,
+    *,
+    images: Images = "draw",
 ) -> Iterator[pa.Table]:
     """Dialogues that fail, get feedback, and end right; only the last answer carries loss.
 
@@ -231,11 +275,12 @@ def suboptimal_rows(
         solutions: As in `sft_rows`.
         mistakes: Fewest and most failed attempts, drawn uniformly; by default 1 to ``max_attempts - 1``,
             at most 8.
+        images: As in `rl_rows`.
 
     Raises:
-        SftrlError: if ``solutions`` is unknown or so many mistakes leave no attempt for the right answer.
+        SftrlError: as in `sft_rows`, or if so many mistakes leave no attempt for the right answer.
     """
-    _check_solutions(solutions)
+    _check_answers(source, solutions)
     limit = source.settings.max_attempts - 1
     fewest, most = mistakes or (1, min(limit, _POOL))
     if not 0 <= fewest <= most <= min(limit, _POOL):
@@ -256,7 +301,7 @@ def suboptimal_rows(
         return texts
 
     def table_of(words: _Words, part: Part) -> pa.Table:
-        keys = _keys(part.hands)
+        keys = words.keys(part.hands)
         chance = part.chance.tolist()
         texts = [dialogue(words, key, pick, how) for key, (pick, how) in zip(keys, chance, strict=True)]
         head = words.roles
@@ -271,7 +316,7 @@ def suboptimal_rows(
             pa.array([[len(t) - 1] for t in texts], pa.list_(pa.int64())),
         )
 
-    return _build(source, rows, table_of, _answerable(source))
+    return _build(source, rows, table_of, images, _answerable(source))
 
 
 def _answerable(source: Source) -> Accept | None:
@@ -282,6 +327,18 @@ def _answerable(source: Source) -> Accept | None:
     )
 
 
-def _check_solutions(solutions: str) -> None:
+def _check_answers(source: Source, solutions: str) -> None:
+    """Refuse an unknown choice of solutions, and a template whose answers name no cards the grader reads."""
     if solutions not in get_args(Solutions):
         raise unknown_name("choice of solutions", solutions, get_args(Solutions))
+    play = source.settings
+    cards, numbers = parse_cards(["K", "5", "2", "4"]), (10, 5, 2, 4)
+    answer = expert_answer(load_template(play.template), cards, numbers, "10+5*2+4")
+    verdict = grade_response(
+        answer, cards="K524", numbers=numbers, profile=play.profile, modality=play.modality
+    )
+    if verdict.outcome == "cards_not_recognized":
+        raise SftrlError(
+            f"template {play.template!r}: profile {play.profile!r} does not read the cards in its answers, "
+            "which counts with images. Expected answer_card: \"'$rank'\", as in the template 'single_quotes'."
+        )

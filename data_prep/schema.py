@@ -1,8 +1,9 @@
 """The one schema of every row this project trains or evaluates on.
 
 RL and SFT files have the same columns, so files can be concatenated. A row carries the facts of an episode as
-JSON; ``make_episode(json.loads(row["extra_info"]["facts"]))`` rebuilds it. ``images`` is a column only where
-there are pictures, because verl's SFT data set asks for an image processor whenever the column is there.
+JSON; ``make_episode(json.loads(row["extra_info"]["facts"]))`` rebuilds it, and draws its pictures. ``images``
+is a column only where pictures are in the file, because verl's SFT data set asks for an image processor
+whenever the column is there.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ rollout.
 IMAGE_SCHEMA = SCHEMA.append(
     pa.field("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
 )
-"""Columns of rows with pictures."""
+"""Columns of rows that hold their pictures, one for each ``<image>`` in the user messages."""
 
 AGENT_NAME = "verifier"
 """The agent loop that plays every row."""

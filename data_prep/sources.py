@@ -30,7 +30,9 @@ class Source:
         train: Draw from the training stream; otherwise from each split's evaluation stream.
         weights: Share of each split in a mixture; equal shares if empty.
         settings: How the hands are played.
-        hands: Fields of `HandSpec` to change in every split (``draw``, ``suits``, ``holdout``, ...).
+        hands: Fields of `HandSpec` to change in every split (``draw``, ``suits``, ``holdout``, ...), but not
+            in a split that is about that field. Cards shown as an image are black unless this says
+            otherwise, because the red ones are what ``visual_ood`` evaluates on.
     """
 
     splits: str | Sequence[str] = "id"
@@ -53,8 +55,9 @@ class Source:
         for key in self.hands:
             if key not in HandSpec.__dataclass_fields__:
                 raise unknown_name("field of hands", key, HandSpec.__dataclass_fields__)
-        splits = [get_split(name) for name in names]
-        return [replace(split, hands=replace(split.hands, **self.hands)) for split in splits]
+        hands = {"suits": "black", **self.hands} if self.settings.modality == "image" else self.hands
+        replace(HandSpec(), **hands)  # a wrong value is an error even where no split takes it
+        return [get_split(name).changed(hands) for name in names]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,24 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.hands)
+
+
+def image_seeds(seed: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Seeds of the pictures of some rows: a pure function of the seed and each row's number.
+
+    Args:
+        seed: Seed of the source.
+        index: int64, row numbers.
+
+    Returns:
+        int64 of the same shape, each below 2**31.
+    """
+    with np.errstate(over="ignore"):  # splitmix64, https://prng.di.unimi.it/splitmix64.c
+        z = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return ((z ^ (z >> np.uint64(31))) >> np.uint64(33)).astype(np.int64)
 
 
 Accept = Callable[[tuple[int, ...], int], bool]

@@ -1,20 +1,25 @@
-"""Check a parquet file row by row: schema, facts, prompts, and that every trained answer is right."""
+"""Check a parquet file row by row: schema, facts, prompts, pictures, and that trained answers are right."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
 from data_prep.authors import SPLIT as IMPORTED
+from data_prep.images import IMAGE_ROW_GROUP
 from data_prep.schema import read_schema
-from sftrl_ext.envs import Episode, make_episode
+from sftrl_ext.envs import Episode, count_markers, make_episode, parse_facts
 from sftrl_ext.errors import SftrlError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass
@@ -27,6 +32,7 @@ class FileReport:
         sft_rows: Rows with a dialogue.
         turns: Assistant turns that carry loss.
         splits: Rows per split.
+        pictures: Pictures in the rows.
     """
 
     path: Path
@@ -34,11 +40,14 @@ class FileReport:
     sft_rows: int = 0
     turns: int = 0
     splits: Counter[str] = field(default_factory=Counter)
+    pictures: int = 0
+    _drawn: dict[str, int] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {rows}" for name, rows in self.splits.items())
         dialogues = f"{self.sft_rows} dialogues with {self.turns} trained answers"
-        return f"{self.rows} rows are valid ({splits or 'none'}); {dialogues}"
+        pictures = f"; {self.pictures} pictures" if self.pictures else ""
+        return f"{self.rows} rows are valid ({splits or 'none'}); {dialogues}{pictures}"
 
 
 def iter_rows(
@@ -55,7 +64,8 @@ def validate_file(path: str | Path, limit: int | None = None) -> FileReport:
 
     Every row must rebuild its episode from its facts, and its prompt must be the episode's opening. The
     dialogue of an SFT row must be what the episode gives for its answers, and the answers that carry loss
-    must be graded correct. Rows imported from the authors' data keep their own prompts: only their last
+    must be graded correct. A prompt must have as many image markers as the episode has pictures, and pictures
+    in the row must be those. Rows imported from the authors' data keep their own prompts: only their last
     answer is graded.
 
     Args:
@@ -66,9 +76,9 @@ def validate_file(path: str | Path, limit: int | None = None) -> FileReport:
         SftrlError: naming file, row and column, with what was found and expected.
     """
     path = Path(path)
-    read_schema(path)
+    batch = IMAGE_ROW_GROUP if "images" in read_schema(path).names else 4096
     report = FileReport(path)
-    for number, row in enumerate(iter_rows(path)):
+    for number, row in enumerate(iter_rows(path, batch=batch)):
         if limit is not None and number >= limit:
             break
         try:
@@ -89,10 +99,7 @@ def _check_row(row: dict[str, Any], report: FileReport) -> None:
         raise SftrlError(
             "column 'reward_model.ground_truth' differs from 'extra_info.facts'; expected the same text."
         )
-    try:
-        facts = json.loads(text)
-    except (TypeError, ValueError):
-        raise SftrlError(f"column 'extra_info.facts' is {str(text)[:80]!r}, expected JSON.") from None
+    facts = parse_facts(text, "column 'extra_info.facts'")
     imported = row["extra_info"]["split"] == IMPORTED
     turns = row["train_turns"] or []
     messages = row["messages"] or []
@@ -112,9 +119,58 @@ def _check_row(row: dict[str, Any], report: FileReport) -> None:
         if messages:
             _expect_correct(episode, messages[-1]["content"], len(messages) - 1)
         return
+    _check_pictures(row, facts, episode, report)
     _same("prompt", row["prompt"], episode.messages())
     if messages:
         _replay(episode, messages, set(turns))
+
+
+def _check_pictures(row: dict[str, Any], facts: dict[str, Any], episode: Episode, report: FileReport) -> None:
+    """Compare the markers of the prompt and the pictures of the row with the pictures of the episode.
+
+    Drawing takes longer than all the rest, so a row without pictures is drawn once per look.
+    """
+    given = row.get("images")
+    look = json.dumps(facts.get("look"))
+    if given is not None or look not in report._drawn:
+        report._drawn[look] = len(episode.images())
+    markers, wanted = count_markers(row["prompt"]), report._drawn[look]
+    if markers != wanted:
+        raise SftrlError(f"column 'prompt' has {markers} image markers, expected {wanted}.")
+    if given is None:
+        return
+    if len(given) != wanted:
+        raise SftrlError(f"column 'images' has {len(given)} pictures, expected {wanted}.")
+    for place, (picture, drawn) in enumerate(zip(given, episode.images(), strict=True)):
+        found = _decoded(picture["bytes"], place)
+        if found.size != drawn.size:
+            raise SftrlError(
+                f"column 'images': picture {place} has the size {_size(found)}, expected {_size(drawn)}."
+            )
+        if found.convert("RGB").tobytes() != drawn.tobytes():
+            raise SftrlError(
+                f"column 'images': picture {place} is not what the facts draw; expected the same pixels."
+            )
+    report.pictures += len(given)
+
+
+def _decoded(data: bytes | None, place: int) -> Image:
+    from PIL import Image
+
+    if not data:
+        raise SftrlError(f"column 'images': picture {place} has no bytes, expected a PNG file.")
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SftrlError(
+            f"column 'images': picture {place} cannot be decoded ({error}); expected a PNG file."
+        ) from None
+    return image
+
+
+def _size(image: Image) -> str:
+    return f"{image.width}x{image.height}"
 
 
 def _replay(episode: Episode, messages: list[dict[str, str]], turns: set[int]) -> None:

@@ -20,13 +20,13 @@ ROW_GROUP = 16_384
 """Rows that are built and written together."""
 
 
-def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema = SCHEMA) -> int:
+def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> int:
     """Write tables to one parquet file as they come.
 
     Args:
         path: The file; its folder is made if there is none.
         tables: Each becomes a row group.
-        schema: Schema of the file, and of every table.
+        schema: Schema of the file, and of every table; by default that of the first one.
 
     Returns:
         How many rows were written.
@@ -41,12 +41,17 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema =
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     rows = 0
+    stream = iter(tables)
     try:
+        table = next(stream, None)
+        if schema is None:
+            schema = SCHEMA if table is None else check_schema(table.schema, path)
         with pq.ParquetWriter(name, schema, compression="zstd") as writer:
-            for table in tables:
+            while table is not None:
                 check_schema(table.schema, path)
                 writer.write_table(table)
                 rows += table.num_rows
+                table = next(stream, None)
         os.chmod(name, 0o644)
         os.replace(name, path)
     finally:

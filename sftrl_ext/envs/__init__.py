@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import gymnasium
 
-from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step, Verdict, make_episode
+from sftrl_ext.envs.base import (
+    IMAGE_MARKER,
+    TASKS,
+    Attempt,
+    Episode,
+    Message,
+    Step,
+    Verdict,
+    count_markers,
+    make_episode,
+    parse_facts,
+)
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode
 
 GENERAL_POINTS_ID = "sftrl/GeneralPoints-v0"
@@ -18,6 +29,7 @@ if GENERAL_POINTS_ID not in gymnasium.registry:
 
 __all__ = [
     "GENERAL_POINTS_ID",
+    "IMAGE_MARKER",
     "TASKS",
     "Attempt",
     "Episode",
@@ -25,5 +37,7 @@ __all__ = [
     "Message",
     "Step",
     "Verdict",
+    "count_markers",
     "make_episode",
+    "parse_facts",
 ]

@@ -6,15 +6,22 @@ evaluation, and the builders of expert data. So the words a model reads are the 
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.errors import Registry
+from sftrl_ext.errors import Registry, SftrlError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Message = dict[str, str]
 """One chat message: ``{"role": "system" | "user" | "assistant", "content": text}``."""
+
+IMAGE_MARKER = "<image>"
+"""Stands for one picture in the content of a user message. In an assistant message it is mere text."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +82,16 @@ class Step:
 
 
 class Episode(ABC):
-    """One instance of a task being played, from its first prompt to its end. No randomness, no I/O."""
+    """One instance of a task being played, from its first prompt to its end. No randomness, no I/O.
+
+    There are as many pictures in `images` as markers in the user messages of `messages`, in the same order.
+    """
 
     attempts: list[Attempt]
+
+    def images(self) -> Sequence[Image]:
+        """The pictures that the markers in `messages` stand for; do not change them, copy them."""
+        return ()
 
     @abstractmethod
     def messages(self) -> list[Message]:
@@ -116,3 +130,32 @@ def make_episode(facts: Mapping[str, Any]) -> Episode:
         SftrlError: if the task is unknown or a fact is missing or malformed.
     """
     return TASKS[facts.get("task", "")](facts)
+
+
+def parse_facts(text: object, where: str) -> dict[str, Any]:
+    """Read the JSON text of an episode's facts, as rows carry it.
+
+    Args:
+        text: The text.
+        where: What the text is, for the error: "row 3: extra_info.facts".
+
+    Raises:
+        SftrlError: if it is not the JSON text of an object.
+    """
+    try:
+        facts = json.loads(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise SftrlError(
+            f"{where} is {str(text)[:80]!r}; expected the JSON text of an episode's facts, "
+            "as data_prep writes it."
+        )
+    return facts
+
+
+def count_markers(messages: Iterable[Mapping[str, str]]) -> int:
+    """How many pictures a dialogue asks for: the image markers in its messages, but for the assistant's."""
+    return sum(
+        message["content"].count(IMAGE_MARKER) for message in messages if message["role"] != "assistant"
+    )

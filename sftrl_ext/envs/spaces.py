@@ -1,13 +1,16 @@
-"""Gymnasium spaces of text environments: any text, and any dialogue."""
+"""Gymnasium spaces of text environments: any text, any dialogue, and pictures of one size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymnasium import spaces
 
 from sftrl_ext.envs.base import Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 +-*/()=.,:{}[]\"'"
 _LONGEST_SAMPLE = 64
@@ -91,3 +94,54 @@ class MessagesSpace(spaces.Space[list[Message]]):
 
     def __repr__(self) -> str:
         return f"MessagesSpace({self.roles})"
+
+
+class ImagesSpace(spaces.Space["list[Image]"]):
+    """A list of RGB pictures of Pillow, all of one size. Samples are of one colour each.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        count: How many pictures.
+        seed: Seed of samples.
+    """
+
+    def __init__(self, width: int, height: int, count: int = 1, seed: int | None = None) -> None:
+        self.width, self.height, self.count = width, height, count
+        super().__init__(shape=None, dtype=None, seed=seed)
+
+    def sample(self, mask: Any | None = None, probability: Any | None = None) -> list[Image]:
+        """Draw pictures of random colours; ``mask`` and ``probability`` are not supported."""
+        from PIL import Image
+
+        colours = self.np_random.integers(256, size=(self.count, 3)).tolist()
+        return [Image.new("RGB", (self.width, self.height), (r, g, b)) for r, g, b in colours]
+
+    def contains(self, x: Any) -> bool:
+        """Whether ``x`` is that many RGB pictures of that size."""
+        from PIL import Image
+
+        return (
+            isinstance(x, (list, tuple))
+            and len(x) == self.count
+            and all(
+                isinstance(image, Image.Image)
+                and image.mode == "RGB"
+                and image.size == (self.width, self.height)
+                for image in x
+            )
+        )
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """False: a picture is an object."""
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImagesSpace) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"ImagesSpace({self.width}, {self.height}, {self.count})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sftrl_ext.reward_fns import binary, format_only, outcome, partial_credit
+from sftrl_ext.reward_fns import binary, format_only, outcome, partial_credit, recognition
 from sftrl_ext.reward_fns.registry import (
     REWARDS,
     Facts,
@@ -26,6 +26,7 @@ __all__ = [
     "load_reward_file",
     "outcome",
     "partial_credit",
+    "recognition",
     "register_reward",
     "score_step",
     "turn_reward",

@@ -15,7 +15,6 @@ which scores every turn (`turn_reward`), and verl's reward managers and ``main_e
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -23,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from sftrl_ext.envs import Step, make_episode
+from sftrl_ext.envs import Step, make_episode, parse_facts
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 
 Facts = Mapping[str, Any]
@@ -152,7 +151,9 @@ def compute_score(
     Raises:
         SftrlError: if the ground truth is not the facts of an episode, or there is no such reward function.
     """
-    facts = _facts(data_source, ground_truth)
+    facts = ground_truth
+    if not isinstance(facts, Mapping):
+        facts = parse_facts(ground_truth, f"ground_truth of a {data_source!r} row")
     scores = score_step(make_episode(facts).submit(solution_str), facts, data_source, reward)
     return scores["score"] if extra_info is None else scores
 
@@ -171,18 +172,3 @@ def load_reward_file(path: str | Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _facts(data_source: str, ground_truth: str | Facts) -> Facts:
-    if isinstance(ground_truth, Mapping):
-        return ground_truth
-    try:
-        facts = json.loads(ground_truth)
-    except (TypeError, ValueError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise SftrlError(
-            f"ground_truth of a {data_source!r} row is {str(ground_truth)[:80]!r}; expected the JSON text of "
-            "an episode's facts, as data_prep writes it."
-        )
-    return facts

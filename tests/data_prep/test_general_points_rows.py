@@ -186,6 +186,18 @@ def test_a_template_with_a_system_message(tmp_path):
             assert row["messages"][row["train_turns"][0]]["role"] == "assistant"
 
 
+@pytest.mark.parametrize("builder", [rl_rows, sft_rows, suboptimal_rows])
+def test_a_template_that_shows_suits(builder, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("prompt: $cards\ncard: $symbol\nfeedback: {otherwise: not with $cards}\n")
+    for row in _rows(builder(Source("id", settings=PlaySettings(template=str(path))), 40)):
+        episode = make_episode(json.loads(row["extra_info"]["facts"]))
+        assert row["prompt"] == episode.messages()
+        for message in row["messages"][1::2]:
+            episode.submit(message["content"])
+        assert (row["messages"] or episode.messages()) == episode.messages()
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -205,4 +217,4 @@ def test_wrong_sources(source, words):
 def test_wrong_rows():
     with pytest.raises(SftrlError, match="rows is -1"):
         list(rl_rows(Source("id"), -1))
-    assert get_split("id").data_source == "gp_l/id"
+    assert get_split("id").data_source() == "gp_l/id"

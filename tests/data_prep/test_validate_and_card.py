@@ -14,14 +14,21 @@ from data_prep.sources import Source
 from data_prep.splits import SPLITS
 from data_prep.validate import validate_file
 from data_prep.writer import write_rows
+from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
 
 
-@pytest.mark.parametrize("split", [*SPLITS, "face_10", "large"])
-def test_every_split_accepts_its_own_answers(tmp_path, split):
+@pytest.mark.parametrize(
+    ("split", "modality"),
+    [(name, "text") for name, split in SPLITS._items.items() if not split.look]
+    + [("face_10", "text"), ("large", "text")]
+    + [(name, "image") for name in SPLITS],
+)
+def test_every_split_accepts_its_own_answers(tmp_path, split, modality):
     path = tmp_path / "rows.parquet"
+    source = Source(split, train=False, settings=PlaySettings(modality=modality))
     for builder, dialogues in ((rl_rows, 0), (sft_rows, 60), (suboptimal_rows, 60)):
-        write_rows(path, builder(Source(split, train=False), 60))
+        write_rows(path, builder(source, 60))
         report = validate_file(path)
         assert (report.rows, report.sft_rows, report.turns) == (60, dialogues, dialogues)
         assert dict(report.splits) == {split: 60}
@@ -51,7 +58,7 @@ def _break(row, change):
         (lambda r: r["extra_info"].update(facts="{"), "differs from"),
         (
             lambda r: (r["extra_info"].update(facts="{"), r["reward_model"].update(ground_truth="{")),
-            "expected JSON",
+            "expected the JSON text",
         ),
         (lambda r: r.update(data_source=""), "column 'data_source' is empty"),
     ],

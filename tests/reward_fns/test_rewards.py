@@ -8,7 +8,7 @@ import pytest
 
 import sftrl_ext.reward_fns.registry as registry
 from sftrl_ext.envs import make_episode
-from sftrl_ext.envs.general_points.episode import make_facts
+from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reward_fns import (
     REWARDS,
@@ -49,6 +49,7 @@ def _own_registry(monkeypatch):
         ("outcome", [5, -1, -2, -3, -3]),
         ("binary", [1, 0, 0, 0, 0]),
         ("format_only", [1, 1, 1, 1, 0]),
+        ("recognition", [1, 1, 1, 1, 0]),
         ("partial_credit", [1, 0.5 + 0.3 / 3, 0.2 + 0.3 * 0.75, 0.1, 0]),
     ],
 )
@@ -217,3 +218,25 @@ def test_wrong_inputs():
         with pytest.raises(SftrlError, match="expected the JSON text of an episode's facts"):
             compute_score("gp_l/id", "x", truth)
     assert registry.compute_score("gp_l/id", RIGHT, FACTS) == 5
+
+
+IMAGE_FACTS = make_facts(["6S", "4S", "AC", "AC"], settings=PlaySettings(modality="image"))
+
+
+@pytest.mark.parametrize(
+    ("cards", "formula", "outcome", "recognition"),
+    [
+        (["A", "6", "4", "A"], "6*4*1*1=24", 5, 1),
+        (["A", "6", "4", "A"], "6*4+1+1=24", -1, 1),
+        (["A", "6", "4", "A"], "6*4=24", -2, 1),
+        (["A", "6", "4", "2"], "6*4*1*1=24", -1.5, 0),
+        (None, "6*4*1*1=24", -1.5, 0),
+        (["A", "6", "4", "A"], None, -3, 1),
+    ],
+)
+def test_rewards_of_images(cards, formula, outcome, recognition):
+    text = json.dumps({"cards": cards, "formula": formula})
+    assert compute_score("gp_vl/visual_ood", text, IMAGE_FACTS) == outcome
+    assert compute_score("gp_vl/id", text, json.dumps(IMAGE_FACTS), reward="recognition") == recognition
+    assert compute_score("gp_vl/id", text, IMAGE_FACTS, reward="binary") == float(outcome == 5)
+    assert 0 <= compute_score("gp_vl/id", text, IMAGE_FACTS, reward="partial_credit") <= 1

@@ -1,24 +1,28 @@
 """The Gymnasium environment ``sftrl/GeneralPoints-v0``: one hand per episode, one response text per step.
 
 Reward: +5 correct, -1 wrong value, -2 wrong numbers, -3 illegal or unparsable, and -1 more on the last of
-``max_attempts`` failed attempts. All randomness comes from the environment's own generator, which
-``reset(seed)`` seeds.
+``max_attempts`` failed attempts; with cards shown as an image also -1.5 for cards not recognized. All
+randomness comes from the environment's own generator, which ``reset(seed)`` seeds.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium import spaces
 
-from sftrl_ext.envs.base import Message, Verdict
+from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, as_look, make_facts
 from sftrl_ext.envs.general_points.hands import Draw, HandSpec, draw_hands
 from sftrl_ext.envs.general_points.rules import RULES
-from sftrl_ext.envs.spaces import MessagesSpace, TextSpace
+from sftrl_ext.envs.spaces import ImagesSpace, MessagesSpace, TextSpace
 from sftrl_ext.errors import SftrlError, unknown_name
+
+if TYPE_CHECKING:
+    from sftrl_ext.envs.general_points.render import Look
 
 _OPTIONS = ("cards", "suits")
 
@@ -26,12 +30,13 @@ _OPTIONS = ("cards", "suits")
 class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
     """GeneralPoints with sequential revision; see the module.
 
-    Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue so far.
+    Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue so far. With images also
+    ``"images"``, a list of RGB pictures of Pillow, one for each ``<image>`` in the user messages.
     Action: any text.
 
     Args:
         rule: Name of the card rule.
-        modality: "text"; "image" is not available in this version.
+        modality: "text" or "image"; how the cards are shown.
         profile: "exact" or "authors".
         target: Number to reach.
         max_attempts: Attempts that are graded.
@@ -41,6 +46,7 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
         need_face: Deal only hands with a J, Q or K.
         template: Name or path of the prompt template.
         exceeded_penalty: Added to the reward of the last failed attempt.
+        look: How images are drawn, as a `Look` or its fields; only with modality "image".
 
     Raises:
         SftrlError: for an unknown name or a value out of range, with the nearest right one.
@@ -62,10 +68,21 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
         need_face: bool = False,
         template: str = "default",
         exceeded_penalty: float = -1.0,
+        look: Look | Mapping[str, Any] | None = None,
     ) -> None:
         self.spec_of_hands = HandSpec(rule, target, num_cards, draw, suits, need_face)
-        self.settings = PlaySettings(max_attempts, profile, template, modality, exceeded_penalty)
-        self.observation_space = spaces.Dict({"messages": MessagesSpace()})
+        self.settings = PlaySettings(
+            max_attempts,
+            profile,
+            template,
+            modality,
+            exceeded_penalty,
+            None if look is None else as_look(look),
+        )
+        shown: dict[str, spaces.Space[Any]] = {"messages": MessagesSpace()}
+        if self.settings.look is not None:
+            shown["images"] = ImagesSpace(self.settings.look.width, self.settings.look.height)
+        self.observation_space = spaces.Dict(shown)
         self.action_space = TextSpace()
         self._episode: GeneralPointsEpisode | None = None
 
@@ -113,7 +130,9 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
             cards = tuple(
                 Card(card.rank, card.suit or letters[pick]) for card, pick in zip(given, picks, strict=True)
             )
-        self._episode = GeneralPointsEpisode(make_facts(cards, spec.rule, spec.target, self.settings))
+        image_seed = 0 if self.settings.look is None else int(self.np_random.integers(2**31))
+        facts = make_facts(cards, spec.rule, spec.target, self.settings, image_seed)
+        self._episode = GeneralPointsEpisode(facts)
         return self._observation(), self._info(None)
 
     def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -129,8 +148,11 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
         info = self._info(step.attempt.verdict)
         return self._observation(), step.reward, step.terminated, step.truncated, info
 
-    def _observation(self) -> dict[str, list[Message]]:
-        return {"messages": self.episode.messages()}
+    def _observation(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {"messages": self.episode.messages()}
+        if self.settings.look is not None:
+            seen["images"] = [image.copy() for image in self.episode.images()]
+        return seen
 
     def _info(self, verdict: Verdict | None) -> dict[str, Any]:
         episode = self.episode

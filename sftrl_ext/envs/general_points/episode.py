@@ -3,6 +3,9 @@
 Sequential revision: the model sees the prompt followed by every response and its feedback so far. The game
 ends when a response is correct (terminated) or when ``max_attempts`` responses were graded (truncated); the
 last failed attempt also receives ``exceeded_penalty``.
+
+With the modality "image" the prompt holds a marker for one picture of the hand, and nothing that the model
+reads names the cards or their numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step, Verdict
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
@@ -19,6 +22,11 @@ from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template, templ
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.errors import SftrlError, unknown_name
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sftrl_ext.envs.general_points.render import Look
 
 TASK = "general_points"
 """Name of the task in facts."""
@@ -38,8 +46,9 @@ class PlaySettings:
         max_attempts: Attempts that are graded.
         profile: "exact" or "authors"; which grader.
         template: Name or path of the prompt template; a path is made absolute.
-        modality: "text"; "image" is not available in this version.
+        modality: "text" or "image"; how the cards are shown.
         exceeded_penalty: Added to the reward of the last failed attempt.
+        look: How an image is drawn, as a `Look` or its fields; `Look()` if not given. None for text.
     """
 
     max_attempts: int = 5
@@ -47,14 +56,13 @@ class PlaySettings:
     template: str = "default"
     modality: str = "text"
     exceeded_penalty: float = -1.0
+    look: Look | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise unknown_name("profile", self.profile, PROFILES)
         if self.modality not in MODALITIES:
             raise unknown_name("modality", self.modality, MODALITIES)
-        if self.modality == "image":
-            raise SftrlError("modality 'image' is not available in this version; expected 'text'.")
         if (
             isinstance(self.max_attempts, bool)
             or not isinstance(self.max_attempts, int)
@@ -63,17 +71,57 @@ class PlaySettings:
             raise SftrlError(f"max_attempts is {self.max_attempts!r}, expected a whole number >= 1.")
         if isinstance(self.exceeded_penalty, bool) or not isinstance(self.exceeded_penalty, (int, float)):
             raise SftrlError(f"exceeded_penalty is {self.exceeded_penalty!r}, expected a number.")
-        load_template(self.template)
+        template = load_template(self.template)
+        if self.modality == "image":
+            template.check_image()
+            object.__setattr__(self, "look", as_look(self.look))
+        elif self.look is not None:
+            raise SftrlError(f"look is given with modality {self.modality!r}; expected modality 'image'.")
         if self.template not in template_names():  # a row must find the file from any working directory
             object.__setattr__(self, "template", str(Path(self.template).expanduser().resolve()))
 
 
+def as_look(look: Look | Mapping[str, Any] | None) -> Look:
+    """A look from a look, from its fields, or the default one.
+
+    Raises:
+        SftrlError: if a field is unknown or its value is.
+    """
+    from sftrl_ext.envs.general_points.render import Look  # text needs no Pillow
+
+    if look is None or isinstance(look, Look):
+        return look or Look()
+    if not isinstance(look, Mapping):
+        raise SftrlError(f"look is {look!r}, expected a Look or its fields, such as {{'table': 'green'}}.")
+    for key in look:
+        if key not in Look.__dataclass_fields__:
+            raise unknown_name("field of look", key, Look.__dataclass_fields__)
+    return Look(**look)
+
+
 def make_facts(
-    cards: Sequence[Card | str], rule: str = "face_10", target: int = 24, settings: PlaySettings | None = None
+    cards: Sequence[Card | str],
+    rule: str = "face_10",
+    target: int = 24,
+    settings: PlaySettings | None = None,
+    image_seed: int = 0,
 ) -> dict[str, Any]:
-    """The JSON-able facts that rebuild an episode; `facts_text` makes the text a row carries of them."""
+    """The JSON-able facts that rebuild an episode; `facts_text` makes the text a row carries of them.
+
+    Args:
+        cards: The hand.
+        rule: Name of the card rule.
+        target: The number to reach.
+        settings: How the hand is played.
+        image_seed: Seed of what varies in the picture; only an image has it.
+    """
     play = asdict(settings or PlaySettings())
-    return {"task": TASK, "rule": rule, "target": target, **play, "cards": [str(card) for card in cards]}
+    image = {"image_seed": image_seed}
+    if play["modality"] != "image":
+        del play["look"]
+        image = {}
+    hand = {"cards": [str(card) for card in cards]}
+    return {"task": TASK, "rule": rule, "target": target, **play, **hand, **image}
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:
@@ -81,7 +129,7 @@ def facts_text(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, ensure_ascii=False)
 
 
-_KEYS = frozenset({"task", "rule", "target", "cards", *PlaySettings.__dataclass_fields__})
+_KEYS = frozenset({"task", "rule", "target", "cards", "image_seed", *PlaySettings.__dataclass_fields__})
 
 
 class GeneralPointsEpisode(Episode):
@@ -112,23 +160,58 @@ class GeneralPointsEpisode(Episode):
         if isinstance(target, bool) or not isinstance(target, int):
             raise SftrlError(f"the fact 'target' is {target!r}, expected a whole number.")
         self.target: int = target
+        self.image_seed = self._checked_image_seed(facts)
         self.template = load_template(self.settings.template)
         self.attempts: list[Attempt] = []
         self._ranks = [card.rank for card in self.cards]
         self._cards_text = self.template.cards(self.cards)
         self._numbers_text = ", ".join(map(str, self.numbers))
-        self._messages = self.template.opening(self.cards, self.rule, target, self.settings.max_attempts)
+        self._messages = self.template.opening(
+            self.cards, self.rule, target, self.settings.max_attempts, self.settings.modality
+        )
+        self._images: tuple[Image, ...] | None = None
         self._rewards = 0.0
         self._solved = False
+
+    def _checked_image_seed(self, facts: Mapping[str, Any]) -> int:
+        """The seed of the picture, after a look at whether there can be one."""
+        if self.settings.modality != "image":
+            if "image_seed" in facts:
+                raise SftrlError("the fact 'image_seed' is given with modality 'text'; expected 'image'.")
+            return 0
+        for card in self.cards:
+            if not card.suit:
+                raise SftrlError(
+                    f"the card {card.rank!r} has no suit; an image needs one, as in '{card.rank}S'."
+                )
+        if self.settings.profile == "authors" and len(self.cards) != 4:
+            raise SftrlError(
+                f"the hand has {len(self.cards)} cards; in an image profile 'authors' recognizes exactly 4."
+            )
+        seed = facts.get("image_seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise SftrlError(f"the fact 'image_seed' is {seed!r}, expected a whole number >= 0.")
+        return seed
 
     @property
     def facts(self) -> dict[str, Any]:
         """Facts that rebuild this episode at its start."""
-        return make_facts(self.cards, self.rule.name, self.target, self.settings)
+        return make_facts(self.cards, self.rule.name, self.target, self.settings, self.image_seed)
 
     def messages(self) -> list[Message]:
         """The dialogue so far; it ends with the user message that waits for an answer, or the last answer."""
         return [dict(message) for message in self._messages]
+
+    def images(self) -> Sequence[Image]:
+        """The picture of the hand, drawn at the first call; nothing with modality "text"."""
+        if self._images is None:
+            self._images = (self._draw(),) if self.settings.modality == "image" else ()
+        return self._images
+
+    def _draw(self) -> Image:
+        from sftrl_ext.envs.general_points.render import draw_hand
+
+        return draw_hand(self.cards, as_look(self.settings.look), self.image_seed)
 
     def grade(self, response: str) -> Verdict:
         """Grade a response, with the template's feedback, without advancing."""
@@ -183,7 +266,9 @@ class GeneralPointsEpisode(Episode):
 
         Returns:
             ``solved``, ``attempts``, ``first_try`` (solved by the first attempt), ``reward_total``, and for
-            every outcome ``outcome/<name>``, its share of the attempts; all 0 before the first attempt.
+            every outcome ``outcome/<name>``, its share of the attempts. With images also ``recognized`` and
+            ``number_right``, the shares of the attempts that name the right cards and the right numbers. All
+            are 0 before the first attempt.
         """
         made = len(self.attempts)
         numbers = {
@@ -195,6 +280,10 @@ class GeneralPointsEpisode(Episode):
         for outcome in OUTCOMES:
             count = sum(attempt.verdict.outcome == outcome for attempt in self.attempts)
             numbers[f"outcome/{outcome}"] = count / made if made else 0.0
+        if self.settings.modality == "image":
+            for claim in ("recognized", "number_right"):
+                count = sum(bool(attempt.verdict.details.get(claim)) for attempt in self.attempts)
+                numbers[claim] = count / made if made else 0.0
         return numbers
 
 

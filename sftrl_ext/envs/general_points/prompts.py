@@ -1,13 +1,14 @@
 """Prompt templates: every word a model reads in the game, in one YAML file.
 
-Two come with the package, ``default`` and ``compact``; the path of your own file works wherever a name does,
-so a checkpoint that was trained on other prompts can be played with those. A file holds these keys, each a
-text with ``$placeholders`` (a literal dollar is ``$$``):
+Three come with the package, ``default``, ``compact`` and ``single_quotes``; the path of your own file works
+wherever a name does, so a checkpoint that was trained on other prompts can be played with those. A file holds
+these keys, each a text with ``$placeholders`` (a literal dollar is ``$$``):
 
 =============  =========  ==========================================================================
 key            needed     placeholders
 =============  =========  ==========================================================================
 prompt         yes        $cards $rule $target $num_cards $max_attempts
+image_prompt   images     $image $rule $target $num_cards $max_attempts; $image once, where the picture goes
 feedback       yes        a mapping from outcome to text: $target $numbers $cards $verdict
 reply          no         $feedback $attempts_left $attempt $max_attempts $target; the message after a failure
 system         no         as prompt; a system message before the prompt
@@ -22,6 +23,9 @@ answer_join    no         none; what stands between two cards or numbers of the 
 
 ``feedback`` needs every outcome, or ``otherwise`` for those it leaves out. ``$verdict`` is the verifier's
 own sentence.
+
+Cards shown as an image are opened with ``image_prompt`` in the place of ``prompt``. No other text may name
+them then: ``$cards`` and ``$numbers`` in ``system`` or ``feedback`` are refused.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from typing import Any
 
 import yaml
 
-from sftrl_ext.envs.base import Message, Verdict
+from sftrl_ext.envs.base import IMAGE_MARKER, Message, Verdict
 from sftrl_ext.envs.general_points.cards import Card
 from sftrl_ext.envs.general_points.rules import Rule
 from sftrl_ext.errors import SftrlError, unknown_name
@@ -55,6 +59,7 @@ _OWN = frozenset(path.stem for path in _FOLDER.glob("*.yaml"))
 _PROMPT = frozenset({"cards", "rule", "target", "num_cards", "max_attempts"})
 _PLACEHOLDERS: dict[str, frozenset[str]] = {
     "prompt": _PROMPT,
+    "image_prompt": _PROMPT - {"cards"} | {"image"},
     "system": _PROMPT,
     "feedback": frozenset({"target", "numbers", "cards", "verdict"}),
     "reply": frozenset({"feedback", "attempts_left", "attempt", "max_attempts", "target"}),
@@ -68,6 +73,7 @@ _PLACEHOLDERS: dict[str, frozenset[str]] = {
 }
 _NEEDED: dict[str, frozenset[str]] = {
     "prompt": frozenset({"cards"}),
+    "image_prompt": frozenset({"image"}),
     "reply": frozenset({"feedback"}),
     "answer": frozenset({"formula"}),
 }
@@ -92,12 +98,14 @@ class PromptTemplate:
         texts: Key to text, for every key that is not a mapping.
         feedback: Outcome to text.
         rules: Rule name to text, for rules worded differently from ``texts["rule"]``.
+        image_problem: Why cards cannot be shown as an image with it; empty if they can.
     """
 
     name: str
     texts: Mapping[str, Template]
     feedback: Mapping[str, Template]
     rules: Mapping[str, Template]
+    image_problem: str = ""
 
     def rule(self, rule: Rule) -> str:
         """How this template words a rule."""
@@ -109,21 +117,40 @@ class PromptTemplate:
         one, join = self.texts["card"], self.texts["card_join"].template
         return join.join([one.substitute(rank=card.rank, symbol=card.symbol) for card in cards])
 
-    def opening(self, cards: Sequence[Card], rule: Rule, target: int, max_attempts: int) -> list[Message]:
-        """The messages an episode starts with: the prompt, after a system message if there is one."""
+    def opening(
+        self, cards: Sequence[Card], rule: Rule, target: int, max_attempts: int, modality: str = "text"
+    ) -> list[Message]:
+        """The messages an episode starts with: the prompt, after a system message if there is one.
+
+        Raises:
+            SftrlError: if the modality is "image" and the template is not made for that.
+        """
         words = {
-            "cards": self.cards(cards),
             "rule": self.rule(rule),
             "target": target,
             "num_cards": len(cards),
             "max_attempts": max_attempts,
         }
-        roles = (("system", "system"), ("user", "prompt"))
+        if modality == "image":
+            self.check_image()
+            words["image"] = IMAGE_MARKER
+        else:
+            words["cards"] = self.cards(cards)
+        roles = (("system", "system"), ("user", "image_prompt" if modality == "image" else "prompt"))
         return [
             {"role": role, "content": self.texts[key].substitute(words)}
             for role, key in roles
             if key in self.texts
         ]
+
+    def check_image(self) -> None:
+        """Refuse a template that does not say how to show cards as an image, or that names them.
+
+        Raises:
+            SftrlError: naming the file and the key.
+        """
+        if self.image_problem:
+            raise SftrlError(self.image_problem)
 
     def feedback_text(self, verdict: Verdict, *, cards: str, numbers: str, target: int) -> str:
         """What the model is told about one attempt; cards and numbers as the prompt writes them."""
@@ -163,9 +190,9 @@ def expert_answer(
 ) -> str:
     """The text an expert answers with; the one place where expert answers are written.
 
-    With the templates of the package it is one JSON object. The ``authors`` grader reads a JSON list of cards
-    (double quotes) as wrong cards, which matters only for images; ``answer_card: "'$rank'"`` in a template of
-    your own satisfies it.
+    With ``default`` and ``compact`` it is one JSON object. The ``authors`` grader reads a JSON list of cards
+    (double quotes) as wrong cards, which matters only for images; ``single_quotes`` satisfies it, and so does
+    ``answer_card: "'$rank'"`` in a template of your own.
     """
     return template.answer(cards, numbers, formula, target)
 
@@ -221,7 +248,29 @@ def _load(name: str, path: Path, mtime_ns: int) -> PromptTemplate:
     for key in feedback:
         if key not in (*OUTCOMES, "otherwise"):
             raise SftrlError(f"{path}: {unknown_name('outcome in feedback', key, (*OUTCOMES, 'otherwise'))}")
-    return PromptTemplate(name, texts, feedback, _texts(path, "rules", data.get("rules") or {}))
+    rules = _texts(path, "rules", data.get("rules") or {})
+    return PromptTemplate(name, texts, feedback, rules, _image_problem(path, texts, feedback, rules))
+
+
+def _image_problem(
+    path: Path, texts: Mapping[str, Template], feedback: Mapping[str, Template], rules: Mapping[str, Template]
+) -> str:
+    """What keeps a template from showing cards as an image, as an error message."""
+    if "image_prompt" not in texts:
+        return f"{path}: key 'image_prompt' is missing; with modality 'image' it takes the place of 'prompt'."
+    read = {key: texts[key] for key in ("system", "image_prompt", "rule", "reply") if key in texts}
+    read |= {f"feedback.{name}": text for name, text in feedback.items()}
+    read |= {f"rules.{name}": text for name, text in rules.items()}
+    for key, text in read.items():
+        for name in _placeholders(path, key, text.template):
+            if name in ("cards", "numbers"):
+                return (
+                    f"{path}: key {key!r} has the placeholder ${name}, which gives the cards away; "
+                    "not allowed with modality 'image'."
+                )
+        if IMAGE_MARKER in text.template:
+            return f"{path}: key {key!r} holds the text {IMAGE_MARKER}; write $image in 'image_prompt' only."
+    return ""
 
 
 def _texts(path: Path, key: str, value: Any) -> dict[str, Template]:
@@ -234,13 +283,18 @@ def _text(path: Path, where: str, key: str, value: Any) -> Template:
     """Check one text's placeholders."""
     if not isinstance(value, str):
         raise SftrlError(f"{path}: key {where!r} must be a text, found {value!r}.")
-    found = set(_placeholders(path, where, value))
+    names = list(_placeholders(path, where, value))
+    found = set(names)
     allowed = _PLACEHOLDERS[key]
+    if key == "image_prompt" and "cards" in found:
+        raise SftrlError(f"{path}: key {where!r} has the placeholder $cards, which gives the cards away.")
     for name in sorted(found - allowed):
         known = " ".join(f"${word}" for word in sorted(allowed)) or "none"
         raise SftrlError(f"{path}: key {where!r} has the placeholder ${name}; allowed there: {known}.")
     for name in sorted(_NEEDED.get(key, frozenset()) - found):
         raise SftrlError(f"{path}: key {where!r} lacks the placeholder ${name}.")
+    if names.count("image") > 1:
+        raise SftrlError(f"{path}: key {where!r} has the placeholder $image more than once.")
     return Template(value)
 
 

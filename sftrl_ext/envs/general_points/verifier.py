@@ -97,14 +97,23 @@ def grade_response(
         raise unknown_name("profile", profile, ("exact", "authors"))
     answer = extract_answer(text)
     details = answer.claims(cards, numbers)
-    outcome, feedback = judge(answer.formula, numbers, target)
+    outcome, feedback = judge(answer.formula, numbers, target, name_numbers=modality == "text")
     if modality == "image" and outcome != "unparsable" and not details["recognized"]:
         outcome, feedback = "cards_not_recognized", "The cards named in the answer are not the cards shown."
     return Verdict(outcome, REWARDS[outcome], feedback, details)
 
 
-def judge(formula: str | None, numbers: Sequence[int], target: int) -> tuple[str, str]:
-    """Outcome and feedback for a formula alone."""
+def judge(
+    formula: str | None, numbers: Sequence[int], target: int, name_numbers: bool = True
+) -> tuple[str, str]:
+    """Outcome and feedback for a formula alone.
+
+    Args:
+        formula: Its text, or None if there is none.
+        numbers: The numbers that must be used, each once.
+        target: The value to reach.
+        name_numbers: Feedback may name ``numbers``; not where they have to be seen in a picture.
+    """
     if formula is None:
         return "unparsable", "The response holds no answer object with a formula."
     parsed = parse(formula)
@@ -113,7 +122,7 @@ def judge(formula: str | None, numbers: Sequence[int], target: int) -> tuple[str
             return "unparsable", "The answer holds no formula."
         return "illegal_formula", f"The formula is not legal: {parsed.problem}."
     if sorted(parsed.numbers) != sorted(numbers):
-        wanted = ", ".join(map(str, numbers))
+        wanted = ", ".join(map(str, numbers)) if name_numbers else "the cards' numbers"
         return "wrong_numbers", f"The formula must use each of {wanted} exactly once and no other number."
     ratio = parsed.ratio()
     if ratio is None:

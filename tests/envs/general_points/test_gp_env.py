@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import warnings
 
@@ -9,8 +10,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import sftrl_ext.envs  # noqa: F401
+from sftrl_ext.envs.general_points.render import Look
 from sftrl_ext.envs.general_points.solver import solve
-from sftrl_ext.envs.spaces import MessagesSpace, TextSpace
+from sftrl_ext.envs.spaces import ImagesSpace, MessagesSpace, TextSpace
 from sftrl_ext.errors import SftrlError
 
 ID = "sftrl/GeneralPoints-v0"
@@ -22,6 +24,56 @@ def test_gymnasiums_own_checker_passes_without_a_warning(profile):
         warnings.simplefilter("error")
         env = gymnasium.make(ID, rule="face_11_12_13", profile=profile, template="compact")
         check_env(env.unwrapped)
+
+
+SMALL = {"width": 96, "height": 64}
+
+
+def test_gymnasiums_own_checker_passes_with_images():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make(ID, modality="image", suits="black", look=SMALL | {"arrangement": "rotated"})
+        check_env(env.unwrapped)
+
+
+def test_images_are_observed():
+    env = gymnasium.make(ID, modality="image", suits="red")
+    obs, info = env.reset(seed=4)
+    (image,) = obs["images"]
+    assert (image.mode, image.size) == ("RGB", (1200, 1200))
+    assert obs["messages"][0]["content"].count("<image>") == 1
+    assert set(info["suits"]) <= {"H", "D"}
+    assert "recognized" not in info
+    image.paste((0, 0, 0), (0, 0, 1200, 1200))
+    answer = {"cards": info["cards"], "number": info["numbers"], "formula": solve(info["numbers"])[0]}
+    wrong, right = json.dumps(answer | {"cards": ["A"]}), json.dumps(answer)
+    obs, reward, _, _, info = env.step(wrong)
+    assert (reward, info["outcome"], info["recognized"]) == (-1.5, "cards_not_recognized", False)
+    assert obs["images"] == env.reset(seed=4)[0]["images"]
+    obs, reward, terminated, _, info = env.step(right)
+    assert (reward, terminated, info["recognized"]) == (5.0, True, True)
+    assert env.observation_space.contains(obs)
+
+
+@pytest.mark.parametrize("arrangement", ["row", "rotated", "overlap"])
+def test_reset_with_a_seed_twice_gives_equal_images(arrangement):
+    def make(look):
+        return gymnasium.make(ID, modality="image", look=look)
+
+    env = make(SMALL | {"arrangement": arrangement})
+    first = env.reset(seed=11)[0]
+    assert env.reset(seed=11)[0] == first
+    assert make(Look(**SMALL, arrangement=arrangement)).reset(seed=11)[0] == first
+    assert env.reset(seed=12)[0]["images"] != first["images"]
+    cards = {"cards": ["KS", "5H", "2D", "4C"]}
+    again = [env.reset(seed=seed, options=cards)[0]["images"] for seed in (1, 1, 2)]
+    assert again[0] == again[1]
+    assert (again[0] == again[2]) == (arrangement == "row")
+
+
+def test_text_and_images_of_one_seed_show_the_same_hand():
+    text, image = (gymnasium.make(ID, modality=modality).reset(seed=3)[1] for modality in ("text", "image"))
+    assert text == image
 
 
 def test_the_public_surface():
@@ -105,7 +157,11 @@ def test_further_settings():
         ({"rule": "face10"}, "Did you mean 'face_10'"),
         ({"profile": "exat"}, "Did you mean 'exact'"),
         ({"modality": "texts"}, "Did you mean 'text'"),
-        ({"modality": "image"}, "not available in this version"),
+        ({"look": {"table": "blue"}}, "expected modality 'image'"),
+        ({"modality": "image", "look": {"tabel": "blue"}}, "Did you mean 'table'"),
+        ({"modality": "image", "look": {"table": "bleu"}}, "Did you mean 'blue'"),
+        ({"modality": "image", "look": "blue"}, "expected a Look or its fields"),
+        ({"modality": "image", "look": {"width": 0}}, "found 0"),
         ({"suits": "reds"}, "Did you mean 'red'"),
         ({"max_attempts": 0}, "expected a whole number"),
         ({"template": "compat"}, "Did you mean 'compact'"),
@@ -148,3 +204,13 @@ def test_spaces():
     assert dialogue.sample() == first
     assert text == TextSpace()
     assert dialogue != text
+    images = ImagesSpace(40, 30, seed=1)
+    (sample,) = images.sample()
+    assert images.contains([sample])
+    assert images.contains((sample,))
+    for wrong in ([], [sample, sample], sample, [sample.convert("L")], [sample.resize((30, 40))], ["x"]):
+        assert not images.contains(wrong)
+    assert images == ImagesSpace(40, 30)
+    assert images != ImagesSpace(30, 40)
+    assert hash(images) == hash(ImagesSpace(40, 30))
+    assert not images.is_np_flattenable

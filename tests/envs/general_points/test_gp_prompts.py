@@ -6,7 +6,7 @@ import pytest
 
 from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.general_points.cards import parse_cards
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, make_facts
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
 from sftrl_ext.envs.general_points.prompts import OUTCOMES, expert_answer, load_template, template_names
 from sftrl_ext.envs.general_points.rules import RULES, Rule
 from sftrl_ext.envs.general_points.verifier import grade_response
@@ -36,7 +36,7 @@ def write(tmp_path):
     return write_text
 
 
-@pytest.mark.parametrize("name", ["default", "compact"])
+@pytest.mark.parametrize("name", ["default", "compact", "single_quotes"])
 @pytest.mark.parametrize("rule", list(RULES))
 def test_templates_say_cards_rule_and_target(name, rule):
     template = load_template(name)
@@ -63,7 +63,7 @@ def test_a_new_rule_is_stated_without_touching_a_template():
         assert all(value in message["content"] for value in ("21", "22", "23"))
 
 
-@pytest.mark.parametrize("name", ["default", "compact"])
+@pytest.mark.parametrize("name", ["default", "compact", "single_quotes"])
 @pytest.mark.parametrize("profile", ["exact", "authors"])
 def test_expert_answers_are_correct_under_both_profiles(name, profile):
     text = expert_answer(load_template(name), CARDS, (10, 5, 2, 4), "(10+2)*(4+5-7)", 24)
@@ -137,6 +137,13 @@ def test_an_edited_file_is_read_again(write):
         ("prompt: $cards\nfeedback: nope", "key 'feedback' must be a mapping"),
         ("prompt: $cards\nfeedback: {otherwise: 3}", "key 'feedback.otherwise' must be a text, found 3"),
         ("promt: $cards", "Did you mean 'prompt'"),
+        ("image_prompt: hi\nprompt: $cards\nfeedback: {otherwise: x}", "lacks the placeholder \\$image"),
+        ("image_prompt: $image $image\nprompt: $cards\nfeedback: {otherwise: x}", "\\$image more than once"),
+        ("image_prompt: $image $cards\nprompt: $cards\nfeedback: {otherwise: x}", "gives the cards away"),
+        (
+            "image_prompt: $image $numbers\nprompt: $cards\nfeedback: {otherwise: x}",
+            "allowed there: \\$image",
+        ),
         ("- a", "expected a mapping"),
         ("a: [", "not a YAML file"),
     ],
@@ -153,3 +160,36 @@ def test_missing_templates():
         load_template("compct")
     with pytest.raises(SftrlError, match="does not exist"):
         load_template("/nowhere/mine.yaml")
+
+
+IMAGE = "prompt: $cards\nimage_prompt: look $image\nfeedback: {otherwise: nope}\n"
+
+
+def test_a_template_for_images(write):
+    template = load_template(write(IMAGE))
+    (message,) = template.opening(CARDS, RULES["face_10"], 24, 5, "image")
+    assert message == {"role": "user", "content": "look <image>"}
+    (message,) = template.opening(CARDS, RULES["face_10"], 24, 5)
+    assert message["content"] == "K, 5, 2, 4"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (IMAGE.replace("image_prompt: look $image\n", ""), "key 'image_prompt' is missing"),
+        (IMAGE + "system: Your cards are $cards.", "key 'system' has the placeholder \\$cards"),
+        (IMAGE.replace("nope", "$numbers"), "key 'feedback.otherwise' has the placeholder \\$numbers"),
+        (IMAGE.replace("{", "{correct: $cards, "), "key 'feedback.correct' has the placeholder \\$cards"),
+        (IMAGE + "reply: <image> $feedback", "key 'reply' holds the text <image>"),
+        (IMAGE + "rules: {face_10: see <image>}", "key 'rules.face_10' holds the text <image>"),
+        (IMAGE.replace("look", "<image>"), "key 'image_prompt' holds the text <image>"),
+    ],
+)
+def test_a_template_that_is_not_for_images(write, text, words):
+    path = write(text)
+    load_template(path).opening(CARDS, RULES["face_10"], 24, 5)
+    with pytest.raises(SftrlError, match=words) as error:
+        PlaySettings(modality="image", template=path)
+    assert path in str(error.value)
+    with pytest.raises(SftrlError, match=words):
+        load_template(path).opening(CARDS, RULES["face_10"], 24, 5, "image")
