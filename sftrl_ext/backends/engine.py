@@ -1,4 +1,4 @@
-"""Generation with a Hugging Face causal language model on the CPU, by continuous batching.
+"""Generation with a Hugging Face language model on the CPU, by continuous batching, from text and images.
 
 The engine works in any process, without ray or verl. One step decodes one token for every row in flight; a
 row that ends leaves at once and its slot is given to a waiting request. ``transformers``' own ``generate``
@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from sftrl_ext.backends.attention import ATTENTION
-from sftrl_ext.backends.model_folder import eos_token_ids, load_model, load_tokenizer
+from sftrl_ext.backends.images import Eyes, Seen
+from sftrl_ext.backends.model_folder import eos_token_ids, load_model, load_processor, load_tokenizer
 from sftrl_ext.backends.sampling import BatchSampler, Sampling
 from sftrl_ext.backends.slots import SlotCache
 from sftrl_ext.errors import SftrlError
@@ -42,8 +44,20 @@ class Request:
 
     prompt_ids: Sequence[int]
     sampling: Sampling = field(default_factory=Sampling)
+    images: Sequence[Image] = ()
+    """What the prompt's placeholder tokens stand for, in order."""
     result: Generation = field(default_factory=Generation)
     """Filled in by the engine."""
+
+
+@dataclass
+class _Job:
+    """A request that waits or is being read."""
+
+    request: Request
+    keys: Sequence[int]
+    """What the cache knows the prompt by: its tokens, if it shows no image."""
+    seen: Seen | None
 
 
 @dataclass
@@ -51,6 +65,9 @@ class _Row:
     """A request in flight: slot i holds row i."""
 
     request: Request
+    keys: Sequence[int]
+    shift: int
+    """What a token's position is beyond its index."""
     stop: frozenset[int]
     limit: int
     length: int
@@ -71,6 +88,7 @@ class Engine:
         max_rows: Requests decoded at the same time; more wait.
         prefill_tokens: Prompt tokens, padding included, read in one forward pass.
         seed: Seed of the requests that bring none.
+        processor: The processor of a model that sees images; without it there can be none in a request.
 
     Raises:
         SftrlError: if the tokenizer knows more tokens than the model.
@@ -86,15 +104,20 @@ class Engine:
         max_rows: int = 256,
         prefill_tokens: int = 2048,
         seed: int = 0,
+        processor: Any = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.eos = frozenset(eos_token_ids)
         self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
-        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
-        self._banned = _banned(model.config.vocab_size, vocab_size, banned_token_ids)
+        self.eyes = None if processor is None else Eyes(model, processor)
+        config = model.config.get_text_config()
+        self.context = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+        self.vocab_size = int(config.vocab_size)
+        unsaid = self.eyes.banned if self.eyes else []
+        self._banned = _banned(self.vocab_size, vocab_size, [*banned_token_ids, *unsaid])
         self._random = np.random.default_rng(seed)
-        self._cache = _new_cache(model, max_rows)
-        self._waiting: deque[Request] = deque()
+        self._cache = _new_cache(config, model.dtype, max_rows)
+        self._waiting: deque[_Job] = deque()
         self._rows: list[_Row] = []
         self._sampler: BatchSampler | None = None
         self.prefill_count = 0
@@ -104,7 +127,7 @@ class Engine:
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> Engine:
-        """Load a Hugging Face folder (weights, configuration, tokenizer).
+        """Load a Hugging Face folder (weights, configuration, tokenizer, image processor if it has one).
 
         Args:
             folder: Local folder.
@@ -114,10 +137,12 @@ class Engine:
         Raises:
             SftrlError: if there is no folder, or no tokenizer in it.
         """
-        tokenizer = load_tokenizer(folder)
-        model = load_model(folder, dtype, ATTENTION)
+        tokenizer, processor = load_tokenizer(folder), load_processor(folder)
+        parts = ATTENTION if processor is None else {"text_config": ATTENTION, "vision_config": "sdpa"}
+        model = load_model(folder, dtype, parts)
         options.setdefault("eos_token_ids", eos_token_ids(folder, tokenizer))
         options.setdefault("vocab_size", len(tokenizer))
+        options.setdefault("processor", processor)
         return cls(model, **options)
 
     @property
@@ -138,22 +163,28 @@ class Engine:
         """Put a request in the queue; :meth:`step` answers it.
 
         Raises:
-            SftrlError: if the prompt is empty, holds an unknown token, or leaves no room in the context.
+            SftrlError: if the prompt is empty, holds an unknown token, leaves no room in the context, or does
+                not fit its images.
         """
         prompt = request.prompt_ids
         if not 0 < len(prompt) < self.context:
             raise SftrlError(f"a prompt of {len(prompt)} tokens: expected 1 to {self.context - 1}.")
-        if not (min(prompt) >= 0 and max(prompt) < self.model.config.vocab_size):
+        if not (min(prompt) >= 0 and max(prompt) < self.vocab_size):
             raise SftrlError(
                 f"prompt tokens from {min(prompt)} to {max(prompt)}: the model knows "
-                f"0 to {self.model.config.vocab_size - 1}."
+                f"0 to {self.vocab_size - 1}."
             )
+        if request.images and self.eyes is None:
+            raise SftrlError(
+                f"{self.model.config.model_type}: this model sees no images, but a prompt has some."
+            )
+        seen = self.eyes.look(prompt, request.images) if self.eyes else None
         request.result = Generation()
-        self._waiting.append(request)
+        self._waiting.append(_Job(request, seen.keys if seen else prompt, seen))
 
     def abort(self) -> list[Request]:
         """End every request with what it has, as ``aborted``; return them."""
-        ended = [row.request for row in self._rows] + list(self._waiting)
+        ended = [row.request for row in self._rows] + [job.request for job in self._waiting]
         for request in ended:
             request.result.finish_reason = "aborted"
         self._rows, self._sampler = [], None
@@ -186,6 +217,8 @@ class Engine:
         if self.busy:
             raise SftrlError("the weights cannot change while requests are in flight.")
         self._cache.forget()
+        if self.eyes:
+            self.eyes.forget()
         own = self.model.state_dict()
         names = set()
         for name, tensor in weights:
@@ -212,20 +245,24 @@ class Engine:
         """Give slots to waiting requests and read their prompts, as far as the slots do not hold them."""
         first = len(self._rows)
         count = min(self.max_rows - first, len(self._waiting))
-        found: dict[int, tuple[Request, int]] = {}
+        found: dict[int, tuple[_Job, int]] = {}
         # Long prompts choose first: they continue episodes that the slots still hold.
         chosen = [self._waiting.popleft() for _ in range(count)]
-        for request in sorted(chosen, key=lambda request: -len(request.prompt_ids)):
+        for job in sorted(chosen, key=lambda job: -len(job.keys)):
             free = [slot for slot in range(first, self._cache.slots) if slot not in found]
-            slot, common = self._cache.claim(request.prompt_ids, free)
-            found[slot] = (request, common)
+            slot, common = self._cache.claim(job.keys, free)
+            found[slot] = (job, common)
         # Prompts with about as much left to read go through the model together, new ones apart.
         slots = sorted(found, key=lambda slot: (found[slot][1] > 0, _left(*found[slot])))
         self._line_up(slots, first)
         rows = [found[slot] for slot in slots]
         if rows:
-            self._rows += [self._row(request) for request, _ in rows]
+            self._rows += [self._row(job) for job, _ in rows]
             self._sampler = None
+        if self.eyes:
+            self.eyes.encode(
+                [job.seen for job, common in rows if job.seen and (job.seen.places >= common).any()]
+            )
         ended: list[int] = []
         while rows:
             count = 1
@@ -251,19 +288,20 @@ class Engine:
                 where[place[target]] = source
                 place[source] = place[target]
 
-    def _prefill(self, rows: list[tuple[Request, int]], first: int) -> list[int]:
+    def _prefill(self, rows: list[tuple[_Job, int]], first: int) -> list[int]:
         """Read the rest of some prompts into the slots from ``first`` on; return the rows that end."""
         left = torch.tensor([_left(*row) for row in rows])
         starts = torch.tensor([common for _, common in rows])
         width = int(left.max())
         # Padding on the right: nothing before it attends to it, and its place is written again.
         tokens = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, (request, common) in enumerate(rows):
-            tokens[i, : left[i]] = torch.tensor(request.prompt_ids[common:])
+        for i, (job, common) in enumerate(rows):
+            tokens[i, : left[i]] = torch.tensor(job.request.prompt_ids[common:])
         wanted, which = torch.unique(left - 1, return_inverse=True)
-        logits = self._forward(tokens, starts, first, logits_to_keep=wanted)
-        for slot, (request, _) in enumerate(rows, start=first):
-            self._cache.hold(slot, request.prompt_ids)
+        view = self._view(tokens, rows)
+        logits = self._forward(tokens, starts, first, view, wanted)
+        for slot, (job, _) in enumerate(rows, start=first):
+            self._cache.hold(slot, job.keys)
         self.prefill_count += int(left.sum())
         return self._accept(logits[torch.arange(len(rows)), which], first, len(rows))
 
@@ -271,26 +309,67 @@ class Engine:
         """Feed every row its last token and sample the next."""
         tokens = torch.tensor([[row.request.result.token_ids[-1]] for row in self._rows])
         starts = torch.tensor([row.length for row in self._rows])
-        logits = self._forward(tokens, starts, 0)[:, 0]
+        view = None
+        if self.eyes:
+            at = starts + torch.tensor([row.shift for row in self._rows])
+            view = self.model.get_input_embeddings()(tokens), at[None, :, None].expand(3, -1, 1)
+        logits = self._forward(tokens, starts, 0, view)[:, 0]
         for row in self._rows:
             row.length += 1
         return self._free(self._accept(logits, 0, len(self._rows)))
 
-    def _forward(self, tokens: Tensor, starts: Tensor, first: int, **options: Any) -> Tensor:
-        mask = self._cache.begin(first, starts, tokens.shape[1])
-        return self.model(
-            input_ids=tokens,
-            position_ids=starts[:, None] + torch.arange(tokens.shape[1]),
-            attention_mask=mask,
-            past_key_values=self._cache,
-            use_cache=True,
-            **options,
-        ).logits
+    def _view(self, tokens: Tensor, rows: list[tuple[_Job, int]]) -> tuple[Tensor, Tensor] | None:
+        """Embeddings of the tokens with the images in them, and positions in three dimensions."""
+        if self.eyes is None:
+            return None
+        embedded = self.model.get_input_embeddings()(tokens)
+        positions = torch.zeros(3, *tokens.shape, dtype=torch.long)
+        for i, (job, common) in enumerate(rows):
+            assert job.seen is not None
+            positions[:, i, : len(job.keys) - common] = job.seen.positions[:, common:]
+            if (job.seen.places >= common).any():
+                places, features = job.seen.features(common)
+                embedded[i, places] = features.to(embedded.dtype)
+        return embedded, positions
 
-    def _row(self, request: Request) -> _Row:
-        sampling, length = request.sampling, len(request.prompt_ids)
+    def _forward(
+        self,
+        tokens: Tensor,
+        starts: Tensor,
+        first: int,
+        view: tuple[Tensor, Tensor] | None = None,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Logits after the new tokens of consecutive slots.
+
+        Args:
+            tokens: Shape (rows, tokens).
+            starts: Index of each row's first new token in its sequence. Shape (rows,).
+            first: The first slot.
+            view: What `_view` gives, for a model that sees images.
+            keep: Tokens whose logits are wanted; by default all.
+        """
+        mask = self._cache.begin(first, starts, tokens.shape[1])
+        common = {"attention_mask": mask, "past_key_values": self._cache, "use_cache": True}
+        if view is None:
+            if keep is not None:
+                common["logits_to_keep"] = keep
+            positions = starts[:, None] + torch.arange(tokens.shape[1])
+            logits: Tensor = self.model(input_ids=tokens, position_ids=positions, **common).logits
+            return logits
+        embedded, positions = view
+        hidden = self.model.model.language_model(
+            inputs_embeds=embedded, position_ids=positions, **common
+        ).last_hidden_state
+        logits = self.model.lm_head(hidden if keep is None else hidden[:, keep])
+        return logits
+
+    def _row(self, job: _Job) -> _Row:
+        sampling, length = job.request.sampling, len(job.keys)
         return _Row(
-            request=request,
+            request=job.request,
+            keys=job.keys,
+            shift=job.seen.shift if job.seen else 0,
             stop=frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self.eos),
             limit=min(sampling.max_tokens, self.context - length),
             length=length,
@@ -339,18 +418,17 @@ class Engine:
             self._sampler = None
             request = row.request
             # The last token was sampled but never fed to the model.
-            self._cache.hold(len(self._rows), [*request.prompt_ids, *request.result.token_ids[:-1]])
+            self._cache.hold(len(self._rows), [*row.keys, *request.result.token_ids[:-1]])
             requests.append(request)
         return requests
 
 
-def _left(request: Request, common: int) -> int:
+def _left(job: _Job, common: int) -> int:
     """Tokens of the prompt that are still to be read."""
-    return len(request.prompt_ids) - common
+    return len(job.keys) - common
 
 
-def _new_cache(model: Any, max_rows: int) -> SlotCache:
-    config = model.config
+def _new_cache(config: Any, dtype: torch.dtype, max_rows: int) -> SlotCache:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
         raise SftrlError(f"{config.model_type}: rollout.name=hf needs full attention in every layer.")
@@ -359,7 +437,7 @@ def _new_cache(model: Any, max_rows: int) -> SlotCache:
         config.num_hidden_layers,
         getattr(config, "num_key_value_heads", None) or heads,
         getattr(config, "head_dim", None) or config.hidden_size // heads,
-        dtype=model.dtype,
+        dtype=dtype,
         max_slots=2 * max_rows,
     )
 

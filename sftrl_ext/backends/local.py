@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 
 from sftrl_ext.backends.batcher import Batcher
 from sftrl_ext.backends.engine import Engine, Request
@@ -30,9 +32,11 @@ class LocalEngine:
         self._chat = load_chat_tokens(folder)
         self._batcher = Batcher(Engine.from_folder(folder, dtype=dtype, max_rows=max_rows))
 
-    async def generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
+    async def generate(
+        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()
+    ) -> Generation:
         """Continue one prompt; concurrent calls are decoded together."""
-        result = await self._batcher.generate(Request(prompt_ids, Sampling(**sampling_params)))
+        result = await self._batcher.generate(Request(prompt_ids, Sampling(**sampling_params), images))
         return Generation(token_ids=result.token_ids, logprobs=result.log_probs)
 
     async def load_weights(self, folder: Path) -> None:

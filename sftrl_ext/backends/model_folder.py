@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
+from sftrl_ext.backends.video import allow_no_torchvision
 from sftrl_ext.errors import SftrlError
+
+allow_no_torchvision()
 
 
 def _checked(folder: str | Path) -> Path:
@@ -19,20 +29,31 @@ def _checked(folder: str | Path) -> Path:
     return path
 
 
-def load_model(folder: str | Path, dtype: torch.dtype, attention: str = "sdpa") -> Any:
-    """The causal language model of a folder.
+def sees_images(config: Any) -> bool:
+    """Whether a model's configuration has a vision encoder."""
+    return getattr(config, "vision_config", None) is not None
+
+
+def model_class(config: Any) -> Any:
+    """The auto class that loads a model of this configuration with its language head."""
+    return AutoModelForImageTextToText if sees_images(config) else AutoModelForCausalLM
+
+
+def load_model(folder: str | Path, dtype: torch.dtype, attention: str | dict[str, str] = "sdpa") -> Any:
+    """The language model of a folder, with its vision encoder if it has one.
 
     Args:
         folder: Local folder.
         dtype: Type of the weights.
-        attention: ``attn_implementation`` of transformers.
+        attention: ``attn_implementation`` of transformers; a dictionary gives one to each part.
 
     Raises:
         SftrlError: if it is not a model folder, or its weights are missing or broken.
     """
     path = _checked(folder)
     try:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention)
+        auto = model_class(AutoConfig.from_pretrained(path))
+        return auto.from_pretrained(path, dtype=dtype, attn_implementation=attention)
     except (OSError, ValueError) as error:
         raise SftrlError(f"{path}: no model can be loaded from this folder ({error}).") from error
 
@@ -50,6 +71,35 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise SftrlError(f"{path}: no tokenizer can be loaded from this model folder ({error}).") from error
 
 
+def load_processor(folder: str | Path) -> Any | None:
+    """The processor (tokenizer and image processor) of a model folder; None if its model sees no images.
+
+    Raises:
+        SftrlError: if the model sees images and there is no processor for them.
+    """
+    path = _checked(folder)
+    if not sees_images(AutoConfig.from_pretrained(path)):
+        return None
+    try:
+        processor = AutoProcessor.from_pretrained(path)
+        if getattr(processor, "image_processor", None) is None:
+            raise ValueError(f"found a {type(processor).__name__} without an image processor")
+        return processor
+    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise SftrlError(f"{path}: no image processor can be loaded from this folder ({error}).") from error
+
+
+def parameter_count(folder: Path) -> int:
+    """Number of parameters of the model in a Hugging Face folder, embeddings counted once if tied."""
+    from accelerate import init_empty_weights
+
+    config = AutoConfig.from_pretrained(folder)
+    with init_empty_weights():
+        model = model_class(config).from_config(config)
+    model.tie_weights()
+    return sum(p.numel() for p in model.parameters())
+
+
 def eos_token_ids(folder: str | Path, tokenizer: Any) -> set[int]:
     """The tokens that end a response: the tokenizer's, and those of ``generation_config.json`` if any."""
     found = {tokenizer.eos_token_id}
@@ -60,7 +110,13 @@ def eos_token_ids(folder: str | Path, tokenizer: Any) -> set[int]:
 
 
 def write_model(out: Path, model: Any, tokenizer: Any) -> None:
-    """Write a model and its tokenizer under a temporary name, then put the folder in the place of ``out``."""
+    """Write a model and its tokenizer under a temporary name, then put the folder in the place of ``out``.
+
+    Args:
+        out: The folder; replaced whole.
+        model: A model of transformers.
+        tokenizer: Its tokenizer, or the processor that holds it.
+    """
     temporary = out.with_name(out.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)

@@ -86,7 +86,7 @@ def verl_rollout_replica_registry(module: ModuleType) -> None:
 
 
 def verl_utils_seqlen_balancing_partitions(module: ModuleType) -> None:
-    """Micro-batches balanced by tokens mix long rows with short ones; padded rows go by like length instead."""
+    """Micro-batches balanced by tokens mix long rows with short ones; padded rows go by length instead."""
     balanced = module.get_seqlen_balanced_partitions
 
     def get_seqlen_balanced_partitions(

@@ -18,11 +18,13 @@ def register_cpu() -> None:
 
     from sftrl_ext.backends.patches import apply_when_imported
     from sftrl_ext.backends.platform import CpuPlatform
+    from sftrl_ext.backends.video import allow_no_torchvision
 
     PlatformRegistry.register(platform="cpu")(CpuPlatform)
     # The FSDP engines are filed under the device name "cuda"; they run on any device.
     os.environ.setdefault("VERL_ENGINE_DEVICE", "cuda")
     apply_when_imported()
+    allow_no_torchvision()
 
 
 register_with_verl()

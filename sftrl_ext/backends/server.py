@@ -68,22 +68,22 @@ class HFServer:
             sampling_params: vLLM's names; without ``max_tokens`` the response may fill what
                 ``prompt_length + response_length`` leaves.
             request_id: Unused, every turn is a request of its own.
-            image_data: Not supported.
+            image_data: The images that the prompt's placeholder tokens stand for.
             video_data: Not supported.
             unused: Options of other engines.
 
         Raises:
-            SftrlError: for images, an unknown sampling parameter or a prompt as long as the context.
+            SftrlError: for videos, an unknown sampling parameter or a prompt as long as the context.
         """
         from verl.utils import normalize_token_ids
         from verl.workers.rollout.replica import TokenOutput
 
         from sftrl_ext.backends.engine import Request
 
-        if image_data or video_data:
-            raise SftrlError("rollout.name=hf generates from text only; got images or video.")
+        if video_data:
+            raise SftrlError("rollout.name=hf generates from text and images only; got a video.")
         prompt = normalize_token_ids(prompt_ids)
-        request = Request(prompt, self._sampling(dict(sampling_params), len(prompt)))
+        request = Request(prompt, self._sampling(dict(sampling_params), len(prompt)), image_data or ())
         result = await self.batcher.generate(request)
         aborted = result.finish_reason == "aborted"
         return TokenOutput(

@@ -8,13 +8,16 @@ import importlib.util
 import itertools
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.player import Generation
 from sftrl_ext.rollout.tokens import ChatTokens, load_chat_tokens
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _T = TypeVar("_T")
 
@@ -53,21 +56,26 @@ class VllmEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
         arguments = {"model": str(folder), "dtype": dtype, "tensor_parallel_size": tensor_parallel, **options}
-        self._engine, self._bias = asyncio.run_coroutine_threadsafe(_start(arguments), self._loop).result()
+        self._engine, self._bias = asyncio.run_coroutine_threadsafe(
+            _start(arguments, _placeholders(self._chat)), self._loop
+        ).result()
         atexit.register(self.close)
 
-    async def generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
+    async def generate(
+        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()
+    ) -> Generation:
         """Continue one prompt; concurrent calls are decoded together.
 
         Args:
-            prompt_ids: Token ids.
+            prompt_ids: Token ids; each image is a run of placeholders, as its processor writes it.
             sampling_params: Arguments of vLLM's ``SamplingParams``.
+            images: What the placeholders stand for.
 
         Returns:
             The tokens, the stop token included, and their log-probabilities under the distribution they were
             sampled from.
         """
-        return await self._await(self._generate(prompt_ids, sampling_params))
+        return await self._await(self._generate(prompt_ids, sampling_params, images))
 
     async def load_weights(self, folder: Path) -> None:
         """Take the weights of another checkpoint of the same model.
@@ -102,7 +110,10 @@ class VllmEngine:
         """Run a coroutine in vLLM's loop and wait for it in the caller's."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    async def _generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
+    async def _generate(
+        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
+    ) -> Generation:
+        from verl.workers.rollout.utils import qwen2_5_vl_dedup_image_tokens
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -111,7 +122,12 @@ class VllmEngine:
         self._in_flight += 1
         try:
             number = str(next(self._numbers))
-            async for output in self._engine.generate({"prompt_token_ids": prompt_ids}, params, number):
+            prompt: dict[str, Any] = {"prompt_token_ids": prompt_ids}
+            if images:
+                # vLLM writes the run of placeholders itself.
+                short = qwen2_5_vl_dedup_image_tokens(prompt_ids, self._chat.builder.processor)
+                prompt = {"prompt_token_ids": short, "multi_modal_data": {"image": list(images)}}
+            async for output in self._engine.generate(prompt, params, number):
                 response = output.outputs[0]
         finally:
             self._in_flight -= 1
@@ -124,8 +140,20 @@ class VllmEngine:
         await self._engine.reset_prefix_cache()
 
 
-async def _start(arguments: dict[str, Any]) -> tuple[Any, dict[int, float] | None]:
-    """Start vLLM; return it, and a bias against the tokens that only the model's padded embedding has."""
+def _placeholders(chat: ChatTokens) -> list[int]:
+    """Tokens that stand for pixels; a text model has none."""
+    if not chat.builder.supports_multimodal():
+        return []
+    from verl.workers.rollout.utils import get_vision_placeholder_token_ids
+
+    return list(get_vision_placeholder_token_ids(chat.builder.processor))
+
+
+async def _start(arguments: dict[str, Any], unsaid: list[int]) -> tuple[Any, dict[int, float] | None]:
+    """Start vLLM; return it, and a bias against tokens never to sample.
+
+    These are the ones that only the model's padded embedding has, and those of ``unsaid``.
+    """
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -149,7 +177,7 @@ async def _start(arguments: dict[str, Any]) -> tuple[Any, dict[int, float] | Non
     arguments = {**quiet, "logprobs_mode": "processed_logprobs", **arguments}
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     known, size = len(engine.get_tokenizer()), engine.model_config.get_vocab_size()
-    return engine, dict.fromkeys(range(known, size), -100.0) or None
+    return engine, dict.fromkeys([*range(known, size), *unsaid], -100.0) or None
 
 
 async def _stop(engine: Any) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.progress import Progress
 
@@ -25,14 +25,19 @@ from sftrl_ext.files import drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
 from sftrl_ext.rollout.tokens import ChatTokens
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 
 class EvalEngine(Protocol):
     """What evaluation needs of an engine."""
 
     name: str
 
-    async def generate(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
-        """Continue one prompt."""
+    async def generate(
+        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()
+    ) -> Generation:
+        """Continue one prompt, which may show images."""
         ...
 
     async def load_weights(self, folder: Path) -> None:
@@ -187,11 +192,13 @@ async def play_all(how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: 
     async def one(index: int, facts: Mapping[str, Any]) -> PlayedEpisode:
         turn = 0
 
-        async def generate(prompt_ids: list[int], sampling_params: dict[str, Any]) -> Generation:
+        async def generate(
+            prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
+        ) -> Generation:
             nonlocal turn
             seed = zlib.crc32(f"{how.seed}/{chosen.split}/{index}/{turn}".encode())
             turn += 1
-            return await engine.generate(prompt_ids, {**sampling_params, "seed": seed})
+            return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
 
         params = {"temperature": how.temperature}
         played = await play(make_episode(facts), generate, chat, how.limits, sampling_params=params)
@@ -205,6 +212,10 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
     """The numbers of one split: success counts episodes solved within their attempts."""
     outcomes = Counter(step.attempt.verdict.outcome for episode in played for step in episode.steps)
     attempts = sum(len(episode.steps) for episode in played)
+    # Recognition is measured with one attempt, as in the paper; texts have nothing to recognise.
+    first = [episode.steps[0].attempt.verdict.details for episode in played if episode.steps]
+    seen = any(facts.get("modality") == "image" for facts in chosen.facts)
+    claims = ("recognized", "number_right") if seen else ()
     return {
         "split": chosen.split,
         "data_source": chosen.data_source,
@@ -212,6 +223,7 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "solved": sum(episode.solved for episode in played),
         "solved_first": sum(bool(e.steps) and e.steps[0].attempt.verdict.correct for e in played),
         "attempts_mean": attempts / max(1, len(played)),
+        **{f"{claim}_first": sum(bool(details.get(claim)) for details in first) for claim in claims},
         "outcomes": dict(sorted(outcomes.items())),
         "errors": sum(episode.error is not None for episode in played),
         "out_of_tokens": sum(episode.out_of_tokens for episode in played),

@@ -53,6 +53,17 @@ class TaskConfig:
 
 
 @dataclass
+class VisionConfig:
+    """The vision encoder of a small model of our own."""
+
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    patch_size: int = 14
+    """Pixels of a patch; two by two patches become one token of the language model."""
+
+
+@dataclass
 class ModelConfig:
     """The model both arms start from."""
 
@@ -68,6 +79,8 @@ class ModelConfig:
     """Heads of keys and values; one for all queries makes decoding on a CPU two to three times as fast."""
     vocab_size: int = 512
     max_positions: int = 1024
+    vision: VisionConfig | None = None
+    """Null: a model of text. Otherwise the small model is a Qwen2.5-VL."""
     dtype: str = "float32"
 
 

@@ -65,16 +65,18 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
 @KINDS.register("model")
 def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     """Put the model the first training stage starts from into the run folder, and note its size."""
-    from sftrl_ext.experiments import tiny_model
+    from sftrl_ext.backends.model_folder import parameter_count
     from sftrl_ext.experiments.pretrained import fetch_model
+    from sftrl_ext.experiments.tiny_model import build_tiny_llama
+    from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
 
     model = recipe.model
     if model.path is None and model.package is None:
-        corpus = _sample_texts(layout)
-        tiny_model.build_tiny_llama(layout.start_model, corpus, model, seed=0)
+        build = build_tiny_llama if model.vision is None else build_tiny_qwen_vl
+        build(layout.start_model, _sample_texts(layout), model, seed=0)
     else:
         fetch_model(model, layout.start_model)
-    size = {"parameters": tiny_model.parameter_count(layout.start_model)}
+    size = {"parameters": parameter_count(layout.start_model)}
     write_json(layout.start_model / "size.json", size)
 
 

@@ -8,6 +8,7 @@ at all can still be written. The model is a stock `transformers` Llama with rand
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,24 +18,48 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sftrl_ext.backends.model_folder import write_model
 from sftrl_ext.experiments.recipe import ModelConfig
 
-END, PAD = "<|end|>", "<|pad|>"
-ROLES = ("system", "user", "assistant")
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+@dataclass(frozen=True)
+class ChatFormat:
+    """How a tokenizer writes a dialogue.
+
+    Attributes:
+        template: The chat template.
+        end: Token that ends a turn.
+        pad: Token of padding.
+        others: Further tokens that no text is split into.
+    """
+
+    template: str
+    end: str
+    pad: str
+    others: tuple[str, ...]
+
+
+PLAIN = ChatFormat(
+    template=(
+        "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    ),
+    end="<|end|>",
+    pad="<|pad|>",
+    others=("<|system|>", "<|user|>", "<|assistant|>"),
 )
+"""One token a role and one for the end of a turn."""
 
 _ATOMS = r"\d{1,2}|[-+*/()=]|(?<![A-Za-z])[AJQK](?![A-Za-z])"
 
 
-def train_tokenizer(corpus: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    corpus: Iterable[str], vocab_size: int, max_length: int, chat: ChatFormat = PLAIN
+) -> PreTrainedTokenizerFast:
     """Train the tokenizer on sample texts.
 
     Args:
         corpus: Prompts, answers and feedback as the task writes them.
         vocab_size: Upper bound of the vocabulary, special tokens and the 256 bytes included.
         max_length: Longest sequence of the model, in tokens.
+        chat: How a dialogue is written.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -49,19 +74,19 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, max_length: int) -> 
         (text for part in (numbers, corpus) for text in part),
         trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=[PAD, END, *(f"<|{role}|>" for role in ROLES)],
+            special_tokens=[chat.pad, chat.end, *chat.others],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
+        eos_token=chat.end,
+        pad_token=chat.pad,
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = chat.template
     return fast
 
 
@@ -96,15 +121,4 @@ def build_tiny_llama(out: Path, corpus: Iterable[str], config: ModelConfig, seed
         torch.manual_seed(seed)
         model = LlamaForCausalLM(llama)
     write_model(out, model, tokenizer)
-    return sum(p.numel() for p in model.parameters())
-
-
-def parameter_count(folder: Path) -> int:
-    """Number of parameters of the model in a Hugging Face folder, embeddings counted once if tied."""
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    model.tie_weights()
     return sum(p.numel() for p in model.parameters())

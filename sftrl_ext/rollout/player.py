@@ -10,13 +10,16 @@ GeneralPoints there is one; a task whose prompt is rebuilt on the way (`Step.new
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.envs.base import Episode, Message, Step
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.tokens import ChatTokens, Dialogue
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +36,8 @@ class Generation:
     """Whatever else the engine says, for the caller of `play`."""
 
 
-Generate = Callable[[list[int], dict[str, Any]], Awaitable[Generation]]
-"""``await generate(prompt_ids, sampling_params)``; its ``max_tokens`` is the limit of this turn."""
+Generate = Callable[[list[int], dict[str, Any], "Sequence[Image]"], Awaitable[Generation]]
+"""``await generate(prompt_ids, sampling_params, images)``; ``max_tokens`` is the limit of this turn."""
 
 TurnReward = Callable[[Episode, Step], float]
 """What a learner receives for a turn, from the episode after the turn and the step that ended it."""
@@ -75,6 +78,8 @@ class Segment:
     logprobs: list[float] | None
     turn_rewards: list[float]
     """Reward of turn 1, 2, ..; its place among the tokens is the last one with that turn id."""
+    images: Sequence[Image] = ()
+    """What the prompt shows, in order."""
 
     def token_rewards(self) -> list[float]:
         """The rewards laid over ``response_ids``: each on its turn's last model token, 0.0 elsewhere."""
@@ -176,7 +181,7 @@ async def play(
 
 
 def _open(episode: Episode, chat: ChatTokens, limits: Limits) -> Dialogue:
-    dialogue = Dialogue.start(chat, episode.messages())
+    dialogue = Dialogue.start(chat, episode.messages(), episode.images())
     if len(dialogue.prompt_ids) > limits.prompt:
         raise SftrlError(
             f"a prompt has {len(dialogue.prompt_ids)} tokens, more than the limit of {limits.prompt}: "
@@ -194,7 +199,8 @@ async def _take_turn(
     played: PlayedEpisode,
 ) -> Step:
     played.prefill_tokens += len(dialogue.ids)
-    generation = await generate(list(dialogue.ids), {**(sampling_params or {}), "max_tokens": limits.turn})
+    params = {**(sampling_params or {}), "max_tokens": limits.turn}
+    generation = await generate(list(dialogue.ids), params, dialogue.images)
     ids = generation.token_ids[: limits.turn]
     if not ids:
         raise RuntimeError("the engine generated no token, not even the end of the turn")
@@ -218,6 +224,7 @@ def _close(played: PlayedEpisode, dialogue: Dialogue, rewards: list[float]) -> N
             turn_ids=list(dialogue.turn_ids),
             logprobs=dialogue.logprobs,
             turn_rewards=list(rewards),
+            images=dialogue.images,
         )
     )
     played.messages = dialogue.messages

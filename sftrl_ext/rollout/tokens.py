@@ -13,10 +13,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.envs.base import Message
+from sftrl_ext.envs.base import IMAGE_MARKER, Message, count_markers
 from sftrl_ext.errors import SftrlError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FEEDBACK = 0
 """The turn number of tokens that the model did not write."""
@@ -99,11 +102,39 @@ def load_chat_tokens(folder: Path) -> ChatTokens:
     from transformers import AutoConfig
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-    from sftrl_ext.backends.model_folder import load_tokenizer
+    from sftrl_ext.backends.model_folder import load_processor, load_tokenizer
 
-    tokenizer = load_tokenizer(folder)
+    tokenizer, processor = load_tokenizer(folder), load_processor(folder)
     model_type = AutoConfig.from_pretrained(folder).model_type
-    return chat_tokens(create_continuous_token_builder(tokenizer, hf_model_type=model_type))
+    return chat_tokens(
+        create_continuous_token_builder(tokenizer, hf_model_type=model_type, processor=processor)
+    )
+
+
+def with_images(messages: Sequence[Message], images: Sequence[Image]) -> list[dict[str, Any]]:
+    """Messages as a processor takes them: every marker replaced by a block for its picture.
+
+    Raises:
+        SftrlError: if there are not as many markers as pictures.
+    """
+    markers = count_markers(messages)
+    if markers != len(images):
+        raise SftrlError(f"the prompt has {markers} image markers for {len(images)} images.")
+    if not images:
+        return [dict(message) for message in messages]
+    rest = iter(images)
+    shown: list[dict[str, Any]] = []
+    for message in messages:
+        content: str | list[dict[str, Any]] = message["content"]
+        if message["role"] != "assistant" and IMAGE_MARKER in message["content"]:
+            content = []
+            for place, text in enumerate(message["content"].split(IMAGE_MARKER)):
+                if place:
+                    content.append({"type": "image", "image": next(rest)})
+                if text:
+                    content.append({"type": "text", "text": text})
+        shown.append({"role": message["role"], "content": content})
+    return shown
 
 
 @dataclass
@@ -116,6 +147,7 @@ class Dialogue:
         turn_ids: Per token after the prompt, the turn (1, 2, ..) that wrote it, or 0 for everything else.
         logprobs: Per token after the prompt, the log-probability under the model that wrote it, 0.0 for
             other tokens; None if the engine gives none.
+        images: What the image markers of the prompt stand for.
     """
 
     chat: ChatTokens
@@ -126,12 +158,25 @@ class Dialogue:
     turn_ids: list[int] = field(default_factory=list)
     logprobs: list[float] | None = field(default_factory=list)
     turns: int = 0
+    images: Sequence[Image] = ()
 
     @classmethod
-    def start(cls, chat: ChatTokens, messages: Sequence[Message]) -> Dialogue:
-        """Encode the first messages, ready for the model's first turn."""
-        prompt = list(chat.builder.build_initial_tokens(list(messages)))
-        return cls(chat=chat, messages=list(messages), prompt_ids=prompt, ids=list(prompt))
+    def start(cls, chat: ChatTokens, messages: Sequence[Message], images: Sequence[Image] = ()) -> Dialogue:
+        """Encode the first messages, ready for the model's first turn.
+
+        Args:
+            chat: Tokens of the model's chat template.
+            messages: They may hold image markers.
+            images: The pictures the markers stand for, in order.
+
+        Raises:
+            SftrlError: if markers and pictures are not as many, or the model sees none.
+        """
+        if images and not chat.builder.supports_multimodal():
+            raise SftrlError("the prompt shows an image, but the model has no image processor.")
+        blocks = with_images(messages, images)
+        prompt = list(chat.builder.build_initial_tokens(blocks, images=list(images) or None))
+        return cls(chat, list(messages), prompt, list(prompt), images=tuple(images))
 
     @property
     def response_ids(self) -> list[int]:

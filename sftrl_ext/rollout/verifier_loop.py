@@ -14,19 +14,19 @@ Settings (all under ``sftrl.rollout`` of the training config, all optional):
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 from uuid import uuid4
 
 import torch
+from PIL.Image import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 import sftrl_ext.envs  # noqa: F401  registers the tasks
-from sftrl_ext.envs.base import Episode, make_episode
+from sftrl_ext.envs.base import Episode, make_episode, parse_facts
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout.metrics import episode_metrics
@@ -112,9 +112,12 @@ class VerifierLoop(AgentLoopBase):
         determined = bool(getattr(self.rollout_config, "full_determinism", False))
         request_id = f"det-{row.get('priority', 0)}" if determined else uuid4().hex
 
-        async def generate(prompt_ids: list[int], params: dict[str, Any]) -> Generation:
+        async def generate(
+            prompt_ids: list[int], params: dict[str, Any], images: Sequence[Image]
+        ) -> Generation:
+            shown = {"image_data": list(images)} if images else {}
             output = await self.server_manager.generate(
-                request_id=request_id, prompt_ids=prompt_ids, sampling_params=params
+                request_id=request_id, prompt_ids=prompt_ids, sampling_params=params, **shown
             )
             for key in ("min_global_steps", "max_global_steps"):
                 version = output.extra_fields.get(key)
@@ -140,8 +143,10 @@ class VerifierLoop(AgentLoopBase):
     def _empty_segment(self, played: PlayedEpisode) -> Segment:
         """The row of an episode that failed: its prompt if it got that far, one token, no loss, no reward."""
         nothing = min(chat_tokens(self.continuous_token_builder).eos, default=0)
-        prompt = played.segments[0].prompt_ids if played.segments else [nothing]
-        return Segment(prompt, [nothing], [0], [0], [0.0], [])
+        if not played.segments:
+            return Segment([nothing], [nothing], [0], [0], [0.0], [])
+        first = played.segments[0]
+        return Segment(first.prompt_ids, [nothing], [0], [0], [0.0], [], first.images)
 
     @staticmethod
     def _output(segment: Segment, metrics: AgentLoopMetrics, extra_fields: dict[str, Any]) -> TurnsOutput:
@@ -154,6 +159,7 @@ class VerifierLoop(AgentLoopBase):
             num_turns=len(segment.turn_rewards),
             metrics=metrics,
             extra_fields=extra_fields,
+            multi_modal_data={"images": list(segment.images)} if segment.images else None,
             turn_ids=segment.turn_ids,
             token_rewards=segment.token_rewards(),
         )
@@ -166,17 +172,7 @@ def facts_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
         SftrlError: if ``extra_info.facts`` is not JSON text of an object.
     """
     info = row.get("extra_info") or {}
-    text = info.get("facts")
-    try:
-        facts = json.loads(str(text))
-    except (TypeError, ValueError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise SftrlError(
-            f"row {info.get('index')}: extra_info.facts is {text!r}, "
-            "expected the facts of an episode as JSON text."
-        )
-    return facts
+    return parse_facts(info.get("facts"), f"row {info.get('index')}: extra_info.facts")
 
 
 def episode_of_row(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Episode:

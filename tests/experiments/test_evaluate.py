@@ -35,7 +35,7 @@ class Canned:
     async def load_weights(self, folder):
         self.loaded.append(folder)
 
-    async def generate(self, prompt_ids, sampling_params):
+    async def generate(self, prompt_ids, sampling_params, images=()):
         self.seeds.append(sampling_params["seed"])
         await asyncio.sleep(0)
         turns = self.chat.decode(prompt_ids).count("wrong") + 1

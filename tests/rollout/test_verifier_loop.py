@@ -31,7 +31,7 @@ class Server:
     def __init__(self, tokenizer, says, steps=7):
         self.engine, self.steps, self.requests = Script(tokenizer, says), steps, []
 
-    async def generate(self, request_id, *, prompt_ids, sampling_params):
+    async def generate(self, request_id, *, prompt_ids, sampling_params, image_data=None):
         self.requests.append((request_id, sampling_params))
         generation = await self.engine(prompt_ids, sampling_params)
         steps = self.steps + len(self.requests)

@@ -139,7 +139,7 @@ class Script:
         self.prompts: list[list[int]] = []
         self.params: list[Mapping[str, Any]] = []
 
-    async def __call__(self, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
+    async def __call__(self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Any = ()) -> Any:
         from sftrl_ext.rollout.player import Generation
 
         self.prompts.append(prompt_ids)

@@ -1,4 +1,4 @@
-"""Time of drawing a hand: ``python benchmarks/render.py``.
+"""Time of drawing a hand: ``python benchmarks/bench_render.py``.
 
 Prints one JSON object with the microseconds of `draw_hand` for each size and look, the floor of that size
 measured in the same run (a fresh image of one colour and four pastes of blank cards), and their ratio; exits

@@ -1,0 +1,89 @@
+"""A small vision-language model with large weights, its prompts, and what it should answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from transformers import AutoProcessor
+
+from sftrl_ext.backends.engine import Engine, Request
+from sftrl_ext.backends.model_folder import load_model
+from sftrl_ext.envs.general_points.cards import parse_cards
+from sftrl_ext.envs.general_points.render import Look, draw_hand
+from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
+from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
+
+SIZES = ModelConfig(
+    name="t",
+    hidden_size=64,
+    layers=2,
+    heads=2,
+    vocab_size=300,
+    max_positions=256,
+    vision=VisionConfig(hidden_size=32, layers=2, heads=2),
+)
+
+
+@cache
+def folder() -> Path:
+    """The model's folder, made once per process."""
+    path = Path(mkdtemp()) / "vl"
+    build_tiny_qwen_vl(path, ["J=10 Q=10 K=10 target 24"] * 50, SIZES, seed=0)
+    return path
+
+
+def louder(model: Any) -> Any:
+    """Weights so large that neither tokens nor images are nearly the same to the model."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.3 if parameter.shape[-1] < 100 else 0.1)
+    return model.eval()
+
+
+def engine(**options: Any) -> Engine:
+    made = Engine.from_folder(folder(), **options)
+    louder(made.model)
+    return made
+
+
+def plain_model() -> Any:
+    return louder(load_model(folder(), torch.float32))
+
+
+def processor() -> Any:
+    return AutoProcessor.from_pretrained(folder())
+
+
+def hand(cards: str, width: int = 112, height: int = 56) -> Image:
+    return draw_hand(parse_cards(cards.split()), Look(width=width, height=height))
+
+
+def prompt(images: Sequence[Image], text: str = " target 24") -> list[int]:
+    """A dialogue that opens with the images."""
+    blocks = [{"type": "image"} for _ in images]
+    message = {"role": "user", "content": [*blocks, {"type": "text", "text": text}]}
+    rendered = processor().apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    return processor()(text=[rendered], images=list(images) or None)["input_ids"][0]
+
+
+@torch.no_grad()
+def plain_log_probs(model: Any, request: Request) -> torch.Tensor:
+    """Log-probability of every generated token by one plain pass of the whole model. Shape (tokens,)."""
+    ids = torch.tensor([[*request.prompt_ids, *request.result.token_ids]])
+    inputs: dict[str, Any] = {}
+    if request.images:
+        inputs = dict(processor().image_processor(images=list(request.images), return_tensors="pt"))
+    kinds = (ids == model.config.image_token_id).int()
+    logits = model(input_ids=ids, mm_token_type_ids=kinds, **inputs).logits[
+        0, len(request.prompt_ids) - 1 : -1
+    ]
+    scaled = (logits / (request.sampling.temperature or 1.0)).log_softmax(-1)
+    return scaled.gather(-1, torch.tensor(request.result.token_ids)[:, None])[:, 0]
