@@ -9,6 +9,7 @@ from pathlib import Path
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
 from sftrl_ext.paths import configs_dir
+from sftrl_ext.training.freezing import freezing_env
 
 Command = tuple[list[str], dict[str, str]]
 """An argument list, and the variables it needs."""
@@ -30,6 +31,7 @@ def sft_command(
     name: str,
     lr: float,
     seed: int,
+    frozen: bool = False,
 ) -> Command:
     """verl's SFT trainer on one parquet file.
 
@@ -42,6 +44,7 @@ def sft_command(
         name: Name of the run in trackers.
         lr: Learning rate.
         seed: Seed of the trainer.
+        frozen: Leave the part that ``model.freeze`` names as it is.
     """
     scale = recipe.scale
     epochs = math.ceil(config.steps / max(1, config.rows // config.batch_size))
@@ -77,7 +80,9 @@ def sft_command(
     if scale.nnodes == 1:
         launcher.append("--standalone")
     command = [sys.executable, *launcher, "-m", "verl.trainer.sft_trainer"]
-    return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(recipe)
+    return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(
+        recipe, frozen
+    )
 
 
 def ppo_command(
@@ -152,13 +157,17 @@ def ppo_command(
         *recipe.verl_ppo,
     ]
     command = [sys.executable, "-m", "verl.trainer.main_ppo"]
-    return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(recipe)
+    return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(
+        recipe, True
+    )
 
 
-def _env(recipe: Recipe) -> dict[str, str]:
+def _env(recipe: Recipe, frozen: bool) -> dict[str, str]:
     env = {"HYDRA_FULL_ERROR": "1"}
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
+    if frozen:
+        env |= freezing_env(recipe.model.freeze)
     if _vllm_on_cpu(recipe):
         env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm_cpu"
     return env

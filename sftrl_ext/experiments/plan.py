@@ -105,7 +105,8 @@ def _sft(
     rate = config.lr if lr is None else lr
     checkpoints = layout.checkpoints(name)
     file = layout.rows(rows)
-    command, env = commands.sft_command(recipe, config, model, file, checkpoints, name, rate, seed)
+    frozen = arm == "sft"
+    command, env = commands.sft_command(recipe, config, model, file, checkpoints, name, rate, seed, frozen)
     return Stage(
         name, "sft", tuple(command), _TITLES.get(name, "SFT arm"), env, arm, seed, rate, config.steps
     )

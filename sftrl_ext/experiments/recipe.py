@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -49,7 +50,14 @@ class TaskConfig:
     solutions: str = "random"
     """Which solution an expert row shows: ``random``, or the ``first`` of each hand."""
     suits: str = "mixed"
+    """Suits of the hands; a split that is about its suits keeps its own."""
+    pretrain_suits: str | None = None
+    """Suits of the hands a base model of our own is pre-trained on; null: the same."""
     draw: str = "iid"
+    modality: str = "text"
+    """``text`` or ``image``: how the cards are shown."""
+    look: dict[str, Any] = field(default_factory=dict)
+    """How an image is drawn (``width``, ``height``, ``table``, ``deck``, ``arrangement``)."""
 
 
 @dataclass
@@ -81,6 +89,8 @@ class ModelConfig:
     max_positions: int = 1024
     vision: VisionConfig | None = None
     """Null: a model of text. Otherwise the small model is a Qwen2.5-VL."""
+    freeze: str | None = None
+    """Part of a vision-language model that both arms leave as it is: ``vision`` or ``vision_and_adapter``."""
     dtype: str = "float32"
 
 

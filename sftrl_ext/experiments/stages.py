@@ -16,7 +16,8 @@ from data_prep.general_points import Solutions, rl_rows, sft_rows, suboptimal_ro
 from data_prep.schema import read_schema
 from data_prep.sources import Source
 from data_prep.writer import write_rows
-from sftrl_ext.envs.general_points.episode import PlaySettings
+from sftrl_ext.envs.base import IMAGE_MARKER, make_episode, parse_facts
+from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
@@ -34,19 +35,26 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     from data_prep.card import write_card
 
     task, budget = recipe.task, recipe.budget
-    settings = PlaySettings(max_attempts=task.max_attempts, profile=task.profile, template=task.template)
-    hands = {"draw": task.draw, "suits": task.suits}
+    settings = PlaySettings(
+        max_attempts=task.max_attempts,
+        profile=task.profile,
+        template=task.template,
+        modality=task.modality,
+        look=as_look(task.look) if task.modality == "image" else None,
+    )
 
-    def source(splits: str | list[str], seed: int, train: bool = True) -> Source:
+    def source(splits: str | list[str], seed: int, train: bool = True, suits: str | None = None) -> Source:
+        hands = {"draw": task.draw, "suits": suits or task.suits}
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 
     how = cast(Solutions, task.solutions)  # the builder refuses any other
-    both = list(task.pretrain_splits) or task.train_split
+    both, suits = list(task.pretrain_splits) or task.train_split, task.pretrain_suits
     if budget.base is not None:
-        write_rows(layout.rows("base"), sft_rows(source(both, 1_000), budget.base.rows, how))
+        base = sft_rows(source(both, 1_000, suits=suits), budget.base.rows, how)
+        write_rows(layout.rows("base"), base)
     if budget.dialogues is not None:
         mistakes = (0, task.max_attempts - 1)
-        dialogues = suboptimal_rows(source(both, 1_001), budget.dialogues.rows, how, mistakes)
+        dialogues = suboptimal_rows(source(both, 1_001, suits=suits), budget.dialogues.rows, how, mistakes)
         write_rows(layout.rows("dialogues"), dialogues)
     write_rows(layout.rows("init"), sft_rows(source(task.train_split, 2_000), budget.init.rows, how))
     for seed in recipe.sweep.seeds:
@@ -121,7 +129,8 @@ def load_eval_set(path: Path) -> EvalSet:
         raise SftrlError(
             f"{path}: rows of {len(sources)} data sources ({sorted(sources)}), expected exactly one."
         )
-    return EvalSet(infos[0]["split"], sources.pop(), [json.loads(info["facts"]) for info in infos])
+    facts = [parse_facts(info["facts"], f"{path}, row {row}: facts") for row, info in enumerate(infos)]
+    return EvalSet(infos[0]["split"], sources.pop(), facts)
 
 
 def open_engine(name: str, folder: Path, *, dtype: str, rows: int, tensor_parallel: int = 1) -> EvalEngine:
@@ -149,11 +158,9 @@ def open_engine(name: str, folder: Path, *, dtype: str, rows: int, tensor_parall
 
 def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
     """Texts of the pre-training rows, feedback included, for the tokenizer."""
-    from sftrl_ext.envs.base import make_episode
-
     table = pq.ParquetFile(layout.rows("base"))
     batch = next(table.iter_batches(rows, columns=["messages", "extra_info"])).to_pylist()
-    texts = [message["content"] for row in batch for message in row["messages"]]
+    texts = [message["content"].replace(IMAGE_MARKER, "") for row in batch for message in row["messages"]]
     for row in batch[:20]:  # feedback: a wrong answer of each kind
         for wrong in (
             "",

@@ -1,0 +1,46 @@
+"""The small vision-language model: its folder loads everywhere, and says what it cannot do."""
+
+import pytest
+
+from sftrl_ext.backends.model_folder import load_processor, load_tokenizer, parameter_count
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
+from sftrl_ext.experiments.tiny_vision import IMAGE, build_tiny_qwen_vl
+from tests.backends.tiny_vl import folder, hand, plain_model, processor, prompt
+
+
+def test_verl_loads_the_processor():
+    from verl.utils.tokenizer import hf_processor
+
+    assert type(hf_processor(str(folder()))).__name__ == "Qwen2_5_VLProcessor"
+
+
+@pytest.mark.parametrize(("width", "height", "tokens"), [(112, 56, 8), (224, 84, 24), (336, 336, 144)])
+def test_an_image_keeps_its_size(width, height, tokens):
+    ids = prompt([hand("KS 10C 7S AC", width, height)])
+    assert ids.count(processor().tokenizer.convert_tokens_to_ids(IMAGE)) == tokens
+
+
+def test_parameters_and_parts():
+    model = plain_model()
+    assert parameter_count(folder()) == sum(p.numel() for p in model.parameters())
+    assert model.config.text_config.vocab_size == len(load_tokenizer(folder()))
+
+
+def test_a_folder_without_its_image_processor_is_named(tmp_path):
+    for file in folder().iterdir():
+        if file.name != "processor_config.json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(SftrlError, match=f"{tmp_path}: no image processor"):
+        load_processor(tmp_path)
+
+
+def test_videos_are_refused_without_torchvision():
+    with pytest.raises(ImportError, match="torchvision"):
+        processor().video_processor([1])
+
+
+def test_sizes_that_do_not_fit(tmp_path):
+    config = ModelConfig(name="t", hidden_size=36, heads=3, vision=VisionConfig())
+    with pytest.raises(SftrlError, match="model.hidden_size 36 with 3 heads"):
+        build_tiny_qwen_vl(tmp_path / "m", ["a"], config, seed=0)
