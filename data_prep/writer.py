@@ -5,8 +5,10 @@ A build that is interrupted leaves the old file, or none; never half a file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from sftrl_ext.errors import SftrlError
 
 ROW_GROUP = 16_384
 """Rows that are built and written together."""
+
+_SILENT_S = 3600.0
 
 
 def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> int:
@@ -38,6 +42,7 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema |
     if path.is_dir():
         raise SftrlError(f"{path}: is a folder, expected the name of a parquet file.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     rows = 0
@@ -57,3 +62,11 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema |
     finally:
         Path(name).unlink(missing_ok=True)
     return rows
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed builds of the same file left; one that still writes is not an hour silent."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _SILENT_S:
+                part.unlink()

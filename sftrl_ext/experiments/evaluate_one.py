@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -17,6 +17,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.checkpoints import list_checkpoints, model_folder
 from sftrl_ext.experiments.evaluate import EvalPlay, play_all, summarise
 from sftrl_ext.experiments.stages import load_eval_set, open_engine
+from sftrl_ext.reports.stats import over_seeds
 from sftrl_ext.rollout.player import Limits
 
 
@@ -81,16 +82,19 @@ def append_records(path: Path, records: Sequence[dict[str, object]]) -> None:
 
 
 def _table(records: Sequence[dict[str, object]]) -> Table:
-    table = Table("split", "hands", "success %", "± SE", "attempts")
+    """Success of each split; with images also how often the first response names the right cards."""
+    images = any("recognized_first" in record for record in records)
+    table = Table("split", "hands", "success %", *(["recognised %"] if images else []), "attempts")
     for record in records:
-        n, solved = int(str(record["episodes"])), int(str(record["solved"]))
-        p = solved / max(1, n)
-        error = math.sqrt(p * (1 - p) / max(1, n))
+        counts = [record["solved"], *([record.get("recognized_first")] if images else [])]
         table.add_row(
             str(record["split"]),
-            str(n),
-            f"{100 * p:.1f}",
-            f"{100 * error:.1f}",
+            str(record["episodes"]),
+            *(_share(count, record["episodes"]) for count in counts),
             f"{record['attempts_mean']:.2f}",
         )
     return table
+
+
+def _share(count: Any, episodes: Any) -> str:
+    return "" if count is None or not episodes else str(over_seeds([(count, episodes)]))

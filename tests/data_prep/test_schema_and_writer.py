@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -119,3 +121,12 @@ def test_no_rows_are_a_valid_file(tmp_path):
     path = tmp_path / "rows.parquet"
     assert write_rows(path, rl_rows(Source("id"), 0)) == 0
     assert read_schema(path) is SCHEMA
+
+
+def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path):
+    old, young = tmp_path / ".rows.parquet.abc.part", tmp_path / ".rows.parquet.def.part"
+    for part in (old, young):
+        part.write_bytes(b"half a file")
+    os.utime(old, (0, 0))
+    write_rows(tmp_path / "rows.parquet", rl_rows(Source("id"), 3))
+    assert not old.exists() and young.exists()
