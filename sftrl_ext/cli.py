@@ -136,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--seed", type=int)
     show.add_argument("--step", type=int)
     show.add_argument("--limit", type=int, default=5)
+    show.add_argument("--pictures", type=Path, help="a folder for the images that the episodes show")
     show.set_defaults(run=_show)
 
     doctor = verbs.add_parser("doctor", help="what is installed, what verl registered, which scale fits here")
@@ -213,6 +214,7 @@ def _show(args: argparse.Namespace, console: Console) -> None:
         seed=args.seed,
         step=args.step,
         limit=args.limit,
+        pictures=args.pictures,
     )
 
 

@@ -9,16 +9,34 @@ from typing import Any
 
 from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves
+from sftrl_ext.reports.recognition import Reading, has_recognition, readings
 from sftrl_ext.reports.runfiles import RunMetrics, load_run
-from sftrl_ext.reports.splits import Expected, arm_label, expected_numbers, lr_label
+from sftrl_ext.reports.splits import Expected, arm_label, expected_numbers, lr_label, ood_kind, split_title
 from sftrl_ext.reports.verdict import (
+    ID_SPLIT,
     MAX_RATES_SHOWN,
     Verdict,
+    arm_standing_for,
     headline_curves,
     judge,
-    main_split,
+    main_splits,
     shown_curves,
 )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on one kind of out of distribution.
+
+    Attributes:
+        split: The split it is about.
+        verdict: The verdict.
+        other_axis: The same at equal measured compute, if that axis is known too.
+    """
+
+    split: str | None
+    verdict: Verdict
+    other_axis: Verdict | None
 
 
 @dataclass
@@ -30,7 +48,9 @@ class Analysis:
         equal: The compared checkpoints on the first known axis.
         picked: Arm to its headline curve.
         shown: The curves that get a bar.
-        other_axis: The same verdict at equal measured compute, if that axis is known too.
+        judged: One verdict for each kind of out of distribution that was evaluated, the main one first; one
+            that says so if there is none.
+        readings: What every arm makes of pictures, on `id` and on the verdicts' splits; empty for text.
         notes: What a reader has to know: missing parts, choices made.
     """
 
@@ -41,10 +61,38 @@ class Analysis:
     equal: EqualCompute
     picked: Mapping[str, Curve]
     shown: list[Curve]
-    split: str | None
-    verdict: Verdict
-    other_axis: Verdict | None
+    judged: list[Judged]
+    readings: list[Reading]
     notes: list[str]
+
+    @property
+    def split(self) -> str | None:
+        """The split of the main verdict."""
+        return self.judged[0].split
+
+    @property
+    def verdict(self) -> Verdict:
+        """The main verdict."""
+        return self.judged[0].verdict
+
+    @property
+    def main_splits(self) -> list[str]:
+        """The splits of all verdicts."""
+        return [one.split for one in self.judged if one.split is not None]
+
+    @property
+    def recognizes(self) -> bool:
+        """Whether the records say if cards were recognized."""
+        return has_recognition(self.curves)
+
+    @property
+    def task(self) -> str:
+        """Name of the task: the first part of the data sources."""
+        return self.run.records[0].data_source.partition("/")[0] if self.run.records else ""
+
+    def split_title(self, split: str) -> str:
+        """A split in words for a panel's title."""
+        return split_title(split, self.task)
 
     @property
     def title(self) -> str:
@@ -67,11 +115,30 @@ def pretraining_note(run: RunMetrics) -> str | None:
     told = [part.get("pretrained_on_both_rules") for part in parts if isinstance(part, Mapping)]
     if not any(told):
         return None
+    task: Any = run.recipe.get("task")
+    splits = task.get("pretrain_splits") if isinstance(task, Mapping) else None
+    splits = [str(split) for split in splits] if isinstance(splits, list) else []
+    if any(ood_kind(split) == "visual" for split in splits):
+        names = ", ".join(f"`{split}`" for split in splits)
+        return (
+            f"The base model of this run was trained by the recipe itself, on {names}. A gain or loss on "
+            "these is therefore retention (or loss) of what was seen in pre-training, not a discovery."
+        )
     return (
         "The base model of this run was trained by the recipe itself, on both rules. A gain or loss under "
         "the other rule is therefore retention (or loss) of a rule seen in pre-training, not the discovery "
         "of a new one."
     )
+
+
+def suits_note(run: RunMetrics) -> str | None:
+    """What has to be said where training shows the red suits of `visual_ood` already; None elsewhere."""
+    task: Any = run.recipe.get("task")
+    suits = task.get("suits") if isinstance(task, Mapping) else None
+    tested = any(record.data_source == "gp_vl/visual_ood" for record in run.records)
+    if not tested or suits not in ("mixed", "red"):
+        return None
+    return f"Training shows {suits} suits: the red suits of `visual_ood` are nothing new in this run."
 
 
 def analyse(run_dir: Path) -> Analysis:
@@ -87,12 +154,19 @@ def analyse(run_dir: Path) -> Analysis:
     usable = [axis for axis in axes if all(c.reach(axis) is not None for c in curves.arms)]
     equal = at_equal_compute(curves, usable[0] if usable else "paper")
     picked = headline_curves(curves, equal, run.recipe)
-    split = main_split(curves.splits, expected)
-    verdict = judge(curves, equal, picked, split)
-    other = None
+    main = main_splits(curves.splits, expected)
+    measured = None
     if equal.axis == "paper" and "measured" in usable:
         measured = at_equal_compute(curves, "measured")
-        other = judge(curves, measured, picked, split)
+    judged = [
+        Judged(
+            split,
+            judge(curves, equal, picked, split),
+            judge(curves, measured, picked, split) if measured else None,
+        )
+        for split in (main or (None,))
+    ]
+    told = [split for split in (ID_SPLIT, *main) if split in curves.splits]
 
     notes = [*run.notes, *equal.notes]
     names = curves.arm_names()
@@ -112,6 +186,13 @@ def analyse(run_dir: Path) -> Analysis:
             if len(rates) > MAX_RATES_SHOWN:
                 text += ", and so do the bars"
             notes.append(text + ".")
+    for family in ("sft", "rl"):
+        stands = arm_standing_for(family, curves, equal, picked)
+        if stands is not None and stands != family:
+            notes.append(
+                f"Every {arm_label(family)} stage is a variant; the verdict is about the one that is best in "
+                f"distribution: {arm_label(stands)}."
+            )
     if curves.arms and all(len(c.seeds) == 1 for c in curves.arms):
         notes.append(
             "One seed per curve: the error bars hold the chance of the evaluation episodes, not the spread "
@@ -123,6 +204,8 @@ def analyse(run_dir: Path) -> Analysis:
         notes.append(
             "Not every curve or step has the same number of seeds; each point pools the seeds it has."
         )
+    if (said := suits_note(run)) is not None:
+        notes.insert(0, said)
     if (said := pretraining_note(run)) is not None:
         notes.insert(0, said)
     return Analysis(
@@ -133,8 +216,7 @@ def analyse(run_dir: Path) -> Analysis:
         equal=equal,
         picked=picked,
         shown=shown_curves(curves, equal, picked),
-        split=split,
-        verdict=verdict,
-        other_axis=other,
+        judged=judged,
+        readings=readings(curves, equal, picked, told),
         notes=notes,
     )

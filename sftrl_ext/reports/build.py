@@ -12,6 +12,7 @@ from sftrl_ext.files import write_text
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.dialogues import pick_side_by_side
 from sftrl_ext.reports.method import verdict_sentences
+from sftrl_ext.reports.pictures import write_pictures
 from sftrl_ext.reports.summary import summarize
 
 
@@ -39,6 +40,8 @@ class ReportPaths:
 def build_report(run_dir: Path) -> ReportPaths:
     """Write ``report/`` of a run folder: figures, ``report.md``, ``report.html``, ``summary.json``.
 
+    Where episodes show pictures, ``episode-<n>.png`` holds those of the sample episodes.
+
     Only stored metrics are read, and the same metrics give the same bytes. What is missing makes the report
     smaller, with a note.
 
@@ -64,8 +67,11 @@ def build_report(run_dir: Path) -> ReportPaths:
     folder.mkdir(parents=True, exist_ok=True)
     figures = list(draw_figures(found, folder))
     shown = pick_side_by_side(found)
+    for old in folder.glob("episode-*.png"):
+        old.unlink()
+    hands = [write_pictures(one.facts, folder, f"episode-{n}") for n, one in enumerate(shown, start=1)]
     pages = {
-        "report.md": markdown_page(found, figures, shown),
+        "report.md": markdown_page(found, figures, shown, hands),
         "report.html": html_page(found, figures, shown),
         "summary.json": json.dumps(summarize(found), indent=2, allow_nan=False, default=str) + "\n",
     }

@@ -7,7 +7,7 @@ shared start: the last checkpoint of the arm `init` (or, without one, the arms' 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sftrl_ext.reports.compute import Cost, buffer_ratio, cost_of
@@ -37,10 +37,37 @@ class Checkpoint:
     results: Mapping[str, EvalRecord]
 
 
-def pooled(checkpoints: Sequence[Checkpoint], split: str) -> Measure | None:
-    """Success of several seeds' checkpoints on a split, seeds pooled; None if none was evaluated on it."""
-    records = [c.results[split] for c in checkpoints if split in c.results]
-    return over_seeds([(r.solved, r.episodes) for r in records]) if records else None
+def _solved_first_if_read(record: EvalRecord) -> int | None:
+    """Episodes solved by their first response, among those it read right.
+
+    These are all that were solved by it: with a picture, no response is correct that names other cards.
+    """
+    if record.recognized is None or record.solved_first is None or record.solved_first > record.recognized:
+        return None
+    return record.solved_first
+
+
+METRICS: Mapping[str, Callable[[EvalRecord], tuple[int | None, int | None]]] = {
+    "success": lambda r: (r.solved, r.episodes),
+    "recognition": lambda r: (r.recognized, r.episodes),
+    "numbers": lambda r: (r.number_right, r.episodes),
+    "first": lambda r: (r.solved_first, r.episodes),
+    "first_if_read": lambda r: (_solved_first_if_read(r), r.recognized),
+}
+"""What can be measured of a record: (how many, out of how many), None where it was not stored."""
+
+
+def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "success") -> Measure | None:
+    """A metric of several seeds' checkpoints on a split, seeds pooled; None if none was evaluated on it.
+
+    Args:
+        checkpoints: One for each seed.
+        split: The split.
+        metric: A name of `METRICS`.
+    """
+    counts = [METRICS[metric](c.results[split]) for c in checkpoints if split in c.results]
+    known = [(part, whole) for part, whole in counts if part is not None and whole]
+    return over_seeds(known) if known else None
 
 
 def mean_cost(checkpoints: Sequence[Checkpoint], axis: str) -> float | None:

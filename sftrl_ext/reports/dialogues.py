@@ -97,22 +97,23 @@ def _of_compared_checkpoints(found: Analysis) -> list[SampleEpisode]:
     return kept
 
 
-def pick_side_by_side(found: Analysis, *, limit: int = 8) -> list[SideBySide]:
+def pick_side_by_side(found: Analysis, *, limit: int | None = None) -> list[SideBySide]:
     """Choose instances to show: those played by most arms first, and among them where the arms differ.
 
-    Two instances of the `id` split and of the verdict's split, then one of each further split.
+    Two instances of the `id` split and of the verdicts' splits, then one of each further split.
 
     Args:
         found: The analysed run.
-        limit: How many at most.
+        limit: How many at most; None is 8, with pictures 14, for there are more splits.
     """
+    limit = limit if limit is not None else 14 if found.recognizes else 8
     played: dict[str, dict[str, dict[str, SampleEpisode]]] = {}
     for episode in _of_compared_checkpoints(found):
         key = json.dumps(episode.facts, sort_keys=True, default=str)
         arms = played.setdefault(episode.split, {}).setdefault(key, {})
         if episode.arm not in arms or episode.seed < arms[episode.arm].seed:
             arms[episode.arm] = episode
-    first = [split for split in (found.split, ID_SPLIT) if split in played]
+    first = [split for split in (*found.main_splits, ID_SPLIT) if split in played]
     chosen = []
     for split in [*first, *(s for s in split_order(played) if s not in first)]:
         ranked = sorted(

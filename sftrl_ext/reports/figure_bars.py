@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Checkpoint, pooled
-from sftrl_ext.reports.splits import arm_label, arm_order, lr_label, split_title
+from sftrl_ext.reports.splits import Expected, arm_family, arm_label, arm_order, in_rows, lr_label
 from sftrl_ext.reports.style import WIDTH, arm_colour, percent_axis, put_legend
 from sftrl_ext.reports.verdict import ID_SPLIT
 
@@ -39,7 +39,7 @@ def bars_of(found: Analysis) -> list[Bar]:
             continue
         shown = [curve for curve in found.shown if curve.arm == arm]
         for curve in shown:
-            label = arm_label(arm) + (f"\n{lr_label(curve.lr)}" if len(shown) > 1 else "")
+            label = arm_label(arm).replace(" ", "\n") + (f"\n{lr_label(curve.lr)}" if len(shown) > 1 else "")
             bars.append(Bar(label, arm, arm_colour(arm, names), found.equal.chosen[curve.key]))
     return bars
 
@@ -72,7 +72,7 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str) -> None
         if measure is not None:
             put(place, 100 * measure.p, 100 * measure.se, bar.colour, bar.name, paper=False)
             place += 1.0
-    for entry in (e for e in found.expected if e.split == split):
+    for entry in _of_the_paper(found, split):
         place += 0.5
         for arm in arm_order(entry.values):
             colour = arm_colour(arm, found.curves.arm_names())
@@ -83,14 +83,19 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str) -> None
     axes.grid(axis="x", visible=False)
     axes.set_ylim(0, max(top * 1.16, 1.0))
     axes.set_xlim(-0.6, max(ticks, default=0) + 0.6)
-    axes.set_title(split_title(split))
+    axes.set_title(found.split_title(split))
     percent_axis(axes)
+
+
+def _of_the_paper(found: Analysis, split: str) -> list[Expected]:
+    """The paper's numbers for success on a split."""
+    return [entry for entry in found.expected if entry.split == split and not entry.of_recognition]
 
 
 def _panel_widths(found: Analysis, bars: list[Bar], splits: list[str]) -> dict[str, float]:
     widths = {}
     for split in splits:
-        paper = sum(len(e.values) + 0.5 for e in found.expected if e.split == split)
+        paper = sum(len(e.values) + 0.5 for e in _of_the_paper(found, split))
         widths[split] = sum(pooled(bar.checkpoints, split) is not None for bar in bars) + paper + 0.7
     return widths
 
@@ -121,12 +126,20 @@ def bars_at_equal_compute(found: Analysis) -> Figure | None:
     bars = bars_of(found)
     if not found.curves.arms or not bars:
         return None
-    order = [s for s in (ID_SPLIT, found.split) if s in found.curves.splits]
+    order = [s for s in (ID_SPLIT, *found.main_splits) if s in found.curves.splits]
     splits = order + [s for s in found.curves.splits if s not in order]
     widths = _panel_widths(found, bars, splits)
     rows = _rows(splits, len(bars))
+    short = len(bars) <= 5 and all(
+        bar.arm == arm_family(bar.arm) for bar in bars
+    )  # names of variants are long
+    several = len(found.judged) > 1 and short
+    if several:
+        rows = [order, *in_rows(splits[len(order) :], 3)]
     figure = Figure(figsize=(WIDTH, 2.5 * len(rows) + 0.7), layout="constrained")
     widest = max(sum(widths[s] for s in row) for row in rows)
+    if several:
+        widths |= {s: max(widest / 3, widths[s]) for row in rows[1:] for s in row}
     for strip, row in zip(figure.subfigures(len(rows), 1, squeeze=False).flat, rows, strict=True):
         room = widest - sum(widths[s] for s in row)
         room = room if room > 0.3 * widest else 0.0
@@ -141,7 +154,7 @@ def bars_at_equal_compute(found: Analysis) -> Figure | None:
     handles = [
         Patch(color=arm_colour(a, found.curves.arm_names()), label=f"{arm_label(a)}, this run") for a in arms
     ]
-    for label in dict.fromkeys(e.label for e in found.expected if e.split in splits):
+    for label in dict.fromkeys(e.label for s in splits for e in _of_the_paper(found, s)):
         handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label=label))
     put_legend(figure, handles, 1, title=where(found), title_fontsize=8.5)
     return figure

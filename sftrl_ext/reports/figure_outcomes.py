@@ -1,4 +1,4 @@
-"""Figure: how the responses were graded at equal compute, in distribution and on the verdict's split."""
+"""Figure: how the responses were graded at equal compute, in distribution and on the verdicts' splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from matplotlib.patches import Patch
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.figure_bars import bars_of
-from sftrl_ext.reports.splits import split_title
 from sftrl_ext.reports.style import WIDTH, percent_axis, put_legend
 from sftrl_ext.reports.verdict import ID_SPLIT
 
@@ -28,8 +27,8 @@ _DARK = ("correct", "unparsable")
 
 
 def outcome_shares(found: Analysis) -> Figure | None:
-    """Draw how the responses on the `id` split and on the verdict's split were graded, at equal compute."""
-    splits = [s for s in (ID_SPLIT, found.split) if s and s in found.curves.splits]
+    """Draw how the responses on the `id` split and on the verdicts' splits were graded, at equal compute."""
+    splits = [s for s in (ID_SPLIT, *found.main_splits) if s in found.curves.splits]
     bars = bars_of(found)
     counted: dict[tuple[str, int], Counter[str]] = {}
     for split in splits:
@@ -66,7 +65,7 @@ def outcome_shares(found: Analysis) -> Figure | None:
                         color=ink,
                     )
                 left += share
-        panel.set_title(split_title(split))
+        panel.set_title(found.split_title(split))
         panel.set_xlim(0, 100)
         panel.set_yticks(range(len(bars)), [bar.name.replace("\n", " ") for bar in bars])
         panel.tick_params(axis="y", length=0, labelcolor="black")

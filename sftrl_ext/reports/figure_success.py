@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -9,7 +11,7 @@ from matplotlib.lines import Line2D
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.compute import AXIS_TITLES, scaled
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
-from sftrl_ext.reports.splits import arm_label, lr_label, split_title
+from sftrl_ext.reports.splits import arm_label, in_rows, lr_label
 from sftrl_ext.reports.stats import SMOOTHING_ORDER, savitzky_golay, smoothing_window
 from sftrl_ext.reports.style import (
     ARM_COLOURS,
@@ -26,11 +28,11 @@ Points = list[tuple[float, float, float]]
 """(x, success in percent, standard error in percent)."""
 
 
-def curve_points(groups: list[list[Checkpoint]], split: str, axis: str) -> Points:
+def curve_points(groups: list[list[Checkpoint]], split: str, axis: str, metric: str = "success") -> Points:
     """Points of a curve on a split: one per step that has a cost on ``axis`` and a result."""
     points = []
     for group in groups:
-        x, y = mean_cost(group, axis), pooled(group, split)
+        x, y = mean_cost(group, axis), pooled(group, split, metric)
         if x is not None and y is not None:
             points.append((x, 100 * y.p, 100 * y.se))
     return points
@@ -86,27 +88,40 @@ def success_against_compute(found: Analysis, axis: str) -> Figure | None:
         found: The analysed run.
         axis: One of `compute.AXES`.
     """
-    curves, splits = found.curves, found.curves.splits
+    return against_compute(found, axis, "success", "Success per episode (± SE)", found.curves.splits)
+
+
+def against_compute(
+    found: Analysis, axis: str, metric: str, label: str, splits: Sequence[str]
+) -> Figure | None:
+    """Draw a metric against compute, one panel for each split; None if there is nothing to draw.
+
+    Args:
+        found: The analysed run.
+        axis: One of `compute.AXES`.
+        metric: A name of `curves.METRICS`.
+        label: What it is called on the axis.
+        splits: The splits that have it.
+    """
+    curves = found.curves
     reach = max((r for c in curves.arms if (r := c.reach(axis)) is not None), default=None)
     if reach is None or not splits:
         return None
     divisor, unit = scaled(reach, axis)
-    columns = min(3, len(splits)) if len(splits) != 4 else 2
-    rows = -(-len(splits) // columns)
-    figure = Figure(figsize=(WIDTH, 2.45 * rows + 0.75), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    rates, smoothed = all_rates(found), False
-    for panel, split in zip(grid.flat, splits, strict=False):
-        start = curve_points([curves.start], split, axis) if curves.start else []
-        path = curve_points(curves.path.steps(), split, axis) if curves.path else []
-        base = curve_points([curves.base], split, axis) if curves.base else []
+    figure, panels = split_panels(splits)
+    rates, smoothed, marked = all_rates(found), False, False
+    for split, panel in panels.items():
+        start = curve_points([curves.start], split, axis, metric) if curves.start else []
+        path = curve_points(curves.path.steps(), split, axis, metric) if curves.path else []
+        base = curve_points([curves.base], split, axis, metric) if curves.base else []
         lead = [(x / divisor, y, e) for x, y, e in base + path]
         if len(lead) > 1:
             panel.plot([p[0] for p in lead], [p[1] for p in lead], ":", lw=1.1, color=FAINT, zorder=1)
         if base:
             panel.plot(base[0][0] / divisor, base[0][1], "D", ms=4.5, mfc="white", mec=FAINT, zorder=3)
         for curve in curves.arms:
-            points = [(x / divisor, y, e) for x, y, e in start + curve_points(curve.steps(), split, axis)]
+            whole = start + curve_points(curve.steps(), split, axis, metric)
+            points = [(x / divisor, y, e) for x, y, e in whole]
             if points:
                 colour = arm_colour(curve.arm, curves.arm_names())
                 line = lr_line(curve.lr, curves.rates(curve.arm))
@@ -118,18 +133,51 @@ def success_against_compute(found: Analysis, axis: str) -> Figure | None:
                 x / divisor, y, e, fmt="D", ms=6.5, color=ARM_COLOURS["init"], mec="white", mew=0.8,
                 elinewidth=1.0, zorder=6,
             )  # fmt: skip
-        panel.set_title(split_title(split))
+        marked = marked or _mark_paper(panel, found, split, metric)
+        panel.set_title(found.split_title(split))
         percent_axis(panel)
         panel.margins(x=0.04, y=0.12)
         low, high = panel.get_ylim()
         panel.set_ylim(max(low, -1.5), high)
-    for panel in list(grid.flat)[len(splits) :]:
-        panel.set_axis_off()
     figure.supxlabel(f"{AXIS_TITLES[axis]} ({unit})", fontsize=9)
-    figure.supylabel("Success per episode (± SE)", fontsize=9)
+    figure.supylabel(label, fontsize=9)
     handles = _legend(found, smoothed)
+    if marked:
+        label = next(e.label for e in found.expected if e.of_recognition)
+        handles.append(Line2D([], [], label=label, color=FAINT, marker="<", mfc="white", ms=6, ls=""))
     put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure
+
+
+def _mark_paper(axes: Axes, found: Analysis, split: str, metric: str) -> bool:
+    """Mark the paper's numbers for recognition at the right edge of a panel; whether there are any."""
+    entries = [e for e in found.expected if e.of_recognition and e.split == split and metric == "recognition"]
+    for entry in entries:
+        for arm, value in entry.values.items():
+            axes.plot(
+                1.02, value, "<", ms=6, mfc="white", mec=arm_colour(arm, found.curves.arm_names()),
+                transform=axes.get_yaxis_transform(), clip_on=False, zorder=7,
+            )  # fmt: skip
+    return bool(entries)
+
+
+def split_panels(splits: Sequence[str], height: float = 2.45) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one panel for each split, up to three to a row, and room for a legend.
+
+    Args:
+        splits: The splits in order.
+        height: Of a row, in inches.
+    """
+    rows = in_rows(splits, min(3, len(splits)) if len(splits) != 4 else 2)
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(WIDTH, height * len(rows) + 0.75), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    panels: dict[str, Axes] = {}
+    for row, strip in zip(rows, grid, strict=True):
+        panels.update(zip(row, strip, strict=False))
+        for panel in strip[len(row) :]:
+            panel.set_axis_off()
+    return figure, panels
 
 
 def curve_name(curve: Curve, several: bool) -> str:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint, pooled
 from sftrl_ext.reports.figure_success import all_rates, curve_name
-from sftrl_ext.reports.splits import is_ood, split_title
+from sftrl_ext.reports.splits import is_ood
 from sftrl_ext.reports.style import (
     ARM_COLOURS,
     FAINT,
@@ -61,7 +61,7 @@ def _draw_panel(axes: Axes, found: Analysis, split: str, large: bool) -> None:
             x, y, xerr=dx, yerr=dy, fmt="D", ms=9 if large else 6, color=ARM_COLOURS["init"], mec="white",
             mew=0.9, elinewidth=1.3, zorder=6,
         )  # fmt: skip
-    axes.set_title(split_title(split))
+    axes.set_title(found.split_title(split))
     axes.margins(0.12)
     if not large:
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -81,8 +81,39 @@ def _name_corners(axes: Axes) -> None:
         )  # fmt: skip
 
 
+def _beside_one(others: int) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure with one large panel, and as many small ones as there are others beside it and below."""
+    side = 0 if not others else 1 if others <= 2 else 2
+    columns = 2 + side
+    rows = 2 + -(-max(0, others - 2 * side) // columns)
+    figure = Figure(figsize=(WIDTH if others else 6.4, 2.35 * rows + 0.8), layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    main = figure.add_subplot(grid[0:2, 0:2])
+    cells = [(row, 2 + column) for row in range(2) for column in range(side)]
+    if others == 1:
+        return figure, [main], [figure.add_subplot(grid[0:2, 2])]
+    cells += [(row, column) for row in range(2, rows) for column in range(columns)]
+    return figure, [main], [figure.add_subplot(grid[cell]) for cell in cells[:others]]
+
+
+def _side_by_side(large: int, others: int) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure with several large panels in a row, and below them the others, three to a row."""
+    rows = -(-others // 3)
+    figure = Figure(figsize=(WIDTH, 4.2 + 2.35 * rows + 0.8), layout="constrained")
+    grid = figure.add_gridspec(1 + rows, 3 * large, height_ratios=[4.2] + [2.35] * rows)
+    mains = [figure.add_subplot(grid[0, 3 * i : 3 * i + 3]) for i in range(large)]
+    cells = [divmod(i, 3) for i in range(others)]
+    return (
+        figure,
+        mains,
+        [figure.add_subplot(grid[1 + row, large * column : large * (column + 1)]) for row, column in cells],
+    )
+
+
 def ood_against_id(found: Analysis) -> Figure | None:
     """Draw the figure: the verdict's split large, the other out-of-distribution splits small beside it.
+
+    With several verdicts their splits stand side by side, and the others below them.
 
     Returns:
         None if no out-of-distribution split was evaluated together with the split `id`.
@@ -90,23 +121,15 @@ def ood_against_id(found: Analysis) -> Figure | None:
     curves = found.curves
     if found.split is None or ID_SPLIT not in curves.splits or not curves.arms:
         return None
-    others = [split for split in curves.splits if is_ood(split) and split != found.split]
-    side = 0 if not others else 1 if len(others) <= 2 else 2
-    below = max(0, len(others) - 2 * side)
-    columns = 2 + side
-    rows = 2 + -(-below // columns)
-    width = WIDTH if others else 6.4
-    figure = Figure(figsize=(width, 2.35 * rows + 0.8), layout="constrained")
-    grid = figure.add_gridspec(rows, columns)
-    main = figure.add_subplot(grid[0:2, 0:2])
-    _draw_panel(main, found, found.split, large=True)
-    _name_corners(main)
-    cells = [(row, 2 + column) for row in range(2) for column in range(side)]
-    if len(others) == 1:
-        panels = [figure.add_subplot(grid[0:2, 2])]
+    large = found.main_splits
+    others = [split for split in curves.splits if is_ood(split) and split not in large]
+    if len(large) > 1:
+        figure, mains, panels = _side_by_side(len(large), len(others))
     else:
-        cells += [(row, column) for row in range(2, rows) for column in range(columns)]
-        panels = [figure.add_subplot(grid[cell]) for cell, _ in zip(cells, others, strict=False)]
+        figure, mains, panels = _beside_one(len(others))
+    for main, split in zip(mains, large, strict=True):
+        _draw_panel(main, found, split, large=True)
+        _name_corners(main)
     for panel, split in zip(panels, others, strict=True):
         _draw_panel(panel, found, split, large=False)
     figure.supxlabel("Success in distribution (± SE)", fontsize=9)

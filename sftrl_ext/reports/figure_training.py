@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -67,7 +67,8 @@ def _stages(found: Analysis) -> list[StageInfo]:
     stages = []
     for name in found.run.training:
         if name in known and known[name].arm:
-            stages.append(known[name])
+            arm = recorded[name].arm if name in recorded else known[name].arm
+            stages.append(replace(known[name], arm=arm))
         elif name in recorded:
             record = recorded[name]
             stages.append(StageInfo(name, arm=record.arm, seed=record.seed, lr=record.lr))

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.figure_bars import bars_at_equal_compute, where
 from sftrl_ext.reports.figure_outcomes import outcome_shares
+from sftrl_ext.reports.figure_recognition import recognition_against_compute, recognition_against_success
 from sftrl_ext.reports.figure_success import success_against_compute
 from sftrl_ext.reports.figure_tradeoff import ood_against_id
 from sftrl_ext.reports.figure_training import training_curves
+from sftrl_ext.reports.method import reading_sentences
 from sftrl_ext.reports.style import look, save
 
 
@@ -28,6 +30,7 @@ class FigureSpec:
         caption: How to read it.
         draw: Makes it, or None where the run has nothing for it.
         aside: Whether a page may fold it away.
+        says: Makes the sentences on what it shows in this run, if it has any.
     """
 
     name: str
@@ -35,16 +38,18 @@ class FigureSpec:
     caption: str
     draw: Callable[[Analysis], Figure | None]
     aside: bool = False
+    says: Callable[[Analysis], list[str]] | None = None
 
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """A figure that was drawn, and its files."""
+    """A figure that was drawn, its files, and what it shows in sentences."""
 
     spec: FigureSpec
     caption: str
     png: Path
     svg: Path
+    says: tuple[str, ...] = ()
 
 
 _CURVES = (
@@ -88,6 +93,22 @@ FIGURES = (
         aside=True,
     ),
     FigureSpec(
+        "recognition_vs_success",
+        "Recognition against success",
+        "One point per evaluated checkpoint, growing with training, from the shared start on (grey diamond), "
+        "with standard errors. To the left, fewer cards are recognized in the first response; straight down, "
+        "the cards are still recognized but fewer hands are solved. The axes do not begin at zero.",
+        recognition_against_success,
+        says=reading_sentences,
+    ),
+    FigureSpec(
+        "recognition_vs_compute",
+        "Recognition against compute",
+        "Share of first responses that name the right cards, from the shared start on (grey diamond; dotted: "
+        "its level). Bars are standard errors; the axes do not begin at zero.",
+        recognition_against_compute,
+    ),
+    FigureSpec(
         "outcomes",
         "How the responses were graded",
         "Shares of the verdicts over all responses: {where}.",
@@ -114,4 +135,5 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
                     (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
                 continue
             png, svg = save(figure, folder, spec.name)
-        yield DrawnFigure(spec, spec.caption.format(where=where(found)), png, svg)
+        says = tuple(spec.says(found)) if spec.says else ()
+        yield DrawnFigure(spec, spec.caption.format(where=where(found)), png, svg, says)

@@ -70,6 +70,15 @@ class Fields:
             raise self.bad(key, "a whole number that is not negative")
         return int(value)
 
+    def share(self, key: str, whole: int) -> int | None:
+        """A whole number from 0 to ``whole``; None if absent."""
+        if self.item.get(key) is None:
+            return None
+        value = self.integer(key)
+        if value > whole:
+            raise self.bad(key, f"a whole number from 0 to {whole}")
+        return value
+
     def number(self, key: str) -> float | None:
         """A number, or None."""
         value = self.item.get(key)

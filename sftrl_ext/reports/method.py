@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.analysis import Analysis, Judged
 from sftrl_ext.reports.compute import buffer_ratio
-from sftrl_ext.reports.stats import SE_FORMULA, SMOOTHING_MIN_POINTS, SMOOTHING_ORDER
+from sftrl_ext.reports.curves import pooled
+from sftrl_ext.reports.splits import LOOKS, arm_label, ood_kind
+from sftrl_ext.reports.stats import SE_FORMULA, SMOOTHING_MIN_POINTS, SMOOTHING_ORDER, change
 
 
 def verdict_sentences(found: Analysis) -> list[str]:
     """The verdict, its findings, and whether counting tokens instead of the paper's formula changes it."""
-    sentences = list(found.verdict.sentences)
-    other = found.other_axis
+    return [sentence for group in verdict_groups(found) for sentence in group]
+
+
+def verdict_groups(found: Analysis) -> list[list[str]]:
+    """The sentences of every verdict, one list for each kind of out of distribution; headlines first."""
+    groups = [_sentences(found, one, first=index == 0) for index, one in enumerate(found.judged)]
+    if found.recognizes or len(groups) > 1:
+        for group, one in zip(groups, found.judged, strict=True):
+            group += _other_splits(found, one)
+    return groups
+
+
+def _other_splits(found: Analysis, judged: Judged) -> list[str]:
+    """One sentence on the further splits of a verdict's kind: in how many each arm loses, keeps or gains."""
+    kind = ood_kind(judged.split or "")
+    splits = [s for s in found.curves.splits if ood_kind(s) == kind and s != judged.split]
+    told = []
+    for arm, curve in found.picked.items():
+        moved: dict[str, list[str]] = {"down": [], "same": [], "up": []}
+        for split in splits:
+            pair = (pooled(found.equal.chosen[curve.key], split), pooled(found.curves.start, split))
+            if pair[0] and pair[1]:
+                moved[change(pair[0], pair[1]).direction].append(f"`{split}`")
+        words = {"down": "loses", "same": "keeps (within 2 SE)", "up": "gains on"}
+        parts = [f"{words[way]} {', '.join(names)}" for way, names in moved.items() if names]
+        if parts:
+            told.append(f"{arm_label(arm)} {'; '.join(parts)}")
+    return [f"Its other splits: {'. '.join(told)}."] if told else []
+
+
+def _sentences(found: Analysis, judged: Judged, first: bool) -> list[str]:
+    """One verdict, its findings, and whether counting tokens changes it."""
+    verdict, other = judged.verdict, judged.other_axis
+    sentences = [verdict.headline, *(f.in_words(in_distribution=first) for f in verdict.findings)]
     if other is not None and other.difference is not None:
-        if other.pattern == found.verdict.pattern:
+        if other.pattern == verdict.pattern:
             sentences.append(
                 f"With compute counted from tokens the outcome is the same; RL minus SFT: {other.difference}."
             )
         else:
             sentences.append(f"With compute counted from tokens the outcome is another one. {other.headline}")
     return sentences
+
+
+def reading_sentences(found: Analysis) -> list[str]:
+    """Whether the cards are still read and what is made of them, arm by arm, at the compared checkpoints."""
+    return [reading.sentence for reading in found.readings]
 
 
 def method_notes(found: Analysis) -> list[str]:
@@ -38,6 +77,19 @@ def method_notes(found: Analysis) -> list[str]:
         f"Curves of {SMOOTHING_MIN_POINTS} points or more carry a thin Savitzky-Golay line of order "
         f"{SMOOTHING_ORDER} over the raw points; no number is taken from it.",
     ]
+    if found.recognizes:
+        notes += [
+            "Recognized: share of episodes whose first response names the cards shown, in any order, suits "
+            "left aside. Numbers right: the same for what the cards count under the rule of the prompt.",
+            "First responses, exactly: correct = recognized x (correct if recognized), for a response that "
+            "names other cards is never correct. The recognized hands of two checkpoints need not be the "
+            "same hands. Whether a recognized hand is solved in a later attempt, and whether right numbers "
+            "and right cards stand in the same response, is not in the records; at most (numbers right) / "
+            "recognized of the recognized hands have right numbers.",
+        ]
+    looks = [f"`{split}`: {LOOKS[split]}" for split in found.curves.splits if split in LOOKS]
+    if looks and found.task == "gp_vl":
+        notes.append(f"What the visual splits show. {'; '.join(looks)}.")
     for entry in found.expected:
         notes.append(
             f"Numbers of the paper ({entry.source}; {entry.metric} on `{entry.split}`) come from the recipe."

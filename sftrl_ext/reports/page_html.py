@@ -10,11 +10,20 @@ from html import escape
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.dialogues import Line, SideBySide, dialogue, fact_items
 from sftrl_ext.reports.figures import DrawnFigure
-from sftrl_ext.reports.method import method_notes, verdict_sentences
+from sftrl_ext.reports.method import method_notes, verdict_groups
 from sftrl_ext.reports.page_style import CSS, arm_classes
+from sftrl_ext.reports.pictures import data_uri, in_words, pngs
 from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.splits import arm_label, split_title
-from sftrl_ext.reports.tables import Table, all_rows, compared_rows, run_facts, stage_table, success_table
+from sftrl_ext.reports.tables import (
+    Table,
+    all_rows,
+    compared_rows,
+    recognition_table,
+    run_facts,
+    stage_table,
+    success_table,
+)
 
 _LONG = 900
 """Characters from which a user's message is folded."""
@@ -47,6 +56,7 @@ def _figure(drawn: DrawnFigure) -> str:
     data = base64.b64encode(drawn.png.read_bytes()).decode("ascii")
     image = f'<img src="data:image/png;base64,{data}" alt="{escape(drawn.spec.title)}">'
     body = f"<figure>{image}<figcaption>{_prose(drawn.caption)}</figcaption></figure>"
+    body += _items(drawn.says) if drawn.says else ""
     if drawn.spec.aside:
         return _fold(drawn.spec.title, body)
     return f"<section><h2>{escape(drawn.spec.title)}</h2>{body}</section>"
@@ -78,14 +88,30 @@ def _episode(episode: SampleEpisode, skip: int) -> str:
     return f'<div class="episode">{head}{"".join(map(_line, lines))}</div>'
 
 
-def _instance(shown: SideBySide) -> str:
+def _instance(shown: SideBySide, task: str) -> str:
     chips = "".join(
         f"<span class='chip'>{escape(k)}: <b>{escape(v)}</b></span>" for k, v in fact_items(shown.facts)
     )
     columns = "".join(_episode(episode, shown.shared) for episode in shown.episodes)
     prompt = "".join(_line(line) for line in shown.prompt())
-    title = f"<h3>{escape(split_title(shown.split))} <code>{escape(shown.split)}</code></h3>"
-    return f'{title}<p>{chips}</p>{prompt}<div class="side">{columns}</div>'
+    title = f"<h3>{escape(split_title(shown.split, task))} <code>{escape(shown.split)}</code></h3>"
+    return f'{title}<p>{chips}</p>{_pictures(shown)}{prompt}<div class="side">{columns}</div>'
+
+
+def _pictures(shown: SideBySide) -> str:
+    """What the episodes showed, drawn again; nothing for text."""
+    words = escape(in_words(shown.facts))
+    images = "".join(f'<img class="hand" src="{data_uri(p)}" alt="{words}">' for p in pngs(shown.facts))
+    return f"<figure>{images}<figcaption>{words}</figcaption></figure>" if images or words else ""
+
+
+def _recognition(found: Analysis) -> tuple[str, str]:
+    """The tables of recognition: at equal compute, and of every checkpoint."""
+    lead = "<p>First responses that name the right cards ± SE in percent.</p>"
+    every = _fold(
+        "Recognition at every evaluated checkpoint", _table(recognition_table(found, all_rows(found)))
+    )
+    return lead + _table(recognition_table(found, compared_rows(found), paper=True)), every
 
 
 def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[SideBySide]) -> str:
@@ -96,10 +122,10 @@ def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[S
         figures: The drawn figures; their PNG files are read and inlined.
         shown: The sample episodes.
     """
-    headline, *findings = verdict_sentences(found)
     parts = [f"<h1>{escape(found.title)}</h1>"]
-    kind = escape(found.verdict.pattern)
-    parts.append(f'<div class="verdict {kind}"><p>{_prose(headline)}</p>{_items(findings)}</div>')
+    for one, (headline, *findings) in zip(found.judged, verdict_groups(found), strict=True):
+        kind = escape(one.verdict.pattern)
+        parts.append(f'<div class="verdict {kind}"><p>{_prose(headline)}</p>{_items(findings)}</div>')
     if found.notes:
         parts.append(f'<div class="notes">{_items(found.notes)}</div>')
     parts += [_figure(drawn) for drawn in figures]
@@ -107,9 +133,11 @@ def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[S
         compared = _table(success_table(found, compared_rows(found), paper=True))
         every = _fold("Every evaluated checkpoint", _table(success_table(found, all_rows(found))))
         lead = "<p>Success ± SE in percent, seeds pooled.</p>"
+        if found.recognizes:
+            lead, compared, every = f"{lead}{compared}{every}", *_recognition(found)
         parts.append(f"<section><h2>Numbers</h2>{lead}{compared}{every}</section>")
     if shown:
-        rows = "".join(_instance(one) for one in shown)
+        rows = "".join(_instance(one, found.task) for one in shown)
         parts.append(f"<section><h2>Sample episodes</h2>{rows}</section>")
     if found.run.stages:
         parts.append(f"<section><h2>Time and memory</h2>{_table(stage_table(found))}</section>")

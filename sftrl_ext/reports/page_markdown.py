@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.dialogues import SideBySide, dialogue, fact_items
 from sftrl_ext.reports.figures import DrawnFigure
-from sftrl_ext.reports.method import method_notes, verdict_sentences
+from sftrl_ext.reports.method import method_notes, verdict_groups
+from sftrl_ext.reports.pictures import in_words
 from sftrl_ext.reports.splits import arm_label
-from sftrl_ext.reports.tables import all_rows, compared_rows, run_facts, stage_table, success_table
+from sftrl_ext.reports.tables import (
+    all_rows,
+    compared_rows,
+    recognition_table,
+    run_facts,
+    stage_table,
+    success_table,
+)
 
 
 def _fold(summary: str, body: str) -> str:
@@ -24,9 +33,11 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text.rstrip()}\n{fence}"
 
 
-def _instance(shown: SideBySide) -> str:
+def _instance(shown: SideBySide, pictures: Sequence[Path]) -> str:
     facts = " · ".join(f"{key}: {text}" for key, text in fact_items(shown.facts))
     parts = [f"### `{shown.split}`\n\n{facts}"]
+    if words := in_words(shown.facts):
+        parts += [*(f"![{words}]({picture.name})" for picture in pictures), f"Shown: {words}."]
     parts += [f"**{line.role}**\n\n{_fenced(line.content)}" for line in shown.prompt()]
     for episode in shown.episodes:
         lines = []
@@ -40,23 +51,31 @@ def _instance(shown: SideBySide) -> str:
     return "\n\n".join(parts)
 
 
-def markdown_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[SideBySide]) -> str:
+def markdown_page(
+    found: Analysis,
+    figures: Sequence[DrawnFigure],
+    shown: Sequence[SideBySide],
+    pictures: Sequence[Sequence[Path]],
+) -> str:
     """Write the report.
 
     Args:
         found: The analysed run.
         figures: The drawn figures; linked by file name, so the page must lie beside them.
         shown: The sample episodes.
+        pictures: Of each of them the PNG files of what it showed, beside the page too.
     """
     parts = [f"# {found.title}"]
-    headline, *findings = verdict_sentences(found)
-    parts.append(f"**{headline}**")
-    if findings:
-        parts.append("\n".join(f"- {sentence}" for sentence in findings))
+    for headline, *findings in verdict_groups(found):
+        parts.append(f"**{headline}**")
+        if findings:
+            parts.append("\n".join(f"- {sentence}" for sentence in findings))
     if found.notes:
         parts.append("\n".join(f"> - {note}" for note in found.notes))
     for drawn in figures:
         image = f"![{drawn.spec.title}]({drawn.png.name})\n\n{drawn.caption} [SVG]({drawn.svg.name})"
+        if drawn.says:
+            image += "\n\n" + "\n".join(f"- {sentence}" for sentence in drawn.says)
         parts.append(
             _fold(drawn.spec.title, image) if drawn.spec.aside else f"## {drawn.spec.title}\n\n{image}"
         )
@@ -65,8 +84,13 @@ def markdown_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequen
         every = success_table(found, all_rows(found)).to_markdown()
         parts.append(f"## Numbers\n\nSuccess ± SE in percent, seeds pooled.\n\n{compared}")
         parts.append(_fold("Every evaluated checkpoint", every))
+        if found.recognizes:
+            compared = recognition_table(found, compared_rows(found), paper=True).to_markdown()
+            every = recognition_table(found, all_rows(found)).to_markdown()
+            parts.append(f"First responses that name the right cards ± SE in percent.\n\n{compared}")
+            parts.append(_fold("Recognition at every evaluated checkpoint", every))
     if shown:
-        parts.append("## Sample episodes\n\n" + "\n\n".join(_instance(one) for one in shown))
+        parts.append("## Sample episodes\n\n" + "\n\n".join(map(_instance, shown, pictures)))
     if found.run.stages:
         parts.append(f"## Time and memory\n\n{stage_table(found).to_markdown()}")
     facts = "\n".join(f"- {name}: {value}" for name, value in run_facts(found))

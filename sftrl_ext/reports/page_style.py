@@ -39,6 +39,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; f
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .chip { display: inline-block; background: var(--pale); border: 1px solid var(--line); border-radius: 12px;
   padding: 0 .7em; margin-right: .4em; font-size: .85rem; }
+img.hand { width: min(100%, 300px); border-radius: 6px; }
 .side { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 14px;
   align-items: start; }
 .episode { border: 1px solid var(--line); border-radius: 8px; padding: .8rem; min-width: 0;

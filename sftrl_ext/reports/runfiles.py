@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import yaml
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.jsonl import Fields, read_jsonl
+from sftrl_ext.reports.splits import arm_family, with_variant
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class StageInfo:
     Attributes:
         name: Folder name under ``stages/``.
         kind: What the stage does ("data", "sft", "rl", "eval", ...).
-        arm: "base", "init", "sft", "rl", or "" for a stage that trains nothing.
+        arm: "base", "init", "sft", "rl", or "" for a stage that trains nothing; with its variant, if it has
+            one (`splits.with_variant`).
         wall_s: Wall time in seconds; None while unknown.
         peak_rss_mb: Peak memory in MB; None while unknown.
         extra: The whole entry.
@@ -46,7 +48,14 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class EvalRecord:
-    """The result of one checkpoint on one split: ``solved`` of ``episodes`` episodes."""
+    """The result of one checkpoint on one split: ``solved`` of ``episodes`` episodes.
+
+    Attributes:
+        arm: With its variant, if the record has one (`splits.with_variant`).
+        solved_first: Episodes solved by their first response.
+        recognized, number_right: Episodes whose first response names the right cards, the right numbers; None
+            where there is no picture to read.
+    """
 
     stage: str
     arm: str
@@ -61,6 +70,9 @@ class EvalRecord:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     generated_tokens: int | None = None
     wall_s: float | None = None
+    solved_first: int | None = None
+    recognized: int | None = None
+    number_right: int | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,10 @@ class RunMetrics:
         return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
+def _arm(get: Fields) -> str:
+    return with_variant(get.text("arm"), get.text("variant") if get.item.get("variant") else "")
+
+
 def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
     get = Fields(path, line, item)
     episodes, solved = get.integer("episodes"), get.integer("solved")
@@ -134,11 +150,13 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
             f"found {solved} of {episodes}."
         )
     return EvalRecord(
-        stage=get.text("stage"), arm=get.text("arm"), seed=get.integer("seed", 0), lr=get.number("lr"),
+        stage=get.text("stage"), arm=_arm(get), seed=get.integer("seed", 0), lr=get.number("lr"),
         step=get.integer("step", 0), split=get.text("split"), episodes=episodes, solved=solved,
         data_source=get.text("data_source", ""), attempts_mean=get.number("attempts_mean"),
         outcomes=get.counts("outcomes"), wall_s=get.number("wall_s"),
-        generated_tokens=get.integer("generated_tokens", 0),
+        generated_tokens=get.integer("generated_tokens", 0), solved_first=get.share("solved_first", episodes),
+        recognized=get.share("recognized_first", episodes),
+        number_right=get.share("number_right_first", episodes),
     )  # fmt: skip
 
 
@@ -148,7 +166,7 @@ def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
     if not isinstance(facts, dict):
         raise get.bad("facts", "an object")
     return SampleEpisode(
-        stage=get.text("stage", ""), arm=get.text("arm"), seed=get.integer("seed", 0),
+        stage=get.text("stage", ""), arm=_arm(get), seed=get.integer("seed", 0),
         step=get.integer("step", 0), split=get.text("split"), facts=facts,
         messages=get.objects("messages"), attempts=get.objects("attempts"), solved=bool(item.get("solved")),
     )  # fmt: skip
@@ -174,8 +192,9 @@ def _stage(path: Path, number: int, item: Any) -> StageInfo:
         raise SftrlError(f"{path}: stages[{number}] should be an object, found {type(item).__name__}.")
     get = Fields(path, 1, {k: v for k, v in item.items() if v is not None})
     get.where = f"{path}, stages[{number}]"
+    arm = with_variant(get.text("arm", ""), get.text("variant", ""))
     return StageInfo(
-        name=get.text("name"), kind=get.text("kind", ""), arm=get.text("arm", ""),
+        name=get.text("name"), kind=get.text("kind", ""), arm=arm,
         seed=get.integer("seed", 0), lr=get.number("lr"), status=get.text("status", ""),
         wall_s=get.number("wall_s"), peak_rss_mb=get.number("peak_rss_mb"), extra=item,
     )  # fmt: skip
@@ -232,6 +251,9 @@ def load_run(run_dir: Path) -> RunMetrics:
         run.episodes = [
             _episode(episodes_file, line, item) for line, item in read_jsonl(episodes_file, run.notes)
         ]
+        # An episode may not repeat the variant of its stage; the records know it.
+        arms = {(record.stage, arm_family(record.arm)): record.arm for record in run.records}
+        run.episodes = [replace(e, arm=arms.get((e.stage, e.arm), e.arm)) for e in run.episodes]
     if not run.episodes:
         run.notes.append("No sample episodes were stored (`eval/episodes.jsonl`).")
     for folder in sorted(path for path in (run_dir / "stages").glob("*") if path.is_dir()):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.reports.dialogues import dialogue, fact_items
+from sftrl_ext.reports.pictures import in_words, write_pictures
 from sftrl_ext.reports.runfiles import SampleEpisode, load_run
 from sftrl_ext.reports.splits import arm_label
 
@@ -27,7 +28,7 @@ def _keep(episodes: list[SampleEpisode], kind: str, wanted: str | None) -> list[
     return kept
 
 
-def _print_episode(console: Console, episode: SampleEpisode) -> None:
+def _print_episode(console: Console, episode: SampleEpisode, pictures: Path | None, number: int) -> None:
     colour = _ARM_STYLES.get(episode.arm, "green4")
     title = Text.assemble(
         (f" {arm_label(episode.arm)} ", f"bold white on {colour}"),
@@ -38,6 +39,11 @@ def _print_episode(console: Console, episode: SampleEpisode) -> None:
     facts = " · ".join(f"{key}: {text}" for key, text in fact_items(episode.facts))
     if facts:
         console.print(Text(facts, style="dim"))
+    if words := in_words(episode.facts):
+        console.print(Text(f"shown: {words}", style="dim"))
+        stem = f"{episode.split}-{episode.arm}-{episode.step}-{number}"
+        for path in write_pictures(episode.facts, pictures, stem, side=None) if pictures else ():
+            console.print(Text(f"picture: {path}", style="dim"))
     for line in dialogue(episode):
         body = Text(line.content.strip())
         if line.role != "assistant":
@@ -66,6 +72,7 @@ def show_episodes(
     step: int | None = None,
     solved: bool | None = None,
     limit: int = 5,
+    pictures: Path | None = None,
 ) -> int:
     """Print stored episodes of a run.
 
@@ -78,6 +85,7 @@ def show_episodes(
         step: Only this step; by default the last step of each arm.
         solved: Only solved episodes (True) or unsolved ones (False).
         limit: How many at most.
+        pictures: Folder that the pictures of the episodes are written into, as the model saw them, if any.
 
     Returns:
         How many were printed.
@@ -102,8 +110,8 @@ def show_episodes(
         steps = ", ".join(str(s) for s in sorted({e.step for e in episodes}))
         seeds = ", ".join(str(s) for s in sorted({e.seed for e in episodes}))
         raise SftrlError(f"no stored episode fits; stored steps: {steps}; seeds: {seeds}.")
-    for episode in kept[:limit]:
-        _print_episode(console, episode)
+    for number, episode in enumerate(kept[:limit], start=1):
+        _print_episode(console, episode, pictures, number)
     if len(kept) > limit:
         console.print(Text(f"{len(kept) - limit} more episodes fit.", style="dim"))
     return min(len(kept), limit)

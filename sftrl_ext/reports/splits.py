@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,32 @@ _SPLITS = {
     "rule_ood": "OOD: other rule",
     "rule_ood_unseen": "OOD: other rule, held out",
     "visual_ood": "OOD: other look",
+    "visual_ood_unseen": "OOD: other look, held out",
+    "visual_ood_rotated": "OOD: turned cards",
+    "visual_ood_overlap": "OOD: overlapping cards",
+    "visual_ood_deck": "OOD: plain deck",
+    "visual_ood_table": "OOD: blue table",
 }
+_TASK_SPLITS = {
+    ("gp_vl", "visual_ood"): "OOD: red suits",
+    ("gp_vl", "visual_ood_unseen"): "OOD: red suits, held out",
+}
+"""Titles that hold for one task only: (task, split) to title."""
+
+LOOKS = {
+    "visual_ood": "red suits",
+    "visual_ood_unseen": "red suits, hands with numbers held out",
+    "visual_ood_rotated": "cards turned a little",
+    "visual_ood_overlap": "cards that overlap",
+    "visual_ood_deck": "another deck",
+    "visual_ood_table": "a blue table",
+}
+"""How the cards of GeneralPoints look on each visual split, in words."""
+
+KINDS = ("rule", "visual")
+"""What a split is out of distribution in: the cards look otherwise ("visual"), or (any other split) they are
+used otherwise. Each kind gets a verdict of its own."""
+
 _ARM_ORDER = ("base", "sft", "init", "rl")
 
 
@@ -30,9 +55,14 @@ def split_order(splits: Iterable[str]) -> list[str]:
     return sorted(set(splits), key=place)
 
 
-def split_title(split: str) -> str:
-    """A split in words for a panel's title; an unknown name stands for itself."""
-    return _SPLITS.get(split, f"OOD: {split}")
+def split_title(split: str, task: str = "") -> str:
+    """A split in words for a panel's title; an unknown name stands for itself.
+
+    Args:
+        split: Its name.
+        task: Name of the task, the first part of its data source.
+    """
+    return _TASK_SPLITS.get((task, split)) or _SPLITS.get(split, f"OOD: {split}")
 
 
 def is_ood(split: str) -> bool:
@@ -40,11 +70,50 @@ def is_ood(split: str) -> bool:
     return split != "id" and not split.startswith("id_")
 
 
+def ood_kind(split: str) -> str:
+    """What a split is out of distribution in, told by its name: a name of `KINDS`; "" in distribution."""
+    if not is_ood(split):
+        return ""
+    return "visual" if split.startswith("visual") else "rule"
+
+
+def in_rows(splits: Sequence[str], columns: int) -> list[list[str]]:
+    """Break panels into rows so that the splits of one kind stand together where they fit.
+
+    Without visual splits there is one kind only, and rows are filled one after the other.
+
+    Args:
+        splits: In the order of `split_order`.
+        columns: Panels to a row, at most.
+    """
+    if not any(ood_kind(split) == "visual" for split in splits):
+        return [list(splits[i : i + columns]) for i in range(0, len(splits), columns)]
+    rows: list[list[str]] = []
+    for kind in dict.fromkeys(ood_kind(split) for split in splits):
+        own = [split for split in splits if ood_kind(split) == kind]
+        if rows and len(rows[-1]) + len(own) <= columns:
+            rows[-1] += own
+            continue
+        size = -(-len(own) // -(-len(own) // columns))
+        rows += [own[i : i + size] for i in range(0, len(own), size)]
+    return rows
+
+
+def with_variant(arm: str, variant: str) -> str:
+    """An arm's name with the variant of its stage: ``sft`` and ``frozen_vision`` is ``sft_frozen_vision``."""
+    return f"{arm}_{variant}" if variant else arm
+
+
+def arm_family(arm: str) -> str:
+    """The arm without its variant."""
+    return arm.split("_")[0]
+
+
 def arm_order(arms: Iterable[str]) -> list[str]:
     """Arms as the bars of the paper stand: SFT, start, RL; further arms after their first part's place."""
 
     def place(arm: str) -> tuple[int, str]:
-        family = arm.split("_")[0]
+        family = arm_family(arm)
         return (_ARM_ORDER.index(family) if family in _ARM_ORDER else len(_ARM_ORDER), arm)
 
     return sorted(set(arms), key=place)
@@ -53,7 +122,8 @@ def arm_order(arms: Iterable[str]) -> list[str]:
 def arm_label(arm: str) -> str:
     """An arm as it is written in a figure."""
     known = {"sft": "SFT", "rl": "RL", "init": "Init", "base": "Base"}
-    return known.get(arm, known.get(arm.split("_")[0], "") + " " + arm.partition("_")[2]).strip() or arm
+    variant = arm.partition("_")[2].replace("_", " ")
+    return known.get(arm, f"{known.get(arm_family(arm), arm_family(arm))} {variant}".strip())
 
 
 def lr_label(lr: float | None) -> str:
@@ -80,6 +150,11 @@ class Expected:
     metric: str
     split: str
     values: Mapping[str, float]
+
+    @property
+    def of_recognition(self) -> bool:
+        """Whether the numbers tell how often cards are recognized, rather than success."""
+        return self.metric == "recognition"
 
 
 def expected_numbers(recipe: Mapping[str, Any]) -> list[Expected]:

@@ -9,6 +9,7 @@ from typing import Any
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import mean_cost, pooled
+from sftrl_ext.reports.recognition import Reading
 from sftrl_ext.reports.stats import Change
 from sftrl_ext.reports.tables import Row, all_rows, compared_rows
 from sftrl_ext.reports.verdict import Finding, Verdict
@@ -42,6 +43,32 @@ def _verdict(value: Verdict | None) -> dict[str, Any] | None:
     }
 
 
+def _of_pictures(row: Row, split: str) -> dict[str, Any]:
+    """What first responses made of pictures; empty for text."""
+    if pooled(row.checkpoints, split, "recognition") is None:
+        return {}
+    names = {
+        "recognized": "recognition",
+        "numbers_right": "numbers",
+        "first_correct": "first",
+        "first_correct_if_recognized": "first_if_read",
+    }
+    measures = {name: pooled(row.checkpoints, split, metric) for name, metric in names.items()}
+    return {n: {"percent": 100 * m.p, "se": 100 * m.se} if m else None for n, m in measures.items()}
+
+
+def _reading(value: Reading) -> dict[str, Any]:
+    changes = {
+        "success": value.success,
+        "recognized": value.read,
+        "numbers_right": value.numbers,
+        "first_correct": value.first,
+        "first_correct_if_recognized": value.first_if_read,
+    }
+    told = {name: _change(one.change) if one else None for name, one in changes.items()}
+    return {"arm": value.arm, "split": value.split, "change": told, "reason": value.reason}
+
+
 def _rows(found: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
     lines = []
     for row in rows:
@@ -49,18 +76,25 @@ def _rows(found: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
         for split in found.curves.splits:
             measure = pooled(row.checkpoints, split)
             if measure is not None:
-                lines.append({
+                line = {
                     "arm": row.arm, "lr": row.lr, "seeds": [c.seed for c in row.checkpoints],
                     "steps": [c.step for c in row.checkpoints], "split": split, "percent": 100 * measure.p,
                     "se": 100 * measure.se, "episodes": measure.episodes, "flops_paper": costs["paper"],
                     "flops_measured": costs["measured"], "tokens": costs["tokens"],
-                })  # fmt: skip
+                }  # fmt: skip
+                lines.append(line | _of_pictures(row, split))
     return lines
 
 
 def summarize(found: Analysis) -> dict[str, Any]:
     """Everything a report says in numbers; percent, FLOPs, tokens, seconds and MB."""
     state = found.run.state
+    further: dict[str, Any] = {}
+    if len(found.judged) > 1:
+        further["verdicts"] = [_verdict(one.verdict) for one in found.judged]
+        further["verdicts_at_equal_measured_compute"] = [_verdict(one.other_axis) for one in found.judged]
+    if found.readings:
+        further["reading"] = [_reading(reading) for reading in found.readings]
     return {
         "recipe": state.get("recipe"),
         "scale": state.get("scale"),
@@ -68,7 +102,8 @@ def summarize(found: Analysis) -> dict[str, Any]:
         "model": state.get("model"),
         "hardware": state.get("hardware"),
         "verdict": _verdict(found.verdict),
-        "verdict_at_equal_measured_compute": _verdict(found.other_axis),
+        "verdict_at_equal_measured_compute": _verdict(found.judged[0].other_axis),
+        **further,
         "equal_compute": {"axis": found.equal.axis or None, "budget": found.equal.budget},
         "compared": _rows(found, compared_rows(found)),
         "checkpoints": _rows(found, all_rows(found)),

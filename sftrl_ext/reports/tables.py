@@ -88,13 +88,21 @@ def all_rows(found: Analysis) -> list[Row]:
     return rows + [Row(c.arm, c.lr, group) for c in found.curves.arms for group in c.steps()]
 
 
-def success_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) -> Table:
+def recognition_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) -> Table:
+    """First responses that name the right cards, in the form of `success_table`; for runs with pictures."""
+    return success_table(found, rows, paper=paper, metric="recognition")
+
+
+def success_table(
+    found: Analysis, rows: Iterable[Row], *, paper: bool = False, metric: str = "success"
+) -> Table:
     """Success ± SE in percent, one row per checkpoint, one column per split, with what the checkpoint cost.
 
     Args:
         found: The analysed run.
         rows: From `compared_rows` or `all_rows`.
         paper: Whether the paper's numbers follow as rows of their own.
+        metric: A name of `curves.METRICS`.
     """
     splits = found.curves.splits
     costs = [axis for axis in AXES if axis in found.axes]
@@ -102,14 +110,15 @@ def success_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) 
     body = []
     for row in rows:
         cells = [arm_label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
-        cells += [str(m) if (m := pooled(row.checkpoints, split)) else "–" for split in splits]
+        cells += [str(m) if (m := pooled(row.checkpoints, split, metric)) else "–" for split in splits]
         for axis in costs:
             cost = mean_cost(row.checkpoints, axis)
             cells.append(
                 "–" if cost is None else readable(cost, axis).removesuffix(" tokens") if cost else "0"
             )
         body.append(cells)
-    for entry in found.expected if paper else ():
+    same = [e for e in found.expected if e.of_recognition == (metric == "recognition")]
+    for entry in same if paper else ():
         for arm in arm_order(entry.values):
             cells = [f"{arm_label(arm)} ({entry.label})", "–", "–", "–"]
             cells += [f"{entry.values[arm]:.1f}" if split == entry.split else "–" for split in splits]
@@ -175,6 +184,8 @@ def run_facts(found: Analysis) -> list[tuple[str, str]]:
 def results_table(run_dirs: Sequence[Path]) -> str:
     """One Markdown table over several runs: success ± SE at equal compute, with the commit of each row.
 
+    If any of them has pictures, a second table for the recognition of their cards follows.
+
     Args:
         run_dirs: Run folders, in the order of the rows.
 
@@ -183,11 +194,20 @@ def results_table(run_dirs: Sequence[Path]) -> str:
     """
     analyses = [analyse(Path(run_dir)) for run_dir in run_dirs]
     splits = list(dict.fromkeys(split for found in analyses for split in found.curves.splits))
+    table = _runs_table(analyses, splits, "success").to_markdown() + "\n"
+    pictures = [found for found in analyses if found.recognizes]
+    if pictures:
+        of_cards = _runs_table(pictures, splits, "recognition").to_markdown()
+        table += f"\nCards recognized in the first response:\n\n{of_cards}\n"
+    return table
+
+
+def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str) -> Table:
     body = []
     for found in analyses:
         commit = str(found.run.state.get("commit") or "–")[:7]
         for row in compared_rows(found):
-            measures = [pooled(row.checkpoints, split) for split in splits]
+            measures = [pooled(row.checkpoints, split, metric) for split in splits]
             cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
             body.append([
                 found.name,
@@ -199,4 +219,4 @@ def results_table(run_dirs: Sequence[Path]) -> str:
                 commit,
             ])  # fmt: skip
     header = ["Run", "Arm", "lr", "Seeds", *(f"{split} (%)" for split in splits), "Compute", "Commit"]
-    return Table(header, body, words=2).to_markdown() + "\n"
+    return Table(header, body, words=2)

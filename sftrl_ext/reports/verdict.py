@@ -8,7 +8,7 @@ from typing import Any
 
 from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Curve, CurveKey, Curves, EqualCompute, mean_cost, pooled
-from sftrl_ext.reports.splits import Expected, arm_label, is_ood, lr_label
+from sftrl_ext.reports.splits import KINDS, Expected, arm_family, arm_label, is_ood, lr_label, ood_kind
 from sftrl_ext.reports.stats import Change, Measure, change
 
 ID_SPLIT = "id"
@@ -46,10 +46,18 @@ class Finding:
     @property
     def sentence(self) -> str:
         """The finding in words."""
+        return self.in_words()
+
+    def in_words(self, in_distribution: bool = True) -> str:
+        """The finding in words.
+
+        Args:
+            in_distribution: Whether to tell what happened in distribution, too.
+        """
         moves = {"up": "gains", "down": "loses", "same": "keeps (within 2 SE)"}
         moved = moves[self.ood_change.direction]
         tail = f"{moved} success on `{self.split}`: {self.ood} %, {self.ood_change} from the start"
-        if self.id_change and self.id_success:
+        if in_distribution and self.id_change and self.id_success:
             ways = {"up": "gains", "down": "loses", "same": "stays within 2 SE"}
             way = ways[self.id_change.direction]
             tail += f"; in distribution it {way}: {self.id_success} %, {self.id_change}"
@@ -76,11 +84,6 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
     difference: Change | None = None
 
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """Headline and findings."""
-        return (self.headline, *(finding.sentence for finding in self.findings))
-
 
 def main_split(splits: Sequence[str], expected: Sequence[Expected]) -> str | None:
     """The split a verdict is about: the paper's, else `rule_ood`, else the first out of distribution."""
@@ -89,6 +92,19 @@ def main_split(splits: Sequence[str], expected: Sequence[Expected]) -> str | Non
             return entry.split
     ood = [split for split in splits if is_ood(split)]
     return "rule_ood" if "rule_ood" in ood else ood[0] if ood else None
+
+
+def main_splits(splits: Sequence[str], expected: Sequence[Expected]) -> list[str]:
+    """One split for a verdict on each kind of out of distribution, that of `main_split` first."""
+    first = main_split(splits, expected)
+    found = [] if first is None else [first]
+    for kind in KINDS:
+        own = [split for split in splits if ood_kind(split) == kind]
+        if own and first is not None and ood_kind(first) != kind:
+            told = [entry.split for entry in expected if entry.split in own]
+            usual = [split for split in (f"{kind}_ood",) if split in own]
+            found.append((told + usual + own)[0])
+    return found
 
 
 def headline_curves(curves: Curves, equal: EqualCompute, recipe: Mapping[str, Any]) -> dict[str, Curve]:
@@ -140,6 +156,21 @@ def _finding(curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> F
     )
 
 
+def arm_standing_for(
+    family: str, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]
+) -> str | None:
+    """The arm itself, or, if all its stages are variants, the variant that is best in distribution."""
+    if family in picked:
+        return family
+
+    def in_distribution(arm: str) -> float:
+        measure = pooled(equal.chosen[picked[arm].key], ID_SPLIT)
+        return measure.p if measure else -1.0
+
+    variants = [arm for arm in curves.arm_names() if arm_family(arm) == family and arm in picked]
+    return max(variants, key=in_distribution, default=None)
+
+
 def judge(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], split: str | None) -> Verdict:
     """Say what the numbers say, by one rule: a change counts beyond two of its standard errors.
 
@@ -154,8 +185,8 @@ def judge(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], spli
     order = [*picked.values(), *(c for c in curves.arms if picked.get(c.arm) is not c)]
     findings = tuple(f for c in order if (f := _finding(c, curves, equal, split)) is not None)
     by_key = {finding.key: finding for finding in findings}
-    sft = by_key.get(picked["sft"].key) if "sft" in picked else None
-    rl = by_key.get(picked["rl"].key) if "rl" in picked else None
+    arms = [arm_standing_for(family, curves, equal, picked) for family in ("sft", "rl")]
+    sft, rl = (by_key.get(picked[arm].key) if arm is not None else None for arm in arms)
     if sft is None or rl is None:
         absent = [label for label, finding in (("SFT", sft), ("RL", rl)) if finding is None]
         why = (
@@ -171,6 +202,7 @@ def judge(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], spli
     lost, kept = sft.ood_change.direction == "down", rl.ood_change.direction != "down"
     above = difference.direction == "up"
     thing = "the other rule" if "rule" in split else f"split `{split}`"
+    thing = "the other look" if ood_kind(split) == "visual" else thing
     if lost and kept and above:
         pattern = "appears"
         words = f"SFT loses {thing} and RL {'gains on' if rl.ood_change.direction == 'up' else 'keeps'} it"

@@ -1,17 +1,25 @@
 """A run folder with invented numbers, for the tests of the report. Nothing here comes from training.
 
-The invented story: SFT gains in distribution and loses the other rule; RL gains both a little.
+The invented story: SFT gains in distribution and loses the other rule; RL gains both a little. With pictures
+SFT goes on reading the cards under the other rule and counts them wrong, and stops reading those that look
+different.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from data_prep.splits import get_split
+from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
+from sftrl_ext.envs.general_points.render import Look
+from sftrl_ext.envs.general_points.solver import solve
 
 SPLITS = ("id", "id_unseen", "rule_ood", "rule_ood_unseen")
 START = {
@@ -41,6 +49,30 @@ DRIFT = {  # change at the end of training, in parts of one
     },
 }
 PARAMETERS = 1_050_000
+READ = {  # cards recognized: at the start, and what SFT and RL add to it by the end
+    "id": (0.82, 0.10, 0.12),
+    "id_unseen": (0.80, 0.09, 0.12),
+    "rule_ood": (0.82, 0.05, 0.09),
+    "rule_ood_unseen": (0.81, 0.04, 0.09),
+    "visual_ood": (0.62, -0.40, 0.16),
+    "visual_ood_unseen": (0.60, -0.38, 0.15),
+    "visual_ood_rotated": (0.45, -0.22, 0.02),
+    "visual_ood_overlap": (0.52, -0.12, 0.05),
+    "visual_ood_deck": (0.38, -0.27, 0.04),
+    "visual_ood_table": (0.79, 0.02, 0.10),
+}
+PICTURES_EXPECTED = [
+    {"source": "arXiv 2501.17161, Figure 6", "split": "rule_ood", "sft": 5.6, "init": 11.2, "rl": 14.2},
+    {"source": "arXiv 2501.17161, Figure 7", "split": "visual_ood", "sft": 13.7, "init": 23.6, "rl": 41.2},
+    {"source": "invented", "metric": "recognition", "split": "visual_ood", "sft": 40.0, "rl": 70.0},
+]
+SOLVE = {  # solved at once if recognized, the same way; splits not named are like `id`
+    "id": (0.45, 0.30, 0.10),
+    "id_unseen": (0.12, -0.02, 0.05),
+    "rule_ood": (0.28, -0.24, 0.06),
+    "rule_ood_unseen": (0.09, -0.08, 0.03),
+    "visual_ood_unseen": (0.12, -0.02, 0.05),
+}
 
 
 def _write_lines(path: Path, lines: Sequence[Any]) -> None:
@@ -58,6 +90,53 @@ def _outcomes(solved: int, episodes: int, split: str, arm: str) -> dict[str, int
         "illegal_formula": failed // 20,
         "unparsable": failed // 10 - failed // 20,
     }
+
+
+def _picture_counts(
+    rng: np.random.Generator, split: str, arm: str, part: float, episodes: int
+) -> dict[str, int]:
+    """What a checkpoint made of pictures: recognized at first, right numbers, solved at first, solved."""
+    index = {"sft": 1, "rl": 2}.get(arm)
+
+    def now(table: dict[str, tuple[float, float, float]]) -> float:
+        numbers = table.get(split, table["id"])
+        return float(np.clip(numbers[0] + (numbers[index] if index else 0.0) * part**0.7, 0.005, 0.99))
+
+    read, right = now(READ), now(SOLVE)
+    recognized = int(rng.binomial(episodes, read))
+    forgets = arm == "sft" and split.startswith("rule")
+    first = int(rng.binomial(recognized, right))
+    later = int(rng.binomial(recognized - first, 0.35 * right))
+    return {
+        "solved": first + later,
+        "solved_first": first,
+        "recognized_first": recognized,
+        "number_right_first": max(first, int(recognized * (0.97 - (0.85 * part if forgets else 0.0)))),
+    }
+
+
+def _picture_episode(
+    stage: str, arm: str, seed: int, step: int, split: str, index: int, solved: bool
+) -> dict[str, Any]:
+    cards = [["K", "5", "2", "4"], ["3", "3", "8", "8"], ["A", "Q", "6", "7"]][index % 3]
+    chosen = get_split(split)
+    look = Look(width=240, height=120)
+    settings = chosen.settings(PlaySettings(modality="image", template="compact", max_attempts=3, look=look))
+    suits = "HDDH" if chosen.hands.suits == "red" else "SCCS"
+    hand = [rank + suit for rank, suit in zip(cards, suits, strict=True)]
+    episode = make_episode(make_facts(hand, chosen.hands.rule, 24, settings, image_seed=index))
+    facts = episode.facts
+    numbers = list(episode.numbers)
+    while not episode.done:
+        right = solved and len(episode.attempts) == 1
+        claim = cards if right or arm != "sft" or "visual" not in split else ["9", *cards[1:]]
+        formula = solve(numbers)[0] if right else "+".join(map(str, numbers))
+        episode.submit(json.dumps({"cards": claim, "number": numbers, "formula": f"{formula}=24"}))
+    attempts = [{"outcome": a.verdict.outcome, "reward": a.verdict.reward} for a in episode.attempts]
+    return {
+        "stage": stage, "arm": arm, "seed": seed, "step": step, "split": split, "facts": facts,
+        "messages": episode.messages(), "attempts": attempts, "solved": episode.solved,
+    }  # fmt: skip
 
 
 def _episode(
@@ -104,32 +183,41 @@ def make_run(
     tokens: bool = True,
     training: bool = True,
     sign: float = 1.0,
+    pictures: bool = False,
 ) -> Path:
     """Write a synthetic run folder and return it.
 
     Args:
+        pictures: Whether the cards are shown as images; the splits are then those of `READ`.
         sign: Factor on the invented changes; 0 gives arms that stay at the start.
     """
     rng = np.random.default_rng(7)
     records, samples, stages = [], [], []
     init_step = 100
+    task, name = ("gp_vl", "fig8_recognition") if pictures else ("gp_l", "fig6_gp_l")
 
     def evaluate(stage: str, arm: str, seed: int, lr: float | None, step: int, part: float) -> None:
         for number, split in enumerate(splits):
             pull = 1.0 + 0.5 * (rates.index(lr) if lr in rates else 0)
             drift = sign * DRIFT.get(arm, {}).get(split, 0.0) * part**0.7 * pull
-            p = float(np.clip(START[split] + drift, 0.003, 0.99))
+            p = float(np.clip(START.get(split, 0.5) + drift, 0.003, 0.99))
             solved = int(rng.binomial(episodes, p))
+            seen = _picture_counts(rng, split, arm, part, episodes) if pictures else {}
+            solved = seen.get("solved", solved)
+            outcomes = _outcomes(solved, episodes, split, arm)
+            if pictures:
+                outcomes["cards_not_recognized"] = 4 * (episodes - seen["recognized_first"])
             records.append({
                 "stage": stage, "arm": arm, "seed": seed, "lr": lr, "step": step, "split": split,
-                "data_source": f"gp_l/{split}", "episodes": episodes, "solved": solved, "attempts_mean": 3.1,
-                "outcomes": _outcomes(solved, episodes, split, arm), "prompt_tokens": 9000,
+                "data_source": f"{task}/{split}", "episodes": episodes, "solved": solved,
+                "attempts_mean": 3.1, "outcomes": outcomes, "prompt_tokens": 9000,
                 "generated_tokens": 40000, "feedback_tokens": 5000, "wall_s": 6.5, "engine": "hf",
-                "temperature": 0.2,
+                "temperature": 0.2, **seen,
             })  # fmt: skip
             for index in range(3):
                 solved_here = bool((index + number + (arm == "rl")) % 2)
-                samples.append(_episode(stage, arm, seed, step, split, index, solved_here))
+                played = _picture_episode if pictures else _episode
+                samples.append(played(stage, arm, seed, step, split, index, solved_here))
 
     stages.append(
         {
@@ -211,21 +299,30 @@ def make_run(
     _write_lines(folder / "eval" / "records.jsonl", records)
     _write_lines(folder / "eval" / "episodes.jsonl", samples)
     state = {
-        "recipe": "fig6_gp_l", "scale": "synthetic", "commit": "0123456789abcdef0123456789abcdef01234567",
+        "recipe": name, "scale": "synthetic", "commit": "0123456789abcdef0123456789abcdef01234567",
         "hardware": {"cpu": "Synthetic CPU", "cores": 2, "memory_gb": 23, "gpu": None},
         "model": {"parameters": PARAMETERS, "name": "synthetic-llama-1m"}, "stages": stages,
     }  # fmt: skip
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    recipe = {
-        "name": "fig6_gp_l",
+    recipe: dict[str, Any] = {
+        "name": name,
         "base": {"pretrained_on_both_rules": True},
         "expected": {
             "source": "arXiv 2501.17161 Fig 6", "metric": "success", "split": "rule_ood",
             "sft": 3.4, "init": 11.5, "rl": 15.0,
         },
     }  # fmt: skip
+    if pictures:
+        recipe["expected"] = PICTURES_EXPECTED
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
+
+
+def rewrite(run_dir: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Pass every record of a run through ``change`` (None drops it)."""
+    path = run_dir / "eval" / "records.jsonl"
+    records = [change(json.loads(line)) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records if record))
 
 
 def _training(rng: np.random.Generator, arm: str, points: int) -> list[dict[str, Any]]:

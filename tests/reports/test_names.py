@@ -6,8 +6,20 @@ import pytest
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.figure_training import QUANTITIES, find_metric
-from sftrl_ext.reports.splits import arm_label, arm_order, expected_numbers, is_ood, lr_label, split_order
+from sftrl_ext.reports.splits import (
+    arm_label,
+    arm_order,
+    expected_numbers,
+    in_rows,
+    is_ood,
+    lr_label,
+    ood_kind,
+    split_order,
+    split_title,
+    with_variant,
+)
 from sftrl_ext.reports.tables import Table, duration, memory
+from tests.reports.synthetic_run import READ
 
 
 @pytest.mark.parametrize(
@@ -25,6 +37,33 @@ def test_orders():
     assert arm_order(["rl", "dpo", "init", "sft_multi", "sft"]) == ["sft", "sft_multi", "init", "rl", "dpo"]
     assert [arm_label(a) for a in ("sft", "rl", "sft_multi", "dpo")] == ["SFT", "RL", "SFT multi", "dpo"]
     assert [is_ood(s) for s in ("id", "id_unseen", "rule_ood", "all_5")] == [False, False, True, True]
+
+
+def test_kinds_of_out_of_distribution():
+    splits = ["id_unseen", "rule_ood_unseen", "ood_all_5", "visual_ood", "visual_ood_table"]
+    assert [ood_kind(s) for s in splits] == ["", "rule", "rule", "visual", "visual"]
+    assert split_title("visual_ood", "gp_vl") == "OOD: red suits"
+    assert split_title("visual_ood", "virl_vl") == split_title("visual_ood") == "OOD: other look"
+    assert split_order(reversed(READ)) == list(READ)
+    assert len({split_title(s, "gp_vl") for s in READ}) == len(READ)
+
+
+def test_panels_of_one_kind_stand_together():
+    assert in_rows(list(READ), 3) == [
+        ["id", "id_unseen"],
+        ["rule_ood", "rule_ood_unseen"],
+        ["visual_ood", "visual_ood_unseen", "visual_ood_rotated"],
+        ["visual_ood_overlap", "visual_ood_deck", "visual_ood_table"],
+    ]
+    assert in_rows(["id", "rule_ood", "visual_ood"], 3) == [["id", "rule_ood", "visual_ood"]]
+    assert in_rows(["id", "rule_ood", "all_5", "all_7"], 3) == [["id", "rule_ood", "all_5"], ["all_7"]]
+
+
+def test_a_variant_is_part_of_the_arms_name():
+    assert with_variant("sft", "") == "sft"
+    assert with_variant("sft", "frozen_vision") == "sft_frozen_vision"
+    assert arm_label("sft_frozen_vision") == "SFT frozen vision"
+    assert arm_label("dpo_long") == "dpo long"
 
 
 def test_numbers_of_the_paper():

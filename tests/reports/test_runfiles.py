@@ -41,6 +41,10 @@ def test_everything_is_read(run_dir):
         ("eval/records.jsonl", '{"stage": "a", "arm": "rl", "split": 7, "episodes": 3, "solved": 1}'),
         ("eval/records.jsonl", '{"stage": "a", "arm": "rl", "split": "id", "episodes": "x", "solved": 1}'),
         ("eval/records.jsonl", "[" * 100_000),
+        (
+            "eval/records.jsonl",
+            '{"stage": "a", "arm": "rl", "split": "id", "episodes": 3, "solved": 1, "recognized_first": 4}',
+        ),
         ("eval/episodes.jsonl", '{"arm": "rl", "split": "id", "messages": "hello"}'),
         ("stages/rl-s0/tokens.jsonl", '{"trained_tokens": 3}'),
         ("stages/rl-s0/tokens.jsonl", '{"step": 3, "trained_tokens": "many"}'),
@@ -107,3 +111,12 @@ def test_launches_of_a_stage_stand_in_for_its_merged_metrics(run_dir):
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics-2.jsonl").write_text('{"step": 1, "data": {"a": 2}}\n{"step": 2, "da')
     assert load_run(run_dir).training["rl-s0"] == [(1, {"a": 2.0})]
+
+
+def test_an_episode_has_the_variant_of_its_stage(run_dir):
+    path = run_dir / "eval" / "records.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        record["variant"] = "frozen" if record["arm"] == "sft" else None
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert {episode.arm for episode in load_run(run_dir).episodes} == {"init", "sft_frozen", "rl"}

@@ -8,15 +8,9 @@ import pytest
 
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.curves import at_equal_compute, pooled
-from sftrl_ext.reports.verdict import main_split
-from tests.reports.synthetic_run import PARAMETERS, make_run
-
-
-def rewrite(run_dir, change):
-    """Pass every record through ``change`` (None drops it)."""
-    path = run_dir / "eval" / "records.jsonl"
-    records = [change(json.loads(line)) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records if record))
+from sftrl_ext.reports.splits import expected_numbers
+from sftrl_ext.reports.verdict import main_split, main_splits
+from tests.reports.synthetic_run import PARAMETERS, make_run, rewrite
 
 
 def with_success(run_dir, wanted):
@@ -148,6 +142,18 @@ def test_the_split_of_the_verdict():
     assert main_split(["id", "all_5", "rule_ood"], []) == "rule_ood"
     assert main_split(["id", "visual_ood"], []) == "visual_ood"
     assert main_split(["id", "id_unseen"], []) is None
+
+
+def test_every_kind_has_a_split_of_its_verdict():
+    assert main_splits(["id", "all_5", "rule_ood", "visual_ood_table", "visual_ood"], []) == [
+        "rule_ood",
+        "visual_ood",
+    ]
+    (entry,) = expected_numbers({"expected": {"split": "visual_ood_deck", "sft": 1}})
+    splits = ["id", "rule_ood", "visual_ood", "visual_ood_deck"]
+    assert main_splits(splits, [entry]) == ["visual_ood_deck", "rule_ood"]
+    assert main_splits(["id", "rule_ood", "all_5"], []) == ["rule_ood"]
+    assert main_splits(["id"], []) == []
 
 
 def test_pretraining_on_both_rules_is_said(tmp_path):
