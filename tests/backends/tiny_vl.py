@@ -13,7 +13,7 @@ from PIL.Image import Image
 from transformers import AutoProcessor
 
 from sftrl_ext.backends.engine import Engine, Request
-from sftrl_ext.backends.model_folder import load_model
+from sftrl_ext.backends.model_folder import load_model, write_model
 from sftrl_ext.envs.general_points.cards import parse_cards
 from sftrl_ext.envs.general_points.render import Look, draw_hand
 from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
@@ -87,3 +87,22 @@ def plain_log_probs(model: Any, request: Request) -> torch.Tensor:
     ]
     scaled = (logits / (request.sampling.temperature or 1.0)).log_softmax(-1)
     return scaled.gather(-1, torch.tensor(request.result.token_ids)[:, None])[:, 0]
+
+
+@cache
+def sober_folder() -> Path:
+    """The same model, but to it a placeholder is as improbable as training makes it.
+
+    The engine never samples one, the trainer's softmax has them all: only so do both have one distribution.
+    The first coordinate of every embedding is large, and the placeholders' logits go against it.
+    """
+    path = Path(mkdtemp()) / "vl"
+    model, seeing = load_model(folder(), torch.float32), processor()
+    names = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = 4.0
+        for token in seeing.tokenizer.convert_tokens_to_ids(names):
+            model.lm_head.weight[token] = 0.0
+            model.lm_head.weight[token, 0] = -20.0
+    write_model(path, model, seeing)
+    return path

@@ -1,0 +1,110 @@
+"""Two steps of the real thing with images in the context: rollout and trainer see the same pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("verl")
+
+from data_prep.general_points import rl_rows
+from data_prep.sources import Source
+from data_prep.writer import write_rows
+from sftrl_ext.envs.general_points.episode import PlaySettings
+from sftrl_ext.envs.general_points.render import Look
+from sftrl_ext.paths import configs_dir
+from tests.backends.tiny_vl import sober_folder as model_folder
+
+PROMPTS, GROUP = 4, 2
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory):
+    """Metrics of each step, of one run of RLOO over turns."""
+    folder = tmp_path_factory.mktemp("ppo")
+    play = PlaySettings(3, template="compact", modality="image", look=Look(width=112, height=56))
+    write_rows(folder / "rl.parquet", rl_rows(Source("id", settings=play), 16))
+    overrides = {
+        "backend": "cpu",
+        "algorithm": "rloo_turn",
+        "hydra.run.dir": folder,
+        "data.train_files": folder / "rl.parquet",
+        "data.val_files": folder / "rl.parquet",
+        "data.train_batch_size": PROMPTS,
+        "data.max_prompt_length": 64,
+        "data.max_response_length": 160,
+        "sftrl.rollout.max_turn_tokens": 20,
+        "actor_rollout_ref.model.path": model_folder(),
+        "actor_rollout_ref.actor.ppo_mini_batch_size": PROMPTS,
+        "actor_rollout_ref.actor.optim.lr": 1e-3,
+        "actor_rollout_ref.rollout.n": GROUP,
+        "trainer.default_local_dir": folder / "checkpoints",
+        "trainer.total_training_steps": 2,
+        "trainer.total_epochs": 10,
+        "trainer.n_gpus_per_node": 1,
+        "trainer.nnodes": 1,
+        "trainer.save_freq": 2,
+        "trainer.test_freq": 2,
+        "trainer.experiment_name": "e2e",
+    }
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(configs_dir())]
+    command += ["--config-name", "ppo", *(f"{key}={value}" for key, value in overrides.items())]
+    settings = {
+        "VERL_PLATFORM": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "VERL_FILE_LOGGER_PATH": str(folder / "m.jsonl"),
+    }
+    log = folder / "log.txt"
+    with open(log, "w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command, env={**os.environ, **settings}, stdout=file, stderr=subprocess.STDOUT, timeout=300
+        )
+    assert done.returncode == 0, log.read_text()[-4000:]
+    found = [json.loads(line)["data"] for line in (folder / "m.jsonl").read_text().splitlines()]
+    return found, folder
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_rollout_and_trainer_agree_before_and_after_an_update(metrics):
+    steps, _ = metrics
+    assert len(steps) == 2
+    for step in steps:
+        assert step["training/rollout_probs_diff_max"] < 1e-5
+        assert step["episode/episode_error"] == 0.0
+    assert steps[0]["policy/kl_start_k3"] == pytest.approx(0.0, abs=1e-6)
+    assert steps[1]["policy/kl_start_k3"] > 0
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_recognition_is_a_metric_of_training_and_validation(metrics):
+    steps, _ = metrics
+    assert all("episode/recognized" in step and "episode/number_right" in step for step in steps)
+    assert any(key.startswith("val-core/gp_vl/id/") for key in steps[1])
+    assert any(key.endswith("/recognized/mean@1") for key in steps[1])
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_the_saved_model_still_sees(metrics):
+    import torch
+
+    from sftrl_ext.backends.engine import Engine
+
+    _, folder = metrics
+    saved = folder / "checkpoints" / "global_step_2" / "actor" / "huggingface"
+    engine = Engine.from_folder(saved)
+    start = Engine.from_folder(model_folder())
+    assert engine.eyes is not None
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(
+            engine.model.model.visual.parameters(), start.model.model.visual.parameters(), strict=True
+        )
+    ]
+    assert any(changed)
