@@ -26,7 +26,7 @@ from PIL.Image import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 import sftrl_ext.envs  # noqa: F401  registers the tasks
-from sftrl_ext.envs.base import Episode, make_episode, parse_facts
+from sftrl_ext.envs.base import IMAGE_MARKER, Episode, make_episode, parse_facts
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout.metrics import episode_metrics
@@ -188,13 +188,22 @@ def episode_of_row(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Episode:
     """
     episode = make_episode(facts)
     prompt = row.get("raw_prompt")
-    if prompt is not None and [dict(message) for message in prompt] != episode.messages():
+    if prompt is not None and [_as_text(message) for message in prompt] != episode.messages():
         index = (row.get("extra_info") or {}).get("index")
         raise SftrlError(
             f"row {index}: the column prompt is not what the row's facts give now; "
             "the prompt template has changed since the data were built: build them again."
         )
     return episode
+
+
+def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with markers where it has content blocks of pictures, as verl's data set makes them."""
+    content = message["content"]
+    if isinstance(content, str):
+        return dict(message)
+    texts = [part["text"] if part["type"] == "text" else IMAGE_MARKER for part in content]
+    return {**message, "content": "".join(texts)}
 
 
 def has_reward(data_source: str) -> bool:

@@ -1,4 +1,4 @@
-"""Make verl find our trainer, agent loop, engine and policy loss by name, in every process and at no cost until used.
+"""Make verl find our trainer, loop, engine, critics and policy loss by name, in every process and at no cost till used.
 
 Called from the ``verl.plugins`` entry point, so it runs at ``import verl`` in every Ray worker on every node
 where the package is installed. Nothing is imported here: each registration waits until verl imports the
@@ -26,6 +26,7 @@ def register_with_verl() -> None:
     after_import("verl.experimental.agent_loop.agent_loop", _agent_loop)
     after_import("verl.trainer.ppo.core_algos", _policy_loss)
     after_import("verl.workers.engine.fsdp.transformer_impl", _engine)
+    after_import("verl.utils.model", _critics)
 
 
 def _trainer(_: ModuleType) -> None:
@@ -34,6 +35,10 @@ def _trainer(_: ModuleType) -> None:
 
 def _policy_loss(_: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.policy_loss")
+
+
+def _critics(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.vision_critic").register_critics(module)
 
 
 def _engine(module: ModuleType) -> None:

@@ -8,6 +8,9 @@ turns, which repeats from row to row, is encoded once.
 The tokens are those of the rollout: a prompt with its generation prompt is encoded as one piece, then each
 assistant turn with whatever the chat template closes it with, then the next message with its generation
 prompt. For rows in which every assistant turn is trained, tokens and loss mask equal those of verl's class.
+
+Rows that show images hold what is drawn (`sftrl_ext.training.dataset_rows`); their pictures are drawn and cut
+into patches when a row is read.
 """
 
 from __future__ import annotations
@@ -17,17 +20,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+from PIL.Image import Image
 from torch.utils.data import Dataset
 
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.rollout.tokens import with_images
+from sftrl_ext.training.dataset_rows import Dialogues, Row
+from sftrl_ext.training.sft_images import ImageRows
 
 Ids = npt.NDArray[np.int32]
 
-TRAIN_TURNS = "train_turns"
-"""The column that names the trained turns; without it every assistant turn is trained."""
 TRUNCATIONS = ("error", "left", "right")
 """What to do with a row longer than ``max_length``."""
 PAD_MODES = ("no_padding", "right")
@@ -48,17 +51,22 @@ class _Piece(NamedTuple):
 class TurnSFTDataset(Dataset):
     """Rows of ``messages`` as ``input_ids``, ``position_ids`` and ``loss_mask``.
 
+    With a processor of the Qwen-VL kind ``position_ids`` have shape (4, tokens), and where a row of the data
+    shows an image, every row has ``multi_modal_inputs`` for the vision encoder, empty if the row shows none.
+
     Args:
         parquet_files: One path or several; rows are numbered over all of them.
         tokenizer: Has a chat template.
         config: verl's ``data`` section: ``pad_mode``, ``max_length``, ``truncation``, ``messages_key``,
-            ``apply_chat_template_kwargs``, ``shuffle`` and ``seed`` (of the choice of ``max_samples``).
-        processor: Must be None: rows with images are not supported here.
+            ``image_key``, ``apply_chat_template_kwargs``, ``shuffle`` and ``seed`` (of the choice of
+            ``max_samples``).
+        processor: The processor of a model that sees images, or None.
         max_samples: Use only so many rows; -1 for all.
 
     Raises:
-        SftrlError: if a file lacks a column, a row has no dialogue or trains no assistant turn, or the
-            tokenizer has no chat template.
+        SftrlError: if a file lacks a column, a row has no dialogue or trains no assistant turn, the
+            tokenizer has no chat template, or rows show images that the model cannot see or that might be
+            cut.
     """
 
     def __init__(
@@ -79,15 +87,19 @@ class TurnSFTDataset(Dataset):
         self.pad_mode = _one_of("data.pad_mode", str(config.get("pad_mode", "right")), PAD_MODES)
         self.truncation = _one_of("data.truncation", str(config.get("truncation", "error")), TRUNCATIONS)
         self.template_kwargs = dict(config.get("apply_chat_template_kwargs") or {})
-        if not getattr(tokenizer, "chat_template", None):
+        self.images = None if getattr(processor, "image_processor", None) is None else ImageRows(processor)
+        template = getattr(processor, "chat_template", None) if self.images else None
+        if template:
+            self.template_kwargs["chat_template"] = template
+        elif not getattr(tokenizer, "chat_template", None):
             raise SftrlError(
                 f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template."
             )
-        if getattr(processor, "image_processor", None) is not None:
-            raise SftrlError("rows with images are not supported by TurnSFTDataset yet.")
         # The model's turns (True) apart from the text around them: new answers do not drive out old prompts.
         self._encoded: dict[bool, dict[str, Ids]] = {False: {}, True: {}}
-        self._tables = [_read(file, self.messages_key) for file in self.files]
+        image_key = str(config.get("image_key", "images"))
+        self._tables = [Dialogues(file, self.messages_key, image_key) for file in self.files]
+        self._shows_images = self._check_images()
         self._starts = np.cumsum([0] + [len(table) for table in self._tables])
         self._rows = np.arange(self._starts[-1])
         if 0 < max_samples < len(self._rows):
@@ -100,27 +112,50 @@ class TurnSFTDataset(Dataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, item: int) -> dict[str, Any]:
         return self.__getitems__([item])[0]
 
-    def __getitems__(self, items: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+    def __getitems__(self, items: Sequence[int]) -> list[dict[str, Any]]:
         """Several rows at once; data loaders call this with a whole batch."""
         places = [self._place(int(self._rows[item])) for item in items]
-        texts = [self._render(*place) for place in places]
+        rows = [self._tables[file].row(row) for file, row in places]
+        texts = [self._render(row, *place) for row, place in zip(rows, places, strict=True)]
         for answer, known in self._encoded.items():
             self._encode(
                 {piece.text for pieces in texts for piece in pieces if piece.answer == answer}, known
             )
-        return [self._row(pieces, *place) for pieces, place in zip(texts, places, strict=True)]
+        return [
+            self._row(pieces, row.images, *place)
+            for pieces, row, place in zip(texts, rows, places, strict=True)
+        ]
+
+    def _check_images(self) -> bool:
+        """Whether a row shows an image; if one does, nothing may cut it."""
+        for table in self._tables:
+            if table.first_marked is None:
+                continue
+            where = table.name(table.first_marked)
+            if self.images is None:
+                raise SftrlError(f"{where} shows an image, but the model has no image processor.")
+            if self.truncation != "error":
+                raise SftrlError(
+                    f"{where} shows an image and data.truncation is {self.truncation!r}; expected 'error', "
+                    "because part of an image is none."
+                )
+            return True
+        return False
 
     def _place(self, row: int) -> tuple[int, int]:
         """File and row in it."""
         file = int(np.searchsorted(self._starts, row, side="right")) - 1
         return file, row - int(self._starts[file])
 
-    def _render(self, file: int, row: int) -> list[_Piece]:
+    def _render(self, found: Row, file: int, row: int) -> list[_Piece]:
         """The row's dialogue as pieces of text."""
-        messages, trained = self._tables[file].row(row)
+        trained = found.trained
+        messages: list[dict[str, Any]] = found.messages
+        if found.images:
+            messages = with_images(found.messages, found.images)
         pieces: list[_Piece] = []
         done = ""
         for turn, message in enumerate(messages):
@@ -143,7 +178,7 @@ class TurnSFTDataset(Dataset):
             pieces.append(_Piece(rest, answer=False, loss=False))
         return pieces
 
-    def _template(self, messages: list[dict[str, str]], *, generation_prompt: bool) -> str:
+    def _template(self, messages: list[dict[str, Any]], *, generation_prompt: bool) -> str:
         return str(
             self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=generation_prompt, **self.template_kwargs
@@ -161,107 +196,44 @@ class TurnSFTDataset(Dataset):
         for text, ids in zip(new, encoded, strict=True):
             known[text] = np.asarray(ids, dtype=np.int32)
 
-    def _row(self, pieces: list[_Piece], file: int, row: int) -> dict[str, torch.Tensor]:
+    def _row(self, pieces: list[_Piece], images: Sequence[Image], file: int, row: int) -> dict[str, Any]:
         parts = [self._encoded[piece.answer][piece.text] for piece in pieces]
         ids = np.concatenate(parts, dtype=np.int64)
         mask = np.repeat([int(piece.loss) for piece in pieces], [len(part) for part in parts])
+        where = self._name(file, row)
+        if self.images is not None:
+            ids, mask = self.images.expand(ids, mask, images, where)
         length = len(ids)
         if length > self.max_length:
             if self.truncation == "error":
                 raise SftrlError(
-                    f"{self._name(file, row)} has {length} tokens, more than data.max_length="
-                    f"{self.max_length}: raise it, or set data.truncation to left or right."
+                    f"{where} has {length} tokens, more than data.max_length={self.max_length}: raise it"
+                    + ("." if images else ", or set data.truncation to left or right.")
                 )
             kept = slice(-self.max_length, None) if self.truncation == "left" else slice(self.max_length)
             ids, mask, length = ids[kept], mask[kept], self.max_length
+        seen = self.images.inputs(images) if self.images is not None and images else {}
         positions = np.arange(length, dtype=np.int64)
-        if self.pad_mode == "no_padding":
-            arrays = {"input_ids": ids, "position_ids": positions, "loss_mask": mask}
-            return {key: torch.from_numpy(value) for key, value in arrays.items()}
-        padding = (0, self.max_length - length)
-        pad = self.tokenizer.pad_token_id
-        arrays = {
-            "input_ids": np.pad(ids, padding, constant_values=0 if pad is None else pad),
-            "attention_mask": np.pad(np.ones(length, dtype=np.int64), padding),
-            "position_ids": np.pad(positions, padding),
-            "loss_mask": np.pad(mask, padding),
-        }
-        return {key: torch.from_numpy(value) for key, value in arrays.items()}
+        if self.images is not None:
+            grids = seen["image_grid_thw"].tolist() if seen else []
+            positions = self.images.positions(ids, grids, where)
+        arrays = {"input_ids": ids, "position_ids": positions, "loss_mask": mask}
+        if self.pad_mode == "right":
+            arrays["attention_mask"] = np.ones(length, dtype=np.int64)
+            arrays = {key: self._padded(key, value) for key, value in arrays.items()}
+        made: dict[str, Any] = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        if self._shows_images:
+            made["multi_modal_inputs"] = seen
+        return made
+
+    def _padded(self, key: str, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """A row's numbers, up to ``max_length`` along the tokens."""
+        pad = self.tokenizer.pad_token_id if key == "input_ids" else 0
+        padding = [(0, 0)] * (values.ndim - 1) + [(0, self.max_length - values.shape[-1])]
+        return np.pad(values, padding, constant_values=pad or 0)
 
     def _name(self, file: int, row: int) -> str:
         return f"{self.files[file]}, row {row}"
-
-
-class _Dialogues:
-    """The dialogues of one file, kept in Arrow; a row becomes Python objects only when it is read."""
-
-    def __init__(self, file: str, messages: pa.ChunkedArray, trained: pa.ChunkedArray | None) -> None:
-        self.file = file
-        self._messages, self._trained = messages.chunks, None if trained is None else trained.chunks
-        self._starts = np.cumsum([0] + [len(chunk) for chunk in self._messages])
-        for chunk, start in zip(self._messages, self._starts, strict=False):
-            part = None if trained is None else trained.slice(start, len(chunk))
-            self._check(chunk, part, int(start))
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def row(self, row: int) -> tuple[list[dict[str, str]], set[int] | None]:
-        """Messages of a row, and the turns it trains (None: all)."""
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
-        at = row - int(self._starts[chunk])
-        messages = self._messages[chunk][at].as_py()
-        return messages, None if self._trained is None else set(self._trained[chunk][at].as_py())
-
-    def _check(self, messages: pa.ListArray, trained: pa.ChunkedArray | None, first: int) -> None:
-        """Every row has a dialogue and trains assistant turns only, at least one."""
-        offsets = messages.offsets.to_numpy()
-        lengths = np.diff(offsets)
-        self._refuse(lengths == 0, first, "has no messages", "a dialogue (is this a file of RL prompts?)")
-        roles = messages.values.field("role")
-        assistant = np.asarray(roles.to_numpy(zero_copy_only=False) == "assistant")
-        if trained is None:
-            per_row = np.add.reduceat(
-                assistant[offsets[0] : offsets[-1]].astype(int), offsets[:-1] - offsets[0]
-            )
-            self._refuse(per_row == 0, first, "has no assistant message", "at least one to learn from")
-            return
-        turns = pa.concat_arrays(trained.chunks)
-        counts = np.diff(turns.offsets.to_numpy())
-        self._refuse(counts == 0, first, f"has an empty {TRAIN_TURNS}", "at least one turn to learn from")
-        flat = turns.flatten().to_numpy()
-        of = np.repeat(np.arange(len(lengths)), counts)
-        inside = (flat >= 0) & (flat < lengths[of])
-        right = inside.copy()
-        right[inside] = assistant[offsets[of[inside]] + flat[inside]]
-        wrong = np.zeros(len(lengths), dtype=bool)
-        wrong[of[~right]] = True
-        self._refuse(
-            wrong, first, f"names a message in {TRAIN_TURNS} that is not an assistant's", "indices of those"
-        )
-
-    def _refuse(self, wrong: npt.NDArray[np.bool_], first: int, found: str, expected: str) -> None:
-        if bool(wrong.any()):
-            row = first + int(np.argmax(wrong))
-            more = f" (and {int(wrong.sum()) - 1} more rows)" if int(wrong.sum()) > 1 else ""
-            raise SftrlError(f"{self.file}, row {row}{more} {found}; expected {expected}.")
-
-
-def _read(file: str, messages_key: str) -> _Dialogues:
-    try:
-        schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise SftrlError(f"{file} cannot be read as parquet: {error}") from error
-    if messages_key not in schema.names:
-        raise SftrlError(f"{file} has no column {messages_key!r}; found {', '.join(schema.names)}.")
-    columns = [name for name in (messages_key, TRAIN_TURNS) if name in schema.names]
-    table = pq.read_table(file, columns=columns)
-    # One chunking for both columns, so that a row has the same place in both.
-    batches = table.to_batches()
-    if not batches:
-        raise SftrlError(f"{file} has no rows.")
-    parts = {name: pa.chunked_array([batch.column(name) for batch in batches]) for name in columns}
-    return _Dialogues(file, parts[messages_key], parts.get(TRAIN_TURNS))
 
 
 def _one_of(key: str, value: str, known: Sequence[str]) -> str:

@@ -19,29 +19,31 @@ from sftrl_ext.envs.general_points.render import Look
 from sftrl_ext.paths import configs_dir
 from tests.backends.tiny_vl import sober_folder as model_folder
 
-PROMPTS, GROUP = 4, 2
+EPISODES = 8
 
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):
-    """Metrics of each step, of one run of RLOO over turns."""
+    """Metrics of each step, of one run of PPO with a critic that sees the pictures too."""
     folder = tmp_path_factory.mktemp("ppo")
     play = PlaySettings(3, template="compact", modality="image", look=Look(width=112, height=56))
     write_rows(folder / "rl.parquet", rl_rows(Source("id", settings=play), 16))
     overrides = {
         "backend": "cpu",
-        "algorithm": "rloo_turn",
+        "algorithm": "ppo_turn",
         "hydra.run.dir": folder,
         "data.train_files": folder / "rl.parquet",
         "data.val_files": folder / "rl.parquet",
-        "data.train_batch_size": PROMPTS,
+        "data.train_batch_size": EPISODES,
         "data.max_prompt_length": 64,
         "data.max_response_length": 160,
         "sftrl.rollout.max_turn_tokens": 20,
         "actor_rollout_ref.model.path": model_folder(),
-        "actor_rollout_ref.actor.ppo_mini_batch_size": PROMPTS,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": EPISODES,
         "actor_rollout_ref.actor.optim.lr": 1e-3,
-        "actor_rollout_ref.rollout.n": GROUP,
+        "actor_rollout_ref.actor.ppo_epochs": 1,
+        "critic.ppo_mini_batch_size": EPISODES,
+        "critic.ppo_epochs": 1,
         "trainer.default_local_dir": folder / "checkpoints",
         "trainer.total_training_steps": 2,
         "trainer.total_epochs": 10,
@@ -108,3 +110,12 @@ def test_the_saved_model_still_sees(metrics):
         )
     ]
     assert any(changed)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_the_critic_sees_images_and_learns(metrics):
+    steps, _ = metrics
+    for step in steps:
+        assert 0 < step["critic/vf_loss"] <= 0.5 * step["critic/turn_value_rmse"] ** 2 * 1.001
+        assert step["critic/grad_norm"] > 0

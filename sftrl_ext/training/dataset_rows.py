@@ -1,0 +1,176 @@
+"""The dialogues of a parquet file, kept in Arrow; a row becomes Python objects only when it is read.
+
+A file whose messages hold image markers must say what they stand for: the column ``extra_info.facts`` gives
+what to draw, and only a file without it is asked for pictures in the column ``images``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL.Image import Image
+
+from sftrl_ext.envs.base import IMAGE_MARKER
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.training.row_images import check_markers, drawn, opened
+
+TRAIN_TURNS = "train_turns"
+"""The column that names the trained turns; without it every assistant turn is trained."""
+FACTS = "extra_info.facts"
+"""What a row's pictures are drawn from."""
+
+Flags = npt.NDArray[np.bool_]
+
+
+class Row(NamedTuple):
+    """One dialogue."""
+
+    messages: list[dict[str, str]]
+    trained: set[int] | None
+    """Indices of the trained messages; None for every assistant message."""
+    images: Sequence[Image]
+    """What the image markers in the messages stand for, in order."""
+
+
+class Dialogues:
+    """The rows of one file; one without a single image marker is text, and nothing is drawn for it.
+
+    Args:
+        file: Path of the file.
+        messages_key: The column of dialogues.
+        images_key: The column of pictures, of rows that are not drawn.
+
+    Raises:
+        SftrlError: if the file lacks a column, or a row has no dialogue or trains no assistant turn.
+    """
+
+    def __init__(self, file: str, messages_key: str = "messages", images_key: str = "images") -> None:
+        self.file = file
+        schema = _schema(file)
+        if messages_key not in schema.names:
+            raise SftrlError(f"{file} has no column {messages_key!r}; found {', '.join(schema.names)}.")
+        columns = [name for name in (messages_key, TRAIN_TURNS) if name in schema.names]
+        # One chunking for all columns, so that a row has the same place in each.
+        batches = pq.read_table(file, columns=columns).to_batches()
+        if not batches:
+            raise SftrlError(f"{file} has no rows.")
+        self._messages = [batch.column(messages_key) for batch in batches]
+        self._trained = [batch.column(TRAIN_TURNS) for batch in batches] if TRAIN_TURNS in columns else None
+        self._starts = np.cumsum([0] + [len(batch) for batch in batches])
+        for chunk, start in enumerate(self._starts[:-1]):
+            self._check(self._messages[chunk], self._trained and self._trained[chunk], int(start))
+        marked = [_first_marked(messages) for messages in self._messages]
+        self.first_marked = next(
+            (int(s) + m for s, m in zip(self._starts, marked, strict=False) if m is not None), None
+        )
+        """The first row that shows an image; None if none does."""
+        self._facts: pa.ChunkedArray | None = None
+        self._pictures: pa.ChunkedArray | None = None
+        if self.first_marked is not None:
+            self._read_images(schema, images_key)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def name(self, row: int) -> str:
+        """File and row, for errors."""
+        return f"{self.file}, row {row}"
+
+    def row(self, row: int) -> Row:
+        """One row, with its pictures.
+
+        Raises:
+            SftrlError: if markers and pictures are not as many, or a picture can be neither drawn nor read.
+        """
+        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
+        at = row - int(self._starts[chunk])
+        messages = self._messages[chunk][at].as_py()
+        trained = None if self._trained is None else set(self._trained[chunk][at].as_py())
+        images: Sequence[Image] = ()
+        if self._facts is not None:
+            images = drawn(self._facts[row].as_py(), self.name(row))
+        elif self._pictures is not None:
+            images = opened(self._pictures[row].as_py(), self.name(row))
+        if self.first_marked is not None:
+            check_markers(messages, images, self.name(row))
+        return Row(messages, trained, images)
+
+    def _read_images(self, schema: pa.Schema, images_key: str) -> None:
+        """Keep the column that says what the rows show."""
+        self._facts = read_facts(self.file)
+        if self._facts is not None:
+            return
+        if images_key in schema.names:
+            self._pictures = pq.read_table(self.file, columns=[images_key])[images_key]
+        else:
+            raise SftrlError(
+                f"{self.name(self.first_marked or 0)} shows an image, but the file has neither {FACTS} to "
+                f"draw it from nor a column {images_key!r}; found {', '.join(schema.names)}."
+            )
+
+    def _check(self, messages: pa.ListArray, turns: pa.ListArray | None, first: int) -> None:
+        """Every row has a dialogue and trains assistant turns only, at least one."""
+        offsets = messages.offsets.to_numpy()
+        lengths = np.diff(offsets)
+        self._refuse(lengths == 0, first, "has no messages", "a dialogue (is this a file of RL prompts?)")
+        assistant = _assistant(messages)
+        if turns is None:
+            per_row = np.add.reduceat(
+                assistant[offsets[0] : offsets[-1]].astype(int), offsets[:-1] - offsets[0]
+            )
+            self._refuse(per_row == 0, first, "has no assistant message", "at least one to learn from")
+            return
+        counts = np.diff(turns.offsets.to_numpy())
+        self._refuse(counts == 0, first, f"has an empty {TRAIN_TURNS}", "at least one turn to learn from")
+        flat = turns.flatten().to_numpy()
+        of = np.repeat(np.arange(len(lengths)), counts)
+        inside = (flat >= 0) & (flat < lengths[of])
+        right = inside.copy()
+        right[inside] = assistant[offsets[of[inside]] + flat[inside]]
+        wrong = np.zeros(len(lengths), dtype=bool)
+        wrong[of[~right]] = True
+        self._refuse(
+            wrong, first, f"names a message in {TRAIN_TURNS} that is not an assistant's", "indices of those"
+        )
+
+    def _refuse(self, wrong: Flags, first: int, found: str, expected: str) -> None:
+        if bool(wrong.any()):
+            row = first + int(np.argmax(wrong))
+            more = f" (and {int(wrong.sum()) - 1} more rows)" if int(wrong.sum()) > 1 else ""
+            raise SftrlError(f"{self.name(row)}{more} {found}; expected {expected}.")
+
+
+def read_facts(file: str) -> pa.ChunkedArray | None:
+    """The facts of every row of a file; None if it has none."""
+    with pq.ParquetFile(file) as opened_file:
+        if FACTS not in {opened_file.schema.column(i).path for i in range(len(opened_file.schema))}:
+            return None
+        return pc.struct_field(opened_file.read(columns=[FACTS])["extra_info"], "facts")
+
+
+def _schema(file: str) -> Any:
+    try:
+        return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise SftrlError(f"{file} cannot be read as parquet: {error}") from error
+
+
+def _assistant(messages: pa.ListArray) -> Flags:
+    """Which of all messages are an assistant's."""
+    return np.asarray(messages.values.field("role").to_numpy(zero_copy_only=False) == "assistant")
+
+
+def _first_marked(messages: pa.ListArray) -> int | None:
+    """The first row with an image marker in a message that is not an assistant's."""
+    found = pc.match_substring(messages.values.field("content"), IMAGE_MARKER)
+    flags = found.fill_null(False).to_numpy(zero_copy_only=False) & ~_assistant(messages)
+    offsets = messages.offsets.to_numpy()
+    places = np.flatnonzero(flags[: offsets[-1]])
+    places = places[places >= offsets[0]]
+    return int(np.searchsorted(offsets, places[0], side="right")) - 1 if len(places) else None

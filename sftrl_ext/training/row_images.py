@@ -1,0 +1,153 @@
+"""The pictures of a row, and how many tokens a model makes of them; the same for supervised rows and prompts.
+
+Rows hold no pixels: the pictures are drawn from the row's facts, by the episode that the rollout and
+evaluation play. What does not fit together is an error that names the row, never something cut.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+import sftrl_ext.envs  # noqa: F401  registers the tasks
+from sftrl_ext.envs.base import count_markers, make_episode, parse_facts
+from sftrl_ext.errors import SftrlError
+
+Grid = tuple[int, int, int]
+"""Patches of an image in time, height and width."""
+
+
+def drawn(facts: object, where: object) -> Sequence[Image.Image]:
+    """The pictures that a row's episode shows.
+
+    Args:
+        facts: The JSON text of the facts that rebuild the episode.
+        where: File and row, for the error; it is made text only then.
+
+    Raises:
+        SftrlError: if they rebuild none.
+    """
+    try:
+        return make_episode(parse_facts(facts, "extra_info.facts")).images()
+    except SftrlError as error:
+        raise SftrlError(f"{where}: {error}") from error
+
+
+def opened(images: Sequence[Mapping[str, Any]] | None, where: object) -> Sequence[Image.Image]:
+    """The pictures in a row's column ``images``, whose elements have ``bytes`` or a ``path``.
+
+    Raises:
+        SftrlError: if one cannot be read.
+    """
+    pictures = []
+    for number, image in enumerate(images or ()):
+        source = io.BytesIO(image["bytes"]) if image.get("bytes") else image.get("path")
+        try:
+            if source is None:
+                raise FileNotFoundError("it has neither bytes nor a path")
+            with Image.open(source) as file:
+                pictures.append(file.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise SftrlError(f"{where}: image {number} cannot be read: {error}") from error
+    return pictures
+
+
+def check_markers(
+    messages: Sequence[Mapping[str, str]], images: Sequence[Image.Image], where: object
+) -> None:
+    """Every image marker stands for a picture, and every picture has one.
+
+    Raises:
+        SftrlError: if not.
+    """
+    markers = count_markers(messages)
+    if markers != len(images):
+        raise SftrlError(
+            f"{where} has {markers} image markers; expected {len(images)}, one for each picture."
+        )
+
+
+class ImageTokens:
+    """What a processor of the Qwen-VL kind makes of images.
+
+    Args:
+        processor: Its image processor cuts an image into square patches, of which ``merge_size`` squared
+            become one token; in the text an image is a run of one placeholder token.
+
+    Raises:
+        SftrlError: if it is of another kind.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        images = processor.image_processor
+        if "Qwen2VLImageProcessor" not in type(images).__name__ or not hasattr(processor, "image_token_id"):
+            raise SftrlError(
+                f"the model's {type(processor).__name__} with a {type(images).__name__} is not supported; "
+                "expected the processor of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model."
+            )
+        self.processor = images
+        self.placeholder = int(processor.image_token_id)
+        """The token that stands for images."""
+        self.merge = int(images.merge_size)
+        self.least = int(images.patch_size) * self.merge
+        """The side of the square of pixels that becomes one token."""
+        self._counts: dict[tuple[int, int], int] = {}
+
+    def count(self, image: Image.Image, where: object) -> int:
+        """How many tokens an image becomes.
+
+        Raises:
+            SftrlError: if it is smaller than what becomes one token, or its sides are too different.
+        """
+        known = self._counts.get(image.size)
+        if known is not None:
+            return known
+        width, height = image.size
+        if min(width, height) < self.least:
+            raise SftrlError(
+                f"{where}: an image is {width}x{height} pixels; expected at least {self.least}x{self.least}, "
+                "which the model makes one token of."
+            )
+        try:
+            patches = int(self.processor.get_number_of_image_patches(height, width, {}))
+        except ValueError as error:
+            raise SftrlError(f"{where}: an image of {width}x{height} pixels is refused: {error}") from error
+        self._counts[image.size] = patches // self.merge**2
+        return self._counts[image.size]
+
+    def check_placeholders(self, found: int, images: Sequence[Image.Image], where: object) -> None:
+        """Tokens with one placeholder for each image have as many as there are images.
+
+        Raises:
+            SftrlError: if not.
+        """
+        if found != len(images):
+            raise SftrlError(
+                f"{where} has {found} placeholder tokens of images; expected {len(images)}, one for each "
+                "picture (the chat template drops pictures, or a message spells the token)."
+            )
+
+    def counts(self, ids: npt.NDArray[Any], images: Sequence[Image.Image], where: object) -> npt.NDArray[Any]:
+        """How often each token has to be repeated, so that an image has as many placeholders as tokens.
+
+        Args:
+            ids: Tokens with one placeholder for each image.
+            images: The images, in order.
+            where: File and row, for the error.
+
+        Returns:
+            An integer for each of ``ids``, 1 for all but placeholders.
+
+        Raises:
+            SftrlError: if there are not as many placeholders as images.
+        """
+        places = np.flatnonzero(ids == self.placeholder)
+        self.check_placeholders(len(places), images, where)
+        counts = np.ones(len(ids), dtype=np.int64)
+        counts[places] = [self.count(image, where) for image in images]
+        return counts

@@ -1,0 +1,90 @@
+"""Pixels and positions of supervised rows that show images, for models of the Qwen-VL kind.
+
+An image is a run of placeholder tokens whose positions have three dimensions (time, height, width); the text
+after it goes on from the largest of them, as described for M-RoPE by Wang et al., "Qwen2-VL" (2024), and as
+verl's agent loop and the rollout engine count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL.Image import Image
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.training.row_images import Grid, ImageTokens
+
+Ids = npt.NDArray[np.int64]
+
+
+class ImageRows:
+    """Puts images into rows of tokens.
+
+    Args:
+        processor: The model's processor.
+
+    Raises:
+        SftrlError: if it is not of the Qwen-VL kind.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.tokens = ImageTokens(processor)
+
+    def expand(self, ids: Ids, mask: Ids, images: Sequence[Image], where: object) -> tuple[Ids, Ids]:
+        """Repeat the placeholder of each image as often as it has tokens.
+
+        Args:
+            ids: Tokens with one placeholder for each image.
+            mask: Loss mask, as long.
+            images: The images, in order.
+            where: File and row, for the error.
+        """
+        counts = self.tokens.counts(ids, images, where)
+        return np.repeat(ids, counts), np.repeat(mask, counts)
+
+    def inputs(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
+        """What the vision encoder takes: ``pixel_values`` (patches, numbers), ``image_grid_thw`` (images, 3).
+
+        One row at a time: the image processors work image by image, and do so faster on few.
+        """
+        made = self.tokens.processor(images=list(images), return_tensors="pt")
+        return {name: made[name] for name in ("pixel_values", "image_grid_thw")}
+
+    def positions(self, ids: Ids, grids: Sequence[Grid], where: object) -> Ids:
+        """Positions of expanded tokens.
+
+        Args:
+            ids: The tokens.
+            grids: Patches of each image.
+            where: File and row, for the error.
+
+        Returns:
+            Shape (4, tokens): the index of the token, then its position in time, height and width.
+
+        Raises:
+            SftrlError: if the images' patches are not as many as their placeholders stand for.
+        """
+        merge = self.tokens.merge
+        places = np.flatnonzero(ids == self.tokens.placeholder)
+        sizes = [(t, h // merge, w // merge) for t, h, w in grids]
+        if len(places) != sum(t * h * w for t, h, w in sizes):
+            raise SftrlError(
+                f"{where} has {len(places)} placeholder tokens; expected "
+                f"{' + '.join(str(t * h * w) for t, h, w in sizes) or 0}, as its images are cut into patches."
+            )
+        made = np.empty((4, len(ids)), dtype=np.int64)
+        made[0] = np.arange(len(ids))
+        done = seen = position = 0
+        for size in sizes:
+            start, tokens = int(places[seen]), size[0] * size[1] * size[2]
+            made[1:, done:start] = np.arange(position, position + start - done)
+            position += start - done
+            done, seen = start + tokens, seen + tokens
+            made[1:, start:done] = position + np.indices(size).reshape(3, -1)
+            position += max(size)
+        made[1:, done:] = np.arange(position, position + len(ids) - done)
+        return made

@@ -1,0 +1,48 @@
+"""A critic for vision-language models: the backbone with one value per token.
+
+transformers has no token classifier for the Qwen-VL family, which is what verl looks for when it makes a
+critic; without one verl needs a further package. These are filed in transformers' own registry.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+
+def register_critics(_: ModuleType) -> None:
+    """File a token classifier for each model of the family that has none."""
+    from torch import nn
+    from transformers import AutoModelForTokenClassification
+    from transformers.modeling_outputs import TokenClassifierOutput
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen2_5
+    from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen2
+    from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3
+
+    def classifier(name: str, base: type, backbone: type, config_class: type) -> type:
+        """The backbone under the name ``model``, as in the generating model, and a linear layer on top."""
+
+        def __init__(self: Any, config: Any) -> None:
+            super(made, self).__init__(config)
+            self.num_labels = config.num_labels
+            self.model = backbone(config)
+            self.score = nn.Linear(config.text_config.hidden_size, config.num_labels)
+            self.post_init()
+
+        def forward(self: Any, *args: Any, **kwargs: Any) -> TokenClassifierOutput:
+            hidden = self.model(*args, **kwargs)[0]
+            return TokenClassifierOutput(logits=self.score(hidden))
+
+        members = {"__init__": __init__, "forward": forward, "config_class": config_class}
+        made = type(name, (base,), members)
+        return made
+
+    for name, module in (("Qwen2VL", qwen2), ("Qwen2_5_VL", qwen2_5), ("Qwen3VL", qwen3)):
+        config_class = getattr(module, f"{name}Config")
+        made = classifier(
+            f"{name}ForTokenClassification",
+            getattr(module, f"{name}PreTrainedModel"),
+            getattr(module, f"{name}Model"),
+            config_class,
+        )
+        AutoModelForTokenClassification.register(config_class, made, exist_ok=True)

@@ -1,0 +1,114 @@
+"""One picture, byte for byte, in supervised training, in RL's loop and trainer, and in evaluation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("verl")
+
+import pyarrow.parquet as pq
+import torch
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import AgentLoopWorker, DictConfigWrap
+from verl.workers.rollout.replica import TokenOutput
+
+from data_prep.images import png_bytes
+from sftrl_ext.envs import make_episode
+from sftrl_ext.envs.general_points.render import Look
+from sftrl_ext.rollout.player import Generation, Limits, play
+from sftrl_ext.rollout.tokens import load_chat_tokens
+from sftrl_ext.rollout.verifier_loop import VerifierLoop
+from sftrl_ext.training.rl_dataset import EpisodeDataset
+from sftrl_ext.training.sft_dataset import TurnSFTDataset
+from tests.backends.tiny_vl import engine, folder
+from tests.training.image_dataset import build, processor, sft_config, tokenizer
+
+LOOKS = (Look(224, 84), Look(112, 112, arrangement="rotated"), Look(101, 75, table="wood"))
+
+
+class Server:
+    """An engine that keeps what it is shown, and says nothing."""
+
+    def __init__(self):
+        self.shown = []
+
+    async def generate(self, request_id, prompt_ids, sampling_params, image_data=None, **rest):
+        self.shown.append((prompt_ids, image_data))
+        return TokenOutput(token_ids=[tokenizer().eos_token_id], log_probs=[0.0], extra_fields={})
+
+
+def rollout(row):
+    """What the engine is shown in RL, and what the trainer is given."""
+    rollout_config = {"prompt_length": 300, "response_length": 200}
+    config = OmegaConf.create(
+        {"actor_rollout_ref": {"rollout": rollout_config, "model": {}}, "data": {}, "sftrl": {}}
+    )
+    server = Server()
+
+    async def go():
+        loop = VerifierLoop(
+            trainer_config=DictConfigWrap(config),
+            server_manager=server,
+            tokenizer=tokenizer(),
+            processor=processor(),
+            dataset_cls=EpisodeDataset,
+            data_config=DictConfigWrap(config.data),
+            hf_model_type="qwen2_5_vl",
+        )
+        return await loop.run({}, **row)
+
+    (output,) = asyncio.run(go())
+    worker = SimpleNamespace(
+        processor=processor(), tokenizer=tokenizer(), _get_mm_processor_kwargs=lambda audios: {}
+    )
+    ids = torch.tensor(output.prompt_ids + output.response_ids)
+    inputs = AgentLoopWorker._compute_multi_modal_inputs(worker, output, ids)
+    positions = AgentLoopWorker._compute_position_ids(worker, ids[None], torch.ones_like(ids)[None], inputs)
+    return server.shown[0], output.prompt_ids, inputs, positions[0]
+
+
+def evaluation(facts):
+    """What evaluation shows to its engine."""
+    shown = []
+
+    async def generate(prompt_ids, params, images):
+        shown.append((prompt_ids, images))
+        return Generation([tokenizer().eos_token_id])
+
+    limits = Limits(prompt=300, response=200, turn=20)
+    asyncio.run(play(make_episode(facts), generate, load_chat_tokens(folder()), limits))
+    return shown[0]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["row", "rotated", "wood"])
+def test_one_picture_everywhere(look, tmp_path):
+    taught = build(tmp_path / "sft.parquet", "sft", rows=2, images="embed", look=look)
+    prompts = build(tmp_path / "rl.parquet", "rl", rows=2, look=look)
+    limit = OmegaConf.create({"max_prompt_length": 300, "filter_overlong_prompts": False})
+    sft = TurnSFTDataset(taught, tokenizer(), sft_config(), processor())
+    rl = EpisodeDataset(prompts, tokenizer(), limit, processor())
+    eyes = engine().eyes
+    stored = pq.read_table(taught)["images"]
+    for number in range(2):
+        row = rl[number]
+        facts = json.loads(row["extra_info"]["facts"])
+        (rl_ids, rl_images), prompt_ids, trained, positions = rollout(row)
+        eval_ids, eval_images = evaluation(facts)
+        (picture,) = make_episode(facts).images()
+        files = [png_bytes(image) for image in (picture, *rl_images, *eval_images)]
+        assert set(files) == {stored[number].as_py()[0]["bytes"]} and len(files) == 3
+        # The same tokens around it ..
+        learned = sft[number]
+        start = len(prompt_ids)
+        assert prompt_ids == rl_ids == eval_ids == learned["input_ids"][:start].tolist()
+        assert torch.equal(learned["position_ids"][:, :start], positions[:, :start])
+        # .. and the same numbers for the model: the trainers', and the engine's.
+        seen = eyes.look(eval_ids, eval_images)
+        assert torch.equal(seen.positions, positions[1:, :start])
+        pixels, grid = learned["multi_modal_inputs"].values()
+        assert torch.equal(pixels, trained["pixel_values"]) and torch.equal(pixels, seen.images[0].pixels)
+        assert grid.tolist() == trained["image_grid_thw"].tolist() == [list(seen.images[0].grid)]
