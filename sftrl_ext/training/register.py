@@ -1,4 +1,4 @@
-"""Make verl find our trainer, loop, engine, critics and policy loss by name, in every process and at no cost till used.
+"""Make verl find what is ours by name: trainer, agent loop, engine, critics, policy loss; in every process.
 
 Called from the ``verl.plugins`` entry point, so it runs at ``import verl`` in every Ray worker on every node
 where the package is installed. Nothing is imported here: each registration waits until verl imports the

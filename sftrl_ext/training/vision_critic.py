@@ -23,7 +23,7 @@ def register_critics(_: ModuleType) -> None:
         """The backbone under the name ``model``, as in the generating model, and a linear layer on top."""
 
         def __init__(self: Any, config: Any) -> None:
-            super(made, self).__init__(config)
+            super(made, self).__init__(config)  # type: ignore[arg-type]
             self.num_labels = config.num_labels
             self.model = backbone(config)
             self.score = nn.Linear(config.text_config.hidden_size, config.num_labels)
