@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe import SCALES, load_recipe
 
@@ -94,3 +95,29 @@ def test_verl_takes_every_key_of_the_sft_command(scale, tmp_path):
             assert config.optim.lr == stage.lr
             assert config.trainer.total_training_steps == stage.total
             assert config.data.train_batch_size % config.data.micro_batch_size_per_gpu == 0
+
+
+VISION = ("fig6_gp_vl", "fig7_gp_vl", "fig8_recognition")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", VISION)
+def test_recipes_of_images_plan_at_every_scale(name, scale, tmp_path):
+    recipe = load_recipe(name, scale)
+    assert recipe.task.modality == "image" and recipe.task.suits == "black"
+    assert {"id", "rule_ood", "visual_ood"} <= set(recipe.task.eval_splits)
+    assert (recipe.model.vision is None) == (recipe.model.path is not None)
+    assert len(make_plan(recipe, tmp_path)) >= 7
+
+
+def test_a_backbone_by_name(tmp_path):
+    recipe = load_recipe("fig7_gp_vl", "node", ["model=vl/qwen3_vl_8b"])
+    assert recipe.model.path == "Qwen/Qwen3-VL-8B-Instruct" and recipe.task.look["width"] == 1216
+
+
+def test_only_the_arms_are_frozen(tmp_path):
+    stages = make_plan(load_recipe("fig7_gp_vl", "smoke", ["model.freeze=vision"]), tmp_path)
+    frozen = {stage.name for stage in stages if stage.env.get("SFTRL_FREEZE") == "vision"}
+    assert frozen == {stage.name for stage in stages if stage.arm in ("sft", "rl")}
+    with pytest.raises(SftrlError, match="vision_and_adapter"):
+        make_plan(load_recipe("fig7_gp_vl", "smoke", ["model.freeze=vision_and_adaptor"]), tmp_path)
