@@ -1,4 +1,4 @@
-"""The real pipeline with images at scale smoke: a vision-language model trained by SFT and by RL, and read."""
+"""The real pipeline with images at scale smoke: a vision-language model trained by SFT and RL, and read."""
 
 import subprocess
 import sys
