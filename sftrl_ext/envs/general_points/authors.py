@@ -31,7 +31,6 @@ response is unparsable, -3. Formulas beyond `MAX_LENGTH` characters are graded b
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_left
 from collections import Counter
@@ -45,6 +44,7 @@ from unicodedata import decimal
 
 import numpy as np
 
+from sftrl_ext.envs.answer import first_quoted, python_int, whole_json
 from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.general_points.answer import Answer
 from sftrl_ext.envs.general_points.formula import is_attempt, parse
@@ -61,7 +61,6 @@ MAX_LENGTH = 100_000
 _TOKEN = re.compile(r"\d+|[+\-*/()]")
 _ALPHABET = re.compile(r"[\d+\-*/()]*")
 _NESTING = 200  # more open parentheses than this do not compile in Python
-_DIGITS = 4300  # more digits than this are not converted by Python
 
 Array = np.ndarray[Any, Any]
 Ratio = tuple[Array, Array]
@@ -297,43 +296,14 @@ def _number(token: str) -> int:
 
 def _read(text: str) -> tuple[list[str] | None, list[int] | None, object]:
     """Cards and numbers as step 1 reads them, and the value of ``formula`` (None if there is none)."""
-    fields = _json_fields(text)
+    fields = whole_json(text)
     cards = _split(fields["cards"] if "cards" in fields else _cards_text(text))
     number = _split(fields["number"] if "number" in fields else _list_text(text, "number"))
-    formula = fields["formula"] if "formula" in fields else _formula_text(text)
+    formula = fields["formula"] if "formula" in fields else first_quoted(text, "formula")
     if formula is None and "formula" in fields:
         formula = ()  # a null: there, and no text
     whole = number is not None and all(item.isdecimal() and len(item) <= 9 for item in number)
     return cards, [int(item) for item in number or ()] if whole else None, formula
-
-
-def _bounded_int(digits: str) -> int:
-    if len(digits) > _DIGITS:
-        raise ValueError("too many digits")
-    return int(digits)
-
-
-def _json_fields(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text, parse_int=_bounded_int)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _formula_text(text: str) -> str | None:
-    """The first ``"formula": "..."`` that ends on its line; each part of the text is looked at once."""
-    opening = '"formula": "'
-    place = text.find(opening)
-    while place >= 0:
-        start = place + len(opening)
-        end = text.find('"', start)
-        if end < 0:
-            return None
-        if text.find("\n", start, end) < 0:
-            return text[start:end]
-        place = text.find(opening, place + 1)
-    return None
 
 
 def _list_text(text: str, key: str) -> str | None:
@@ -356,7 +326,7 @@ def _cards_text(text: str) -> str | None:
         return None
     try:
         for item in inside.split(", "):
-            _ = _bounded_int(item)
+            _ = python_int(item)
     except ValueError:
         return inside
     return None

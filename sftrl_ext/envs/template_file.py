@@ -1,0 +1,231 @@
+"""Prompt templates as YAML files: every word a model reads in a task; what the templates of all tasks share.
+
+A file holds keys, each a text with ``$placeholders`` (a literal dollar is ``$$``) or a mapping from names to
+such texts. `TemplateForm` says which keys and placeholders a task has; what is wrong in a file is an error
+that names the file and the key. The keys ``prompt``, ``feedback`` (outcome to text, needed), ``image_prompt``
+(``$image`` stands where the picture goes) and ``system`` mean the same in every task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from sftrl_ext.envs.base import IMAGE_MARKER, Message
+from sftrl_ext.errors import SftrlError, unknown_name
+
+
+@dataclass(frozen=True, eq=False)
+class TextTemplate:
+    """The words of a task; made from a file.
+
+    Attributes:
+        name: The name or path it was loaded by.
+        texts: Key to text, for every key that is not a mapping.
+        mappings: Key to names and their texts, for every key that is a mapping.
+        image_problem: Why the task cannot be shown as images with it; empty if it can.
+    """
+
+    name: str
+    texts: Mapping[str, Template]
+    mappings: Mapping[str, Mapping[str, Template]]
+    image_problem: str = ""
+
+    @property
+    def feedback(self) -> Mapping[str, Template]:
+        """Outcome to text."""
+        return self.mappings["feedback"]
+
+    def first_messages(self, words: Mapping[str, object], modality: str) -> list[Message]:
+        """The prompt, after a system message if there is one.
+
+        Args:
+            words: Placeholder to what stands for it; ``image`` is added here.
+            modality: "text", or "image" for ``image_prompt`` in the place of ``prompt``.
+
+        Raises:
+            SftrlError: if the modality is "image" and the template is not made for that.
+        """
+        if modality == "image":
+            self.check_image()
+            words = {**words, "image": IMAGE_MARKER}
+        roles = (("system", "system"), ("user", "image_prompt" if modality == "image" else "prompt"))
+        return [
+            {"role": role, "content": self.texts[key].substitute(words)}
+            for role, key in roles
+            if key in self.texts
+        ]
+
+    def check_image(self) -> None:
+        """Refuse a template that does not say how to show the task as images, or that gives them away.
+
+        Raises:
+            SftrlError: naming the file and the key.
+        """
+        if self.image_problem:
+            raise SftrlError(self.image_problem)
+
+
+@dataclass(frozen=True)
+class TemplateForm:
+    """What the template files of a task hold.
+
+    Attributes:
+        folder: The package's own templates, ``<name>.yaml``.
+        outcomes: Every outcome the verifier can give; ``feedback`` has a text for each, or ``otherwise``.
+        placeholders: Key to the placeholders its text, or each of its texts, may have.
+        needed: Key to the placeholders its text must have.
+        defaults: Key to the text of files without the key.
+        mappings: The keys that are mappings; all but ``feedback`` may be left out.
+        hidden: Placeholders that no text may have where they have to be seen in a picture.
+        hidden_noun: What those give away, in words.
+        shown: Keys, other than those of mappings, that a model reads where it is shown pictures.
+    """
+
+    folder: Path
+    outcomes: tuple[str, ...]
+    placeholders: Mapping[str, frozenset[str]]
+    needed: Mapping[str, frozenset[str]]
+    defaults: Mapping[str, str]
+    mappings: tuple[str, ...] = ("feedback",)
+    hidden: tuple[str, ...] = ()
+    hidden_noun: str = "the picture"
+    shown: tuple[str, ...] = ("system", "image_prompt", "reply")
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of the templates in the package."""
+        return frozenset(path.stem for path in self.folder.glob("*.yaml"))
+
+    def find(self, name_or_path: str | Path) -> tuple[Path, int]:
+        """The file of a template of the package by name, or of a user's by path, and its time stamp.
+
+        Raises:
+            SftrlError: if there is no such template or file.
+        """
+        name = str(name_or_path)
+        if name in self.names:
+            return self.folder / f"{name}.yaml", 0
+        path = Path(name).expanduser()
+        if not path.is_file():
+            if path.suffix in (".yaml", ".yml") or "/" in name:
+                raise SftrlError(f"prompt template file {name} does not exist.")
+            raise unknown_name("prompt template", name, self.names)
+        return path, path.stat().st_mtime_ns
+
+    def read(self, path: Path) -> tuple[dict[str, Template], dict[str, dict[str, Template]], str]:
+        """Read and check one file.
+
+        Returns:
+            Texts, mappings and the problem with images, as `TextTemplate` has them.
+
+        Raises:
+            SftrlError: if a key or placeholder in it is missing or unknown.
+        """
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SftrlError(f"{path}: not a YAML file: {error}") from None
+        if not isinstance(data, dict):
+            raise SftrlError(
+                f"{path}: expected a mapping with the keys prompt, feedback, ..., found {data!r}."
+            )
+        for key in data:
+            if key not in self.placeholders:
+                raise SftrlError(f"{path}: {unknown_name('key', key, self.placeholders)}")
+        for key in ("prompt", "feedback"):
+            if key not in data:
+                raise SftrlError(
+                    f"{path}: key {key!r} is missing; found {', '.join(map(str, data)) or 'no keys'}."
+                )
+        merged = {**self.defaults, **data}
+        texts = {
+            key: self._text(path, key, key, value)
+            for key, value in merged.items()
+            if key not in self.mappings
+        }
+        feedback = self._texts(path, "feedback", data["feedback"])
+        missing = [outcome for outcome in self.outcomes if outcome not in feedback]
+        if missing and "otherwise" not in feedback:
+            raise SftrlError(
+                f"{path}: key 'feedback' has no text for {', '.join(missing)}; expected every outcome "
+                f"({', '.join(self.outcomes)}) or the key 'otherwise'."
+            )
+        known = (*self.outcomes, "otherwise")
+        for key in feedback:
+            if key not in known:
+                raise SftrlError(f"{path}: {unknown_name('outcome in feedback', key, known)}")
+        mappings = {"feedback": feedback}
+        for key in self.mappings:
+            if key != "feedback":
+                mappings[key] = self._texts(path, key, data.get(key) or {})
+        return texts, mappings, self._image_problem(path, texts, mappings)
+
+    def _image_problem(
+        self, path: Path, texts: Mapping[str, Template], mappings: Mapping[str, Mapping[str, Template]]
+    ) -> str:
+        """What keeps a template from showing the task as images, as an error message."""
+        if "image_prompt" not in texts:
+            return (
+                f"{path}: key 'image_prompt' is missing; with modality 'image' it takes the place of "
+                "'prompt'."
+            )
+        read = {key: texts[key] for key in self.shown if key in texts}
+        for mapping in self.mappings:
+            read |= {f"{mapping}.{name}": text for name, text in mappings[mapping].items()}
+        for key, text in read.items():
+            for name in _placeholders(path, key, text.template):
+                if name in self.hidden:
+                    return (
+                        f"{path}: key {key!r} has the placeholder ${name}, which gives {self.hidden_noun} "
+                        "away; not allowed with modality 'image'."
+                    )
+            if IMAGE_MARKER in text.template:
+                return (
+                    f"{path}: key {key!r} holds the text {IMAGE_MARKER}; write $image in 'image_prompt' only."
+                )
+        return ""
+
+    def _texts(self, path: Path, key: str, value: Any) -> dict[str, Template]:
+        if not isinstance(value, dict):
+            raise SftrlError(f"{path}: key {key!r} must be a mapping of names to texts, found {value!r}.")
+        return {str(name): self._text(path, f"{key}.{name}", key, text) for name, text in value.items()}
+
+    def _text(self, path: Path, where: str, key: str, value: Any) -> Template:
+        """Check one text's placeholders."""
+        if not isinstance(value, str):
+            raise SftrlError(f"{path}: key {where!r} must be a text, found {value!r}.")
+        names = list(_placeholders(path, where, value))
+        found = set(names)
+        allowed = self.placeholders[key]
+        if key == "image_prompt":
+            for name in sorted(found & set(self.hidden) & self.placeholders["prompt"]):
+                raise SftrlError(
+                    f"{path}: key {where!r} has the placeholder ${name}, which gives {self.hidden_noun} away."
+                )
+        for name in sorted(found - allowed):
+            known = " ".join(f"${word}" for word in sorted(allowed)) or "none"
+            raise SftrlError(f"{path}: key {where!r} has the placeholder ${name}; allowed there: {known}.")
+        for name in sorted(self.needed.get(key, frozenset()) - found):
+            raise SftrlError(f"{path}: key {where!r} lacks the placeholder ${name}.")
+        if names.count("image") > 1:
+            raise SftrlError(f"{path}: key {where!r} has the placeholder $image more than once.")
+        return Template(value)
+
+
+def _placeholders(path: Path, where: str, value: str) -> Iterable[str]:
+    for match in Template.pattern.finditer(value):
+        if match.group("invalid") is not None:
+            raise SftrlError(
+                f"{path}: key {where!r} has a '$' that starts no placeholder, at character {match.start()}; "
+                "write '$$' for a dollar."
+            )
+        name = match.group("named") or match.group("braced")
+        if name:
+            yield name
