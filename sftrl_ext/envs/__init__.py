@@ -20,21 +20,31 @@ from sftrl_ext.envs.base import (
     parse_facts,
 )
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode
+from sftrl_ext.envs.virl.episode import NavigationEpisode
 
 GENERAL_POINTS_ID = "sftrl/GeneralPoints-v0"
 """Gymnasium id of the card game."""
 
-if GENERAL_POINTS_ID not in gymnasium.registry:
-    gymnasium.register(GENERAL_POINTS_ID, entry_point="sftrl_ext.envs.general_points.env:GeneralPointsEnv")
+VIRL_ID = "sftrl/VIRL-v0"
+"""Gymnasium id of the walk through a city."""
+
+for _id, _entry_point in (
+    (GENERAL_POINTS_ID, "sftrl_ext.envs.general_points.env:GeneralPointsEnv"),
+    (VIRL_ID, "sftrl_ext.envs.virl.env:NavigationEnv"),
+):
+    if _id not in gymnasium.registry:
+        gymnasium.register(_id, entry_point=_entry_point)
 
 __all__ = [
     "GENERAL_POINTS_ID",
     "IMAGE_MARKER",
     "TASKS",
+    "VIRL_ID",
     "Attempt",
     "Episode",
     "GeneralPointsEpisode",
     "Message",
+    "NavigationEpisode",
     "Step",
     "Verdict",
     "count_markers",

@@ -1,0 +1,193 @@
+"""The Gymnasium environment ``sftrl/VIRL-v0``: one route per episode, one response text per step.
+
+Reward: +1 for the right action, -1 for a wrong one or none, -1.5 for a wrong one with a wrong observation,
+and -1 more on the last of ``max_attempts`` failed attempts at one point, which ends the route. All randomness
+comes from the environment's own generator, which ``reset(seed)`` seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+
+from sftrl_ext.envs.base import Verdict
+from sftrl_ext.envs.spaces import ImagesSpace, MessagesSpace, TextSpace
+from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, make_facts, track_of
+from sftrl_ext.envs.virl.panoramas import PanoramaMap
+from sftrl_ext.envs.virl.rail import Point
+from sftrl_ext.envs.virl.routes import Route, RouteFile, load_routes
+from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track
+from sftrl_ext.errors import SftrlError, unknown_name
+
+_OPTIONS = ("route_index",)
+
+
+class NavigationEnv(gymnasium.Env[dict[str, Any], str]):
+    """Walking along instructions; see the module.
+
+    Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue at the current point.
+    With images also ``"images"``, a list of one RGB picture of Pillow, which the ``<image>`` in the first
+    user message stands for. Action: any text.
+
+    Args:
+        routes: Path of a file of routes, or routes.
+        action_space: "absolute" or "relative"; the words of a turn.
+        modality: "text" or "image".
+        profile: "exact" or "authors".
+        drop_rate: Probability that a point between milestones is left out.
+        points_per_leg: Into how many parts a leg is cut; there may be a point at each.
+        max_attempts: Attempts that are graded at each point.
+        panoramas: Folder of the street views; needed for images.
+        gps_to_pano: Path of the map from points to panoramas, or the map; needed for images. With text,
+            points are moved to panoramas if it is given.
+        template: Name or path of the prompt template.
+        exceeded_penalty: Added to the reward of the failed attempt that ends the route.
+        missing_panorama: "error" or "skip"; what a point between milestones without a panorama is.
+        image_size: Side of the picture in pixels; 1200 if not given. Only with modality "image".
+        skip_bad: Leave out bad routes of the file instead of an error; see `load_routes`.
+
+    Raises:
+        SftrlError: for an unknown name, a value out of range, or a file that is malformed.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}
+
+    def __init__(
+        self,
+        routes: str | Path | RouteFile | Sequence[Route],
+        action_space: str = "absolute",
+        modality: str = "text",
+        profile: str = "exact",
+        drop_rate: float = 0.5,
+        points_per_leg: int = POINTS_PER_LEG,
+        max_attempts: int = 2,
+        panoramas: str | Path | None = None,
+        gps_to_pano: str | Path | PanoramaMap | None = None,
+        *,
+        template: str = "default",
+        exceeded_penalty: float = -1.0,
+        missing_panorama: str = "error",
+        image_size: int | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        shown_as_image = modality == "image"
+        self.settings = PlaySettings(
+            action_space=action_space,
+            max_attempts=max_attempts,
+            profile=profile,
+            template=template,
+            modality=modality,
+            exceeded_penalty=exceeded_penalty,
+            drop_rate=drop_rate,
+            street_views=str(panoramas) if shown_as_image and panoramas is not None else None,
+            image_size=image_size,
+        )
+        if isinstance(routes, (str, Path)):
+            routes = load_routes(routes, skip_bad)
+        self.route_file = routes if isinstance(routes, RouteFile) else RouteFile(tuple(routes))
+        if not self.route_file.routes:
+            raise SftrlError("routes is empty; expected at least one route.")
+        if isinstance(gps_to_pano, (str, Path)):
+            gps_to_pano = PanoramaMap.load(gps_to_pano)
+        self._panoramas = gps_to_pano
+        self._points_per_leg = points_per_leg
+        self._missing = missing_panorama
+        self._tracks: dict[int, Track] = {}
+        self._track(self.route_file.routes[0])  # what is wrong with the settings shows now
+        shown: dict[str, spaces.Space[Any]] = {"messages": MessagesSpace()}
+        if self.settings.image_size is not None:
+            shown["images"] = ImagesSpace(self.settings.image_size, self.settings.image_size)
+        self.observation_space = spaces.Dict(shown)
+        self.action_space = TextSpace()
+        self._episode: NavigationEpisode | None = None
+
+    @property
+    def episode(self) -> NavigationEpisode:
+        """The episode being played.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset`.
+        """
+        if self._episode is None:
+            raise gymnasium.error.ResetNeeded("call reset before step.")
+        return self._episode
+
+    @property
+    def rail(self) -> list[Point]:
+        """The points of the episode being played."""
+        return list(self.episode.rail.points)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Choose a route and draw its rail.
+
+        Args:
+            seed: Seed of both; the same seed and options give the same episode.
+            options: ``route_index``, the route's place in its file.
+
+        Raises:
+            SftrlError: if an option is unknown, there is no such route, or it lacks a panorama.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        for key in options:
+            if key not in _OPTIONS:
+                raise unknown_name("reset option", key, _OPTIONS)
+        chosen = int(self.np_random.integers(len(self.route_file.routes)))
+        rail_seed = int(self.np_random.integers(2**31))
+        index = options.get("route_index")
+        route = self.route_file.routes[chosen] if index is None else self.route_file.route(index)
+        self._episode = NavigationEpisode(make_facts(self._track(route), self.settings, rail_seed))
+        return self._observation(), self._info(None)
+
+    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Grade one response; the right action leads to the next point, a wrong one is not executed.
+
+        Args:
+            action: The whole response text, any text.
+
+        Raises:
+            RuntimeError: if the episode is over.
+        """
+        step = self.episode.submit(action)
+        info = self._info(step.attempt.verdict)
+        return self._observation(), step.reward, step.terminated, step.truncated, info
+
+    def _track(self, route: Route) -> Track:
+        if route.index not in self._tracks:
+            self._tracks[route.index] = track_of(
+                route, self.settings, self._panoramas, self._points_per_leg, self._missing
+            )
+        return self._tracks[route.index]
+
+    def _observation(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {"messages": self.episode.messages()}
+        if self.settings.image_size is not None:
+            seen["images"] = [image.copy() for image in self.episode.images()]
+        return seen
+
+    def _info(self, verdict: Verdict | None) -> dict[str, Any]:
+        """What is known about the point that waits for an answer, and about the last answer."""
+        episode = self.episode
+        info: dict[str, Any] = {
+            "route_index": episode.track.index,
+            "point_index": episode.position,
+            "points": len(episode.rail.points),
+            "expected_action": episode.point.action,
+            "observation": episode.point.observation,
+            "history": episode.history,
+            "attempt": episode.tries,
+            "solved": episode.solved,
+            "outcome": verdict.outcome if verdict else None,
+            "grade_reward": verdict.reward if verdict else None,
+            "feedback": verdict.feedback if verdict else None,
+        }
+        if verdict is not None:
+            info["details"] = dict(verdict.details)
+            info["recognized"] = verdict.details["recognized"]
+        return info
