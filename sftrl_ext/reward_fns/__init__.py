@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from sftrl_ext.reward_fns import binary, format_only, outcome, partial_credit, recognition
+from sftrl_ext.reward_fns import (
+    binary,
+    format_only,
+    outcome,
+    partial_credit,
+    recognition,
+    virl_format,
+    virl_landmarks,
+    virl_outcome,
+)
 from sftrl_ext.reward_fns.registry import (
     REWARDS,
     Facts,
@@ -30,4 +39,7 @@ __all__ = [
     "register_reward",
     "score_step",
     "turn_reward",
+    "virl_format",
+    "virl_landmarks",
+    "virl_outcome",
 ]
