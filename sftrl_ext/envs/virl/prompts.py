@@ -149,8 +149,7 @@ class PromptTemplate(TextTemplate):
             current = number == len(points)
             observation = point.observation
             if current and modality == "image":
-                view = self.texts["view"].substitute()
-                observation = f"{view}; {self.note}" if point.at_intersection else view
+                observation = self.texts["view"].substitute() + observation[len(point.landmark_text) :]
             lines.append(self.texts["observed"].substitute(n=number, observation=observation))
             action = "" if current else point.action
             lines.append(self.texts["acted"].substitute(n=number, action=action).rstrip(" "))

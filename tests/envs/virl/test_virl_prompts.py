@@ -108,6 +108,11 @@ def test_history_names_what_was_seen_and_done():
     with_image = walked.template.history(points[:2], "image").splitlines()
     assert with_image[2:] == ["O_2: picture; intersection", "A_2:"]
     assert walked.template.history(points, "image").splitlines()[-2:] == ["O_4: picture", "A_4:"]
+    authors = episode(template="compact", profile="authors")
+    assert authors.history == "O_1: No landmarks nearby; \nA_1:"
+    lines = authors.template.history(authors.rail.points, "image").splitlines()
+    assert lines[2:4] == ["O_2: Corner Cafe is on your left; intersection", "A_2: turn_direction(east)"]
+    assert lines[-2:] == ["O_4: picture; ", "A_4:"]
 
 
 def test_a_users_file_is_played(write):
