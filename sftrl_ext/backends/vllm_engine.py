@@ -137,8 +137,9 @@ class VllmEngine:
 
     async def _load(self, folder: Path) -> None:
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        # Keys and values of the old weights.
+        # Keys, values and image features of the old weights.
         await self._engine.reset_prefix_cache()
+        await self._engine.reset_encoder_cache()
 
 
 def _placeholders(chat: ChatTokens) -> list[int]:
