@@ -113,7 +113,6 @@ class VllmEngine:
     async def _generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
     ) -> Generation:
-        from verl.workers.rollout.utils import qwen2_5_vl_dedup_image_tokens
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -124,6 +123,8 @@ class VllmEngine:
             number = str(next(self._numbers))
             prompt: dict[str, Any] = {"prompt_token_ids": prompt_ids}
             if images:
+                from verl.workers.rollout.utils import qwen2_5_vl_dedup_image_tokens
+
                 # vLLM writes the run of placeholders itself.
                 short = qwen2_5_vl_dedup_image_tokens(prompt_ids, self._chat.builder.processor)
                 prompt = {"prompt_token_ids": short, "multi_modal_data": {"image": list(images)}}
@@ -136,8 +137,9 @@ class VllmEngine:
 
     async def _load(self, folder: Path) -> None:
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        # Keys and values of the old weights.
+        # Keys, values and image features of the old weights.
         await self._engine.reset_prefix_cache()
+        await self._engine.reset_encoder_cache()
 
 
 def _placeholders(chat: ChatTokens) -> list[int]:

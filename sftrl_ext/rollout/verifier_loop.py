@@ -10,12 +10,15 @@ Settings (all under ``sftrl.rollout`` of the training config, all optional):
         source,
         and without that the step's own reward.
     reward_file: A Python file that registers reward functions of one's own.
+    seeded: Seed every response by its prompt, its place in the group and its turn, so that the same run gives
+        the same episodes whatever ends first.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -70,6 +73,7 @@ class VerifierLoop(AgentLoopBase):
         turn = int(settings.get("max_turn_tokens") or default_turn_tokens(response))
         self.limits = Limits(prompt=int(self.rollout_config.prompt_length), response=response, turn=turn)
         self.reward_name: str | None = settings.get("reward")
+        self.seeded = bool(settings.get("seeded"))
         if settings.get("reward_file"):
             _load_rewards(str(settings["reward_file"]))
 
@@ -112,10 +116,17 @@ class VerifierLoop(AgentLoopBase):
         determined = bool(getattr(self.rollout_config, "full_determinism", False))
         request_id = f"det-{row.get('priority', 0)}" if determined else uuid4().hex
 
+        seed = getattr(self.rollout_config, "seed", 0)
+        name, turn = f"{seed}/{row.get('uid')}/{row.get('session_id')}", 0
+
         async def generate(
             prompt_ids: list[int], params: dict[str, Any], images: Sequence[Image]
         ) -> Generation:
+            nonlocal turn
             shown = {"image_data": list(images)} if images else {}
+            if self.seeded:
+                params = {**params, "seed": zlib.crc32(f"{name}/{turn}".encode())}
+            turn += 1
             output = await self.server_manager.generate(
                 request_id=request_id, prompt_ids=prompt_ids, sampling_params=params, **shown
             )

@@ -1,16 +1,18 @@
-"""A replay buffer that looks for finished episodes more often than verl's."""
+"""A replay buffer that looks for finished episodes more often than verl's, and hands them on in one order."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 
 class EagerReplayBuffer(ReplayBuffer):
     """verl's synchronous buffer, polling every 0.1 s: its 2 s would be most of a small model's step.
 
-    Selected with ``trainer.v1.sampler.custom_sampler``; ``sampler_kwargs.poll_interval`` sets another
+    Episodes come in the order of their keys, not of their ends, so that the same episodes give the same
+    update. Selected with ``trainer.v1.sampler.custom_sampler``; ``sampler_kwargs.poll_interval`` sets another
     interval, in seconds.
     """
 
@@ -19,3 +21,10 @@ class EagerReplayBuffer(ReplayBuffer):
             "poll_interval", float((kwargs.get("sampler_kwargs") or {}).get("poll_interval", 0.1))
         )
         super().__init__(*args, **kwargs)
+
+    def _materialize_batch(self, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        batch = super()._materialize_batch(*args, **kwargs)
+        order = sorted(range(len(batch.keys)), key=lambda place: batch.keys[place])
+        batch.keys = [batch.keys[place] for place in order]
+        batch.tags = [batch.tags[place] for place in order]
+        return batch

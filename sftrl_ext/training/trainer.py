@@ -22,6 +22,7 @@ from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.trainer.ppo.utils import need_critic
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
 from sftrl_ext.errors import SftrlError
@@ -79,7 +80,24 @@ class TurnTrainer(PPOTrainerSync):
             # verl picks its replay buffer and its checkpoint contents by this name.
             config.trainer.v1.trainer_mode = "sync"
         self.tokens = TokenCounts()
+        self._named = (-1, 0)
         super().__init__(config)
+
+    # ------------------------------------------------------------------ prompts
+
+    def _fetch_one_gen_batch(self) -> TensorDict:
+        """verl's next prompts, known by their step and place instead of by chance.
+
+        A resumed run gives them the same names, so what is derived from these (seeds, order) is the same.
+        """
+        batch = super()._fetch_one_gen_batch()
+        if self._named[0] != self.global_steps:
+            self._named = (self.global_steps, 0)
+        step, first = self._named
+        self._named = (step, first + len(batch))
+        names = [f"{step:08d}-{place:06d}" for place in range(first, first + len(batch))]
+        tu.assign_non_tensor_stack(batch, "uid", names)
+        return batch
 
     # ------------------------------------------------------------------ advantages
 
