@@ -1,8 +1,8 @@
 """Cities that are made up, so that everything runs without the authors' pictures.
 
 A city has streets, houses, landmarks with signs, panoramas at every few steps and routes, all from a seed, in
-the authors' formats. Reading order: `styles`, `names`, `plan`, `textures`, `sky`, `ground`, `paint`, `walks`,
-`build`, `sheets`.
+the authors' formats. Reading order: `styles`, `names`, `streets`, `plan`, `textures`, `sky`, `ground`,
+`paint`, `walks`, `build`, `sheets`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from sftrl_ext.envs.virl.city.plan import Edge, Plan
+from sftrl_ext.envs.virl.city.plan import Plan
+from sftrl_ext.envs.virl.city.streets import Edge
 from sftrl_ext.envs.virl.city.styles import Color
 from sftrl_ext.envs.virl.city.textures import Packed
 

@@ -271,7 +271,7 @@ def _write(
     size = height * 1.25
     for _ in range(2):
         font = ImageFont.load_default(size)
-        bold = size / 34
+        bold = round(size / 32)
         box = pen.textbbox((0, 0), text, font, stroke_width=bold)
         size *= min(1.0, room / (box[2] - box[0]))
     pen.text((x, y), text, ink, font, "mm", stroke_width=bold, stroke_fill=ink)

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from sftrl_ext.envs.virl.city.plan import Edge, Landmark, Plan
+from sftrl_ext.envs.virl.city.plan import Landmark, Plan
+from sftrl_ext.envs.virl.city.streets import Edge
 from sftrl_ext.envs.virl.geo import EARTH_M, LatLng, compass_word, distance_m, heading_deg, turn_deg
 from sftrl_ext.envs.virl.routes import Milestone, Route
 from sftrl_ext.errors import SftrlError
