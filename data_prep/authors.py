@@ -1,8 +1,9 @@
-"""Import the authors' SFT data (``data.json`` of `tianzhechu/SFTvsRL_Data`) into our schema.
+"""Import the authors' SFT data (a ``data.json`` of `tianzhechu/SFTvsRL_Data`) into our schema.
 
 The file is one JSON list of ``{"image": null | path | [paths], "conversations": [{"from": ..., "value": ...},
 ...]}``. It is read record by record, so a file of any length takes constant memory. Prompts stay as they are;
-the facts of a row are read off its last answer (cards and numbers), and are ``{}`` when they cannot be.
+the facts of a row are read off its last answer (cards and numbers), and are ``{}`` when they cannot be, as
+always for routes: a dialogue does not say where its route goes.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from data_prep.writer import ROW_GROUP, write_rows
 from sftrl_ext.envs.general_points.answer import extract_answer
 from sftrl_ext.envs.general_points.episode import PlaySettings, facts_text, make_facts
 from sftrl_ext.envs.general_points.rules import RULES
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, unknown_name
 
 SPLIT = "imported"
 """Split name of imported rows."""
 
-DATA_SOURCE = f"gp_l/{SPLIT}"
-"""Data source of imported rows."""
+DATA_SOURCES = {"general_points": f"gp_l/{SPLIT}", "virl": f"virl_l/{SPLIT}"}
+"""Task to the data source of imported rows."""
+
+ABILITIES = {"general_points": "arithmetic", "virl": "navigation"}
+"""Task to what verl groups imported rows by."""
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 """The word in ``from`` to the role it means."""
@@ -136,6 +140,7 @@ def imported_tables(
     image_folder: str | Path | None = None,
     train: str = "all",
     settings: PlaySettings | None = None,
+    task: str = "general_points",
 ) -> Iterator[pa.Table]:
     """Stream an authors' file as tables of our schema.
 
@@ -145,6 +150,7 @@ def imported_tables(
         image_folder: What image paths are relative to.
         train: "all" assistant turns carry loss, or only the "last".
         settings: How the hands are played when the rows are used as RL prompts.
+        task: "general_points" or "virl".
 
     Raises:
         SftrlError: naming the file, the record and what was expected there.
@@ -154,6 +160,8 @@ def imported_tables(
         raise SftrlError(f"{path}: no such file.")
     if train not in ("all", "last"):
         raise SftrlError(f"train is {train!r}, expected 'all' or 'last'.")
+    if task not in DATA_SOURCES:
+        raise unknown_name("task", task, DATA_SOURCES)
     folder = Path(image_folder) if image_folder else None
     settings = settings or PlaySettings()
     group: list[tuple[int, list[tuple[str, str]], list[dict[str, Any]]]] = []
@@ -164,10 +172,10 @@ def imported_tables(
             raise SftrlError(f"{path}: record {index} has an image; import the file with images=True.")
         group.append((index, messages, pictures))
         if len(group) == ROW_GROUP:
-            yield _table(group, images, train, settings)
+            yield _table(group, images, train, settings, task)
             group = []
     if group:
-        yield _table(group, images, train, settings)
+        yield _table(group, images, train, settings, task)
 
 
 def _table(
@@ -175,23 +183,28 @@ def _table(
     images: bool,
     train: str,
     settings: PlaySettings,
+    task: str,
 ) -> pa.Table:
+    cards = task == "general_points"
     roles = [[role for role, _ in messages] for _, messages, _ in group]
     texts = [[text for _, text in messages] for _, messages, _ in group]
     opening = [row.index("assistant") for row in roles]
     turns = [[i for i, role in enumerate(row) if role == "assistant"] for row in roles]
     table = rows_table(
-        data_source=DATA_SOURCE,
+        data_source=DATA_SOURCES[task],
         split=SPLIT,
         seed=0,
         index=pa.array([index for index, _, _ in group], pa.int64()),
-        facts=pa.array([facts_text(facts_of(row[-1], settings)) for row in texts], pa.string()),
+        facts=pa.array(
+            [facts_text(facts_of(row[-1], settings) if cards else {}) for row in texts], pa.string()
+        ),
         prompt=dialogues_array(
             [row[:n] for row, n in zip(roles, opening, strict=True)],
             [row[:n] for row, n in zip(texts, opening, strict=True)],
         ),
         messages=dialogues_array(roles, texts),
         train_turns=pa.array([row if train == "all" else row[-1:] for row in turns], pa.list_(pa.int64())),
+        ability=ABILITIES[task],
     )
     if images:
         field = IMAGE_SCHEMA.field("images")

@@ -1,10 +1,10 @@
-"""The dataset card: what is in the files of a run, and which of them share number multisets."""
+"""The dataset card: what is in the files of a run, and which of them share number multisets, or routes."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,13 @@ from data_prep.schema import read_schema
 from sftrl_ext.envs import parse_facts
 from sftrl_ext.envs.general_points.cards import SUITS_OF, parse_cards
 from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.virl.track import read_track
 
 Multiset = tuple[tuple[int, ...], int]
 """Sorted numbers, and the target."""
+
+RouteKey = tuple[tuple[float, float], ...]
+"""The start of a route and its milestones."""
 
 
 @dataclass
@@ -36,6 +40,9 @@ class FileFacts:
         suits: Suit letters of the cards.
         hands: Different rows of ranks under a rule.
         multisets: Different number multisets.
+        actions: Rows per action space, for rows of routes.
+        routes: Different routes, by their points.
+        rails: Different rails.
     """
 
     path: Path
@@ -49,6 +56,9 @@ class FileFacts:
     suits: set[str] = field(default_factory=set)
     hands: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     multisets: set[Multiset] = field(default_factory=set)
+    actions: Counter[str] = field(default_factory=Counter)
+    routes: set[RouteKey] = field(default_factory=set)
+    rails: set[tuple[RouteKey, int]] = field(default_factory=set)
 
 
 def inspect_file(path: str | Path) -> FileFacts:
@@ -72,6 +82,9 @@ def inspect_file(path: str | Path) -> FileFacts:
                 facts = parse_facts(extra["facts"], f"{path}: row {found.rows - 1}: facts")
                 if not facts:
                     continue
+                if facts.get("task") == "virl":
+                    _add_walk(found, facts)
+                    continue
                 rule = facts["rule"]
                 cards = parse_cards(facts["cards"])
                 ranks = tuple(card.rank for card in cards)
@@ -86,8 +99,69 @@ def inspect_file(path: str | Path) -> FileFacts:
     return found
 
 
+def _add_walk(found: FileFacts, facts: Mapping[str, Any]) -> None:
+    """Count a row of a route."""
+    track = read_track(facts["route"])
+    key = (track.start.geocode, *(leg.end.geocode for leg in track.legs))
+    found.actions[facts["action_space"]] += 1
+    found.templates.add(facts["template"])
+    size = facts.get("image_size")
+    found.shown[f"{facts['modality']} {size}x{size}" if size else str(facts["modality"])] += 1
+    found.routes.add(key)
+    found.rails.add((key, facts["rail_seed"]))
+
+
 def card_text(files: Sequence[FileFacts]) -> str:
     """The card as Markdown, with the files named by their stems."""
+    walks = [facts for facts in files if facts.actions]
+    hands = [facts for facts in files if not facts.actions]
+    return "\n".join([*(_hand_lines(hands) if hands or not walks else ()), *_walk_lines(walks, hands)]) + "\n"
+
+
+def _walk_lines(files: Sequence[FileFacts], others: Sequence[FileFacts]) -> list[str]:
+    """The card of files of routes, after that of other files if there are any."""
+    if not files:
+        return []
+    lines = [] if not others else [""]
+    lines += [
+        *(["# Dataset card", ""] if not others else []),
+        "Made by `data_prep`. A *route* is told by its start and milestones; a *rail* is a route with the",
+        "points of one walk. The splits `..._unseen` hold only routes that no training split holds.",
+        "",
+        "| file | rows | kind | splits | actions | seeds | template | observed as | rails | routes |",
+        "|---|---:|---|---|---|---|---|---|---:|---:|",
+    ]
+    for facts in files:
+        columns = [
+            facts.path.stem,
+            f"{facts.rows:,}",
+            _kind(facts),
+            _counts(facts.splits),
+            _counts(facts.actions),
+            ", ".join(map(str, sorted(facts.seeds))),
+            ", ".join(sorted(facts.templates)),
+            _counts(facts.shown),
+            f"{len(facts.rails):,}",
+            f"{len(facts.routes):,}",
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
+    return [*lines, *_overlap(files, "Routes", [facts.routes for facts in files])]
+
+
+def _kind(facts: FileFacts) -> str:
+    return "RL / evaluation" if not facts.answered else "SFT"
+
+
+def _overlap(files: Sequence[FileFacts], what: str, sets: Sequence[Set[Any]]) -> list[str]:
+    """The table of what two files share."""
+    lines = ["", "## Overlap", "", f"{what} that two files share.", ""]
+    lines += [f"| | {' | '.join(facts.path.stem for facts in files)} |", f"|---|{'---:|' * len(files)}"]
+    for facts, own in zip(files, sets, strict=True):
+        lines.append(f"| {facts.path.stem} | {' | '.join(str(len(own & other)) for other in sets)} |")
+    return lines
+
+
+def _hand_lines(files: Sequence[FileFacts]) -> list[str]:
     lines = [
         "# Dataset card",
         "",
@@ -99,11 +173,10 @@ def card_text(files: Sequence[FileFacts]) -> str:
         "|---|---:|---|---|---|---|---|---|---|---:|---:|",
     ]
     for facts in files:
-        kind = "RL / evaluation" if not facts.answered else "SFT"
         columns = [
             facts.path.stem,
             f"{facts.rows:,}",
-            kind,
+            _kind(facts),
             _counts(facts.splits),
             _counts(facts.rules),
             ", ".join(map(str, sorted(facts.seeds))),
@@ -114,12 +187,7 @@ def card_text(files: Sequence[FileFacts]) -> str:
             f"{len(facts.multisets):,}",
         ]
         lines.append(f"| {' | '.join(columns)} |")
-    lines += ["", "## Overlap", "", "Number multisets that two files share.", ""]
-    lines += [f"| | {' | '.join(facts.path.stem for facts in files)} |", f"|---|{'---:|' * len(files)}"]
-    for facts in files:
-        shared = [str(len(facts.multisets & other.multisets)) for other in files]
-        lines.append(f"| {facts.path.stem} | {' | '.join(shared)} |")
-    return "\n".join(lines) + "\n"
+    return [*lines, *_overlap(files, "Number multisets", [facts.multisets for facts in files])]
 
 
 def write_card(files: Sequence[str | Path], path: str | Path) -> str:

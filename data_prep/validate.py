@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data_prep.authors import SPLIT as IMPORTED
 from data_prep.images import IMAGE_ROW_GROUP
 from data_prep.schema import read_schema
-from sftrl_ext.envs import Episode, count_markers, make_episode, parse_facts
+from sftrl_ext.envs import Episode, Step, count_markers, make_episode, parse_facts
 from sftrl_ext.errors import SftrlError
 
 if TYPE_CHECKING:
@@ -128,10 +128,10 @@ def _check_row(row: dict[str, Any], report: FileReport) -> None:
 def _check_pictures(row: dict[str, Any], facts: dict[str, Any], episode: Episode, report: FileReport) -> None:
     """Compare the markers of the prompt and the pictures of the row with the pictures of the episode.
 
-    Drawing takes longer than all the rest, so a row without pictures is drawn once per look.
+    Drawing takes longer than all the rest, so a row without pictures is drawn once per task and look.
     """
     given = row.get("images")
-    look = json.dumps(facts.get("look"))
+    look = json.dumps([facts.get(name) for name in ("task", "modality", "look")])
     if given is not None or look not in report._drawn:
         report._drawn[look] = len(episode.images())
     markers, wanted = count_markers(row["prompt"]), report._drawn[look]
@@ -180,19 +180,26 @@ def _replay(episode: Episode, messages: list[dict[str, str]], turns: set[int]) -
         if episode.done:
             raise SftrlError(f"column 'messages' goes on at turn {turn}, after the end of the episode.")
         if turn in turns:
-            _expect_correct(episode, messages[turn]["content"], turn)
+            step = _expect_correct(episode, messages[turn]["content"], turn)
         else:
-            episode.submit(messages[turn]["content"])
-        _same("messages", messages[: turn + 2], episode.messages())
+            step = episode.submit(messages[turn]["content"])
+        if not step.new_prompt:
+            _same("messages", messages[: turn + 2], episode.messages())
+        elif turn + 1 < len(messages):
+            raise SftrlError(
+                f"column 'messages' goes on at turn {turn + 1}, where the episode begins a new prompt."
+            )
 
 
-def _expect_correct(episode: Episode, answer: str, turn: int) -> None:
-    verdict = episode.submit(answer).attempt.verdict
+def _expect_correct(episode: Episode, answer: str, turn: int) -> Step:
+    step = episode.submit(answer)
+    verdict = step.attempt.verdict
     if not verdict.correct:
         raise SftrlError(
             f"column 'messages': the answer at turn {turn} carries loss but is graded {verdict.outcome!r}: "
             f"{answer[:120]!r}; expected 'correct'."
         )
+    return step
 
 
 def _same(column: str, found: list[dict[str, str]], expected: list[dict[str, str]]) -> None:

@@ -66,9 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="verb")
 
     data = verbs.add_parser("data", help="build or import parquet files")
-    data.add_argument("kind", help="rl, sft, suboptimal or import")
+    data.add_argument("kind", help="rl, sft, suboptimal, import or virl-city")
+    data.add_argument("--task", default="general_points", help="general_points or virl")
     data.add_argument("--split", default="id", help="split, or several with commas (mixed evenly)")
-    data.add_argument("--rows", type=int, default=1000)
+    data.add_argument("--rows", type=int, default=1000, help="how many; of a city, its routes")
     data.add_argument("--seed", type=int, default=0)
     data.add_argument(
         "--eval", action="store_true", help="draw from the split's evaluation stream, not the training one"
@@ -76,14 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--template", default="default", help="prompt template: a name, or a YAML file of yours"
     )
-    data.add_argument("--max-attempts", type=int, default=5)
+    data.add_argument("--max-attempts", type=int, help="default: 5 for cards, 2 at each point of a route")
     data.add_argument("--profile", default="exact")
     data.add_argument("--draw", default=None, help="iid or deck")
     data.add_argument("--suits", default=None, help="mixed, black or red; images are black by default")
-    data.add_argument("--modality", default="text", help="text or image: how the cards are shown")
+    data.add_argument("--modality", default="text", help="text or image: how cards or places are shown")
     data.add_argument("--image-size", metavar="WxH", help="size of images, in pixels")
     data.add_argument("--look", help="how images are drawn: table=blue,deck=plain,arrangement=row")
     data.add_argument("--embed-images", action="store_true", help="write the pictures into the file as PNG")
+    data.add_argument("--routes", type=Path, help="virl: a route_infos.json, or a city's folder")
+    data.add_argument("--away", type=Path, nargs="+", help="virl: routes of other cities, for visual_ood")
+    data.add_argument("--holdout", type=float, help="virl: share of the routes that no training walks")
+    data.add_argument("--style", help="virl-city: how the city looks")
     data.add_argument("--from", dest="source", type=Path, help="import: the authors' data.json")
     data.add_argument("--out", type=Path, required=True)
     data.set_defaults(run=_data)
@@ -222,7 +227,8 @@ def _data(args: argparse.Namespace, console: Console) -> None:
     from data_prep.build import build_file
 
     rows = build_file(args)
-    console.print(f"{args.out}: {rows} rows", highlight=False)
+    what = "routes" if args.kind == "virl-city" else "rows"
+    console.print(f"{args.out}: {rows} {what}", highlight=False)
 
 
 def _validate(args: argparse.Namespace, console: Console) -> None:

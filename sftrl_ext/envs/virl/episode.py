@@ -137,18 +137,23 @@ def track_of(
     return lay_track(route, panoramas, points_per_leg=points_per_leg, missing=missing_panorama, usable=usable)
 
 
-def make_facts(track: Track, settings: PlaySettings | None = None, rail_seed: int = 0) -> dict[str, Any]:
+def make_facts(
+    track: Track, settings: PlaySettings | None = None, rail_seed: int = 0, first_point: int = 0
+) -> dict[str, Any]:
     """The JSON-able facts that rebuild an episode; `facts_text` makes the text a row carries of them.
 
     Args:
         track: The route with its places; see `track_of`.
         settings: How it is walked.
         rail_seed: Seed of the rail: which points are left out, and a random first heading.
+        first_point: The point of the rail at which the episode begins, with everything before done right;
+            above 0 in the rows of an expert's answers.
     """
     play = asdict(settings or PlaySettings())
     if play["modality"] != "image":
         del play["street_views"], play["image_size"]
-    return {"task": TASK, **play, "rail_seed": rail_seed, "route": track.facts()}
+    begin = {"first_point": first_point} if first_point else {}
+    return {"task": TASK, **play, "rail_seed": rail_seed, "route": track.facts(), **begin}
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:
@@ -156,7 +161,7 @@ def facts_text(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, ensure_ascii=False)
 
 
-_KEYS = frozenset({"task", "route", "rail_seed", *PlaySettings.__dataclass_fields__})
+_KEYS = frozenset({"task", "route", "rail_seed", "first_point", *PlaySettings.__dataclass_fields__})
 
 
 class NavigationEpisode(Episode):
@@ -197,8 +202,15 @@ class NavigationEpisode(Episode):
             note=self.template.note,
         )
         self._landmarks = tuple([leg.landmark for leg in self.track.legs if leg.landmark])
+        first = facts.get("first_point", 0)
+        if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first < len(self.rail.points):
+            raise SftrlError(
+                f"the fact 'first_point' is {shown(first)}, expected a whole number from 0 to "
+                f"{len(self.rail.points) - 1}, a point of the rail."
+            )
         self.attempts: list[Attempt] = []
-        self.position = 0
+        self.first_point: int = first
+        self.position: int = first
         self._failed_here = 0
         self._rights = 0
         self._first_rights = 0
@@ -209,7 +221,7 @@ class NavigationEpisode(Episode):
     @property
     def facts(self) -> dict[str, Any]:
         """Facts that rebuild this episode at its start."""
-        return make_facts(self.track, self.settings, self.rail_seed)
+        return make_facts(self.track, self.settings, self.rail_seed, self.first_point)
 
     @property
     def point(self) -> Point:
@@ -303,9 +315,14 @@ class NavigationEpisode(Episode):
         )
 
     @property
+    def _points(self) -> int:
+        """How many points there are to walk."""
+        return len(self.rail.points) - self.first_point
+
+    @property
     def solved(self) -> bool:
-        """Whether the right action was given at every point."""
-        return self._rights == len(self.rail.points)
+        """Whether the right action was given at every point from the first on."""
+        return self._rights == self._points
 
     @property
     def done(self) -> bool:
@@ -316,7 +333,7 @@ class NavigationEpisode(Episode):
         """Numbers about the episode.
 
         Returns:
-            ``solved`` (the whole route), ``points`` (of the rail), ``points_solved``, ``progress`` (their
+            ``solved`` (the whole route), ``points`` (to walk), ``points_solved``, ``progress`` (their
             share), ``first_tries`` (points solved by the first attempt), ``attempts`` (all responses),
             ``correct_actions`` and ``responses``, whose sums over episodes give the per-step accuracy,
             ``step_accuracy`` (their share in this one), ``recognized`` (share of the responses whose
@@ -328,9 +345,9 @@ class NavigationEpisode(Episode):
         seen = sum(bool(attempt.verdict.details.get("recognized")) for attempt in self.attempts)
         numbers = {
             "solved": float(self.solved),
-            "points": float(len(self.rail.points)),
+            "points": float(self._points),
             "points_solved": float(self._rights),
-            "progress": self._rights / len(self.rail.points),
+            "progress": self._rights / self._points,
             "first_tries": float(self._first_rights),
             "attempts": float(made),
             "correct_actions": float(self._rights),

@@ -187,3 +187,23 @@ def test_any_play_ends_as_it_should(moves, max_attempts):
             assert walked.messages()[-1]["role"] == "user"
             assert len(walked.messages()) == 1 + 2 * failed
     assert walked.solved == (walked.metrics()["progress"] == 1)
+
+
+def test_an_episode_may_begin_at_any_point():
+    whole = walk()
+    for first in range(len(whole.rail.points)):
+        facts = make_facts(TRACK, PlaySettings(drop_rate=0.5), 7, first)
+        begun = make_episode(json.loads(facts_text(facts)))
+        assert begun.facts == facts and ("first_point" in facts) == (first > 0)
+        assert begun.messages() == whole.messages()
+        whole.submit(whole.expert_answer())
+        while not begun.done:
+            begun.submit(begun.expert_answer())
+        assert begun.solved and begun.metrics()["points"] == len(whole.rail.points) - first
+        assert begun.metrics()["progress"] == begun.metrics()["step_accuracy"] == 1
+
+
+@pytest.mark.parametrize("first", [-1, 99, True, "1", 0.0])
+def test_a_wrong_first_point_is_refused(first):
+    with pytest.raises(SftrlError, match="first_point"):
+        make_episode({**make_facts(TRACK), "first_point": first})

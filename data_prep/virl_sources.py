@@ -1,0 +1,220 @@
+"""Where the walks of a file come from: routes with their panoramas, one split or a mixture, one seed.
+
+Walk ``i`` of a source is a pure function of the source and ``i``: the routes of a split come in an order of
+chance, all of them once, then all of them again in another order and with other rails.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.virl_splits import ROUTE_SPLITS, RouteSplit
+from sftrl_ext.envs.virl.episode import PlaySettings, track_of
+from sftrl_ext.envs.virl.panoramas import PanoramaMap
+from sftrl_ext.envs.virl.routes import Route, load_routes
+from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track
+from sftrl_ext.errors import SftrlError
+
+HOLDOUT = 0.1
+"""Default share of the routes that no training walks."""
+
+ROUTES = "route_infos.json"
+MAPS = ("gps_pano_mapping.json", "gps_pano_mapping.parquet", "gps_pano_mapping.pkl")
+VIEWS = "street_views"
+"""What the authors' data set and a synthetic city call their files."""
+
+
+def held_out(route: Route, share: float) -> bool:
+    """Whether no training walks a route; told by its points, so the same in every file that holds it.
+
+    Args:
+        route: The route.
+        share: Share of all routes that are held out, 0 to 1.
+    """
+    points = [route.start, *(milestone.geocode for milestone in route.milestones)]
+    text = " ".join(f"{lat:.6f} {lng:.6f}" for lat, lng in points)
+    return zlib.crc32(text.encode()) < share * 2**32
+
+
+@dataclass(frozen=True)
+class RouteSet:
+    """Routes of one file, and what there is to see along them.
+
+    Attributes:
+        name: What it is called in errors.
+        routes: The routes.
+        panoramas: Where there are panoramas; None to stay where the routes go.
+        street_views: Folder of the panoramas; needed for images.
+    """
+
+    name: str
+    routes: Sequence[Route]
+    panoramas: PanoramaMap | None = None
+    street_views: Path | None = None
+
+
+def read_route_set(
+    path: str | Path,
+    *,
+    gps_to_pano: str | Path | None = None,
+    street_views: str | Path | None = None,
+    skip_bad: bool = False,
+) -> RouteSet:
+    """Read routes, with the map of panoramas and the street views that lie beside them.
+
+    Args:
+        path: A file of routes, or a folder that holds ``route_infos.json``.
+        gps_to_pano: The map of panoramas; by default ``gps_pano_mapping.*`` beside the routes, if there.
+        street_views: The folder of panoramas; by default ``street_views`` beside the routes, if there.
+        skip_bad: Leave out bad routes instead of an error.
+
+    Raises:
+        SftrlError: if a file is missing or malformed.
+    """
+    path = Path(path).expanduser()
+    file = path / ROUTES if path.is_dir() else path
+    found = load_routes(file, skip_bad)
+    beside = [file.parent / name for name in MAPS if (file.parent / name).is_file()]
+    chosen = Path(gps_to_pano).expanduser() if gps_to_pano else next(iter(beside), None)
+    views = Path(street_views).expanduser() if street_views else file.parent / VIEWS
+    return RouteSet(
+        str(file),
+        found.routes,
+        None if chosen is None else PanoramaMap.load(chosen),
+        views if street_views or views.is_dir() else None,
+    )
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One route to be walked.
+
+    Attributes:
+        split: The split it belongs to.
+        track: The route with its places.
+        settings: How it is walked.
+        rail_seed: Seed of its rail.
+        chance: Seed of whatever else is drawn for it.
+    """
+
+    split: RouteSplit
+    track: Track
+    settings: PlaySettings
+    rail_seed: int
+    chance: int
+
+
+@dataclass(frozen=True)
+class RouteSource:
+    """Where the walks of a file come from.
+
+    Attributes:
+        home: Routes of the city that is trained on, usually one set.
+        away: Routes of the other cities.
+        splits: A split name, or several for an even mixture: walk by walk in turns.
+        seed: Seed of the order of routes, and of the rails.
+        train: Draw from the training streams; otherwise from each split's evaluation stream.
+        settings: How routes are walked; a split sets the action space, a set its street views.
+        holdout: Share of the routes at home that no training walks.
+        points_per_leg: Into how many parts a leg is cut; there may be a point at each.
+        missing_panorama: "error" or "skip": what a point between milestones without a panorama is.
+    """
+
+    home: Sequence[RouteSet]
+    away: Sequence[RouteSet] = ()
+    splits: str | Sequence[str] = "id"
+    seed: int = 0
+    train: bool = True
+    settings: PlaySettings = field(default_factory=PlaySettings)
+    holdout: float = HOLDOUT
+    points_per_leg: int = POINTS_PER_LEG
+    missing_panorama: str = "skip"
+
+    def resolved(self) -> list[RouteSplit]:
+        """The splits.
+
+        Raises:
+            SftrlError: if one is unknown, or there is none.
+        """
+        names = [self.splits] if isinstance(self.splits, str) else list(self.splits)
+        if not names:
+            raise SftrlError("expected the name of at least one split of routes, found none.")
+        return [ROUTE_SPLITS[name] for name in names]
+
+
+def walks(source: RouteSource) -> Iterator[Walk]:
+    """Every walk of a source, without end.
+
+    Raises:
+        SftrlError: if a split has no routes, or a route lacks a panorama.
+    """
+    if not 0 <= source.holdout <= 1:
+        raise SftrlError(f"holdout is {source.holdout!r}, expected a share from 0 to 1.")
+    if source.seed < 0:
+        raise SftrlError(f"seed is {source.seed}, expected a whole number >= 0.")
+    streams = [_walks(source, split) for split in source.resolved()]
+    while True:
+        for stream in streams:
+            yield next(stream)
+
+
+def _walks(source: RouteSource, split: RouteSplit) -> Iterator[Walk]:
+    found = _routes(source, split)
+    settings = [_settings(source, split, routes) for routes in _sets(source, split)]
+    sets = _sets(source, split)
+
+    @lru_cache(maxsize=1 << 14)
+    def track(number: int) -> Track:
+        of, route = found[number]
+        return track_of(
+            route, settings[of], sets[of].panoramas, source.points_per_leg, source.missing_panorama
+        )
+
+    stream = zlib.crc32(split.stream(source.train).encode())
+    lap = 0
+    while True:
+        rng = np.random.default_rng([source.seed, stream, lap])
+        for number in rng.permutation(len(found)).tolist():
+            rail, chance = rng.integers(2**31, size=2).tolist()
+            yield Walk(split, track(number), settings[found[number][0]], rail, chance)
+        lap += 1
+
+
+def _sets(source: RouteSource, split: RouteSplit) -> Sequence[RouteSet]:
+    sets = source.away if split.away else source.home
+    if not sets:
+        where = "of other cities" if split.away else "to walk"
+        raise SftrlError(f"split {split.name!r} needs routes {where}; none were given.")
+    return sets
+
+
+def _settings(source: RouteSource, split: RouteSplit, routes: RouteSet) -> PlaySettings:
+    image = source.settings.modality == "image"
+    views = routes.street_views if image and routes.street_views else source.settings.street_views
+    return replace(
+        source.settings, action_space=split.action_space, street_views=None if views is None else str(views)
+    )
+
+
+def _routes(source: RouteSource, split: RouteSplit) -> list[tuple[int, Route]]:
+    """The routes of a split, each with the number of its set."""
+    sets = _sets(source, split)
+    everything = [(of, route) for of, routes in enumerate(sets) for route in routes.routes]
+    if split.part == "all":
+        found = everything
+    else:
+        wanted = split.part == "held_out"
+        found = [(of, route) for of, route in everything if held_out(route, source.holdout) == wanted]
+    if not found:
+        names = ", ".join(routes.name for routes in sets)
+        raise SftrlError(
+            f"split {split.name!r}: none of the {len(everything)} routes in {names} is {split.part} with a "
+            f"holdout of {source.holdout:g}; expected at least one: give more routes or another holdout."
+        )
+    return found
