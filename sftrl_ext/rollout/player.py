@@ -52,13 +52,18 @@ class Limits:
     """
 
     prompt: int
-    """Most tokens of a prompt; a longer one is an error, because a cut prompt would be another task."""
+    """Most tokens of a prompt, which is never cut, because a cut prompt would be another task. A longer one
+    is an error at the start of an episode, and ends it on the way."""
     response: int
     """Most tokens after a prompt: all its turns and all feedback between them."""
     turn: int
     """Most tokens of one turn."""
+    prompts: int | None = None
+    """Most prompts of an episode whose prompt is rebuilt on the way; None for as many as it has."""
 
     def __post_init__(self) -> None:
+        if self.prompts is not None and self.prompts < 1:
+            raise SftrlError(f"an episode may have {self.prompts} prompts; expected at least 1, or no limit.")
         if not 0 < self.turn <= self.response:
             raise SftrlError(
                 f"a turn may use {self.turn} tokens and the whole response {self.response}: "
@@ -101,7 +106,7 @@ class PlayedEpisode:
     """The dialogue of the last segment, for people to read."""
     solved: bool = False
     out_of_tokens: bool = False
-    """The token budget ended the episode, not the task."""
+    """The budget of tokens or prompts ended the episode, not the task."""
     error: str | None = None
     """The exception that ended the episode, if one did."""
     cut_turns: int = 0
@@ -134,7 +139,8 @@ async def play(
     """Play an episode to its end.
 
     An exception in the engine, the task or the reward ends this episode only: it is logged with its traceback
-    and named in ``error``, and what was played until then is kept.
+    and named in ``error``, and what was played until then is kept. Where the budget ends it, every turn
+    played keeps its reward.
 
     Args:
         episode: A fresh episode; it is played in place.
@@ -150,7 +156,16 @@ async def play(
     try:
         while True:
             if dialogue is None:
-                dialogue = _open(episode, chat, limits)
+                if len(played.segments) == limits.prompts:
+                    played.out_of_tokens = True
+                    break
+                opened = Dialogue.start(chat, episode.messages(), episode.images())
+                if len(opened.prompt_ids) > limits.prompt:
+                    if not played.segments:
+                        raise _too_long(opened, limits)
+                    played.out_of_tokens = True
+                    break
+                dialogue = opened
                 played.prompt_tokens += len(dialogue.prompt_ids)
             step = await _take_turn(episode, dialogue, generate, limits, sampling_params, played)
             rewards.append(step.reward if turn_reward is None else float(turn_reward(episode, step)))
@@ -180,14 +195,11 @@ async def play(
     return played
 
 
-def _open(episode: Episode, chat: ChatTokens, limits: Limits) -> Dialogue:
-    dialogue = Dialogue.start(chat, episode.messages(), episode.images())
-    if len(dialogue.prompt_ids) > limits.prompt:
-        raise SftrlError(
-            f"a prompt has {len(dialogue.prompt_ids)} tokens, more than the limit of {limits.prompt}: "
-            "raise data.max_prompt_length, or use a shorter prompt template."
-        )
-    return dialogue
+def _too_long(dialogue: Dialogue, limits: Limits) -> SftrlError:
+    return SftrlError(
+        f"a prompt has {len(dialogue.prompt_ids)} tokens, more than the limit of {limits.prompt}: "
+        "raise data.max_prompt_length, or use a shorter prompt template."
+    )
 
 
 async def _take_turn(

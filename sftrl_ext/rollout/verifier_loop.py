@@ -6,6 +6,8 @@ turn's reward sits on its last model token, and ``turn_ids`` tells the trainer w
 Settings (all under ``sftrl.rollout`` of the training config, all optional):
     max_turn_tokens: Most tokens of one turn; by default a sixth of the response length, so that five
         attempts with feedback fit, but at most 512.
+    max_prompts: Most prompts of an episode whose prompt is rebuilt on the way, such as the points of a route;
+        the episode ends there as one out of tokens does. By default as many as there are.
     reward: Name of a reward function of `sftrl_ext.reward_fns`; without one, the default of the row's data
         source,
         and without that the step's own reward.
@@ -71,7 +73,13 @@ class VerifierLoop(AgentLoopBase):
         settings = (self.config.get("sftrl") or {}).get("rollout") or {}
         response = int(self.rollout_config.response_length)
         turn = int(settings.get("max_turn_tokens") or default_turn_tokens(response))
-        self.limits = Limits(prompt=int(self.rollout_config.prompt_length), response=response, turn=turn)
+        prompts = settings.get("max_prompts")
+        self.limits = Limits(
+            prompt=int(self.rollout_config.prompt_length),
+            response=response,
+            turn=turn,
+            prompts=None if prompts is None else int(prompts),
+        )
         self.reward_name: str | None = settings.get("reward")
         self.seeded = bool(settings.get("seeded"))
         if settings.get("reward_file"):

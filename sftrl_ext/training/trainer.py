@@ -1,13 +1,15 @@
 """The trainer `sftrl_turn`: verl's synchronous V1 trainer, with credit over turns.
 
-Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but three things: advantages and
+Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but four things: advantages and
 returns come from `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where
-its value is read), and the metrics say what happened to episodes, turns and tokens.
+its value is read), an update makes as many optimizer steps however many prompts its episodes had, and the
+metrics say what happened to episodes, turns and tokens.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ TOKENS_FILE = "sftrl_tokens.json"
 
 _TOKEN_FIELDS = ["response_mask", "turn_ids", "rm_scores", "token_level_rewards", "values", "old_log_probs"]
 _TOKEN_FIELDS += ["ref_log_prob", "entropy"]
+_MINIBATCHES = ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_batch_size")
 
 
 def credit_settings(config: DictConfig) -> CreditSettings:
@@ -64,6 +67,33 @@ def credit_settings(config: DictConfig) -> CreditSettings:
     return settings
 
 
+class MinibatchSizes:
+    """Minibatches of a share of the step's rows, as the config's are a share of its episodes.
+
+    verl counts minibatches in rows. An episode with several prompts has a row for each, so a step of such
+    episodes would make as many times the optimizer steps, the last one of them on few rows.
+
+    Args:
+        config: The training config, as given.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.episodes = int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n)
+        self.group = int(config.actor_rollout_ref.rollout.n)
+        self.ranks = int(config.trainer.n_gpus_per_node) * int(config.trainer.nnodes)
+        self.sizes = {key: int(OmegaConf.select(config, key)) for key in _MINIBATCHES}
+
+    def fit(self, config: DictConfig, rows: int) -> None:
+        """Set the sizes for a step of so many rows; with a row for each episode they are as given."""
+        steps = {key: max(1, self.episodes // (size * self.group)) for key, size in self.sizes.items()}
+        # verl pads a step to a multiple of every minibatch; this is one.
+        unit = math.lcm(self.group, self.ranks) * math.lcm(*steps.values())
+        padded = -(-rows // unit) * unit
+        for key, size in self.sizes.items():
+            fitted = padded // steps[key] // self.group if rows > self.episodes else size
+            OmegaConf.update(config, key, fitted)
+
+
 @register_trainer(TRAINER)
 class TurnTrainer(PPOTrainerSync):
     """Synchronous PPO, GRPO or RLOO in which one response is one action."""
@@ -81,6 +111,7 @@ class TurnTrainer(PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"
         self.tokens = TokenCounts()
         self._named = (-1, 0)
+        self._minibatches = MinibatchSizes(config)
         super().__init__(config)
 
     # ------------------------------------------------------------------ prompts
@@ -98,6 +129,13 @@ class TurnTrainer(PPOTrainerSync):
         names = [f"{step:08d}-{place:06d}" for place in range(first, first + len(batch))]
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
+
+    # ------------------------------------------------------------------ minibatches
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        """verl's, after the size of a minibatch has been fitted to the rows of the step."""
+        self._minibatches.fit(self.config, len(batch))
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     # ------------------------------------------------------------------ advantages
 

@@ -183,3 +183,49 @@ def test_a_tokenizer_is_probed_once():
     assert chat_tokens(builder_for(tokenizer)) is first
     tokenizer.chat_template = TEMPLATES["chatml"]
     assert chat_tokens(builder_for(tokenizer)) is not first
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(200, 400, 32, prompts=2), Limits(prompt=30, response=400, turn=32)],
+    ids=["prompts", "prompt"],
+)
+def test_the_budget_of_a_route_ends_it_and_keeps_what_was_played(limits):
+    walk = Walk()
+    if limits.prompts is None:  # the third prompt is longer than the limit
+        first = walk.messages
+        walk.messages = lambda: [{"role": "user", "content": "far"}] * 9 if walk.point == 2 else first()
+    played = run(walk, Script(tiny_tokenizer(), ["a", "x", "b", "never asked"]), limits)
+    assert played.error is None and played.out_of_tokens and not played.solved
+    assert [segment.turn_rewards for segment in played.segments] == [[1.0], [-1.0, 1.0]]
+    assert len(played.steps) == 3 and played.prompt_tokens == sum(len(s.prompt_ids) for s in played.segments)
+    assert played.metrics == {"solved": 0.0}
+
+
+def test_a_limit_of_prompts_that_is_none_is_refused():
+    with pytest.raises(SftrlError, match="0 prompts"):
+        Limits(prompt=10, response=5, turn=5, prompts=0)
+    assert run(Walk(), Script(tiny_tokenizer(), ["a", "b", "c"]), Limits(200, 400, 32, prompts=3)).solved
+
+
+def test_a_route_is_walked_to_its_end_with_its_numbers():
+    from sftrl_ext.envs.base import make_episode
+    from sftrl_ext.envs.virl import Milestone, PlaySettings, Route, lay_track, make_facts
+    from sftrl_ext.rollout.metrics import episode_metrics
+
+    milestones = (Milestone((40.71, -74.0), 0.0, "north"), Milestone((40.71, -73.99), 90.0, "east", "Cafe"))
+    track = lay_track(Route(0, (40.7, -74.0), 350.0, milestones))
+    facts = make_facts(track, PlaySettings(template="compact", drop_rate=0.0))
+    expert = make_episode(facts)
+    says = []
+    while not expert.done:
+        says.append(expert.expert_answer())
+        expert.submit(says[-1])
+    says.insert(2, '{"current observation": "x", "action": "stop()"}')
+    played = run(make_episode(facts), Script(tiny_tokenizer(), says), Limits(4000, 2000, 400))
+    points = len(says) - 1
+    assert played.error is None and played.solved and len(played.segments) == points
+    assert [len(s.turn_rewards) for s in played.segments] == [1, 1, 2] + [1] * (points - 3)
+    numbers = episode_metrics(played)
+    assert (numbers["correct_actions"], numbers["responses"]) == (points, points + 1)
+    assert numbers["acc"] == numbers["solved"] == 1 and numbers["turns"] == points + 1

@@ -173,3 +173,12 @@ def test_default_turn_limit_leaves_room_for_five_attempts():
     server = Server(tiny_tokenizer(), ["yes"])
     run(server)
     assert server.requests[0][1]["max_tokens"] == 50
+
+
+def test_an_episode_has_no_more_prompts_than_asked_for():
+    row = guess_row(extra_info={"facts": json.dumps({"task": "test_walk"})})
+    outputs = run(Server(tiny_tokenizer(), ["a", "x", "b", "c"]), row, max_turn_tokens=20, max_prompts=2)
+    assert [output.num_turns for output in outputs] == [1, 2]
+    for output in outputs:
+        info = output.extra_fields["reward_extra_info"]
+        assert (info["out_of_tokens"], info["episode_error"], info["acc"], info["turns"]) == (1, 0, 0, 3)

@@ -257,3 +257,79 @@ def test_every_algorithm_composes(name):
         assert actor.ppo_epochs == critic.ppo_epochs == 4 and actor.grad_clip == critic.grad_clip == 1.0
         assert config.actor_rollout_ref.rollout.temperature == 0.2
         assert actor.kl_loss_coef == actor.entropy_coeff == 0.0 and not config.algorithm.use_kl_in_reward
+
+
+def routes(queue, other=1.0):
+    """Two routes of two prompts each, their rows mixed and out of order; ``other`` scales the second one."""
+    rows = {
+        "p_0_1": row([1, 1], [0.0, 5.0], [3.0, 9]),
+        "q_0_0": row([1], [other], [other], uid="q"),
+        "p_0_0": row([1, 0, 2], [-1.0, 0, 1.0], [2.0, 9, 1.0]),
+        "q_0_1": row([1], [-other], [other], uid="q"),
+    }
+    queue.kv_batch_put(list(rows), "train", list(rows.values()))
+    return KVBatchMeta(keys=list(rows), tags=[dict(TAG) for _ in rows], partition_id="train")
+
+
+def test_credit_goes_along_the_points_of_a_route_and_never_to_another_route(monkeypatch):
+    found = []
+    for other in (1.0, 100.0):
+        trainer, queue = make_trainer(make_config(), monkeypatch)
+        metrics = {}
+        trainer._compute_advantage(routes(queue, other), metrics)
+        found.append([queue.rows[key]["advantages"].tolist() for key in ("p_0_0", "p_0_1")])
+        assert metrics["turns/mean"] == 2.5
+    third = 5.0 - 3.0
+    second = 1.0 + GAMMA * 3.0 - 1.0 + GAMMA * LAM * third
+    first = -1.0 + GAMMA * 1.0 - 2.0 + GAMMA * LAM * second
+    assert found[0] == found[1]
+    assert found[0][0] == pytest.approx([first, 0, second]) and found[0][1] == pytest.approx([third, third])
+
+
+def test_leave_one_out_credit_goes_along_the_points_too(monkeypatch):
+    trainer, queue = make_trainer(make_config("rloo"), monkeypatch)
+    rows = {
+        "p_0_0": row([1], [1.0]),
+        "p_0_1": row([1], [1.0]),
+        "p_1_0": row([1, 0, 2], [-1.0, 0, -2.0]),
+    }
+    queue.kv_batch_put(list(rows), "train", list(rows.values()))
+    trainer._compute_advantage(
+        KVBatchMeta(keys=list(rows), tags=[dict(TAG) for _ in rows], partition_id="train"), {}
+    )
+    assert queue.rows["p_0_0"]["advantages"].tolist() == pytest.approx([1.9 + 2.8])
+    assert queue.rows["p_0_1"]["advantages"].tolist() == pytest.approx([1.0 + 2.0])
+    assert queue.rows["p_1_0"]["advantages"].tolist() == pytest.approx([-4.7, 0, -3.0])
+
+
+@pytest.mark.parametrize(
+    ("group", "ranks", "actor", "critic"), [(1, 1, 16, 16), (4, 2, 4, 8), (1, 8, 32, 16), (8, 1, 4, 256)]
+)
+def test_an_update_makes_as_many_steps_however_many_prompts_its_episodes_had(group, ranks, actor, critic):
+    import math
+
+    config = OmegaConf.create(
+        {
+            "data": {"train_batch_size": 32 // group if group < 8 else 4},
+            "actor_rollout_ref": {"rollout": {"n": group}, "actor": {"ppo_mini_batch_size": actor}},
+            "critic": {"ppo_mini_batch_size": critic},
+            "trainer": {"n_gpus_per_node": ranks, "nnodes": 1},
+        }
+    )
+    given = (actor, critic)
+    sizes = ours.MinibatchSizes(config)
+
+    def read():
+        return (config.actor_rollout_ref.actor.ppo_mini_batch_size, config.critic.ppo_mini_batch_size)
+
+    for rows in (431, 32, 33, 1000):
+        sizes.fit(config, rows)
+        if rows == 32:
+            assert read() == given
+            continue
+        multiple = math.lcm(ranks, *(size * group for size in read()))
+        padded = -(-rows // multiple) * multiple
+        for size, start in zip(read(), given, strict=True):
+            assert size * group % ranks == 0
+            assert padded // (size * group) == max(1, 32 // (start * group))
+        assert padded - rows < group * ranks * 64
