@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+FIRST_CLAIMS = {"general_points": ("recognized", "number_right")}
+"""Task to the details of a first response to a picture that are counted."""
+
+STEP_COUNTS = ("correct_actions", "responses", "recognized_responses")
+"""Numbers of an episode whose sums give a measure per response: per-step accuracy is the first over the
+second. A route is one episode of many such steps, whose own result is in ``solved``."""
+
+
 class EvalEngine(Protocol):
     """What evaluation needs of an engine."""
 
@@ -95,7 +103,12 @@ class EvalPlay:
     def of(cls, recipe: Recipe) -> EvalPlay:
         """As the recipe says; the token budget is the one of training."""
         rl, evaluation = recipe.budget.rl, recipe.budget.eval
-        limits = Limits(prompt=rl.max_prompt_length, response=rl.max_response_length, turn=rl.max_turn_tokens)
+        limits = Limits(
+            prompt=rl.max_prompt_length,
+            response=rl.max_response_length,
+            turn=rl.max_turn_tokens,
+            prompts=rl.max_prompts,
+        )
         return cls(limits, evaluation.temperature, evaluation.seed)
 
 
@@ -214,8 +227,8 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
     attempts = sum(len(episode.steps) for episode in played)
     # Recognition is measured with one attempt, as in the paper; texts have nothing to recognise.
     first = [episode.steps[0].attempt.verdict.details for episode in played if episode.steps]
-    seen = any(facts.get("modality") == "image" for facts in chosen.facts)
-    claims = ("recognized", "number_right") if seen else ()
+    tasks = {str(facts.get("task")) for facts in chosen.facts if facts.get("modality") == "image"}
+    claims = [claim for task in sorted(tasks) for claim in FIRST_CLAIMS.get(task, ())]
     return {
         "split": chosen.split,
         "data_source": chosen.data_source,
@@ -223,6 +236,7 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "solved": sum(episode.solved for episode in played),
         "solved_first": sum(bool(e.steps) and e.steps[0].attempt.verdict.correct for e in played),
         "attempts_mean": attempts / max(1, len(played)),
+        **_steps(played),
         **{f"{claim}_first": sum(bool(details.get(claim)) for details in first) for claim in claims},
         "outcomes": dict(sorted(outcomes.items())),
         "errors": sum(episode.error is not None for episode in played),
@@ -231,6 +245,12 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "generated_tokens": sum(episode.generated_tokens for episode in played),
         "feedback_tokens": sum(episode.feedback_tokens for episode in played),
     }
+
+
+def _steps(played: Sequence[PlayedEpisode]) -> dict[str, int]:
+    """Right actions and responses, of all episodes together, where a task counts them; see `STEP_COUNTS`."""
+    counted = [name for name in STEP_COUNTS if any(name in episode.metrics for episode in played)]
+    return {name: round(sum(episode.metrics.get(name, 0.0) for episode in played)) for name in counted}
 
 
 def _append(path: Path, values: Sequence[Mapping[str, Any]]) -> None:

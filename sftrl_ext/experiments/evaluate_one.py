@@ -82,15 +82,20 @@ def append_records(path: Path, records: Sequence[dict[str, object]]) -> None:
 
 
 def _table(records: Sequence[dict[str, object]]) -> Table:
-    """Success of each split; with images also how often the first response names the right cards."""
+    """Success of each split; of routes also per-step accuracy, of hands in images the share recognised."""
     images = any("recognized_first" in record for record in records)
-    table = Table("split", "hands", "success %", *(["recognised %"] if images else []), "attempts")
+    steps = any("responses" in record for record in records)
+    columns = [*(["per step %"] if steps else []), "success %", *(["recognised %"] if images else [])]
+    table = Table("split", "routes" if steps else "hands", *columns, "attempts")
     for record in records:
-        counts = [record["solved"], *([record.get("recognized_first")] if images else [])]
+        episodes = record["episodes"]
+        shares = [_share(record.get("correct_actions"), record.get("responses"))] if steps else []
+        shares += [_share(record["solved"], episodes)]
+        shares += [_share(record.get("recognized_first"), episodes)] if images else []
         table.add_row(
             str(record["split"]),
-            str(record["episodes"]),
-            *(_share(count, record["episodes"]) for count in counts),
+            str(episodes),
+            *shares,
             f"{record['attempts_mean']:.2f}",
         )
     return table

@@ -39,6 +39,10 @@ class RunLayout:
         """The evaluation rows of a split."""
         return self.data / f"eval-{split}.parquet"
 
+    def city(self, name: str) -> Path:
+        """The folder of a synthetic city."""
+        return self.data / "cities" / name
+
     @property
     def start_model(self) -> Path:
         """The Hugging Face folder the first training stage starts from."""

@@ -24,6 +24,41 @@ from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.paths import configs_dir, recipes_dir
 
 SCALES = ("smoke", "laptop", "gpu", "node")
+TASK_KINDS = ("general_points", "virl")
+
+
+@dataclass
+class CityConfig:
+    """A synthetic city that the data stage makes; its pictures only where the task shows images."""
+
+    style: str = "brick"
+    seed: int = 0
+    routes: int = 1000
+    width: int = 1024
+    """Width of its panoramas in pixels."""
+    path: str | None = None
+    """A route file or a city's folder to read instead; panoramas and their map lie beside it."""
+
+
+@dataclass
+class RoutesConfig:
+    """The routes of a task of kind ``virl``."""
+
+    home: CityConfig = field(default_factory=CityConfig)
+    """The city that is trained on."""
+    away: list[CityConfig] = field(default_factory=list)
+    """Other cities, for the split ``visual_ood``."""
+    holdout: float = 0.1
+    """Share of the routes at home that no training walks."""
+    drop_rate: float = 0.5
+    """Probability that a point between milestones is left out."""
+    points_per_leg: int = 5
+    missing_panorama: str = "skip"
+    """``error`` or ``skip``: what a point between milestones without a panorama is."""
+    exceeded_penalty: float = -1.0
+    """Added to the reward of the failed attempt that ends a route."""
+    image_size: int = 1200
+    """Side of a picture in pixels."""
 
 
 @dataclass
@@ -32,6 +67,11 @@ class TaskConfig:
 
     name: str = MISSING
     """Short task name; every ``data_source`` is ``<name>/<split>``."""
+    kind: str = "general_points"
+    """What is played: ``general_points`` or ``virl``. ``target``, ``solutions``, ``suits``, ``draw`` and
+    ``look`` are about the first, ``routes`` about the second."""
+    routes: RoutesConfig = field(default_factory=RoutesConfig)
+    """The routes of ``virl``; which words a turn has is the split's."""
     train_split: str = "id"
     """The split both arms train on."""
     pretrain_splits: list[str] = field(default_factory=list)
@@ -55,7 +95,7 @@ class TaskConfig:
     """Suits of the hands a base model of our own is pre-trained on; null: the same."""
     draw: str = "iid"
     modality: str = "text"
-    """``text`` or ``image``: how the cards are shown."""
+    """``text`` or ``image``: how the cards, or the places, are shown."""
     look: dict[str, Any] = field(default_factory=dict)
     """How an image is drawn (``width``, ``height``, ``table``, ``deck``, ``arrangement``)."""
 
@@ -160,6 +200,8 @@ class RLConfig:
     """Tokens of the whole dialogue after the first prompt."""
     max_turn_tokens: int = 64
     """Tokens the model may write in one turn."""
+    max_prompts: int | None = None
+    """Most prompts of an episode (points of a route), in training and evaluation; null: no limit."""
     save_every: int = 5
     validate_every: int = -1
     """Updates between validations inside training (OOD curves while it runs); -1: none, checkpoints are
@@ -171,6 +213,9 @@ class EvalConfig:
     """How every checkpoint is evaluated."""
 
     hands: int = 234
+    """Episodes of a split: hands, or routes."""
+    hands_of: dict[str, int] = field(default_factory=dict)
+    """Other numbers for some splits."""
     temperature: float = 1.0
     seed: int = 2501
     batch_size: int = 128
@@ -200,6 +245,7 @@ class ExpectedConfig:
     source: str = ""
     model: str = ""
     metric: str = "success"
+    """``success`` of episodes, ``per_step`` accuracy of responses, or ``recognition``."""
     split: str = "rule_ood"
     sft: float | None = None
     init: float | None = None
@@ -328,6 +374,14 @@ def _explain(path: Path, error: Exception) -> str:
 
 def _check(path: Path, recipe: Recipe) -> None:
     """Refuse what composes but cannot run."""
+    if recipe.task.kind not in TASK_KINDS:
+        raise SftrlError(f"{path}: task.kind: {unknown_name('kind of task', recipe.task.kind, TASK_KINDS)}")
+    for split in recipe.budget.eval.hands_of:
+        if split not in recipe.task.eval_splits:
+            raise SftrlError(
+                f"{path}: budget.eval.hands_of: "
+                f"{unknown_name('evaluated split', split, recipe.task.eval_splits)}"
+            )
     for arm in recipe.arms:
         if arm not in ("sft", "rl"):
             raise SftrlError(f"{path}: arms: {unknown_name('arm', arm, ('sft', 'rl'))}")

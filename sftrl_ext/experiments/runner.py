@@ -28,6 +28,7 @@ from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe, from_yaml, to_yaml
 from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.files import read_json, write_text
+from sftrl_ext.reports.compute import buffer_ratio
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
@@ -164,7 +165,8 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
         for checkpoint in list_checkpoints(layout.checkpoints(stage.name)):
             declare_stored_dtype(checkpoint.folder)
         cached = recipe.scale.engine != "hf"
-        write_tokens(layout, stage.name, stage.kind, int(run.model["parameters"]), prefix_cache=cached)
+        size, ratio = int(run.model["parameters"]), buffer_ratio(recipe.task.name)
+        write_tokens(layout, stage.name, stage.kind, size, prefix_cache=cached, ratio=ratio)
     run.stage(stage.name).status = "done"
     run.save(layout.state)
 

@@ -6,19 +6,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
-from data_prep.general_points import Solutions, rl_rows, sft_rows, suboptimal_rows
 from data_prep.schema import read_schema
-from data_prep.sources import Source
-from data_prep.writer import write_rows
 from sftrl_ext.envs.base import IMAGE_MARKER, make_episode, parse_facts
-from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
+from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe, from_yaml
@@ -29,45 +25,7 @@ KINDS: Registry[Callable[[Recipe, RunLayout], None]] = Registry("kind of stage")
 """What each kind of stage does."""
 
 
-@KINDS.register("data")
-def build_data(recipe: Recipe, layout: RunLayout) -> None:
-    """Build every parquet file of the run: pre-training, init, each seed's rows for both arms, evaluation."""
-    from data_prep.card import write_card
-
-    task, budget = recipe.task, recipe.budget
-    settings = PlaySettings(
-        max_attempts=task.max_attempts,
-        profile=task.profile,
-        template=task.template,
-        modality=task.modality,
-        look=as_look(task.look) if task.modality == "image" else None,
-    )
-
-    def source(splits: str | list[str], seed: int, train: bool = True, suits: str | None = None) -> Source:
-        hands = {"draw": task.draw, "suits": suits or task.suits}
-        return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
-
-    how = cast(Solutions, task.solutions)  # the builder refuses any other
-    both, suits = list(task.pretrain_splits) or task.train_split, task.pretrain_suits
-    if budget.base is not None:
-        base = sft_rows(source(both, 1_000, suits=suits), budget.base.rows, how)
-        write_rows(layout.rows("base"), base)
-    if budget.dialogues is not None:
-        mistakes = (0, task.max_attempts - 1)
-        dialogues = suboptimal_rows(source(both, 1_001, suits=suits), budget.dialogues.rows, how, mistakes)
-        write_rows(layout.rows("dialogues"), dialogues)
-    write_rows(layout.rows("init"), sft_rows(source(task.train_split, 2_000), budget.init.rows, how))
-    for seed in recipe.sweep.seeds:
-        if "sft" in recipe.arms:
-            write_rows(
-                layout.rows(f"sft-s{seed}"), sft_rows(source(task.train_split, seed), budget.sft.rows, how)
-            )
-        if "rl" in recipe.arms:
-            write_rows(layout.rows(f"rl-s{seed}"), rl_rows(source(task.train_split, seed), budget.rl.rows))
-    for split in task.eval_splits:
-        rows = rl_rows(source(split, budget.eval.seed, train=False), budget.eval.hands)
-        write_rows(layout.eval_rows(split), rows)
-    write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md")
+KINDS.add("data", build_data)
 
 
 @KINDS.register("model")
@@ -156,19 +114,26 @@ def open_engine(name: str, folder: Path, *, dtype: str, rows: int, tensor_parall
     return LocalEngine(folder, dtype=getattr(torch, dtype), max_rows=rows)
 
 
+_WRONG: dict[str, tuple[str, ...]] = {
+    "general_points": ("", '{"formula": "1+"}', '{"formula": "1+1"}'),
+    "virl": (
+        "",
+        '{"current observation": "intersection", "action": "turn_direction(nowhere)"}',
+        '{"current observation": "no intersection", "action": "turn_direction(nowhere)"}',
+    ),
+}
+"""Answers that are wrong in every episode of a task."""
+
+
 def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
     """Texts of the pre-training rows, feedback included, for the tokenizer."""
     table = pq.ParquetFile(layout.rows("base"))
     batch = next(table.iter_batches(rows, columns=["messages", "extra_info"])).to_pylist()
     texts = [message["content"].replace(IMAGE_MARKER, "") for row in batch for message in row["messages"]]
     for row in batch[:20]:  # feedback: a wrong answer of each kind
-        for wrong in (
-            "",
-            '{"formula": "1+"}',
-            '{"formula": "1+1"}',
-            row["messages"][-1]["content"].replace("*", "+"),
-        ):
-            episode = make_episode(json.loads(row["extra_info"]["facts"]))
+        facts = json.loads(row["extra_info"]["facts"])
+        for wrong in (*_WRONG[facts["task"]], row["messages"][-1]["content"].replace("*", "+")):
+            episode = make_episode(facts)
             texts += [step.reply for step in [episode.submit(wrong)] if step.reply] * 20
     return texts
 

@@ -19,7 +19,13 @@ RL_KEYS = {
 
 
 def write_tokens(
-    layout: RunLayout, stage: str, kind: str, parameters: int, *, prefix_cache: bool = True
+    layout: RunLayout,
+    stage: str,
+    kind: str,
+    parameters: int,
+    *,
+    prefix_cache: bool = True,
+    ratio: float = BUFFER_RATIO_GENERAL_POINTS,
 ) -> None:
     """Write ``tokens.jsonl`` of a stage: cumulative counts and FLOPs of the stage alone at each saved step.
 
@@ -29,6 +35,7 @@ def write_tokens(
         kind: ``sft`` or ``rl``.
         parameters: Parameters of the model.
         prefix_cache: Whether the rollout engine reads each prompt token once, or again at every turn.
+        ratio: The paper's lambda of the task; see `sftrl_ext.reports.compute.buffer_ratio`.
 
     Raises:
         SftrlError: if a step logged no token count.
@@ -55,7 +62,7 @@ def write_tokens(
         trained = used["trained_tokens"]
         paper = flops_sft(parameters, 0, trained)
         if kind == "rl":
-            paper = flops_rl(parameters, 0, trained, buffer_ratio=BUFFER_RATIO_GENERAL_POINTS)
+            paper = flops_rl(parameters, 0, trained, buffer_ratio=ratio)
         measured = flops_measured(parameters, trained, used["generated_tokens"], used["prefill_tokens"])
         line = {"step": checkpoint.step, **{k: int(v) for k, v in used.items()}}
         lines.append(json.dumps({**line, "flops_paper": paper, "flops_measured": measured}) + "\n")

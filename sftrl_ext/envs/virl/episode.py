@@ -337,8 +337,9 @@ class NavigationEpisode(Episode):
             share), ``first_tries`` (points solved by the first attempt), ``attempts`` (all responses),
             ``correct_actions`` and ``responses``, whose sums over episodes give the per-step accuracy,
             ``step_accuracy`` (their share in this one), ``recognized`` (share of the responses whose
-            observation is right), ``reward_total``, and for every outcome ``outcome/<name>``, its share of
-            the responses. Shares are 0 before the first response.
+            observation is right), ``recognized_responses`` (how many those are), ``reward_total``, and for
+            every outcome ``outcome/<name>``, its share of the responses. Shares are 0 before the first
+            response.
         """
         made = len(self.attempts)
         outcomes = Counter(attempt.verdict.outcome for attempt in self.attempts)
@@ -354,6 +355,7 @@ class NavigationEpisode(Episode):
             "responses": float(made),
             "step_accuracy": self._rights / made if made else 0.0,
             "recognized": seen / made if made else 0.0,
+            "recognized_responses": float(seen),
             "reward_total": self._rewards,
         }
         for outcome in OUTCOMES:

@@ -1,0 +1,104 @@
+"""Every kind of task builds the files of a run; what a route's evaluation records."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_prep.validate import validate_file
+from sftrl_ext.envs.base import make_episode
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.data_stage import build_data
+from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.recipe import SCALES, load_recipe
+
+NAVIGATION = ("fig6_virl_l", "fig6_virl_vl", "fig7_virl_vl", "fig18_virl_vl_overall", "fig19_overfit_init")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAVIGATION)
+def test_recipes_of_routes_plan_at_every_scale(name, scale, tmp_path):
+    from sftrl_ext.experiments.plan import make_plan
+
+    recipe = load_recipe(name, scale)
+    assert recipe.task.kind == "virl" and recipe.task.max_attempts == 2
+    assert {"id", "rule_ood"} <= set(recipe.task.eval_splits)
+    assert (recipe.task.modality == "image") == ("visual_ood" in recipe.task.eval_splits)
+    stages = make_plan(recipe, tmp_path)
+    assert {stage.kind for stage in stages} == {"data", "model", "sft", "rl", "eval", "report"}
+    assert ("sft" in [stage.arm for stage in stages]) == (name != "fig19_overfit_init")
+
+
+def test_an_unknown_kind_or_split_is_named():
+    with pytest.raises(SftrlError, match="Did you mean 'virl'"):
+        load_recipe("fig6_virl_l", "smoke", ["task.kind=vril"])
+    with pytest.raises(SftrlError, match="Did you mean 'rule_ood'"):
+        load_recipe("fig6_virl_l", "smoke", ["+budget.eval.hands_of.rule_odd=3"])
+
+
+def rows(layout, name):
+    return pq.read_table(layout.rows(name)).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fig6_virl_l", ["task.routes.home.routes=40", "+budget.eval.hands_of.id=7"]),
+        ("fig7_virl_vl", ["task.routes.home={routes: 6, width: 64}", "task.routes.holdout=0"]),
+        ("fig6_gp_l", []),
+    ],
+)
+def test_every_file_of_a_run_is_built_and_valid(name, words, tmp_path):
+    recipe = load_recipe(name, "smoke", [*words, "budget.base.rows=150", "budget.sft.rows=60"])
+    if recipe.task.routes.away:
+        recipe.task.routes.away[0].width = 64
+    layout = RunLayout(tmp_path)
+    build_data(recipe, layout)
+    for file in layout.data.glob("*.parquet"):
+        limit = 12 if recipe.task.modality == "image" else 100
+        report = validate_file(file, limit=limit)
+        assert report.rows > 0
+    sources = {row["data_source"] for row in rows(layout, "base")}
+    assert sources == {f"{recipe.task.name}/{split}" for split in ("id", "rule_ood")}
+    for split in recipe.task.eval_splits:
+        count = recipe.budget.eval.hands_of.get(split, recipe.budget.eval.hands)
+        assert len(rows(layout, f"eval-{split}")) == count
+    before = {file: file.read_bytes() for file in layout.data.glob("*.parquet")}
+    build_data(recipe, layout)
+    assert before == {file: file.read_bytes() for file in before}, "a resumed run builds the same files"
+    card = (layout.data / "dataset_card.md").read_text()
+    assert ("Routes that two files share" in card) == (recipe.task.kind == "virl")
+
+
+def test_a_record_of_routes_counts_responses(tmp_path):
+    pytest.importorskip("verl")
+    from sftrl_ext.experiments.evaluate import EvalSet, summarise
+    from sftrl_ext.rollout.player import PlayedEpisode
+
+    recipe = load_recipe("fig6_virl_l", "smoke", ["task.routes.home.routes=20", "budget.base.rows=10"])
+    layout = RunLayout(tmp_path)
+    build_data(recipe, layout)
+    facts = [json.loads(row["extra_info"]["facts"]) for row in rows(layout, "eval-id")[:3]]
+    played, right, made = [], 0, 0
+    for number, one in enumerate(facts):
+        episode, steps = make_episode(one), []
+        while not episode.done:
+            wrong = number == 1 and len(steps) in (1, 2)
+            steps.append(episode.submit("" if wrong else episode.expert_answer()))
+        right += sum(step.attempt.verdict.correct for step in steps)
+        made += len(steps)
+        played.append(PlayedEpisode(steps=steps, solved=episode.solved, metrics=episode.metrics()))
+    record = summarise(EvalSet("id", "virl_l/id", facts), played)
+    assert (record["correct_actions"], record["responses"]) == (right, made)
+    assert (record["solved"], record["episodes"]) == (2, 3)
+    assert record["recognized_responses"] == right
+    assert not any(key.endswith("right_first") or key == "recognized_first" for key in record)
+    cards = {"task": "general_points", "cards": ["6", "4", "A", "A"]}
+    empty = summarise(EvalSet("id", "gp_vl/id", [{**cards, "modality": "image"}]), [PlayedEpisode()])
+    assert list(empty) == [
+        *("split", "data_source", "episodes", "solved", "solved_first", "attempts_mean"),
+        *("recognized_first", "number_right_first", "outcomes", "errors", "out_of_tokens"),
+        *("prompt_tokens", "generated_tokens", "feedback_tokens"),
+    ]
