@@ -23,6 +23,12 @@ from sftrl_ext.reports.verdict import (
     shown_curves,
 )
 
+MEASURES = {"success": "Success", "steps": "Per-step accuracy"}
+"""Main measure to its words."""
+
+AXIS_LABELS = {"success": "Success per episode (± SE)", "steps": "Right actions of all responses (± SE)"}
+"""Main measure to how an axis names it."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -79,6 +85,20 @@ class Analysis:
     def main_splits(self) -> list[str]:
         """The splits of all verdicts."""
         return [one.split for one in self.judged if one.split is not None]
+
+    @property
+    def metric(self) -> str:
+        """The main measure, a name of `curves.METRICS`: "steps" on routes, else "success"."""
+        return "steps" if self.curves.counts_steps else "success"
+
+    @property
+    def measure(self) -> str:
+        """The main measure in words."""
+        return MEASURES[self.metric]
+
+    def paper(self, metric: str) -> list[Expected]:
+        """The paper's numbers for a measure."""
+        return [entry for entry in self.expected if entry.measures == metric]
 
     @property
     def recognizes(self) -> bool:

@@ -48,16 +48,21 @@ def _solved_first_if_read(record: EvalRecord) -> int | None:
 
 
 METRICS: Mapping[str, Callable[[EvalRecord], tuple[int | None, int | None]]] = {
+    "main": lambda r: (r.solved, r.episodes) if r.responses is None else (r.correct_actions, r.responses),
+    "steps": lambda r: (r.correct_actions, r.responses),
     "success": lambda r: (r.solved, r.episodes),
     "recognition": lambda r: (r.recognized, r.episodes),
     "numbers": lambda r: (r.number_right, r.episodes),
     "first": lambda r: (r.solved_first, r.episodes),
     "first_if_read": lambda r: (_solved_first_if_read(r), r.recognized),
 }
-"""What can be measured of a record: (how many, out of how many), None where it was not stored."""
+"""What can be measured of a record: (how many, out of how many), None where it was not stored.
+
+``main`` is what arms are compared by: ``steps``, right actions of all responses, where they are counted, as
+on routes; else ``success``, episodes solved."""
 
 
-def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "success") -> Measure | None:
+def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "main") -> Measure | None:
     """A metric of several seeds' checkpoints on a split, seeds pooled; None if none was evaluated on it.
 
     Args:
@@ -125,6 +130,12 @@ class Curves:
     def arm_names(self) -> list[str]:
         """Names of the compared arms, in order, each once."""
         return arm_order(curve.arm for curve in self.arms)
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether responses are counted, so that the main measure is per-step accuracy."""
+        everything = [*self.start, *self.base, *(c for made in self.arms for g in made.steps() for c in g)]
+        return any(record.responses is not None for c in everything for record in c.results.values())
 
     def rates(self, arm: str) -> list[float | None]:
         """The learning rates of an arm."""

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.analysis import AXIS_LABELS, Analysis
 from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Checkpoint, pooled
 from sftrl_ext.reports.splits import Expected, arm_family, arm_label, arm_order, in_rows, lr_label
@@ -44,7 +44,7 @@ def bars_of(found: Analysis) -> list[Bar]:
     return bars
 
 
-def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str) -> None:
+def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str, metric: str) -> None:
     ticks: list[float] = []
     labels: list[str] = []
     top = 0.0
@@ -68,11 +68,11 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str) -> None
 
     place = 0.0
     for bar in bars:
-        measure = pooled(bar.checkpoints, split)
+        measure = pooled(bar.checkpoints, split, metric)
         if measure is not None:
             put(place, 100 * measure.p, 100 * measure.se, bar.colour, bar.name, paper=False)
             place += 1.0
-    for entry in _of_the_paper(found, split):
+    for entry in _of_the_paper(found, split, metric):
         place += 0.5
         for arm in arm_order(entry.values):
             colour = arm_colour(arm, found.curves.arm_names())
@@ -87,16 +87,16 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str) -> None
     percent_axis(axes)
 
 
-def _of_the_paper(found: Analysis, split: str) -> list[Expected]:
-    """The paper's numbers for success on a split."""
-    return [entry for entry in found.expected if entry.split == split and not entry.of_recognition]
+def _of_the_paper(found: Analysis, split: str, metric: str) -> list[Expected]:
+    """The paper's numbers for a measure on a split."""
+    return [entry for entry in found.paper(metric) if entry.split == split]
 
 
-def _panel_widths(found: Analysis, bars: list[Bar], splits: list[str]) -> dict[str, float]:
+def _panel_widths(found: Analysis, bars: list[Bar], splits: list[str], metric: str) -> dict[str, float]:
     widths = {}
     for split in splits:
-        paper = sum(len(e.values) + 0.5 for e in _of_the_paper(found, split))
-        widths[split] = sum(pooled(bar.checkpoints, split) is not None for bar in bars) + paper + 0.7
+        paper = sum(len(e.values) + 0.5 for e in _of_the_paper(found, split, metric))
+        widths[split] = sum(pooled(bar.checkpoints, split, metric) is not None for bar in bars) + paper + 0.7
     return widths
 
 
@@ -121,14 +121,25 @@ def where(found: Analysis) -> str:
     return f"each arm's last checkpoint at or below {amount}{rule}, the most that every arm reached"
 
 
-def bars_at_equal_compute(found: Analysis) -> Figure | None:
-    """Draw SFT / start / RL on every split, and the paper's numbers, hatched, beside theirs."""
+def route_bars_at_equal_compute(found: Analysis) -> Figure | None:
+    """The same for whole routes, where the main measure is of their steps; None elsewhere."""
+    return bars_at_equal_compute(found, "success") if found.metric == "steps" else None
+
+
+def bars_at_equal_compute(found: Analysis, metric: str | None = None) -> Figure | None:
+    """Draw SFT / start / RL on every split, and the paper's numbers, hatched, beside theirs.
+
+    Args:
+        found: The analysed run.
+        metric: "success" or "steps"; by default the main measure of the run.
+    """
+    metric = metric or found.metric
     bars = bars_of(found)
     if not found.curves.arms or not bars:
         return None
     order = [s for s in (ID_SPLIT, *found.main_splits) if s in found.curves.splits]
     splits = order + [s for s in found.curves.splits if s not in order]
-    widths = _panel_widths(found, bars, splits)
+    widths = _panel_widths(found, bars, splits, metric)
     rows = _rows(splits, len(bars))
     short = len(bars) <= 5 and all(
         bar.arm == arm_family(bar.arm) for bar in bars
@@ -146,15 +157,15 @@ def bars_at_equal_compute(found: Analysis) -> Figure | None:
         ratios = [widths[s] for s in row] + ([room] if room > 0.01 else [])
         grid = strip.add_gridspec(1, len(ratios), width_ratios=ratios)
         for column, split in enumerate(row):
-            _draw_bars(strip.add_subplot(grid[column]), found, bars, split)
+            _draw_bars(strip.add_subplot(grid[column]), found, bars, split, metric)
         if room > 0.01:
             strip.add_subplot(grid[len(row)]).set_axis_off()
-    figure.supylabel("Success per episode (± SE)", fontsize=9)
+    figure.supylabel(AXIS_LABELS[metric], fontsize=9)
     arms = list(dict.fromkeys(bar.arm for bar in bars))
     handles = [
         Patch(color=arm_colour(a, found.curves.arm_names()), label=f"{arm_label(a)}, this run") for a in arms
     ]
-    for label in dict.fromkeys(e.label for s in splits for e in _of_the_paper(found, s)):
+    for label in dict.fromkeys(e.label for s in splits for e in _of_the_paper(found, s, metric)):
         handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label=label))
     put_legend(figure, handles, 1, title=where(found), title_fontsize=8.5)
     return figure

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.analysis import AXIS_LABELS, Analysis
 from sftrl_ext.reports.compute import AXIS_TITLES, scaled
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
 from sftrl_ext.reports.splits import arm_label, in_rows, lr_label
@@ -28,7 +28,7 @@ Points = list[tuple[float, float, float]]
 """(x, success in percent, standard error in percent)."""
 
 
-def curve_points(groups: list[list[Checkpoint]], split: str, axis: str, metric: str = "success") -> Points:
+def curve_points(groups: list[list[Checkpoint]], split: str, axis: str, metric: str = "main") -> Points:
     """Points of a curve on a split: one per step that has a cost on ``axis`` and a result."""
     points = []
     for group in groups:
@@ -88,7 +88,15 @@ def success_against_compute(found: Analysis, axis: str) -> Figure | None:
         found: The analysed run.
         axis: One of `compute.AXES`.
     """
-    return against_compute(found, axis, "success", "Success per episode (± SE)", found.curves.splits)
+    return against_compute(found, axis, found.metric, AXIS_LABELS[found.metric], found.curves.splits)
+
+
+def routes_against_compute(found: Analysis) -> Figure | None:
+    """Draw the success of whole routes on the axis of the comparison; None where it is the main measure."""
+    axis = found.equal.axis or next(iter(found.axes), "")
+    if found.metric != "steps" or not axis:
+        return None
+    return against_compute(found, axis, "success", "Routes walked to the end (± SE)", found.curves.splits)
 
 
 def against_compute(

@@ -132,8 +132,8 @@ def ood_against_id(found: Analysis) -> Figure | None:
         _name_corners(main)
     for panel, split in zip(panels, others, strict=True):
         _draw_panel(panel, found, split, large=False)
-    figure.supxlabel("Success in distribution (± SE)", fontsize=9)
-    figure.supylabel("Success out of distribution (± SE)", fontsize=9)
+    figure.supxlabel(f"{found.measure} in distribution (± SE)", fontsize=9)
+    figure.supylabel(f"{found.measure} out of distribution (± SE)", fontsize=9)
     handles = []
     for curve in curves.arms:
         several = len(curves.rates(curve.arm)) > 1

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.figure_bars import bars_at_equal_compute, where
+from sftrl_ext.reports.figure_bars import bars_at_equal_compute, route_bars_at_equal_compute, where
 from sftrl_ext.reports.figure_outcomes import outcome_shares
 from sftrl_ext.reports.figure_recognition import recognition_against_compute, recognition_against_success
-from sftrl_ext.reports.figure_success import success_against_compute
+from sftrl_ext.reports.figure_success import routes_against_compute, success_against_compute
 from sftrl_ext.reports.figure_tradeoff import ood_against_id
 from sftrl_ext.reports.figure_training import training_curves
 from sftrl_ext.reports.method import reading_sentences
@@ -26,8 +26,8 @@ class FigureSpec:
 
     Attributes:
         name: Stem of its files.
-        title: Its heading.
-        caption: How to read it.
+        title: Its heading; ``{measure}`` stands for the main measure.
+        caption: How to read it; ``{where}`` stands for the compute of the comparison.
         draw: Makes it, or None where the run has nothing for it.
         aside: Whether a page may fold it away.
         says: Makes the sentences on what it shows in this run, if it has any.
@@ -53,7 +53,7 @@ class DrawnFigure:
 
 
 _CURVES = (
-    "Success on every split from the shared start on (grey diamond; dotted: its level). "
+    "{measure} on every split from the shared start on (grey diamond; dotted: its level). "
     "Bars are standard errors; the axes do not begin at zero."
 )
 
@@ -61,7 +61,7 @@ FIGURES = (
     FigureSpec(
         "bars",
         "SFT, start and RL at equal compute",
-        "Success ± SE: {where}. Hatched: the paper's numbers for its own model, for the direction, not "
+        "{measure} ± SE: {where}. Hatched: the paper's numbers for its own model, for the direction, not "
         "for the height.",
         bars_at_equal_compute,
     ),
@@ -74,23 +74,36 @@ FIGURES = (
     ),
     FigureSpec(
         "success_vs_compute",
-        "Success against compute, by the paper's formula",
+        "{measure} against compute, by the paper's formula",
         _CURVES,
         partial(success_against_compute, axis="paper"),
     ),
     FigureSpec(
         "success_vs_compute_measured",
-        "Success against compute, from counted tokens",
+        "{measure} against compute, from counted tokens",
         _CURVES,
         partial(success_against_compute, axis="measured"),
         aside=True,
     ),
     FigureSpec(
         "success_vs_tokens",
-        "Success against tokens",
+        "{measure} against tokens",
         _CURVES,
         partial(success_against_compute, axis="tokens"),
         aside=True,
+    ),
+    FigureSpec(
+        "route_bars",
+        "Whole routes at equal compute",
+        "Routes of which every point was right in the end, ± SE: {where}. Hatched: the paper's numbers.",
+        route_bars_at_equal_compute,
+    ),
+    FigureSpec(
+        "routes_vs_compute",
+        "Whole routes against compute",
+        "Routes of which every point was right in the end, from the shared start on (grey diamond). Bars are "
+        "standard errors; the axes do not begin at zero.",
+        routes_against_compute,
     ),
     FigureSpec(
         "recognition_vs_success",
@@ -136,4 +149,6 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
                 continue
             png, svg = save(figure, folder, spec.name)
         says = tuple(spec.says(found)) if spec.says else ()
-        yield DrawnFigure(spec, spec.caption.format(where=where(found)), png, svg, says)
+        caption = spec.caption.format(where=where(found), measure=found.measure)
+        named = replace(spec, title=spec.title.format(measure=found.measure))
+        yield DrawnFigure(named, caption, png, svg, says)

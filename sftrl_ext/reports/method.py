@@ -63,8 +63,16 @@ def reading_sentences(found: Analysis) -> list[str]:
 def method_notes(found: Analysis) -> list[str]:
     """How success, error bars, compute and the verdict are worked out."""
     ratio = buffer_ratio(found.run.records[0].data_source if found.run.records else "")
+    success = "Success: share of episodes solved within the allowed attempts."
+    if found.metric == "steps":
+        success = (
+            "Per-step accuracy: right actions as a share of all responses, of all routes together; a further "
+            "attempt at a point is a response of its own. Its error bars take responses as independent, "
+            "which those of one route are not quite. A route is walked to the end if every point was right "
+            "within the allowed attempts."
+        )
     notes = [
-        "Success: share of episodes solved within the allowed attempts.",
+        success,
         f"Error bars. {SE_FORMULA}",
         "Equal compute: the largest compute that every arm reached; of each seed, the last checkpoint at or "
         "below it. The learning rate of the verdict is chosen in distribution, never by an OOD split.",

@@ -114,6 +114,14 @@ def _recognition(found: Analysis) -> tuple[str, str]:
     return lead + _table(recognition_table(found, compared_rows(found), paper=True)), every
 
 
+def _whole_routes(found: Analysis) -> tuple[str, str]:
+    """The tables of whole routes: at equal compute, and of every checkpoint."""
+    lead = "<p>Routes walked to the end ± SE in percent.</p>"
+    compared = success_table(found, compared_rows(found), paper=True, metric="success")
+    every = _table(success_table(found, all_rows(found), metric="success"))
+    return lead + _table(compared), _fold("Routes at every evaluated checkpoint", every)
+
+
 def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[SideBySide]) -> str:
     """Write the report as one self-contained HTML page.
 
@@ -132,7 +140,9 @@ def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[S
     if found.run.records:
         compared = _table(success_table(found, compared_rows(found), paper=True))
         every = _fold("Every evaluated checkpoint", _table(success_table(found, all_rows(found))))
-        lead = "<p>Success ± SE in percent, seeds pooled.</p>"
+        lead = f"<p>{found.measure} ± SE in percent, seeds pooled.</p>"
+        if found.metric == "steps":
+            lead, compared, every = f"{lead}{compared}{every}", *_whole_routes(found)
         if found.recognizes:
             lead, compared, every = f"{lead}{compared}{every}", *_recognition(found)
         parts.append(f"<section><h2>Numbers</h2>{lead}{compared}{every}</section>")

@@ -82,8 +82,13 @@ def markdown_page(
     if found.run.records:
         compared = success_table(found, compared_rows(found), paper=True).to_markdown()
         every = success_table(found, all_rows(found)).to_markdown()
-        parts.append(f"## Numbers\n\nSuccess ± SE in percent, seeds pooled.\n\n{compared}")
+        parts.append(f"## Numbers\n\n{found.measure} ± SE in percent, seeds pooled.\n\n{compared}")
         parts.append(_fold("Every evaluated checkpoint", every))
+        if found.metric == "steps":
+            compared = success_table(found, compared_rows(found), paper=True, metric="success").to_markdown()
+            every = success_table(found, all_rows(found), metric="success").to_markdown()
+            parts.append(f"Routes walked to the end ± SE in percent.\n\n{compared}")
+            parts.append(_fold("Routes at every evaluated checkpoint", every))
         if found.recognizes:
             compared = recognition_table(found, compared_rows(found), paper=True).to_markdown()
             every = recognition_table(found, all_rows(found)).to_markdown()

@@ -26,10 +26,12 @@ def has_picture(facts: Mapping[str, Any]) -> bool:
 
 
 def in_words(facts: Mapping[str, Any]) -> str:
-    """The cards of an episode and how they were shown, for people; "" if it has no picture of cards.
+    """What an episode shows at its start, for people; "" if it has no picture.
 
     Example: ``king of spades, 5 of clubs, ... (classic deck, row, green table)``.
     """
+    if has_picture(facts) and facts.get("task") == "virl":
+        return "four views from the start of the route"
     if not has_picture(facts) or not isinstance(facts.get("cards"), list):
         return ""
     try:

@@ -55,6 +55,8 @@ class EvalRecord:
         solved_first: Episodes solved by their first response.
         recognized, number_right: Episodes whose first response names the right cards, the right numbers; None
             where there is no picture to read.
+        correct_actions, responses: Right actions and all responses, of all episodes together; None where only
+            whole episodes are right or wrong.
     """
 
     stage: str
@@ -73,6 +75,8 @@ class EvalRecord:
     solved_first: int | None = None
     recognized: int | None = None
     number_right: int | None = None
+    correct_actions: int | None = None
+    responses: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
             f"{get.where}: 'solved' should lie between 0 and 'episodes' (at least 1), "
             f"found {solved} of {episodes}."
         )
+    responses = None if item.get("responses") is None else get.integer("responses")
     return EvalRecord(
         stage=get.text("stage"), arm=_arm(get), seed=get.integer("seed", 0), lr=get.number("lr"),
         step=get.integer("step", 0), split=get.text("split"), episodes=episodes, solved=solved,
@@ -156,7 +161,8 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
         outcomes=get.counts("outcomes"), wall_s=get.number("wall_s"),
         generated_tokens=get.integer("generated_tokens", 0), solved_first=get.share("solved_first", episodes),
         recognized=get.share("recognized_first", episodes),
-        number_right=get.share("number_right_first", episodes),
+        number_right=get.share("number_right_first", episodes), responses=responses,
+        correct_actions=None if responses is None else get.share("correct_actions", responses),
     )  # fmt: skip
 
 

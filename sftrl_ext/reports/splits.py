@@ -152,6 +152,11 @@ class Expected:
     values: Mapping[str, float]
 
     @property
+    def measures(self) -> str:
+        """What the numbers are of: a name of `curves.METRICS`."""
+        return {"recognition": "recognition", "per_step": "steps"}.get(self.metric, "success")
+
+    @property
     def of_recognition(self) -> bool:
         """Whether the numbers tell how often cards are recognized, rather than success."""
         return self.metric == "recognition"

@@ -57,6 +57,14 @@ def _of_pictures(row: Row, split: str) -> dict[str, Any]:
     return {n: {"percent": 100 * m.p, "se": 100 * m.se} if m else None for n, m in measures.items()}
 
 
+def _of_routes(found: Analysis, row: Row, split: str) -> dict[str, Any]:
+    """Success of whole routes, where the percentage of a line is of responses; empty elsewhere."""
+    whole = pooled(row.checkpoints, split, "success") if found.metric == "steps" else None
+    if whole is None:
+        return {}
+    return {"routes": {"percent": 100 * whole.p, "se": 100 * whole.se, "episodes": whole.episodes}}
+
+
 def _reading(value: Reading) -> dict[str, Any]:
     changes = {
         "success": value.success,
@@ -82,7 +90,8 @@ def _rows(found: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
                     "se": 100 * measure.se, "episodes": measure.episodes, "flops_paper": costs["paper"],
                     "flops_measured": costs["measured"], "tokens": costs["tokens"],
                 }  # fmt: skip
-                lines.append(line | _of_pictures(row, split))
+                routes = _of_routes(found, row, split)
+                lines.append(line | routes | _of_pictures(row, split))
     return lines
 
 
@@ -93,6 +102,8 @@ def summarize(found: Analysis) -> dict[str, Any]:
     if len(found.judged) > 1:
         further["verdicts"] = [_verdict(one.verdict) for one in found.judged]
         further["verdicts_at_equal_measured_compute"] = [_verdict(one.other_axis) for one in found.judged]
+    if found.metric == "steps":
+        further["measure"] = "per-step accuracy; `episodes` of a line counts responses"
     if found.readings:
         further["reading"] = [_reading(reading) for reading in found.readings]
     return {

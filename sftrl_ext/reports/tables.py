@@ -94,16 +94,17 @@ def recognition_table(found: Analysis, rows: Iterable[Row], *, paper: bool = Fal
 
 
 def success_table(
-    found: Analysis, rows: Iterable[Row], *, paper: bool = False, metric: str = "success"
+    found: Analysis, rows: Iterable[Row], *, paper: bool = False, metric: str | None = None
 ) -> Table:
-    """Success ± SE in percent, one row per checkpoint, one column per split, with what the checkpoint cost.
+    """A measure ± SE in percent, one row per checkpoint, one column per split, with what the checkpoint cost.
 
     Args:
         found: The analysed run.
         rows: From `compared_rows` or `all_rows`.
         paper: Whether the paper's numbers follow as rows of their own.
-        metric: A name of `curves.METRICS`.
+        metric: A name of `curves.METRICS`; by default the main measure.
     """
+    metric = metric or found.metric
     splits = found.curves.splits
     costs = [axis for axis in AXES if axis in found.axes]
     header = ["Arm", "lr", "Step", "Seeds", *splits, *(_COST_HEADERS[a] for a in costs)]
@@ -117,8 +118,7 @@ def success_table(
                 "–" if cost is None else readable(cost, axis).removesuffix(" tokens") if cost else "0"
             )
         body.append(cells)
-    same = [e for e in found.expected if e.of_recognition == (metric == "recognition")]
-    for entry in same if paper else ():
+    for entry in found.paper(metric) if paper else ():
         for arm in arm_order(entry.values):
             cells = [f"{arm_label(arm)} ({entry.label})", "–", "–", "–"]
             cells += [f"{entry.values[arm]:.1f}" if split == entry.split else "–" for split in splits]
@@ -184,6 +184,8 @@ def run_facts(found: Analysis) -> list[tuple[str, str]]:
 def results_table(run_dirs: Sequence[Path]) -> str:
     """One Markdown table over several runs: success ± SE at equal compute, with the commit of each row.
 
+    Of runs on routes it is per-step accuracy.
+
     If any of them has pictures, a second table for the recognition of their cards follows.
 
     Args:
@@ -194,7 +196,7 @@ def results_table(run_dirs: Sequence[Path]) -> str:
     """
     analyses = [analyse(Path(run_dir)) for run_dir in run_dirs]
     splits = list(dict.fromkeys(split for found in analyses for split in found.curves.splits))
-    table = _runs_table(analyses, splits, "success").to_markdown() + "\n"
+    table = _runs_table(analyses, splits, "main").to_markdown() + "\n"
     pictures = [found for found in analyses if found.recognizes]
     if pictures:
         of_cards = _runs_table(pictures, splits, "recognition").to_markdown()

@@ -32,6 +32,7 @@ class Finding:
         id_success, id_change: The same in distribution; None if not evaluated.
         steps: The compared checkpoints' steps, one per seed.
         cost: Their mean cost on the axis of the comparison.
+        measure: What the numbers are of, in words.
     """
 
     key: CurveKey
@@ -42,6 +43,7 @@ class Finding:
     id_change: Change | None
     steps: tuple[int, ...]
     cost: float | None
+    measure: str = "success"
 
     @property
     def sentence(self) -> str:
@@ -56,7 +58,7 @@ class Finding:
         """
         moves = {"up": "gains", "down": "loses", "same": "keeps (within 2 SE)"}
         moved = moves[self.ood_change.direction]
-        tail = f"{moved} success on `{self.split}`: {self.ood} %, {self.ood_change} from the start"
+        tail = f"{moved} {self.measure} on `{self.split}`: {self.ood} %, {self.ood_change} from the start"
         if in_distribution and self.id_change and self.id_success:
             ways = {"up": "gains", "down": "loses", "same": "stays within 2 SE"}
             way = ways[self.id_change.direction]
@@ -153,6 +155,7 @@ def _finding(curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> F
         id_change=change(id_after, id_before) if id_after and id_before else None,
         steps=tuple(c.step for c in chosen),
         cost=mean_cost(chosen, equal.axis) if equal.axis else None,
+        measure="per-step accuracy" if curves.counts_steps else "success",
     )
 
 
