@@ -93,19 +93,6 @@ FIGURES = (
         aside=True,
     ),
     FigureSpec(
-        "route_bars",
-        "Whole routes at equal compute",
-        "Routes of which every point was right in the end, ± SE: {where}. Hatched: the paper's numbers.",
-        route_bars_at_equal_compute,
-    ),
-    FigureSpec(
-        "routes_vs_compute",
-        "Whole routes against compute",
-        "Routes of which every point was right in the end, from the shared start on (grey diamond). Bars are "
-        "standard errors; the axes do not begin at zero.",
-        routes_against_compute,
-    ),
-    FigureSpec(
         "recognition_vs_success",
         "Recognition against success",
         "One point per evaluated checkpoint, growing with training, from the shared start on (grey diamond), "
@@ -133,6 +120,24 @@ FIGURES = (
 )
 
 
+ROUTE_FIGURES = (
+    FigureSpec(
+        "route_bars",
+        "Whole routes at equal compute",
+        "Routes of which every point was right in the end, ± SE: {where}. Hatched: the paper's numbers.",
+        route_bars_at_equal_compute,
+    ),
+    FigureSpec(
+        "routes_vs_compute",
+        "Whole routes against compute",
+        "Routes of which every point was right in the end, from the shared start on (grey diamond). Bars are "
+        "standard errors; the axes do not begin at zero.",
+        routes_against_compute,
+    ),
+)
+"""Further figures of runs whose main measure is of steps; they follow those of the main measure."""
+
+
 def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
     """Draw every figure the run has numbers for, as PNG and SVG; files of the others are removed.
 
@@ -140,7 +145,8 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
         found: The analysed run.
         folder: Where the files go; must exist.
     """
-    for spec in FIGURES:
+    main = [spec.name for spec in FIGURES].index("success_vs_tokens") + 1
+    for spec in (*FIGURES[:main], *ROUTE_FIGURES, *FIGURES[main:]):
         with look():
             figure = spec.draw(found)
             if figure is None:
