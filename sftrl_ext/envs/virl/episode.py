@@ -12,7 +12,6 @@ is observed there only by the note of an intersection.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -149,11 +148,6 @@ def make_facts(track: Track, settings: PlaySettings | None = None, rail_seed: in
     if play["modality"] != "image":
         del play["street_views"], play["image_size"]
     return {"task": TASK, **play, "rail_seed": rail_seed, "route": track.facts()}
-
-
-def facts_text(facts: Mapping[str, Any]) -> str:
-    """Facts as the JSON text that rows carry."""
-    return json.dumps(facts, ensure_ascii=False)
 
 
 _KEYS = frozenset({"task", "route", "rail_seed", *PlaySettings.__dataclass_fields__})
