@@ -14,10 +14,11 @@ import logging
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from timing import best_seconds
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -41,14 +42,9 @@ AT_LEAST_ROWS_PER_S = {"text": 5000.0, "224x84": 900.0, "336x336": 300.0}
 """Several times what a model of a million parameters learns from on the same core."""
 
 
-def best_us(call: Callable[[], object], rows: int, rounds: int = 5) -> float:
+def best_us(call: Callable[[], object], rows: int) -> float:
     """Microseconds per row of a call that handles so many."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        call()
-        best = min(best, (time.process_time() - start) / rows)
-    return best * 1e6
+    return best_seconds(call, rounds=5) / rows * 1e6
 
 
 def processor_of(folder: Path) -> Any:

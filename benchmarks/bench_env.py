@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 
 import gymnasium
+from timing import best_seconds
 
 import sftrl_ext.envs
 from sftrl_ext.envs import make_episode
@@ -33,15 +33,9 @@ AT_MOST_US = {
 }
 
 
-def best_us(call: Callable[[], object], repeat: int = 100, rounds: int = 20) -> float:
+def best_us(call: Callable[[], object]) -> float:
     """Microseconds of one call."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        for _ in range(repeat):
-            call()
-        best = min(best, (time.process_time() - start) / repeat)
-    return best * 1e6
+    return best_seconds(call, rounds=20, repeat=100) * 1e6
 
 
 def play(template: str, profile: str = "exact") -> Callable[[], None]:

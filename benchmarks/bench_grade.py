@@ -7,9 +7,10 @@ the best of several rounds.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from fractions import Fraction
+
+from timing import best_seconds
 
 from sftrl_ext.envs.general_points.authors import authors_solutions
 from sftrl_ext.envs.general_points.verifier import grade, grade_response
@@ -28,13 +29,7 @@ def floor() -> bool:
 
 def microseconds(work: Callable[[], object], rounds: int = 15, calls: int = 2000) -> float:
     """The best round's time per call."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        for _ in range(calls):
-            work()
-        best = min(best, time.process_time() - start)
-    return round(best / calls * 1e6, 2)
+    return round(best_seconds(work, rounds, calls) * 1e6, 2)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from PIL import Image
+from timing import best_seconds
 
 from sftrl_ext.envs.general_points.cards import RANKS, SUITS, Card, parse_cards
 from sftrl_ext.envs.general_points.render import ARRANGEMENTS, Look, draw_card, draw_hand
@@ -22,15 +23,9 @@ HAND = parse_cards(["KS", "10H", "7D", "QC"])
 AT_MOST_US = {"1200x1200": 300.0, "1200x1200 rotated": 3000.0, "1200x1200 overlap": 3000.0}
 
 
-def best_us(call: Callable[[], object], repeat: int = 30, rounds: int = 10) -> float:
+def best_us(call: Callable[[], object]) -> float:
     """Microseconds of one call."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        for _ in range(repeat):
-            call()
-        best = min(best, (time.process_time() - start) / repeat)
-    return round(best * 1e6, 1)
+    return round(best_seconds(call, rounds=10, repeat=30) * 1e6, 1)
 
 
 def floor(width: int, height: int) -> Callable[[], Image.Image]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+from timing import best_seconds
 
 from sftrl_ext.envs.virl.city import City
 from sftrl_ext.envs.virl.city.paint import Painter
@@ -27,12 +27,7 @@ AT_MOST_MS = {"view 640": 5.0, "grid 1200": 25.0, "grid 224": 3.0, "paint 1700x8
 
 def best_ms(call: Callable[[], object], rounds: int = 12) -> float:
     """Milliseconds of one call."""
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        call()
-        best = min(best, time.process_time() - start)
-    return round(best * 1e3, 2)
+    return round(best_seconds(call, rounds) * 1e3, 2)
 
 
 def main() -> int:

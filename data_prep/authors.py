@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from data_prep.schema import IMAGE_SCHEMA, SCHEMA, dialogues_array, rows_table
 from data_prep.writer import ROW_GROUP, write_rows
+from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.general_points.answer import extract_answer
-from sftrl_ext.envs.general_points.episode import PlaySettings, facts_text, make_facts
+from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.errors import SftrlError, unknown_name
 

@@ -24,8 +24,9 @@ from data_prep.schema import dialogues_array, messages_array, rows_table
 from data_prep.sources import Accept, Part, Source, draw_parts, image_seeds, runs_of_rows
 from data_prep.splits import Split
 from data_prep.writer import ROW_GROUP
+from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, facts_text, make_facts
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, make_facts
 from sftrl_ext.envs.general_points.hands import HandArrays
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
 from sftrl_ext.envs.general_points.rules import RULES

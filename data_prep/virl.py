@@ -10,7 +10,6 @@ model sees there with everything before done right, and its facts say at which p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +21,7 @@ from data_prep.images import Images, check_images, embed_images
 from data_prep.schema import dialogues_array, rows_table
 from data_prep.virl_sources import RouteSource, Walk, walks
 from data_prep.wrong_turns import wrong_answers
-from sftrl_ext.envs.base import Message
+from sftrl_ext.envs.base import Message, facts_text
 from sftrl_ext.envs.virl.episode import NavigationEpisode, make_facts
 from sftrl_ext.errors import SftrlError
 
@@ -62,7 +61,7 @@ def route_rl_rows(source: RouteSource, rows: int, *, images: Images = "draw") ->
 
     def rows_of(walk: Walk) -> Iterator[_Row]:
         facts = make_facts(walk.track, walk.settings, walk.rail_seed)
-        yield _row(walk, json.dumps(facts, ensure_ascii=False), NavigationEpisode(facts).messages(), [])
+        yield _row(walk, facts_text(facts), NavigationEpisode(facts).messages(), [])
 
     return _build(source, rows, rows_of, images)
 
@@ -110,7 +109,7 @@ def _points(mistakes: tuple[int, int]) -> Rows:
 
     def rows_of(walk: Walk) -> Iterator[_Row]:
         episode = NavigationEpisode(make_facts(walk.track, walk.settings, walk.rail_seed))
-        head, _, _ = json.dumps(episode.facts, ensure_ascii=False).rpartition("}")
+        head, _, _ = facts_text(episode.facts).rpartition("}")
         rng = np.random.default_rng(walk.chance)
         while not episode.done:
             begin = f', "first_point": {episode.position}' if episode.position else ""

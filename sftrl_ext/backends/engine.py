@@ -260,9 +260,7 @@ class Engine:
             self._rows += [self._row(job) for job, _ in rows]
             self._sampler = None
         if self.eyes:
-            self.eyes.encode(
-                [job.seen for job, common in rows if job.seen and (job.seen.places >= common).any()]
-            )
+            self.eyes.encode([job.seen for job, common in rows if job.seen and job.seen.shows(common)])
         ended: list[int] = []
         while rows:
             count = 1
@@ -327,7 +325,7 @@ class Engine:
         for i, (job, common) in enumerate(rows):
             assert job.seen is not None
             positions[:, i, : len(job.keys) - common] = job.seen.positions[:, common:]
-            if (job.seen.places >= common).any():
+            if job.seen.shows(common):
                 places, features = job.seen.features(common)
                 embedded[i, places] = features.to(embedded.dtype)
         return embedded, positions

@@ -58,6 +58,10 @@ class Seen:
     places: Tensor
     images: list[SeenImage]
 
+    def shows(self, start: int) -> bool:
+        """Whether any placeholder stands at a token or after it."""
+        return bool((self.places >= start).any())
+
     def features(self, start: int) -> tuple[Tensor, Tensor]:
         """Where the placeholders from a token on stand, counted from there, and their features."""
         every = torch.cat([_features(image) for image in self.images])

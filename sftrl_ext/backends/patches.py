@@ -41,20 +41,26 @@ def verl_utils_distributed_init_process_group(module: ModuleType) -> None:
 
 
 def verl_utils_model_load_valuehead_model(module: ModuleType) -> None:
-    """``attn_implementation="flash_attention_2"`` of the critic: the one its config asks for instead."""
+    """``attn_implementation="flash_attention_2"`` of the critic: the one its config asks for instead.
+
+    Its new head is drawn from a seed, so that a run that starts again is the same run.
+    """
 
     def load_valuehead_model(
         local_path: str, torch_dtype: object, model_config: object, trust_remote_code: bool
     ) -> object:
+        import torch
         from transformers import AutoModelForTokenClassification
 
-        return AutoModelForTokenClassification.from_pretrained(
-            local_path,
-            dtype=torch_dtype,
-            config=model_config,
-            attn_implementation=model_config._attn_implementation,  # type: ignore[attr-defined]
-            trust_remote_code=trust_remote_code,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return AutoModelForTokenClassification.from_pretrained(
+                local_path,
+                dtype=torch_dtype,
+                config=model_config,
+                attn_implementation=model_config._attn_implementation,  # type: ignore[attr-defined]
+                trust_remote_code=trust_remote_code,
+            )
 
     module.load_valuehead_model = load_valuehead_model  # type: ignore[attr-defined]
 

@@ -132,6 +132,11 @@ def make_episode(facts: Mapping[str, Any]) -> Episode:
     return TASKS[facts.get("task", "")](facts)
 
 
+def facts_text(facts: Mapping[str, Any]) -> str:
+    """Facts as the JSON text that rows carry; `parse_facts` reads it."""
+    return json.dumps(facts, ensure_ascii=False)
+
+
 def parse_facts(text: object, where: str) -> dict[str, Any]:
     """Read the JSON text of an episode's facts, as rows carry it.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.errors import SftrlError, unknown_name
@@ -81,8 +82,9 @@ def _named(model: nn.Module, names: tuple[str, ...]) -> Iterator[tuple[str, nn.M
             yield name, module
 
 
+@cache
 def register_engine(module: Any) -> None:
-    """File the engine once verl's module of FSDP engines is imported."""
+    """File the engine once verl's module of FSDP engines is imported; a second time does nothing."""
     from verl.workers.engine.base import EngineRegistry
 
     class FreezingEngine(module.FSDPEngineWithLMHead):  # type: ignore[misc, name-defined]

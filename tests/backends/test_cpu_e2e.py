@@ -5,12 +5,7 @@ Both on two ranks, both interrupted and resumed; the two PPO ranks share one rol
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from sftrl_ext.backends.checkpoints import declare_stored_dtype
-from sftrl_ext.paths import configs_dir
+from tests.backends.launch import launch
 from tests.backends.tiny import save_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -30,23 +25,6 @@ REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
     return float(solution_str.count(ground_truth))
 """
-
-
-def launch(
-    module: list[str], config: str, overrides: dict[str, object], folder: Path, metrics: Path
-) -> list[dict]:
-    """Run a verl trainer; its metrics, one dictionary per logged step."""
-    command = [sys.executable, *module, "--config-path", str(configs_dir()), "--config-name", config]
-    command += [f"{key}={value}" for key, value in overrides.items()] + [f"hydra.run.dir={folder}"]
-    env = {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "VERL_FILE_LOGGER_PATH": str(metrics)}
-    log = metrics.with_suffix(".log")
-    with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(
-            command, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT, timeout=400
-        )
-    assert done.returncode == 0, log.read_text()[-4000:]
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return [{"step": line["step"], **line["data"]} for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, get_split, register_split
 from sftrl_ext.envs import make_episode
-from sftrl_ext.envs.general_points.episode import PlaySettings, facts_text
+from sftrl_ext.envs.base import facts_text
+from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.hands import is_held_out
 from sftrl_ext.envs.general_points.rules import RULES, Rule, register_rule
 from sftrl_ext.errors import SftrlError

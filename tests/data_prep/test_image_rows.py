@@ -24,7 +24,8 @@ from data_prep.validate import validate_file
 from data_prep.writer import write_rows
 from sftrl_ext.cli import main
 from sftrl_ext.envs import make_episode
-from sftrl_ext.envs.general_points.episode import PlaySettings, facts_text
+from sftrl_ext.envs.base import facts_text
+from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.render import Look
 from sftrl_ext.errors import SftrlError
 

@@ -60,8 +60,8 @@ def test_the_arms_leave_the_encoder_as_the_init_left_it(smoke):
             folders = sorted(smoke.checkpoints(stage["name"]).glob("global_step_*/**/huggingface"))
             weights[stage["name"]] = load_file(folders[-1] / "model.safetensors")
     init = weights.pop("init")
-    encoder = [name for name in init if ".visual." in name and ".merger." not in name]
-    adapter = [name for name in init if ".visual.merger." in name]
+    encoder = [name for name in init if "visual." in name and "visual.merger." not in name]
+    adapter = [name for name in init if "visual.merger." in name]
     assert encoder and adapter
 
     def moved(other, names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,17 @@ def without(path: str, column: str) -> str:
 
 def sft_config(**changes: Any) -> Any:
     return OmegaConf.create({"pad_mode": "no_padding", "max_length": 1024, "truncation": "error", **changes})
+
+
+def marker_twice(row, messages):
+    """A second marker, in the last row."""
+    return messages if row < 5 else [{**messages[0], "content": "<image><image>"}, *messages[1:]]
+
+
+def edited(**changes):
+    """Other facts, in the last row."""
+
+    def edit(row, extra):
+        return extra if row < 5 else {**extra, "facts": json.dumps({**json.loads(extra["facts"]), **changes})}
+
+    return edit

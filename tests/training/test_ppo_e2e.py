@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +9,7 @@ import pytest
 pytest.importorskip("verl")
 
 from data_prep.build import build_file
-from sftrl_ext.paths import configs_dir
+from tests.backends.launch import launch
 from tests.rollout.tiny import tiny_tokenizer
 
 EPISODES, TURN_TOKENS = 8, 24
@@ -40,7 +36,8 @@ def metrics(tmp_path_factory):
     rest = {"eval": False, "profile": "exact", "draw": None, "suits": None, "source": None}
     build_file(SimpleNamespace(**asked, **rest, rows=32, out=folder / "rl.parquet"))
     overrides = {
-        "hydra.run.dir": folder,
+        "backend": "cpu",
+        "algorithm": "ppo_turn",
         "data.train_files": folder / "rl.parquet",
         "data.val_files": folder / "rl.parquet",
         "data.train_batch_size": EPISODES,
@@ -62,21 +59,7 @@ def metrics(tmp_path_factory):
         "trainer.test_freq": 2,
         "trainer.experiment_name": "e2e",
     }
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(configs_dir())]
-    command += ["--config-name", "ppo", "backend=cpu", "algorithm=ppo_turn"]
-    command += [f"{key}={value}" for key, value in overrides.items()]
-    settings = {
-        "VERL_PLATFORM": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "VERL_FILE_LOGGER_PATH": str(folder / "m.jsonl"),
-    }
-    log = folder / "log.txt"
-    with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(
-            command, env={**os.environ, **settings}, stdout=file, stderr=subprocess.STDOUT, timeout=300
-        )
-    assert done.returncode == 0, log.read_text()[-4000:]
-    return [json.loads(line)["data"] for line in (folder / "m.jsonl").read_text().splitlines()]
+    return launch(["-m", "verl.trainer.main_ppo"], "ppo", overrides, folder, folder / "m.jsonl", timeout=300)
 
 
 @pytest.mark.e2e

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 pytest.importorskip("verl")
@@ -16,7 +11,7 @@ from data_prep.sources import Source
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.render import Look
-from sftrl_ext.paths import configs_dir
+from tests.backends.launch import launch
 from tests.backends.tiny_vl import sober_folder as model_folder
 
 EPISODES = 8
@@ -31,7 +26,6 @@ def metrics(tmp_path_factory):
     overrides = {
         "backend": "cpu",
         "algorithm": "ppo_turn",
-        "hydra.run.dir": folder,
         "data.train_files": folder / "rl.parquet",
         "data.val_files": folder / "rl.parquet",
         "data.train_batch_size": EPISODES,
@@ -53,20 +47,7 @@ def metrics(tmp_path_factory):
         "trainer.test_freq": 2,
         "trainer.experiment_name": "e2e",
     }
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", str(configs_dir())]
-    command += ["--config-name", "ppo", *(f"{key}={value}" for key, value in overrides.items())]
-    settings = {
-        "VERL_PLATFORM": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "VERL_FILE_LOGGER_PATH": str(folder / "m.jsonl"),
-    }
-    log = folder / "log.txt"
-    with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(
-            command, env={**os.environ, **settings}, stdout=file, stderr=subprocess.STDOUT, timeout=300
-        )
-    assert done.returncode == 0, log.read_text()[-4000:]
-    found = [json.loads(line)["data"] for line in (folder / "m.jsonl").read_text().splitlines()]
+    found = launch(["-m", "verl.trainer.main_ppo"], "ppo", overrides, folder, folder / "m.jsonl", timeout=300)
     return found, folder
 
 

@@ -26,7 +26,7 @@ from sftrl_ext.rollout.verifier_loop import episode_of_row, facts_of_row
 from sftrl_ext.training.rl_dataset import EpisodeDataset
 from tests.backends.tiny_vl import folder
 from tests.rollout.tiny import tiny_tokenizer
-from tests.training.image_dataset import build, changed, processor, tokenizer, without
+from tests.training.image_dataset import build, changed, edited, marker_twice, processor, tokenizer, without
 
 
 def config(**changes):
@@ -111,23 +111,12 @@ def test_tokens_of_any_prompt_are_those_of_the_rollout(tmp_path, width, height):
         data_of(file, max_prompt_length=tokens - 1)[0]
 
 
-def marker_twice(row, prompt):
-    return prompt if row < 5 else [{**prompt[0], "content": "<image><image>"}, *prompt[1:]]
-
-
 def no_marker(row, prompt):
     return prompt if row < 5 else [{**prompt[0], "content": "?"}, *prompt[1:]]
 
 
 def spell(row, prompt):
     return prompt if row < 5 else [{**prompt[0], "content": "<image><|image_pad|>"}, *prompt[1:]]
-
-
-def edited(**changes):
-    def edit(row, extra):
-        return extra if row < 5 else {**extra, "facts": json.dumps({**json.loads(extra["facts"]), **changes})}
-
-    return edit
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,16 @@ from sftrl_ext.training.sft_dataset import TurnSFTDataset
 from sftrl_ext.training.sft_images import ImageRows
 from tests.backends.tiny_vl import folder
 from tests.rollout.tiny import tiny_tokenizer
-from tests.training.image_dataset import build, changed, processor, sft_config, tokenizer, without
+from tests.training.image_dataset import (
+    build,
+    changed,
+    edited,
+    marker_twice,
+    processor,
+    sft_config,
+    tokenizer,
+    without,
+)
 
 WORD = 100
 """A token that stands for nothing else."""
@@ -179,17 +188,6 @@ def test_tokens_of_any_image_are_counted_before_it_is_cut_into_patches(width, he
 def spell(row, messages):
     """A placeholder in an answer of the last row."""
     return messages if row < 5 else [*messages[:-1], {"role": "assistant", "content": "<|image_pad|>"}]
-
-
-def marker_twice(row, messages):
-    return messages if row < 5 else [{**messages[0], "content": "<image><image>"}, *messages[1:]]
-
-
-def edited(**changes):
-    def edit(row, extra):
-        return extra if row < 5 else {**extra, "facts": json.dumps({**json.loads(extra["facts"]), **changes})}
-
-    return edit
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ Reading order: `cards`, `rules`, `solver`, `hands`, `formula`, `answer`, `verifi
 
 from __future__ import annotations
 
+from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.general_points.cards import RANKS, SUITS, Card, parse_cards
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, facts_text, make_facts
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
 from sftrl_ext.envs.general_points.hands import Hand, HandSpec, draw_hand, hand_at, hand_block, is_held_out
 from sftrl_ext.envs.general_points.prompts import PromptTemplate, expert_answer, load_template
 from sftrl_ext.envs.general_points.rules import RULES, Rule, register_rule

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
-from gymnasium import spaces
-
 from sftrl_ext.envs.base import Verdict
+from sftrl_ext.envs.episode_env import EpisodeEnv, checked_options, verdict_info
 from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, as_look, make_facts
 from sftrl_ext.envs.general_points.hands import Draw, HandSpec, draw_hands
 from sftrl_ext.envs.general_points.rules import RULES
-from sftrl_ext.envs.spaces import ImagesSpace, MessagesSpace, TextSpace
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import SftrlError
 
 if TYPE_CHECKING:
     from sftrl_ext.envs.general_points.render import Look
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 _OPTIONS = ("cards", "suits")
 
 
-class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
+class GeneralPointsEnv(EpisodeEnv[GeneralPointsEpisode]):
     """GeneralPoints with sequential revision; see the module.
 
     Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue so far. With images also
@@ -51,8 +48,6 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
     Raises:
         SftrlError: for an unknown name or a value out of range, with the nearest right one.
     """
-
-    metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(
         self,
@@ -79,23 +74,8 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
             exceeded_penalty,
             None if look is None else as_look(look),
         )
-        shown: dict[str, spaces.Space[Any]] = {"messages": MessagesSpace()}
-        if self.settings.look is not None:
-            shown["images"] = ImagesSpace(self.settings.look.width, self.settings.look.height)
-        self.observation_space = spaces.Dict(shown)
-        self.action_space = TextSpace()
-        self._episode: GeneralPointsEpisode | None = None
-
-    @property
-    def episode(self) -> GeneralPointsEpisode:
-        """The episode being played.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first `reset`.
-        """
-        if self._episode is None:
-            raise gymnasium.error.ResetNeeded("call reset before step.")
-        return self._episode
+        drawn = self.settings.look
+        super().__init__(None if drawn is None else (drawn.width, drawn.height))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -111,10 +91,7 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
             SftrlError: if an option is unknown or the cards are no hand of this environment's rule.
         """
         super().reset(seed=seed)
-        options = options or {}
-        for key in options:
-            if key not in _OPTIONS:
-                raise unknown_name("reset option", key, _OPTIONS)
+        options = dict(checked_options(options, _OPTIONS))
         suits = options.get("suits", self.spec_of_hands.suits)
         letters = suits_of(suits)
         spec = self.spec_of_hands
@@ -135,28 +112,9 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
         self._episode = GeneralPointsEpisode(facts)
         return self._observation(), self._info(None)
 
-    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Grade one response.
-
-        Args:
-            action: The whole response text, any text.
-
-        Raises:
-            RuntimeError: if the episode is over.
-        """
-        step = self.episode.submit(action)
-        info = self._info(step.attempt.verdict)
-        return self._observation(), step.reward, step.terminated, step.truncated, info
-
-    def _observation(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {"messages": self.episode.messages()}
-        if self.settings.look is not None:
-            seen["images"] = [image.copy() for image in self.episode.images()]
-        return seen
-
     def _info(self, verdict: Verdict | None) -> dict[str, Any]:
         episode = self.episode
-        info: dict[str, Any] = {
+        return {
             "cards": [card.rank for card in episode.cards],
             "suits": [card.suit for card in episode.cards],
             "numbers": list(episode.numbers),
@@ -164,12 +122,5 @@ class GeneralPointsEnv(gymnasium.Env[dict[str, Any], str]):
             "rule": episode.rule.name,
             "attempt": len(episode.attempts),
             "solved": episode.solved,
-            "outcome": verdict.outcome if verdict else None,
-            "grade_reward": verdict.reward if verdict else None,
-            "feedback": verdict.feedback if verdict else None,
+            **verdict_info(verdict),
         }
-        if verdict is not None:
-            info["details"] = dict(verdict.details)
-            if "recognized" in verdict.details:
-                info["recognized"] = verdict.details["recognized"]
-        return info

@@ -10,7 +10,6 @@ reads names the cards or their numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,11 +121,6 @@ def make_facts(
         image = {}
     hand = {"cards": [str(card) for card in cards]}
     return {"task": TASK, "rule": rule, "target": target, **play, **hand, **image}
-
-
-def facts_text(facts: Mapping[str, Any]) -> str:
-    """Facts as the JSON text that rows carry."""
-    return json.dumps(facts, ensure_ascii=False)
 
 
 _KEYS = frozenset({"task", "rule", "target", "cards", "image_seed", *PlaySettings.__dataclass_fields__})

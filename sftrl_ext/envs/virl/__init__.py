@@ -7,10 +7,10 @@ makes synthetic data in the authors' formats.
 
 from __future__ import annotations
 
+from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.virl.episode import (
     NavigationEpisode,
     PlaySettings,
-    facts_text,
     make_facts,
     track_of,
 )

@@ -11,22 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-from gymnasium import spaces
-
 from sftrl_ext.envs.base import Verdict
-from sftrl_ext.envs.spaces import ImagesSpace, MessagesSpace, TextSpace
+from sftrl_ext.envs.episode_env import EpisodeEnv, checked_options, verdict_info
 from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, make_facts, track_of
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.rail import Point
 from sftrl_ext.envs.virl.routes import Route, RouteFile, load_routes
 from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import SftrlError
 
 _OPTIONS = ("route_index",)
 
 
-class NavigationEnv(gymnasium.Env[dict[str, Any], str]):
+class NavigationEnv(EpisodeEnv[NavigationEpisode]):
     """Walking along instructions; see the module.
 
     Observation: ``{"messages": [{"role": ..., "content": ...}, ...]}``, the dialogue at the current point.
@@ -53,8 +50,6 @@ class NavigationEnv(gymnasium.Env[dict[str, Any], str]):
     Raises:
         SftrlError: for an unknown name, a value out of range, or a file that is malformed.
     """
-
-    metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(
         self,
@@ -98,23 +93,8 @@ class NavigationEnv(gymnasium.Env[dict[str, Any], str]):
         self._missing = missing_panorama
         self._tracks: dict[int, Track] = {}
         self._track(self.route_file.routes[0])  # what is wrong with the settings shows now
-        shown: dict[str, spaces.Space[Any]] = {"messages": MessagesSpace()}
-        if self.settings.image_size is not None:
-            shown["images"] = ImagesSpace(self.settings.image_size, self.settings.image_size)
-        self.observation_space = spaces.Dict(shown)
-        self.action_space = TextSpace()
-        self._episode: NavigationEpisode | None = None
-
-    @property
-    def episode(self) -> NavigationEpisode:
-        """The episode being played.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first `reset`.
-        """
-        if self._episode is None:
-            raise gymnasium.error.ResetNeeded("call reset before step.")
-        return self._episode
+        size = self.settings.image_size
+        super().__init__(None if size is None else (size, size))
 
     @property
     def rail(self) -> list[Point]:
@@ -134,29 +114,13 @@ class NavigationEnv(gymnasium.Env[dict[str, Any], str]):
             SftrlError: if an option is unknown, there is no such route, or it lacks a panorama.
         """
         super().reset(seed=seed)
-        options = options or {}
-        for key in options:
-            if key not in _OPTIONS:
-                raise unknown_name("reset option", key, _OPTIONS)
+        options = dict(checked_options(options, _OPTIONS))
         chosen = int(self.np_random.integers(len(self.route_file.routes)))
         rail_seed = int(self.np_random.integers(2**31))
         index = options.get("route_index")
         route = self.route_file.routes[chosen] if index is None else self.route_file.route(index)
         self._episode = NavigationEpisode(make_facts(self._track(route), self.settings, rail_seed))
         return self._observation(), self._info(None)
-
-    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Grade one response; the right action leads to the next point, a wrong one is not executed.
-
-        Args:
-            action: The whole response text, any text.
-
-        Raises:
-            RuntimeError: if the episode is over.
-        """
-        step = self.episode.submit(action)
-        info = self._info(step.attempt.verdict)
-        return self._observation(), step.reward, step.terminated, step.truncated, info
 
     def _track(self, route: Route) -> Track:
         if route.index not in self._tracks:
@@ -165,16 +129,10 @@ class NavigationEnv(gymnasium.Env[dict[str, Any], str]):
             )
         return self._tracks[route.index]
 
-    def _observation(self) -> dict[str, Any]:
-        seen: dict[str, Any] = {"messages": self.episode.messages()}
-        if self.settings.image_size is not None:
-            seen["images"] = [image.copy() for image in self.episode.images()]
-        return seen
-
     def _info(self, verdict: Verdict | None) -> dict[str, Any]:
         """What is known about the point that waits for an answer, and about the last answer."""
         episode = self.episode
-        info: dict[str, Any] = {
+        return {
             "route_index": episode.track.index,
             "point_index": episode.position,
             "points": len(episode.rail.points),
@@ -183,11 +141,5 @@ class NavigationEnv(gymnasium.Env[dict[str, Any], str]):
             "history": episode.history,
             "attempt": episode.tries,
             "solved": episode.solved,
-            "outcome": verdict.outcome if verdict else None,
-            "grade_reward": verdict.reward if verdict else None,
-            "feedback": verdict.feedback if verdict else None,
+            **verdict_info(verdict),
         }
-        if verdict is not None:
-            info["details"] = dict(verdict.details)
-            info["recognized"] = verdict.details["recognized"]
-        return info

@@ -12,7 +12,6 @@ is observed there only by the note of an intersection.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -154,11 +153,6 @@ def make_facts(
         del play["street_views"], play["image_size"]
     begin = {"first_point": first_point} if first_point else {}
     return {"task": TASK, **play, "rail_seed": rail_seed, "route": track.facts(), **begin}
-
-
-def facts_text(facts: Mapping[str, Any]) -> str:
-    """Facts as the JSON text that rows carry."""
-    return json.dumps(facts, ensure_ascii=False)
 
 
 _KEYS = frozenset({"task", "route", "rail_seed", "first_point", *PlaySettings.__dataclass_fields__})

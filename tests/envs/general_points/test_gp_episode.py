@@ -5,7 +5,8 @@ import json
 import pytest
 
 from sftrl_ext.envs import make_episode
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, facts_text, make_facts
+from sftrl_ext.envs.base import facts_text
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
 from sftrl_ext.envs.general_points.prompts import OUTCOMES
 from sftrl_ext.errors import SftrlError
 

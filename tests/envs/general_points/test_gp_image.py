@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftrl_ext.envs import count_markers, make_episode
+from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.general_points.cards import RANKS, Card
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, facts_text, make_facts
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
 from sftrl_ext.envs.general_points.formula import parse
 from sftrl_ext.envs.general_points.prompts import expert_answer, template_names
 from sftrl_ext.envs.general_points.render import Look, draw_hand

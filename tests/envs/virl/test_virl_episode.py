@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from virl_examples import CAFE, ROUTE, answer, map_along
 
 from sftrl_ext.envs import make_episode
-from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, facts_text, make_facts, track_of
+from sftrl_ext.envs.base import facts_text
+from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, make_facts, track_of
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.track import lay_track
 from sftrl_ext.errors import SftrlError

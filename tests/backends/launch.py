@@ -1,0 +1,33 @@
+"""Starting one of verl's trainers on the CPU, as a user does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from sftrl_ext.paths import configs_dir
+
+
+def launch(
+    module: list[str],
+    config: str,
+    overrides: dict[str, object],
+    folder: Path,
+    metrics: Path,
+    timeout: int = 400,
+) -> list[dict]:
+    """Run a verl trainer; its metrics, one dictionary per logged step."""
+    command = [sys.executable, *module, "--config-path", str(configs_dir()), "--config-name", config]
+    command += [f"{key}={value}" for key, value in overrides.items()] + [f"hydra.run.dir={folder}"]
+    env = {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "VERL_FILE_LOGGER_PATH": str(metrics)}
+    log = metrics.with_suffix(".log")
+    with open(log, "w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT, timeout=timeout
+        )
+    assert done.returncode == 0, log.read_text()[-4000:]
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [{"step": line["step"], **line["data"]} for line in lines]
