@@ -51,12 +51,14 @@ class RouteSet:
         routes: The routes.
         panoramas: Where there are panoramas; None to stay where the routes go.
         street_views: Folder of the panoramas; needed for images.
+        problems: One sentence for each bad route that was left out.
     """
 
     name: str
     routes: Sequence[Route]
     panoramas: PanoramaMap | None = None
     street_views: Path | None = None
+    problems: Sequence[str] = ()
 
 
 def read_route_set(
@@ -88,6 +90,7 @@ def read_route_set(
         found.routes,
         None if chosen is None else PanoramaMap.load(chosen),
         views if street_views or views.is_dir() else None,
+        found.problems,
     )
 
 
@@ -134,7 +137,13 @@ class RouteSource:
     settings: PlaySettings = field(default_factory=PlaySettings)
     holdout: float = HOLDOUT
     points_per_leg: int = POINTS_PER_LEG
-    missing_panorama: str = "skip"
+    missing_panorama: str = "error"
+
+    def settings_of(self, routes: RouteSet) -> PlaySettings:
+        """How the routes of one set are walked: with images, with street views of their own."""
+        if self.settings.modality != "image" or not routes.street_views:
+            return self.settings
+        return replace(self.settings, street_views=str(routes.street_views))
 
     def resolved(self) -> list[RouteSplit]:
         """The splits.
@@ -166,8 +175,8 @@ def walks(source: RouteSource) -> Iterator[Walk]:
 
 def _walks(source: RouteSource, split: RouteSplit) -> Iterator[Walk]:
     found = _routes(source, split)
-    settings = [_settings(source, split, routes) for routes in _sets(source, split)]
     sets = _sets(source, split)
+    settings = [replace(source.settings_of(routes), action_space=split.action_space) for routes in sets]
 
     @lru_cache(maxsize=1 << 14)
     def track(number: int) -> Track:
@@ -192,14 +201,6 @@ def _sets(source: RouteSource, split: RouteSplit) -> Sequence[RouteSet]:
         where = "of other cities" if split.away else "to walk"
         raise SftrlError(f"split {split.name!r} needs routes {where}; none were given.")
     return sets
-
-
-def _settings(source: RouteSource, split: RouteSplit, routes: RouteSet) -> PlaySettings:
-    image = source.settings.modality == "image"
-    views = routes.street_views if image and routes.street_views else source.settings.street_views
-    return replace(
-        source.settings, action_space=split.action_space, street_views=None if views is None else str(views)
-    )
 
 
 def _routes(source: RouteSource, split: RouteSplit) -> list[tuple[int, Route]]:

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="verb")
 
     data = verbs.add_parser("data", help="build or import parquet files")
-    data.add_argument("kind", help="rl, sft, suboptimal, import or virl-city")
+    data.add_argument("kind", help="rl, sft, suboptimal, import, virl-city or panoramas")
     data.add_argument("--task", default="general_points", help="general_points or virl")
     data.add_argument("--split", default="id", help="split, or several with commas (mixed evenly)")
     data.add_argument("--rows", type=int, default=1000, help="how many; of a city, its routes")
@@ -88,8 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--routes", type=Path, help="virl: a route_infos.json, or a city's folder")
     data.add_argument("--away", type=Path, nargs="+", help="virl: routes of other cities, for visual_ood")
     data.add_argument("--holdout", type=float, help="virl: share of the routes that no training walks")
+    data.add_argument("--missing-panorama", help="virl: error or skip, for a point between milestones")
+    data.add_argument("--skip-bad", action="store_true", help="virl: leave out bad routes and list them")
     data.add_argument("--style", help="virl-city: how the city looks")
-    data.add_argument("--from", dest="source", type=Path, help="import: the authors' data.json")
+    data.add_argument(
+        "--from", dest="source", type=Path, help="import: the authors' data.json; panoramas: their map"
+    )
     data.add_argument("--out", type=Path, required=True)
     data.set_defaults(run=_data)
 
@@ -226,8 +230,8 @@ def _show(args: argparse.Namespace, console: Console) -> None:
 def _data(args: argparse.Namespace, console: Console) -> None:
     from data_prep.build import build_file
 
-    rows = build_file(args)
-    what = "routes" if args.kind == "virl-city" else "rows"
+    rows = build_file(args, lambda text: console.print(text, highlight=False, markup=False))
+    what = {"virl-city": "routes", "panoramas": "places"}.get(args.kind, "rows")
     console.print(f"{args.out}: {rows} {what}", highlight=False)
 
 

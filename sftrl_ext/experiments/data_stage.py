@@ -13,13 +13,14 @@ from data_prep.card import write_card
 from data_prep.general_points import Solutions, rl_rows, sft_rows, suboptimal_rows
 from data_prep.sources import Source
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
-from data_prep.virl_sources import RouteSource, read_route_set
+from data_prep.virl_check import check_routes
+from data_prep.virl_sources import RouteSet, RouteSource, read_route_set
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.virl.episode import PlaySettings as RouteSettings
 from sftrl_ext.errors import Registry
 from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.recipe import CityConfig, Recipe
+from sftrl_ext.experiments.recipe import CityConfig, Recipe, TaskConfig
 
 Splits = str | Sequence[str]
 Tables = Iterator[pa.Table]
@@ -115,7 +116,11 @@ class RouteRows:
             read_route_set(city_of(city, layout.city(name), images))
             for city, name in zip(cities, names, strict=True)
         ]
-        self.source = RouteSource(
+        self.source, _ = check_routes(self._every(task, home, away))
+
+    def _every(self, task: TaskConfig, home: RouteSet, away: list[RouteSet]) -> RouteSource:
+        images = task.modality == "image"
+        return RouteSource(
             [home],
             away,
             settings=RouteSettings(

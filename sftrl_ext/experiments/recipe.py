@@ -53,7 +53,7 @@ class RoutesConfig:
     drop_rate: float = 0.5
     """Probability that a point between milestones is left out."""
     points_per_leg: int = 5
-    missing_panorama: str = "skip"
+    missing_panorama: str = "error"
     """``error`` or ``skip``: what a point between milestones without a panorama is."""
     exceeded_penalty: float = -1.0
     """Added to the reward of the failed attempt that ends a route."""

@@ -21,7 +21,8 @@ from data_prep.writer import write_rows
 from sftrl_ext.cli import main
 from sftrl_ext.envs import make_episode
 from sftrl_ext.envs.virl.city import build_city
-from sftrl_ext.envs.virl.episode import PlaySettings
+from sftrl_ext.envs.virl.episode import PlaySettings, track_of
+from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.errors import SftrlError
 
 BUILDERS = (route_rl_rows, route_sft_rows, route_suboptimal_rows)
@@ -229,6 +230,65 @@ def test_the_command_line_makes_a_city_and_its_rows(tmp_path, capsys):
         assert main(["validate", out]) == 0
         assert "30 rows are valid" in capsys.readouterr().out
     assert {facts_of(row)["max_attempts"] for row in pq.read_table(out).to_pylist()} == {2}
+
+
+def spoilt_city(folder):
+    """Twelve routes with pictures: one whose text is broken, one panorama cut short, one without metadata."""
+    city = build_city(folder, routes=12, width=64).parent
+    routes, count = json.loads((city / "route_infos.json").read_text())
+    routes[3]["milestone_info"] = "{ nonsense"
+    (city / "route_infos.json").write_text(json.dumps([routes, count]))
+    tracks = {r.index: r for r in read_route_set(city, skip_bad=True).routes}
+    panoramas = read_route_set(city, skip_bad=True).panoramas
+    start = {index: panoramas.nearest(route.start)[1] for index, route in tracks.items()}
+    cut = city / "street_views" / f"{start[5]}.jpg"
+    cut.write_bytes(cut.read_bytes()[:200])
+    lost = city / "street_views" / f"{start[7]}.metadata.json"
+    lost.unlink()
+    return city, cut, lost
+
+
+def test_bad_routes_and_pictures_are_named_or_left_out(tmp_path, capsys):
+    city, cut, lost = spoilt_city(tmp_path / "city")
+    out = tmp_path / "rows.parquet"
+    words = ["data", "rl", "--task", "virl", "--routes", str(city), "--modality", "image"]
+    words += ["--image-size", "64x64", "--holdout", "0", "--rows", "40", "--out", str(out)]
+    assert main(words) == 2
+    assert "route 3" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*words, "--skip-bad"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for problem in ("route 3:", "route 5:", "route 7:", cut.name, lost.name):
+        assert problem in told
+    walked = {facts_of(row)["route"]["index"] for row in pq.read_table(out).to_pylist()}
+    assert walked and not walked & {3, 5, 7}
+    assert main(["validate", str(out)]) == 0
+
+
+def test_a_missing_panorama_is_an_error_or_a_point_left_out(tmp_path, capsys):
+    city = build_city(tmp_path / "city", routes=6, pictures=False).parent
+    (city / "gps_pano_mapping.pkl").unlink()
+    whole = read_route_set(city)
+    laid = [track_of(route, PlaySettings(), whole.panoramas) for route in whole.routes]
+    ends = {place.pano_id for track in laid for place in (track.start, *(leg.end for leg in track.legs))}
+    kept = {point: name for point, name in whole.panoramas.places.items() if name in ends}
+    PanoramaMap(kept).save(city / "gps_pano_mapping.json")
+    words = ["data", "sft", "--task", "virl", "--routes", str(city), "--rows", "30", "--holdout", "0"]
+    words += ["--out", str(tmp_path / "rows.parquet")]
+    assert main(words) == 2
+    assert "no panorama less than 20 m away" in capsys.readouterr().err
+    assert main([*words, "--missing-panorama", "skip"]) == 0
+    assert main([*words, "--missing-panorama", "skp"]) == 2
+    assert "Did you mean 'skip'" in capsys.readouterr().err
+
+
+def test_a_map_of_panoramas_is_converted(tmp_path, capsys):
+    city = build_city(tmp_path / "city", routes=6, pictures=False).parent
+    out = tmp_path / "map.parquet"
+    words = ["data", "panoramas", "--from", str(city / "gps_pano_mapping.pkl"), "--out", str(out)]
+    assert main(words) == 0
+    assert f"{len(pq.read_table(out))} places" in capsys.readouterr().out
+    assert PanoramaMap.load(out) == PanoramaMap.load(city / "gps_pano_mapping.pkl")
 
 
 @pytest.mark.parametrize(

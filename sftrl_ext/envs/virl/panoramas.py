@@ -8,6 +8,7 @@ it (`plain_pickle`). ``PanoramaMap.load("map.pkl").save("map.parquet")`` convert
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -187,4 +188,6 @@ def _write_parquet(path: Path, triples: list[list[Any]]) -> None:
         {name: pa.array(column, kind) for name, column, kind in zip(_COLUMNS, columns, kinds, strict=True)}
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, temporary)
+    os.replace(temporary, path)

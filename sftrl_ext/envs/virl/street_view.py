@@ -215,6 +215,14 @@ class StreetViews:
         """
         return self.cache.get(self._read, pano_id, reduced)
 
+    def check(self, pano_id: str) -> None:
+        """Read both files of a panorama, the picture at an eighth of its size, and keep nothing.
+
+        Raises:
+            SftrlError: if one of them is missing or broken.
+        """
+        self._read(pano_id, 8)
+
     def view(
         self, pano_id: str, heading: float, size: int = 640, fov: float = FOV, pitch: float = 0.0
     ) -> Image.Image:

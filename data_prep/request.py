@@ -1,0 +1,90 @@
+"""What ``sftrl data`` is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sftrl_ext.errors import SftrlError
+
+IMPORT = "import"
+"""The kind that reads a file instead of building rows."""
+
+Tell = Callable[[str], None]
+"""Takes a sentence for the user."""
+
+
+class Request(Protocol):
+    """What is asked for; the parsed arguments of the command line are one.
+
+    ``modality``, ``image_size``, ``look`` and ``embed_images`` may be absent, which asks for text; so may
+    ``task``, which asks for the card game, and what is of routes only.
+    """
+
+    kind: str
+    """A kind of rows, "import", "virl-city" or "panoramas"."""
+    task: str
+    """ "general_points" or "virl"."""
+    split: str
+    """Split name, or several with commas."""
+    rows: int
+    """How many; of a city, its routes."""
+    seed: int
+    eval: bool
+    """Draw from the evaluation stream."""
+    template: str
+    max_attempts: int | None
+    """None: as many as the task has."""
+    profile: str
+    draw: str | None
+    suits: str | None
+    modality: str
+    """ "text" or "image"."""
+    image_size: str | None
+    """Width and height of images: ``1200x1200``."""
+    look: str | None
+    """Fields of `Look` to change: ``table=blue,deck=plain``."""
+    embed_images: bool
+    """Write the pictures into the file."""
+    routes: Path | None
+    """Routes to walk: a file of them, or a city's folder."""
+    away: Sequence[Path] | None
+    """Routes of other cities, for the split ``visual_ood``."""
+    holdout: float | None
+    """Share of the routes that no training walks."""
+    missing_panorama: str | None
+    """``error`` or ``skip``: what a point between milestones without a panorama is."""
+    skip_bad: bool
+    """Leave out what is bad and tell of it, instead of an error."""
+    style: str | None
+    """Style of a city."""
+    source: Path | None
+    """The authors' file, for an import; the map of panoramas, for "panoramas"."""
+    out: Path
+    """The parquet file to write."""
+
+
+def look_fields(size: str | None, changes: str | None) -> dict[str, Any]:
+    """Fields of a look as the command line writes them.
+
+    Args:
+        size: ``<width>x<height>``, in pixels.
+        changes: ``<field>=<value>``, several with commas.
+
+    Raises:
+        SftrlError: if a text has another form.
+    """
+    fields: dict[str, Any] = {}
+    if size:
+        match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", size.strip())
+        if match is None:
+            raise SftrlError(f"image size is {size!r}, expected <width>x<height>, such as 1200x1200.")
+        fields |= {"width": int(match[1]), "height": int(match[2])}
+    for change in changes.split(",") if changes else ():
+        name, sign, value = (word.strip() for word in change.partition("="))
+        if not (name and sign and value):
+            raise SftrlError(f"look has {change!r}, expected <field>=<value>, such as table=blue,deck=plain.")
+        fields[name] = int(value) if value.isascii() and value.isdigit() else value
+    return fields
