@@ -1,9 +1,10 @@
 """A data set of routes of the authors' size, read and built: ``python benchmarks/virl_dataset.py``.
 
-Makes 1000 routes and at least 6000 panoramas in the authors' formats (a quarter of the routes of each of four
-synthetic cities, and all their panoramas, in one folder; not timed), then runs ``sftrl data`` on it in a process of its own for each kind of rows: every route is
-read, every panorama that a route needs is decoded, and all points become rows of parquet. Prints one JSON
-object with seconds and peak memory; exits with 1 if a bound is missed.
+Makes 1000 routes and at least 6000 panoramas in the authors' formats (a quarter of the routes of each of
+four synthetic cities, and all their panoramas, in one folder; not timed), then runs ``sftrl data`` on it in a
+process of its own for each kind of rows: every route is read, every panorama that a route needs is decoded,
+and all points become rows of parquet. Prints one JSON object with seconds and peak memory; exits with 1 if a
+bound is missed.
 """
 
 from __future__ import annotations

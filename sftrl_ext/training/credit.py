@@ -9,8 +9,8 @@ Two estimators:
 * `turn_gae`: generalized advantage estimation (Schulman et al. 2016, eq. 16) with turns as time steps. An
   episode's last turn has no successor, whether it was solved or ran out of attempts: nothing is bootstrapped,
   and nothing leaks in from another episode.
-* `leave_one_out_advantages`: discounted reward-to-go minus a baseline from the *other* episodes of the same
-  prompt (RLOO), and optionally divided by a scale from other episodes only (GRPO).
+* `leave_one_out_advantages`: discounted reward-to-go minus a baseline from *other* episodes, mostly of the
+  same prompt (RLOO), and optionally divided by a scale from other episodes only (GRPO).
 
 Why leave-one-out. The policy decides when an episode stops. A baseline that is summed over the turns an
 episode went on to play, such as the mean reward per turn index of group-normalized process rewards, has as
@@ -180,11 +180,14 @@ def reward_to_go(rewards: Tensor, alive: Tensor, gamma: float) -> Tensor:
 def leave_one_out_advantages(
     rewards: Tensor, alive: Tensor, group: Tensor, gamma: float, *, divide_by_spread: bool = False
 ) -> Tensor:
-    """Reward-to-go minus a baseline that only other episodes of the same prompt decide.
+    """Reward-to-go minus a baseline that only other episodes decide.
 
-    The baseline of an episode at turn t is the mean reward-to-go at t of the other episodes that got to t; if
-    none did, the mean reward-to-go of the others at their first turn. An episode without any other in its
-    group gets advantage 0.
+    The baseline of an episode at turn t is the mean reward-to-go at t of the other episodes of its prompt
+    that got to t, drawn towards the mean of the other prompts' episodes at t as if by one more episode. So a
+    turn that no other episode of its prompt got to is compared with the same turn elsewhere, and not with the
+    better returns of those that had already ended well. If nobody elsewhere got to t, the group's own mean
+    stands alone; if nobody at all did, the baseline is the mean reward-to-go of the others at their first
+    turn. An episode without any other in its group gets advantage 0.
 
     Args:
         rewards: ``[episodes, turns]``.
@@ -212,8 +215,12 @@ def leave_one_out_advantages(
     taken_part, first = live[:, 0], togo[:, 0]
     others = total(taken_part)[group] - taken_part
     others_first = (total(first)[group] - first) / others.clamp(min=1)
-    others_there = total(live)[group] - live
-    others_togo = (total(togo)[group] - togo) / others_there.clamp(min=1)
+    there, sums = total(live)[group], total(togo)[group]
+    elsewhere_there = live.sum(dim=0) - there
+    elsewhere = (togo.sum(dim=0) - sums) / elsewhere_there.clamp(min=1)
+    one_more = (elsewhere_there > 0).to(rewards.dtype)
+    others_there = there - live + one_more
+    others_togo = (sums - togo + one_more * elsewhere) / others_there.clamp(min=1)
     baseline = torch.where(others_there > 0, others_togo, others_first.unsqueeze(1))
     advantages = (togo - baseline) * live * (others > 0).unsqueeze(1)
     if divide_by_spread:

@@ -133,9 +133,10 @@ def test_leave_one_out_by_hand():
     alive = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [1, 0, 0]]).bool()
     group = torch.tensor([0, 0, 0, 1])
     advantages = leave_one_out_advantages(rewards, alive, group, 0.5)
-    # Turn 1: a 3 - (2 + 3) / 2, b 2 - (3 + 3) / 2, c 3 - (3 + 2) / 2.   Turn 2: a 4 - 6, c 6 - 4.
+    # Turn 1, with the 7 of the other group as one more: a 3 - (2 + 3 + 7) / 3, b 2 - (3 + 3 + 7) / 3,
+    # c like a.   Turn 2, which the other group did not get to: a 4 - 6, c 6 - 4.
     # Turn 3: nobody else got there, so c 8 - (3 + 2) / 2.
-    expected = torch.tensor([[0.5, -2.0, 0], [-1.0, 0, 0], [0.5, 2.0, 5.5], [0, 0, 0]])
+    expected = torch.tensor([[-1.0, -2.0, 0], [-7 / 3, 0, 0], [-1.0, 2.0, 5.5], [0, 0, 0]])
     assert torch.allclose(advantages, expected)
     # Spread: returns 3, 2, 3 in group 0, and no other group with more than one. Without a: {2, 3}, variance
     # 1/4; without b: {3, 3}, nothing varies, so 1; without c like a.
@@ -143,14 +144,23 @@ def test_leave_one_out_by_hand():
     assert torch.allclose(scaled, expected / torch.tensor([[0.5], [1.0], [0.5], [1.0]]))
 
 
+def test_a_turn_nobody_else_of_the_prompt_took_is_compared_with_other_prompts():
+    # Each group: one solved at once (5), one failed twice, with -2 or -3 at the second turn.
+    rewards = torch.tensor([[5.0, 0], [-1, -2], [-1, -3], [5, 0]])
+    alive = torch.tensor([[1, 0], [1, 1], [1, 1], [1, 0]]).bool()
+    advantages = leave_one_out_advantages(rewards, alive, torch.tensor([0, 0, 1, 1]), 1.0)
+    assert advantages[1, 1] == -2 - -3 and advantages[2, 1] == -3 - -2
+
+
 def test_spread_leans_on_the_other_prompts():
     # Groups {0, 2} and {1, 5}. For 0: the other is {2}, variance 0 from 1 episode; within-group variance
     # elsewhere is 8 on 1 degree of freedom, so (0 + 8) / (1 + 1) = 4. For 1: (0 + 2) / 2 = 1.
+    # Baselines, with the mean of the other group: (2 + 3) / 2, (0 + 3) / 2, (5 + 1) / 2, (1 + 1) / 2.
     rewards = torch.tensor([[0.0], [2], [1], [5]])
     advantages = leave_one_out_advantages(
         rewards, torch.ones(4, 1).bool(), torch.tensor([0, 0, 1, 1]), 0.9, divide_by_spread=True
     )
-    assert torch.allclose(advantages, torch.tensor([[-1.0], [1], [-4], [4]]))
+    assert torch.allclose(advantages, torch.tensor([[-2.5 / 2], [0.5 / 2], [-2.0], [4.0]]))
 
 
 def test_failed_episodes_count_nowhere():
@@ -200,8 +210,8 @@ def _exact_gradient(gamma):
     return _expected_gradient(1, lambda r, a, g: reward_to_go(r, a, gamma))
 
 
-def _expected_gradient(size, advantages_of):
-    """Expectation of the estimator over all groups of ``size`` episodes, divided by the size."""
+def _expected_gradient(size, advantages_of, groups=1):
+    """Expectation of the estimator over all batches of ``size`` episodes in groups, divided by the size."""
     total = torch.zeros(3, dtype=torch.float64)
     for members in itertools.product(EPISODES, repeat=size):
         logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
@@ -210,7 +220,7 @@ def _expected_gradient(size, advantages_of):
         for row, actions in enumerate(members):
             rewards[row, : len(actions)] = torch.tensor(_rewards(actions), dtype=torch.float64)
             alive[row, : len(actions)] = True
-        advantages = advantages_of(rewards, alive, torch.zeros(size, dtype=torch.int64))
+        advantages = advantages_of(rewards, alive, torch.arange(size) * groups // size)
         stop = torch.sigmoid(logits)
         score = torch.zeros((), dtype=torch.float64)
         for row, actions in enumerate(members):
@@ -239,6 +249,11 @@ def test_the_exact_gradient_is_the_gradient_of_the_expected_return():
 def test_leave_one_out_gradient_is_exact(size, gamma):
     estimate = _expected_gradient(size, lambda r, a, g: leave_one_out_advantages(r, a, g, gamma))
     assert torch.allclose(estimate, _exact_gradient(gamma), atol=1e-12)
+
+
+def test_leave_one_out_gradient_is_exact_beside_other_prompts():
+    estimate = _expected_gradient(4, lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9), groups=2)
+    assert torch.allclose(estimate, _exact_gradient(0.9), atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [2, 3])
