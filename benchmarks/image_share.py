@@ -87,8 +87,8 @@ def main() -> None:
     rows, episodes = recipe.budget.sft.batch_size, recipe.budget.rl.episodes
     prompts = episodes // recipe.budget.rl.group
     # Supervised: once a row. Reinforcement: the data set draws each prompt to count its tokens, the agent
-    # loop each episode; patches are cut by the loop and by each engine; engines encode a prompt once; the trainer
-    # encodes each episode in the pass before the update, and with gradients in each epoch of it.
+    # loop each episode; patches are cut by the loop and by each engine; engines encode a prompt once; the
+    # trainer encodes each episode in the pass before the update, and with gradients in each epoch of it.
     parts = {
         "sft": {
             "draw": rows * each["draw"],
