@@ -48,7 +48,7 @@ def sft_command(
     """
     scale = recipe.scale
     epochs = math.ceil(config.steps / max(1, config.rows // config.batch_size))
-    tokens = config.micro_batch_size * config.max_length
+    tokens = config.micro_tokens or config.micro_batch_size * config.max_length
     overrides = [
         f"sft_backend={scale.backend}",
         f"model.path={model}",
@@ -56,7 +56,7 @@ def sft_command(
         f"data.train_batch_size={config.batch_size}",
         f"data.micro_batch_size_per_gpu={config.micro_batch_size}",
         f"data.max_token_len_per_gpu={tokens}",
-        "data.use_dynamic_bsz=false",
+        f"data.use_dynamic_bsz={str(config.micro_tokens is not None).lower()}",
         f"data.max_length={config.max_length}",
         f"optim.lr={lr:g}",
         f"optim.betas={_list(config.betas)}",

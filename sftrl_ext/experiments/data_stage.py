@@ -161,4 +161,12 @@ def city_of(city: CityConfig, folder: Path, images: bool) -> Path:
         return Path(city.path).expanduser().resolve()
     from sftrl_ext.envs.virl.city import build_city
 
-    return build_city(folder, city.style, city.seed, city.routes, width=city.width, pictures=images)
+    return build_city(
+        folder,
+        city.style,
+        city.seed,
+        city.routes,
+        width=city.width,
+        most_legs=city.most_legs,
+        pictures=images,
+    )

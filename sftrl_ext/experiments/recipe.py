@@ -36,6 +36,8 @@ class CityConfig:
     routes: int = 1000
     width: int = 1024
     """Width of its panoramas in pixels."""
+    most_legs: int = 8
+    """Most legs of a route, 2 to 8."""
     path: str | None = None
     """A route file or a city's folder to read instead; panoramas and their map lie beside it."""
 
@@ -162,6 +164,8 @@ class SFTConfig:
     steps: int = MISSING
     batch_size: int = 128
     micro_batch_size: int = 64
+    micro_tokens: int | None = None
+    """Most tokens of a micro-batch, of rows of like length; null: ``micro_batch_size`` rows as they come."""
     lr: float = MISSING
     warmup_ratio: float = 0.0
     schedule: str = "constant"

@@ -15,7 +15,7 @@ import numpy as np
 from sftrl_ext.envs.virl.city.paint import Painter
 from sftrl_ext.envs.virl.city.plan import Plan, make_plan
 from sftrl_ext.envs.virl.city.styles import CITY_STYLES
-from sftrl_ext.envs.virl.city.walks import geocodes, make_routes
+from sftrl_ext.envs.virl.city.walks import LEGS, geocodes, make_routes
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.routes import write_routes
 from sftrl_ext.errors import SftrlError
@@ -50,6 +50,7 @@ class City:
         streets: Streets across; None for as many as the routes need.
         width: Width of the panoramas in pixels, an even number; they are half as high.
         pictures: Whether to draw panoramas at all; text needs none.
+        most_legs: Most legs of a route.
     """
 
     style: str = "brick"
@@ -58,6 +59,7 @@ class City:
     streets: int | None = None
     width: int = 1024
     pictures: bool = True
+    most_legs: int = max(LEGS)
 
     def __post_init__(self) -> None:
         CITY_STYLES[self.style]
@@ -66,6 +68,7 @@ class City:
             ("seed", self.seed, (0, 2**63)),
             ("number of streets across", STREETS[0] if self.streets is None else self.streets, STREETS),
             ("width of a panorama", self.width, WIDTHS),
+            ("most legs of a route", self.most_legs, (min(LEGS), max(LEGS))),
         ):
             if type(value) is not int or not low <= value <= high:
                 raise SftrlError(f"the {name} of a city must be {low} to {high}, found {value!r}.")
@@ -92,6 +95,7 @@ def build_city(
     width: int = 1024,
     streets: int | None = None,
     pictures: bool = True,
+    most_legs: int = max(LEGS),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a city: its routes, its map of panoramas and its panoramas.
@@ -107,6 +111,7 @@ def build_city(
         width: Width of the panoramas in pixels; the authors' have 1700 to 2050.
         streets: Streets across; None for as many as the routes need.
         pictures: Whether to draw panoramas; text needs none.
+        most_legs: Most legs of a route: 2 to 8.
         progress: Told how many panoramas are there of how many, after each.
 
     Returns:
@@ -116,10 +121,10 @@ def build_city(
         SftrlError: if an argument is out of its range, the folder holds another city or other files, or the
             city is too small for its routes.
     """
-    city = City(style, seed, routes, streets, width, pictures)
+    city = City(style, seed, routes, streets, width, pictures, most_legs)
     out = Path(out)
     plan = city.plan()
-    walks = make_routes(plan, city.routes, city.number)
+    walks = make_routes(plan, city.routes, city.number, city.most_legs)
     _claim(out, city)
     places = geocodes(plan)
     ids = [f"{city.style}-{city.seed}-{index:05d}" for index in range(len(places))]

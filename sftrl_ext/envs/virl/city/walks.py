@@ -41,15 +41,21 @@ def geocodes(plan: Plan) -> list[LatLng]:
     ]
 
 
-def make_routes(plan: Plan, count: int, seed: int) -> list[Route]:
+def make_routes(plan: Plan, count: int, seed: int, most_legs: int = max(LEGS)) -> list[Route]:
     """Routes through a city, no two alike.
 
     A leg ends at the next intersection; the last one may end in the middle of a street, at a landmark.
 
+    Args:
+        plan: The city.
+        count: How many routes.
+        seed: The same seed gives the same routes.
+        most_legs: Most legs of a route, a key of `LEGS`; those with fewer keep their shares.
+
     Raises:
         SftrlError: if the city is too small for so many.
     """
-    maker = _Walks(plan, np.random.default_rng([seed, 51]))
+    maker = _Walks(plan, np.random.default_rng([seed, 51]), most_legs)
     found: dict[tuple[int, ...], Route] = {}
     misses = 0
     while len(found) < count and misses < _MISSES:
@@ -66,8 +72,9 @@ def make_routes(plan: Plan, count: int, seed: int) -> list[Route]:
 
 
 class _Walks:
-    def __init__(self, plan: Plan, rng: np.random.Generator) -> None:
+    def __init__(self, plan: Plan, rng: np.random.Generator, most_legs: int) -> None:
         self.plan, self.rng = plan, rng
+        self.legs = {legs: share for legs, share in LEGS.items() if legs <= most_legs}
         self.places = geocodes(plan)
         self._around = {node: plan.neighbours(node) for node in range(len(plan.nodes))}
         self._corner = {mark.node: mark for mark in plan.landmarks if mark.node is not None}
@@ -82,7 +89,7 @@ class _Walks:
 
     def walk(self) -> tuple[tuple[int, ...], Landmark] | None:
         """The points of a start and of milestones, and the landmark at the end; None if it found none."""
-        legs = list(LEGS)[self._pick(list(LEGS.values()))]
+        legs = list(self.legs)[self._pick(list(self.legs.values()))]
         a, b = self.plan.streets[int(self.rng.integers(len(self.plan.streets)))]
         before, node = (a, b) if self.rng.random() < 0.5 else (b, a)
         points = self._points(before, node)
