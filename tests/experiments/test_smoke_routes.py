@@ -45,7 +45,7 @@ def test_episodes_of_several_prompts_are_trained_on(words):
         assert data["training/rollout_probs_diff_max"] < 1e-4
         # More responses right than episodes solved: points were passed, and their prompts built anew.
         assert data["episode/points_solved"] > data["episode/solved"]
-        assert 1 < data["turns/mean"]
+        assert data["turns/mean"] > 1
         assert data["episode/points_solved"] <= data["episode/points"]
 
 
