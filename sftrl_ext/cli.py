@@ -146,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--step", type=int)
     show.add_argument("--limit", type=int, default=5)
     show.add_argument("--pictures", type=Path, help="a folder for the images that the episodes show")
+    show.add_argument(
+        "--out",
+        type=Path,
+        help="draw the episodes (routes on a map): a .png, .svg or .html file, or a folder",
+    )
     show.set_defaults(run=_show)
 
     doctor = verbs.add_parser("doctor", help="what is installed, what verl registered, which scale fits here")
@@ -224,6 +229,7 @@ def _show(args: argparse.Namespace, console: Console) -> None:
         step=args.step,
         limit=args.limit,
         pictures=args.pictures,
+        out=args.out,
     )
 
 

@@ -20,6 +20,7 @@ from sftrl_ext.envs.base import make_episode
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.experiments.samples import stored_episode
 from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
@@ -182,18 +183,9 @@ async def _evaluate_all(
                 "engine": engine.name,
                 "temperature": how.temperature,
             }
-            samples = [
-                {
-                    **{k: record[k] for k in ("stage", "arm", "seed", "step", "split")},
-                    "facts": facts,
-                    "messages": episode.messages,
-                    "attempts": [
-                        {"outcome": s.attempt.verdict.outcome, "reward": s.reward} for s in episode.steps
-                    ],
-                    "solved": episode.solved,
-                }
-                for facts, episode in zip(chosen.facts, played, strict=True)
-            ][: recipe.budget.eval.sample_episodes]
+            of = {key: record[key] for key in ("stage", "arm", "seed", "step", "split")}
+            shown = list(zip(chosen.facts, played, strict=True))[: recipe.budget.eval.sample_episodes]
+            samples = [{**of, **stored_episode(facts, episode)} for facts, episode in shown]
             _append(layout.episodes, samples)
             _append(layout.records, [record])
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import write_text
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.dialogues import pick_side_by_side
+from sftrl_ext.reports.matplotlib_needed import needs_matplotlib
 from sftrl_ext.reports.method import verdict_sentences
-from sftrl_ext.reports.pictures import write_pictures
+from sftrl_ext.reports.sample_pictures import draw_samples
 from sftrl_ext.reports.summary import summarize
 
 
@@ -40,7 +40,8 @@ class ReportPaths:
 def build_report(run_dir: Path) -> ReportPaths:
     """Write ``report/`` of a run folder: figures, ``report.md``, ``report.html``, ``summary.json``.
 
-    Where episodes show pictures, ``episode-<n>.png`` holds those of the sample episodes.
+    Where episodes show pictures, ``episode-<n>.*`` holds those of the sample episodes; of a route
+    ``episode-<n>-<arm>.png`` is a map.
 
     Only stored metrics are read, and the same metrics give the same bytes. What is missing makes the report
     smaller, with a note.
@@ -52,27 +53,19 @@ def build_report(run_dir: Path) -> ReportPaths:
         SftrlError: if it is no run folder, a stored file is malformed (file and line are named), or
             matplotlib is not installed.
     """
-    try:
+    with needs_matplotlib("a report"):
         from sftrl_ext.reports.figures import draw_figures
         from sftrl_ext.reports.page_html import html_page
         from sftrl_ext.reports.page_markdown import markdown_page
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "matplotlib":
-            raise
-        raise SftrlError(
-            "a report needs matplotlib; install it with: pip install 'sftrl-ext[train]'"
-        ) from None
     found = analyse(Path(run_dir))
     folder = Path(run_dir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     figures = list(draw_figures(found, folder))
     shown = pick_side_by_side(found)
-    for old in folder.glob("episode-*.png"):
-        old.unlink()
-    hands = [write_pictures(one.facts, folder, f"episode-{n}") for n, one in enumerate(shown, start=1)]
+    pictures = draw_samples(shown, folder)
     pages = {
-        "report.md": markdown_page(found, figures, shown, hands),
-        "report.html": html_page(found, figures, shown),
+        "report.md": markdown_page(found, figures, shown, pictures),
+        "report.html": html_page(found, figures, shown, pictures),
         "summary.json": json.dumps(summarize(found), indent=2, allow_nan=False, default=str) + "\n",
     }
     for name, text in pages.items():

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.runfiles import SampleEpisode
+from sftrl_ext.reports.runfiles import SampleEpisode, StoredSegment
 from sftrl_ext.reports.splits import arm_order, split_order
 from sftrl_ext.reports.verdict import ID_SPLIT
 
 
 @dataclass(frozen=True)
 class Line:
-    """One message of a dialogue; an assistant's message carries its attempt's outcome and reward."""
+    """One message of a dialogue; an assistant's message carries its attempt's outcome and reward.
+
+    Attributes:
+        point: Of an episode with several prompts the one it belongs to, if that is stored.
+    """
 
     role: str
     content: str
     outcome: str | None = None
     reward: float | None = None
+    point: int | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class SideBySide:
     @property
     def shared(self) -> int:
         """How many messages before the first response all the episodes have in common."""
-        texts = [[(m.get("role"), m.get("content")) for m in episode.messages] for episode in self.episodes]
+        texts = [[(m.get("role"), m.get("content")) for m in episode.opening] for episode in self.episodes]
         count = 0
         for column in zip(*texts, strict=False):
             if len(set(column)) > 1 or column[0][0] == "assistant":
@@ -50,21 +55,51 @@ class SideBySide:
 def dialogue(episode: SampleEpisode) -> Iterator[Line]:
     """Messages in order, each response with its verdict.
 
-    A task that starts a new prompt in mid-episode stores fewer responses than attempts; the last attempts are
-    then those of the stored responses.
+    Of an episode with several prompts the first one is given whole, of each later one what is new in it.
+    Where only the dialogue of the last prompt is stored, its responses are those of the last attempts.
     """
-    responses = sum(message.get("role") == "assistant" for message in episode.messages)
+    segments = episode.segments or (StoredSegment(-1, episode.messages),)
+    responses = sum(m.get("role") == "assistant" for segment in segments for m in segment.messages)
     attempts = list(episode.attempts)[-responses:] if responses else []
     verdicts = iter([*attempts, *({} for _ in range(responses - len(attempts)))])
-    for message in episode.messages:
-        role, content = str(message.get("role", "")), str(message.get("content", ""))
-        if role != "assistant":
-            yield Line(role, content)
-            continue
-        verdict = next(verdicts)
-        outcome, reward = verdict.get("outcome"), verdict.get("reward")
-        number = float(reward) if isinstance(reward, int | float) else None
-        yield Line(role, content, None if outcome is None else str(outcome), number)
+    before: list[str] = []
+    for segment in segments:
+        point = segment.point if episode.segments else None
+        prompt: list[str] = []
+        answered = False
+        for message in segment.messages:
+            role, content = str(message.get("role", "")), str(message.get("content", ""))
+            if role == "assistant":
+                answered = True
+                yield _answer(content, next(verdicts), point)
+                continue
+            if not answered:
+                prompt.append(content)
+                content = (
+                    new_part(before[len(prompt) - 1], content) if len(prompt) <= len(before) else content
+                )
+            if content:
+                yield Line(role, content, point=point)
+        before = prompt
+
+
+def _answer(content: str, attempt: Mapping[str, Any], point: int | None) -> Line:
+    outcome, reward = attempt.get("outcome"), attempt.get("reward")
+    number = float(reward) if isinstance(reward, int | float) else None
+    return Line("assistant", content, None if outcome is None else str(outcome), number, point)
+
+
+def new_part(before: str, now: str) -> str:
+    """The lines of a text that are new against an earlier one: what is between their common ends."""
+    old, new = before.splitlines(), now.splitlines()
+    start = _common(old, new)
+    end = min(_common(old[::-1], new[::-1]), len(old) - start, len(new) - start)
+    return "\n".join(new[start : len(new) - end])
+
+
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many elements two sequences begin with alike."""
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def fact_items(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.dialogues import Line, SideBySide, dialogue, fact_items
+from sftrl_ext.reports.dialogues import SideBySide
 from sftrl_ext.reports.figures import DrawnFigure
 from sftrl_ext.reports.method import method_notes, verdict_groups
-from sftrl_ext.reports.page_style import CSS, arm_classes
-from sftrl_ext.reports.pictures import data_uri, in_words, pngs
-from sftrl_ext.reports.runfiles import SampleEpisode
-from sftrl_ext.reports.splits import arm_label, split_title
+from sftrl_ext.reports.page_episodes import file_uri, instance_html
+from sftrl_ext.reports.page_style import html_document
+from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.tables import (
     Table,
     all_rows,
@@ -24,9 +22,6 @@ from sftrl_ext.reports.tables import (
     stage_table,
     success_table,
 )
-
-_LONG = 900
-"""Characters from which a user's message is folded."""
 
 
 def _prose(text: str) -> str:
@@ -53,56 +48,12 @@ def _table(table: Table) -> str:
 
 
 def _figure(drawn: DrawnFigure) -> str:
-    data = base64.b64encode(drawn.png.read_bytes()).decode("ascii")
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(drawn.spec.title)}">'
+    image = f'<img src="{file_uri(drawn.png)}" alt="{escape(drawn.spec.title)}">'
     body = f"<figure>{image}<figcaption>{_prose(drawn.caption)}</figcaption></figure>"
     body += _items(drawn.says) if drawn.says else ""
     if drawn.spec.aside:
         return _fold(drawn.spec.title, body)
     return f"<section><h2>{escape(drawn.spec.title)}</h2>{body}</section>"
-
-
-def _line(line: Line) -> str:
-    text = f"<pre>{escape(line.content.strip())}</pre>"
-    if line.role != "assistant":
-        if len(line.content) > _LONG:
-            first = line.content.strip().splitlines()[0][:90]
-            text = f"<details><summary>{escape(first)} …</summary>{text}</details>"
-        return f'<div class="turn user"><span class="who">{escape(line.role)}</span>{text}</div>'
-    badge = ""
-    if line.outcome is not None:
-        good = line.outcome == "correct"
-        reward = "" if line.reward is None else f" {line.reward:+g}"
-        words = f"{'✓' if good else '✗'} {line.outcome.replace('_', ' ')}{reward}"
-        badge = f'<span class="badge {"good" if good else "bad"}">{escape(words)}</span>'
-    return f'<div class="turn model"><span class="who">model</span>{badge}{text}</div>'
-
-
-def _episode(episode: SampleEpisode, skip: int) -> str:
-    good, words = ("good", "solved") if episode.solved else ("bad", "not solved")
-    head = (
-        f'<h4><span class="arm {arm_classes(episode.arm)}">{escape(arm_label(episode.arm))}</span> '
-        f'step {episode.step} <span class="badge {good}">{words}</span></h4>'
-    )
-    lines = list(dialogue(episode))[skip:]
-    return f'<div class="episode">{head}{"".join(map(_line, lines))}</div>'
-
-
-def _instance(shown: SideBySide, task: str) -> str:
-    chips = "".join(
-        f"<span class='chip'>{escape(k)}: <b>{escape(v)}</b></span>" for k, v in fact_items(shown.facts)
-    )
-    columns = "".join(_episode(episode, shown.shared) for episode in shown.episodes)
-    prompt = "".join(_line(line) for line in shown.prompt())
-    title = f"<h3>{escape(split_title(shown.split, task))} <code>{escape(shown.split)}</code></h3>"
-    return f'{title}<p>{chips}</p>{_pictures(shown)}{prompt}<div class="side">{columns}</div>'
-
-
-def _pictures(shown: SideBySide) -> str:
-    """What the episodes showed, drawn again; nothing for text."""
-    words = escape(in_words(shown.facts))
-    images = "".join(f'<img class="hand" src="{data_uri(p)}" alt="{words}">' for p in pngs(shown.facts))
-    return f"<figure>{images}<figcaption>{words}</figcaption></figure>" if images or words else ""
 
 
 def _recognition(found: Analysis) -> tuple[str, str]:
@@ -122,13 +73,19 @@ def _whole_routes(found: Analysis) -> tuple[str, str]:
     return lead + _table(compared), _fold("Routes at every evaluated checkpoint", every)
 
 
-def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[SideBySide]) -> str:
+def html_page(
+    found: Analysis,
+    figures: Sequence[DrawnFigure],
+    shown: Sequence[SideBySide],
+    pictures: Sequence[SamplePictures],
+) -> str:
     """Write the report as one self-contained HTML page.
 
     Args:
         found: The analysed run.
         figures: The drawn figures; their PNG files are read and inlined.
         shown: The sample episodes.
+        pictures: The pictures of each of them; these files are inlined too.
     """
     parts = [f"<h1>{escape(found.title)}</h1>"]
     for one, (headline, *findings) in zip(found.judged, verdict_groups(found), strict=True):
@@ -147,16 +104,13 @@ def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[S
             lead, compared, every = f"{lead}{compared}{every}", *_recognition(found)
         parts.append(f"<section><h2>Numbers</h2>{lead}{compared}{every}</section>")
     if shown:
-        rows = "".join(_instance(one, found.task) for one in shown)
+        rows = "".join(
+            instance_html(one, found.task, drawn) for one, drawn in zip(shown, pictures, strict=True)
+        )
         parts.append(f"<section><h2>Sample episodes</h2>{rows}</section>")
     if found.run.stages:
         parts.append(f"<section><h2>Time and memory</h2>{_table(stage_table(found))}</section>")
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in run_facts(found))
     parts.append(f"<section><h2>The run</h2><dl>{facts}</dl></section>")
     parts.append(f"<section><h2>How the numbers are made</h2>{_items(method_notes(found))}</section>")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(found.title)}</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return html_document(found.title, "".join(parts))

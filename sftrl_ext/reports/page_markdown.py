@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.dialogues import SideBySide, dialogue, fact_items
+from sftrl_ext.reports.dialogues import Line, SideBySide, fact_items
 from sftrl_ext.reports.figures import DrawnFigure
 from sftrl_ext.reports.method import method_notes, verdict_groups
 from sftrl_ext.reports.pictures import in_words
+from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.splits import arm_label
 from sftrl_ext.reports.tables import (
     all_rows,
@@ -20,6 +20,7 @@ from sftrl_ext.reports.tables import (
     stage_table,
     success_table,
 )
+from sftrl_ext.reports.walks import parts
 
 
 def _fold(summary: str, body: str) -> str:
@@ -33,29 +34,34 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text.rstrip()}\n{fence}"
 
 
-def _instance(shown: SideBySide, pictures: Sequence[Path]) -> str:
+def _instance(shown: SideBySide, drawn: SamplePictures) -> str:
     facts = " · ".join(f"{key}: {text}" for key, text in fact_items(shown.facts))
-    parts = [f"### `{shown.split}`\n\n{facts}"]
+    blocks = [f"### `{shown.split}`\n\n{facts}"]
     if words := in_words(shown.facts):
-        parts += [*(f"![{words}]({picture.name})" for picture in pictures), f"Shown: {words}."]
-    parts += [f"**{line.role}**\n\n{_fenced(line.content)}" for line in shown.prompt()]
-    for episode in shown.episodes:
-        lines = []
-        for line in list(dialogue(episode))[shown.shared :]:
-            verdict = "" if line.outcome is None else f" · {line.outcome}"
-            verdict += "" if line.reward is None else f" ({line.reward:+g})"
-            lines.append(f"**{line.role}**{verdict}\n\n{_fenced(line.content)}")
+        blocks += [*(f"![{words}]({picture.name})" for picture in drawn.shown), f"Shown: {words}."]
+    blocks += [f"**{line.role}**\n\n{_fenced(line.content)}" for line in shown.prompt()]
+    for episode, walk, path in zip(shown.episodes, drawn.walks, drawn.maps, strict=True):
+        lines = [f"![{walk.verdict}]({path.name})"] if walk is not None and path is not None else []
+        for part in parts(episode, walk, shown.shared):
+            lines += [f"#### {part.heading}"] if part.heading else []
+            lines += map(_line, part.lines)
         solved = "solved" if episode.solved else "not solved"
         title = f"{arm_label(episode.arm)}, step {episode.step}, seed {episode.seed}: {solved}"
-        parts.append(_fold(title, "\n\n".join(lines)))
-    return "\n\n".join(parts)
+        blocks.append(_fold(title, "\n\n".join(lines)))
+    return "\n\n".join(blocks)
+
+
+def _line(line: Line) -> str:
+    verdict = "" if line.outcome is None else f" · {line.outcome}"
+    verdict += "" if line.reward is None else f" ({line.reward:+g})"
+    return f"**{line.role}**{verdict}\n\n{_fenced(line.content)}"
 
 
 def markdown_page(
     found: Analysis,
     figures: Sequence[DrawnFigure],
     shown: Sequence[SideBySide],
-    pictures: Sequence[Sequence[Path]],
+    pictures: Sequence[SamplePictures],
 ) -> str:
     """Write the report.
 
@@ -63,7 +69,7 @@ def markdown_page(
         found: The analysed run.
         figures: The drawn figures; linked by file name, so the page must lie beside them.
         shown: The sample episodes.
-        pictures: Of each of them the PNG files of what it showed, beside the page too.
+        pictures: The pictures of each of them, beside the page too.
     """
     parts = [f"# {found.title}"]
     for headline, *findings in verdict_groups(found):

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from html import escape
+
 
 def arm_classes(arm: str) -> str:
     """CSS class of an arm's label: its own if it has one."""
     return arm if arm in ("sft", "rl", "init", "base") else "other"
+
+
+def html_document(title: str, body: str) -> str:
+    """A page that needs nothing else.
+
+    Args:
+        title: Its title, as plain text.
+        body: Its content, as HTML.
+    """
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>"
+        f"<body><main>{body}</main></body></html>\n"
+    )
 
 
 CSS = """
@@ -40,6 +57,9 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .chip { display: inline-block; background: var(--pale); border: 1px solid var(--line); border-radius: 12px;
   padding: 0 .7em; margin-right: .4em; font-size: .85rem; }
 img.hand { width: min(100%, 300px); border-radius: 6px; }
+img.map, img.views { width: 100%; border-radius: 6px; }
+.point { margin: .9rem 0 .2rem; font-size: .8rem; font-weight: 600; color: var(--soft);
+  border-top: 1px solid var(--line); padding-top: .5rem; }
 .side { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 14px;
   align-items: start; }
 .episode { border: 1px solid var(--line); border-radius: 8px; padding: .8rem; min-width: 0;

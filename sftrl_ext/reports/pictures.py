@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.base import make_episode
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
 from sftrl_ext.errors import SftrlError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 SIDE = 420
 """Longest side of a picture in a report, in pixels."""
+
+VIEW_SIDE = 300
+"""Side of the street views in a figure, in pixels."""
 
 _RANKS = {"A": "ace", "J": "jack", "Q": "queen", "K": "king"}
 _SUITS = {"S": "spades", "H": "hearts", "D": "diamonds", "C": "clubs"}
@@ -31,7 +37,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
     Example: ``king of spades, 5 of clubs, ... (classic deck, row, green table)``.
     """
     if has_picture(facts) and facts.get("task") == "virl":
-        return "four views from the start of the route"
+        return "four views at each point of the route"
     if not has_picture(facts) or not isinstance(facts.get("cards"), list):
         return ""
     try:
@@ -50,42 +56,84 @@ def _card(card: Card) -> str:
     return f"{_RANKS.get(card.rank, card.rank)}" + (f" of {_SUITS[card.suit]}" if card.suit else "")
 
 
-def pngs(facts: Mapping[str, Any], side: int | None = SIDE) -> list[bytes]:
-    """The pictures of an episode as PNG files, the same bytes for the same facts.
+def pictures(facts: Mapping[str, Any], side: int | None = SIDE, points: Sequence[int] = ()) -> list[Image]:
+    """The pictures of an episode.
 
     Args:
         facts: The stored facts.
         side: Longest side in pixels that larger pictures are shrunk to; None leaves them as they were seen.
+        points: Of a route the points to look from, counted from 1; by default its start.
 
     Returns:
         None at all for a text episode, and where the facts do not suffice to draw one.
     """
     if not has_picture(facts):
         return []
+    if points:
+        return [seen.image for seen in views_of(facts, points, side)]
     try:
         images = make_episode(facts).images()
     except (SftrlError, OSError):
         return []
-    files = []
-    for image in images:
-        small = image.copy()
+    small = [image.copy() for image in images]
+    for image in small:
         if side is not None:
-            small.thumbnail((side, side))
+            image.thumbnail((side, side))
+    return small
+
+
+def pngs(facts: Mapping[str, Any], side: int | None = SIDE, points: Sequence[int] = ()) -> list[bytes]:
+    """The pictures of an episode as PNG files, the same bytes for the same facts; see `pictures`."""
+    files = []
+    for image in pictures(facts, side, points):
         out = io.BytesIO()
-        small.save(out, format="PNG", optimize=True)
+        image.save(out, format="PNG", optimize=True)
         files.append(out.getvalue())
     return files
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG file as the address of an image that a page carries in itself."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+@dataclass(frozen=True)
+class Seen:
+    """What is seen at a point of a route, counted from 1."""
+
+    number: int
+    image: Image
 
 
-def write_pictures(facts: Mapping[str, Any], folder: Path, stem: str, side: int | None = SIDE) -> list[Path]:
-    """Write the pictures of an episode as ``<stem>.png``, ``<stem>-2.png``, ...; their paths."""
+def views_of(facts: Mapping[str, Any], numbers: Sequence[int], side: int | None = VIEW_SIDE) -> list[Seen]:
+    """The street views at points of a route, drawn again as the model sees them there.
+
+    Args:
+        facts: The stored facts of the route's episode.
+        numbers: The points, counted from 1.
+        side: Most pixels on a side; None for what the model saw.
+
+    Returns:
+        None at all for a text episode, or where the panoramas are not there any more.
+    """
+    if not has_picture(facts):
+        return []
+    own = facts.get("image_size")
+    size = own if side is None else min(side, own) if isinstance(own, int) else side
+    try:
+        return [
+            Seen(n, make_episode({**facts, "image_size": size, "first_point": n - 1}).images()[0])
+            for n in numbers
+        ]
+    except (SftrlError, OSError):
+        return []
+
+
+def write_pictures(
+    facts: Mapping[str, Any],
+    folder: Path,
+    stem: str,
+    side: int | None = SIDE,
+    points: Sequence[int] = (),
+) -> list[Path]:
+    """Write the pictures of an episode as ``<stem>.png``, ``<stem>-2.png``, ...; their paths. See `pngs`."""
     paths = []
-    for number, png in enumerate(pngs(facts, side), start=1):
+    for number, png in enumerate(pngs(facts, side, points), start=1):
         path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
         folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png)

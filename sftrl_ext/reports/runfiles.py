@@ -80,8 +80,21 @@ class EvalRecord:
 
 
 @dataclass(frozen=True)
+class StoredSegment:
+    """One prompt of an episode and the turns that followed it; of a route, those at one point."""
+
+    point: int
+    messages: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
 class SampleEpisode:
-    """One stored episode: its messages, and the attempts with their outcome and reward."""
+    """One stored episode: its messages, and the attempts with their outcome and reward.
+
+    Attributes:
+        messages: The dialogue of the last prompt.
+        segments: The dialogues of all prompts, where there is more than one; older runs do not have them.
+    """
 
     stage: str
     arm: str
@@ -92,6 +105,12 @@ class SampleEpisode:
     messages: tuple[Mapping[str, str], ...]
     attempts: tuple[Mapping[str, Any], ...]
     solved: bool
+    segments: tuple[StoredSegment, ...] = ()
+
+    @property
+    def opening(self) -> tuple[Mapping[str, str], ...]:
+        """The dialogue of the first prompt that is stored."""
+        return self.segments[0].messages if self.segments else self.messages
 
 
 @dataclass(frozen=True)
@@ -175,7 +194,13 @@ def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
         stage=get.text("stage", ""), arm=_arm(get), seed=get.integer("seed", 0),
         step=get.integer("step", 0), split=get.text("split"), facts=facts,
         messages=get.objects("messages"), attempts=get.objects("attempts"), solved=bool(item.get("solved")),
+        segments=tuple(_segment(path, line, part) for part in get.objects("segments")),
     )  # fmt: skip
+
+
+def _segment(path: Path, line: int, item: Mapping[str, Any]) -> StoredSegment:
+    get = Fields(path, line, item)
+    return StoredSegment(get.integer("point"), get.objects("messages"))
 
 
 def _token_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, TokenCount]:

@@ -11,12 +11,15 @@ from rich.rule import Rule
 from rich.text import Text
 
 from sftrl_ext.errors import SftrlError, unknown_name
-from sftrl_ext.reports.dialogues import dialogue, fact_items
+from sftrl_ext.reports.dialogues import Line, fact_items
 from sftrl_ext.reports.pictures import in_words, write_pictures
 from sftrl_ext.reports.runfiles import SampleEpisode, load_run
+from sftrl_ext.reports.show_files import check_out, write_episodes
 from sftrl_ext.reports.splits import arm_label
+from sftrl_ext.reports.walks import AHEAD, CUT, FAILED, FIRST, LATER, NOT_STORED, Walk, parts, walk_of
 
 _ARM_STYLES = {"sft": "dark_orange3", "rl": "dodger_blue2", "init": "grey50", "base": "grey62"}
+_STATE_STYLES = {FIRST: "green4", LATER: "dark_goldenrod", FAILED: "red3", CUT: "magenta", AHEAD: "grey62"}
 
 
 def _keep(episodes: list[SampleEpisode], kind: str, wanted: str | None) -> list[SampleEpisode]:
@@ -39,27 +42,48 @@ def _print_episode(console: Console, episode: SampleEpisode, pictures: Path | No
     facts = " · ".join(f"{key}: {text}" for key, text in fact_items(episode.facts))
     if facts:
         console.print(Text(facts, style="dim"))
+    walk = walk_of(episode)
+    if walk is not None:
+        console.print(_way(walk))
     if words := in_words(episode.facts):
         console.print(Text(f"shown: {words}", style="dim"))
         stem = f"{episode.split}-{episode.arm}-{episode.step}-{number}"
-        for path in write_pictures(episode.facts, pictures, stem, side=None) if pictures else ():
+        points = [visit.number for visit in walk.reached] if walk else []
+        for path in write_pictures(episode.facts, pictures, stem, None, points) if pictures else ():
             console.print(Text(f"picture: {path}", style="dim"))
-    for line in dialogue(episode):
-        body = Text(line.content.strip())
-        if line.role != "assistant":
-            console.print(Padding(Text.assemble((f"{line.role}  ", "bold dim"), body), (0, 8, 0, 0)))
-            continue
-        good = line.outcome == "correct"
-        label = Text("model", style=f"bold {colour}")
-        if line.outcome is not None:
-            label.append(
-                f"  {'✓' if good else '✗'} {line.outcome}", style="bold green" if good else "bold red"
-            )
-        if line.reward is not None:
-            label.append(f"  {line.reward:+g}", style="dim")
-        panel = Panel(body, title=label, title_align="left", border_style=colour)
-        console.print(Padding(panel, (0, 0, 0, 8)))
+    for part in parts(episode, walk):
+        if part.visit is not None:
+            console.print(Text(f"▸ {part.heading}", style=f"bold {_STATE_STYLES[part.visit.state]}"))
+        for line in part.lines:
+            _print_line(console, line, colour)
     console.print()
+
+
+def _way(walk: Walk) -> Text:
+    """The numbers of all points in the colours of what became of them, and how the episode ended."""
+    text = Text("points: ", style="dim")
+    for visit in walk.visits:
+        text.append(f"{visit.number} ", style=_STATE_STYLES[visit.state])
+    return text.append(f"· {walk.verdict}", style="bold green" if walk.solved else "bold red")
+
+
+def _print_line(console: Console, line: Line, colour: str) -> None:
+    body = Text(line.content.strip())
+    if line.role != "assistant":
+        said = Padding(Text.assemble((f"{line.role}  ", "bold dim"), body), (0, 8, 0, 0))
+        console.print(said, soft_wrap=False)  # wrapped here, or the console would cut it
+        return
+    good = line.outcome == "correct"
+    label = Text("model", style=f"bold {colour}")
+    if line.outcome is not None:
+        label.append(f"  {'✓' if good else '✗'} {line.outcome}", style="bold green" if good else "bold red")
+    if line.reward is not None:
+        label.append(f"  {line.reward:+g}", style="dim")
+    if line.content == NOT_STORED:
+        console.print(Padding(Text.assemble(label, (f"  {line.content}", "dim")), (0, 0, 0, 8)))
+        return
+    panel = Panel(body, title=label, title_align="left", border_style=colour)
+    console.print(Padding(panel, (0, 0, 0, 8)), soft_wrap=False)
 
 
 def show_episodes(
@@ -73,8 +97,9 @@ def show_episodes(
     solved: bool | None = None,
     limit: int = 5,
     pictures: Path | None = None,
+    out: Path | None = None,
 ) -> int:
-    """Print stored episodes of a run.
+    """Print stored episodes of a run, a route point by point.
 
     Args:
         run_dir: Run folder.
@@ -86,13 +111,17 @@ def show_episodes(
         solved: Only solved episodes (True) or unsolved ones (False).
         limit: How many at most.
         pictures: Folder that the pictures of the episodes are written into, as the model saw them, if any.
+        out: Where the episodes are drawn too, a file or a folder; see `write_episodes`.
 
     Returns:
         How many were printed.
 
     Raises:
-        SftrlError: if the run has no episodes, or none of that arm, split, seed or step.
+        SftrlError: if the run has no episodes, or none of that arm, split, seed or step; or if ``out``
+            is another kind of file, or matplotlib is missing that draws it.
     """
+    if out is not None:
+        check_out(out)
     episodes = load_run(run_dir).episodes
     if not episodes:
         raise SftrlError(
@@ -112,6 +141,9 @@ def show_episodes(
         raise SftrlError(f"no stored episode fits; stored steps: {steps}; seeds: {seeds}.")
     for number, episode in enumerate(kept[:limit], start=1):
         _print_episode(console, episode, pictures, number)
+    if out is not None:
+        for path in write_episodes(kept[:limit], out):
+            console.print(Text(f"written: {path}", style="bold"))
     if len(kept) > limit:
         console.print(Text(f"{len(kept) - limit} more episodes fit.", style="dim"))
     return min(len(kept), limit)

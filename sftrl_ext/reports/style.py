@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -64,6 +65,11 @@ _RC: Any = {
 def look() -> Any:
     """A context in which figures are drawn and saved."""
     return rc_context(_RC)
+
+
+def text_renderer(figure: Figure) -> Any:
+    """What measures the texts of a figure before it is saved."""
+    return FigureCanvasAgg(figure).get_renderer()
 
 
 def arm_colour(arm: str, arms: Sequence[str] = ()) -> str:
@@ -122,11 +128,21 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, for both files
-    figure.savefig(png, metadata={"Software": None})
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-    write_text(svg, _number_ids(drawn.getvalue()))
+    write_figure(figure, png)
+    write_figure(figure, svg)
     return png, svg
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as one file, of the kind its suffix says: ``.png``, ``.svg`` or ``.jpg``."""
+    if path.suffix == ".svg":
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        write_text(path, _number_ids(drawn.getvalue()))
+    elif path.suffix == ".jpg":
+        figure.savefig(path, dpi=150, pil_kwargs={"quality": 85})
+    else:
+        figure.savefig(path, metadata={"Software": None})
 
 
 def _number_ids(svg: str) -> str:

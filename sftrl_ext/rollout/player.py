@@ -85,6 +85,8 @@ class Segment:
     """Reward of turn 1, 2, ..; its place among the tokens is the last one with that turn id."""
     images: Sequence[Image] = ()
     """What the prompt shows, in order."""
+    messages: list[Message] = field(default_factory=list)
+    """The dialogue, for people to read."""
 
     def token_rewards(self) -> list[float]:
         """The rewards laid over ``response_ids``: each on its turn's last model token, 0.0 elsewhere."""
@@ -237,6 +239,7 @@ def _close(played: PlayedEpisode, dialogue: Dialogue, rewards: list[float]) -> N
             logprobs=dialogue.logprobs,
             turn_rewards=list(rewards),
             images=dialogue.images,
+            messages=dialogue.messages,
         )
     )
     played.messages = dialogue.messages

@@ -1,0 +1,85 @@
+"""The episode viewer's files: an episode as a picture, or several as one page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import write_text
+from sftrl_ext.reports.matplotlib_needed import needs_matplotlib
+from sftrl_ext.reports.pictures import write_pictures
+from sftrl_ext.reports.runfiles import SampleEpisode
+from sftrl_ext.reports.walks import walk_of
+
+KINDS = (".png", ".svg", ".html")
+"""Suffixes of the files that can be written."""
+
+
+def check_out(out: Path) -> None:
+    """Refuse a file of another kind.
+
+    Raises:
+        SftrlError: naming the kinds.
+    """
+    if not out.is_dir() and out.suffix and out.suffix.lower() not in KINDS:
+        raise SftrlError(f"--out {out}: expected a folder, or a file ending in {', '.join(KINDS)}.")
+
+
+def write_episodes(episodes: Sequence[SampleEpisode], out: Path) -> list[Path]:
+    """Draw episodes: a route on its map with its street views, a hand with its dialogue.
+
+    Args:
+        episodes: The episodes.
+        out: A ``.html`` file for all of them on one page that needs nothing else; a ``.png`` or ``.svg`` file
+            for one picture (``<name>-2``, ``<name>-3``, ... for the further ones); else a folder for one PNG
+            file each. Folders are made.
+
+    Returns:
+        What was written.
+
+    Raises:
+        SftrlError: if ``out`` is another kind of file, or matplotlib is missing.
+    """
+    check_out(out)
+    suffix = "" if out.is_dir() else out.suffix.lower()
+    (out if not suffix else out.parent).mkdir(parents=True, exist_ok=True)
+    if suffix == ".html":
+        return [_page(episodes, out)]
+    paths = []
+    for number, episode in enumerate(episodes, start=1):
+        if suffix:
+            paths.append(out if number == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}"))
+        else:
+            paths.append(out / f"{episode.split}-{episode.arm}-{episode.step}-{number}.png")
+        _picture(episode, paths[-1])
+    return paths
+
+
+def _picture(episode: SampleEpisode, path: Path) -> None:
+    """Draw one episode into one file."""
+    with needs_matplotlib("a picture of an episode"):
+        from sftrl_ext.reports.dialogue_figure import dialogue_figure
+        from sftrl_ext.reports.route_figure import route_figure
+        from sftrl_ext.reports.style import look, write_figure
+    walk = walk_of(episode)
+    with look():
+        write_figure(dialogue_figure(episode) if walk is None else route_figure(episode, walk), path)
+
+
+def _page(episodes: Sequence[SampleEpisode], out: Path) -> Path:
+    """All episodes on one page: routes on their maps, hands as they were seen, and every dialogue."""
+    from sftrl_ext.reports.page_episodes import episodes_page
+
+    walks = [walk_of(episode) for episode in episodes]
+    with tempfile.TemporaryDirectory() as made:
+        pictures = []
+        for number, (episode, walk) in enumerate(zip(episodes, walks, strict=True)):
+            if walk is None:
+                pictures.append(write_pictures(episode.facts, Path(made), str(number)))
+                continue
+            pictures.append([Path(made) / f"{number}.png"])
+            _picture(episode, pictures[-1][0])
+        write_text(out, episodes_page("Episodes", episodes, walks, pictures))
+    return out
