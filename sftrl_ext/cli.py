@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("recipe", help="a recipe file, or the name of one that ships")
-        verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu or node")
+        verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu, node or cluster")
         verb.add_argument("--seeds", help="seeds of both arms: 0,1,2")
         verb.add_argument("--sft-lrs", help="learning rates of the SFT arm: 1e-4,2e-4")
         verb.add_argument("--rl-lrs", help="learning rates of the RL arm")

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.paths import configs_dir, recipes_dir
 
-SCALES = ("smoke", "laptop", "gpu", "node")
+SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
 
 
