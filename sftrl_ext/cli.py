@@ -109,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--rl-lrs", help="learning rates of the RL arm")
         verb.add_argument("--model", help="an HF folder or hub name to start from")
         verb.add_argument("--run-dir", type=Path, help="default: runs/<recipe>-<scale>")
+        verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
+        verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
         verb.add_argument("overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5")
         verb.set_defaults(run=run)
 
@@ -149,9 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
-    from sftrl_ext.experiments.recipe import load_recipe
-
+def _overrides(args: argparse.Namespace) -> list[str]:
     overrides = list(args.overrides)
     for key, value in (("seeds", args.seeds), ("sft_lrs", args.sft_lrs), ("rl_lrs", args.rl_lrs)):
         if value:
@@ -159,13 +159,30 @@ def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
     if args.model:
         overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}"]
         overrides += ["budget.base=null", "budget.dialogues=null"]
-    recipe = load_recipe(args.recipe, args.scale, overrides)
+    return overrides
+
+
+def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
+    from sftrl_ext.experiments.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, args.scale, _overrides(args), args.launcher)
     return recipe, args.run_dir or Path("runs") / f"{recipe.name}-{recipe.scale.name}"
+
+
+def _submission(args: argparse.Namespace) -> object:
+    from sftrl_ext.experiments.launchers import LAUNCHERS, make_job
+
+    recipe, _ = _recipe(args)
+    job = make_job(recipe, args.recipe, _overrides(args), args.run_dir)  # type: ignore[arg-type]
+    return LAUNCHERS[args.launcher](job)
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.plan import make_plan
 
+    if args.launcher != "local":
+        console.print(str(_submission(args)), markup=False, highlight=False)
+        return
     recipe, run_dir = _recipe(args)
     for stage in make_plan(recipe, run_dir.resolve()):  # type: ignore[arg-type]
         env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
@@ -174,10 +191,16 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.runner import start_run
+    from sftrl_ext.experiments.runner import start_or_resume, start_run
 
+    if args.launcher != "local":
+        from sftrl_ext.experiments.launchers import submit
+
+        submit(_submission(args), console)  # type: ignore[arg-type]
+        return
     recipe, run_dir = _recipe(args)
-    start_run(recipe, run_dir, console)  # type: ignore[arg-type]
+    start = start_or_resume if args.or_resume else start_run
+    start(recipe, run_dir, console)  # type: ignore[arg-type]
     _say_where(run_dir, console)
 
 

@@ -59,6 +59,24 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     _go_on(recipe, layout, console)
 
 
+def start_or_resume(recipe: Recipe, run_dir: Path, console: Console) -> None:
+    """Begin a run, or go on with it: what a launcher runs, which may run again after a failure.
+
+    Raises:
+        SftrlError: if the folder holds another run, or a stage fails.
+    """
+    layout = RunLayout(run_dir.resolve())
+    if not layout.state.exists():
+        start_run(recipe, run_dir, console)
+        return
+    if from_yaml(layout.recipe) != recipe:
+        raise SftrlError(
+            f"{run_dir}: a run of another recipe is there ({layout.recipe} differs from what was asked "
+            f"for). Go on with it by `sftrl resume {run_dir}`, or choose another --run-dir."
+        )
+    resume_run(run_dir, console)
+
+
 def resume_run(run_dir: Path, console: Console) -> None:
     """Go on with a run; finished stages are not repeated, a stage begun goes on from its last checkpoint.
 
