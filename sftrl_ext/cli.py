@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--sft-lrs", help="learning rates of the SFT arm: 1e-4,2e-4")
         verb.add_argument("--rl-lrs", help="learning rates of the RL arm")
         verb.add_argument("--model", help="an HF folder or hub name to start from")
+        verb.add_argument(
+            "--tracker",
+            action="append",
+            default=[],
+            help="beside console and file: wandb, tensorboard, mlflow",
+        )
         verb.add_argument("--run-dir", type=Path, help="default: runs/<recipe>-<scale>")
         verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
         verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
@@ -156,6 +162,8 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     for key, value in (("seeds", args.seeds), ("sft_lrs", args.sft_lrs), ("rl_lrs", args.rl_lrs)):
         if value:
             overrides.append(f"sweep.{key}=[{value}]")
+    if args.tracker:
+        overrides.append(f"trackers=[{','.join(args.tracker)}]")
     if args.model:
         overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}"]
         overrides += ["budget.base=null", "budget.dialogues=null"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
+from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
 from sftrl_ext.paths import configs_dir
 from sftrl_ext.training.freezing import freezing_env
 
@@ -79,6 +80,7 @@ def sft_command(
         f"trainer.nnodes={scale.nnodes}",
         f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
         f"hydra.run.dir={checkpoints.parent}",
+        *tracker_overrides(recipe.trackers),
         *recipe.verl_sft,
     ]
     if not joins_cluster(recipe):
@@ -88,7 +90,7 @@ def sft_command(
         launcher = ["-m", "verl.trainer.sft_trainer_ray"]
     command = [*_on_cluster(recipe, checkpoints), sys.executable, *launcher]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(
-        recipe, frozen
+        recipe, frozen, checkpoints
     )
 
 
@@ -163,11 +165,12 @@ def ppo_command(
         f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
         f"hydra.run.dir={checkpoints.parent}",
         *_joined_ray(recipe),
+        *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,
     ]
     command = [*_on_cluster(recipe, checkpoints), sys.executable, "-m", "verl.trainer.main_ppo"]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(
-        recipe, True
+        recipe, True, checkpoints
     )
 
 
@@ -198,8 +201,9 @@ def _joined_ray(recipe: Recipe) -> list[str]:
     return ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
 
 
-def _env(recipe: Recipe, frozen: bool) -> dict[str, str]:
+def _env(recipe: Recipe, frozen: bool, checkpoints: Path) -> dict[str, str]:
     env = {"HYDRA_FULL_ERROR": "1"}
+    env |= tracker_env(recipe.trackers, checkpoints.parent, f"{recipe.name}-{recipe.scale.name}")
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
     if frozen:

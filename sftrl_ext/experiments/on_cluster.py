@@ -30,7 +30,7 @@ JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 OVERRIDE = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
 """Lets ``ray.init`` name a variable that the job's runtime environment names too."""
 
-_TRAVELS = ("VERL_", "SFTRL_", "WANDB_", "MLFLOW_", "TENSORBOARD_")
+_TRAVELS = ("VERL_", "SFTRL_", "WANDB_", "MLFLOW_", "TENSORBOARD_", "SWANLAB_", "TRACKIO_")
 _TRAVELS_TOO = ("OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HYDRA_FULL_ERROR", "PYTHONHASHSEED")
 _STAYS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 """Ends of the names of secrets: a runtime environment is shown in Ray's dashboard."""

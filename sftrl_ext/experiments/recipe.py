@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments.launcher_config import LauncherConfig
+from sftrl_ext.experiments.trackers import check_names
 from sftrl_ext.paths import configs_dir, recipes_dir
 
 SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
@@ -278,6 +279,8 @@ class Recipe:
     expected: list[ExpectedConfig] = field(default_factory=list)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    trackers: list[str] = field(default_factory=list)
+    """Trackers beside the console and the metrics file; see `sftrl_ext.experiments.trackers`."""
     verl_ppo: list[str] = field(default_factory=list)
     """Further Hydra overrides for verl's PPO command."""
     verl_sft: list[str] = field(default_factory=list)
@@ -395,6 +398,10 @@ def _check(path: Path, recipe: Recipe) -> None:
     for arm in recipe.arms:
         if arm not in ("sft", "rl"):
             raise SftrlError(f"{path}: arms: {unknown_name('arm', arm, ('sft', 'rl'))}")
+    try:
+        check_names(recipe.trackers)
+    except SftrlError as error:
+        raise SftrlError(f"{path}: trackers: {error}") from None
     rl, ranks = recipe.budget.rl, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
     for name, value, by in (
         ("budget.rl.episodes", rl.episodes, rl.group * rl.minibatches),

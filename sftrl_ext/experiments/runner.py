@@ -27,6 +27,7 @@ from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe, from_yaml, to_yaml
 from sftrl_ext.experiments.tokens import write_tokens
+from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.reports.compute import buffer_ratio
 
@@ -44,6 +45,7 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
             f"`sftrl resume {run_dir}`, or choose another --run-dir."
         )
     require_training()
+    require_packages(recipe.trackers)
     write_text(layout.recipe, to_yaml(recipe))
     run = states.RunState(
         recipe=recipe.name,
