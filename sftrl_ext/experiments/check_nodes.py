@@ -144,14 +144,32 @@ def check_nodes(nodes: Sequence[Node], shared: Path, patience: float = 600.0) ->
         )
 
 
+def ask_all(nodes: Sequence[Node]) -> Callable[[], bool]:
+    """Give every node something trivial to do; the function returned says whether all have done it by now."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
+    answers = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n.id, soft=False)).remote()
+        for n in nodes
+    ]
+
+    def all_answered() -> bool:
+        _, waiting = ray.wait(answers, num_returns=len(answers), timeout=0)
+        return not waiting and not any(_faults(answer) for answer in answers)
+
+    return all_answered
+
+
 def _faults(answer: Any) -> list[str]:
     import ray
 
     try:
-        found: list[str] = ray.get(answer)
+        found: list[str] | None = ray.get(answer)
     except Exception as error:  # noqa: BLE001 - whatever broke there is the answer
         return [str(error).strip().splitlines()[-1]]
-    return found
+    return found or []
 
 
 def _versions() -> dict[str, str]:

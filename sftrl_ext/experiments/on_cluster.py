@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.check_nodes import Needs, Node, alive_nodes, check_nodes, wait_for_nodes
+from sftrl_ext.experiments.check_nodes import Needs, Node, alive_nodes, ask_all, check_nodes, wait_for_nodes
 from sftrl_ext.experiments.process import end_tree, end_with_parent
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -67,8 +67,10 @@ def run_and_watch(
     nodes: Sequence[Node],
     *,
     look: Callable[[], list[Node]] = alive_nodes,
+    ask: Callable[[Sequence[Node]], Callable[[], bool]] = ask_all,
     pause: float = 2.0,
     grace: float = 30.0,
+    notice: float = 60.0,
 ) -> int:
     """Run a command to its end, or until a node is lost.
 
@@ -78,7 +80,9 @@ def run_and_watch(
         nodes: The nodes that were there at the start.
         look: Gives the nodes that are alive.
         pause: Seconds between two looks.
+        ask: Asks all nodes for a sign of life; what it returns says whether all have answered.
         grace: Seconds the command gets to end by itself after a node was lost.
+        notice: Seconds Ray gets to notice the loss of a node, when the command failed before it did.
 
     Returns:
         The command's exit status.
@@ -90,21 +94,25 @@ def run_and_watch(
         list(command), env=dict(env), preexec_fn=end_with_parent if sys.platform == "linux" else None
     )
     process = psutil.Process(child.pid)
-    started = {node.id: node for node in nodes}
+
+    def lost_by_now() -> list[Node]:
+        alive = {node.id for node in look()}
+        return [node for node in nodes if node.id not in alive]
+
     lost: list[Node] = []
     end = float("inf")
     try:
         while child.poll() is None and time.monotonic() < end:
             if not lost:
-                alive = {node.id for node in look()}
-                lost = [node for name, node in started.items() if name not in alive]
-                if lost:
-                    end = time.monotonic() + grace
+                lost = lost_by_now()
+                end = time.monotonic() + grace if lost else end
             time.sleep(pause)
-        if child.returncode not in (None, 0) and not lost:
-            # A command that fails because a node died may do so before Ray has noticed the death.
-            time.sleep(pause)
-            lost = [node for name, node in started.items() if name not in {n.id for n in look()}]
+        if child.returncode and not lost:
+            # Was it the command, or a node whose death Ray has not noticed yet?
+            all_answered, end = ask(nodes), time.monotonic() + notice
+            while not lost and not all_answered() and time.monotonic() < end:
+                time.sleep(pause)
+                lost = lost_by_now()
     finally:
         if child.poll() is None:
             end_tree(process)
@@ -126,7 +134,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wait", type=float, default=600.0, help="seconds for nodes to join")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _main(args)
     except SftrlError as error:
@@ -152,6 +159,7 @@ def _main(args: argparse.Namespace) -> int:
             f"({str(error).splitlines()[0]}). Start one with `ray start`, or let a launcher do so: "
             "`sftrl run ... --launcher slurm`."
         ) from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set a handler of its own
     try:
         needs = Needs(args.nodes, args.gpus, args.cpus)
         nodes = wait_for_nodes(needs, args.wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.reports.compute import buffer_ratio
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a network file system without locks answers; it has to do without."""
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
@@ -203,6 +207,9 @@ def _only_one(layout: RunLayout) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SftrlError(f"{layout.root}: another process is running this run.") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
 
 

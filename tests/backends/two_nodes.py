@@ -38,6 +38,8 @@ class LocalCluster:
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
+            # On busy cores an import of verl takes minutes; Ray would start the worker over and over.
+            "RAY_worker_register_timeout_seconds": "900",
         }
         # What a run needs in its workers must come with the run, not from the node.
         self.env.pop("VERL_PLATFORM", None)

@@ -104,11 +104,16 @@ SKY_TASK = strict(
         "num_nodes": {"type": "integer", "minimum": 1},
         "resources": strict(
             {
-                "accelerators": {"type": "string", "pattern": r"^[A-Za-z0-9-]+:\d+$"},
                 "disk_size": {"type": "integer"},
                 "use_spot": {"type": "boolean"},
             },
-            {"infra": TEXT, "cpus": SIZE, "memory": SIZE, "image_id": TEXT},
+            {
+                "accelerators": {"type": "string", "pattern": r"^[A-Za-z0-9-]+:\d+$"},
+                "infra": TEXT,
+                "cpus": SIZE,
+                "memory": SIZE,
+                "image_id": TEXT,
+            },
         ),
         "run": TEXT,
     },

@@ -57,9 +57,8 @@ def test_a_ray_job_s_own_runtime_environment_is_kept():
 
 
 def run(code, look, **options):
-    return run_and_watch(
-        [sys.executable, "-c", code], os.environ, [HEAD, WORKER], look=look, pause=0.05, **options
-    )
+    options = {"ask": lambda nodes: lambda: True, "pause": 0.05, **options}
+    return run_and_watch([sys.executable, "-c", code], os.environ, [HEAD, WORKER], look=look, **options)
 
 
 def test_a_command_ends_with_its_own_status_while_all_nodes_live():
@@ -76,9 +75,21 @@ def test_a_command_that_hangs_after_a_node_is_lost_is_ended():
 
 
 def test_a_command_that_fails_because_of_a_lost_node_names_the_node():
-    looks = iter([[HEAD, WORKER]])
+    # Ray notices the death some looks after the command has failed; until then the node does not answer.
+    ended, looks = [], iter([[HEAD, WORKER]] * 3)
+    look = lambda: next(looks, [HEAD]) if ended else [HEAD, WORKER]  # noqa: E731
+
+    def ask(nodes):
+        ended.append(nodes)
+        return lambda: False
+
     with pytest.raises(SftrlError, match=r"10\.0\.0\.2"):
-        run("raise SystemExit(1)", lambda: next(looks, [HEAD]))
+        run("raise SystemExit(1)", look, ask=ask)
+    assert ended == [[HEAD, WORKER]]
+
+
+def test_a_command_that_fails_while_a_node_is_slow_to_answer_keeps_its_status():
+    assert run("raise SystemExit(3)", lambda: [HEAD, WORKER], ask=lambda n: lambda: False, notice=0.2) == 3
 
 
 def test_a_command_that_ends_well_although_a_node_left_is_done():

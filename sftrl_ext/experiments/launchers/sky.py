@@ -58,7 +58,7 @@ def task(job: Job) -> dict[str, Any]:
         )
     resources: dict[str, Any] = {
         "infra": options.infra,
-        "accelerators": f"{options.accelerator}:{scale.n_gpus_per_node}",
+        "accelerators": f"{options.accelerator}:{scale.n_gpus_per_node}" if scale.backend == "gpu" else None,
         "cpus": options.cpus,
         "memory": options.memory,
         "disk_size": options.disk_size,
