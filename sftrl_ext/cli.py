@@ -107,12 +107,20 @@ def _parser() -> argparse.ArgumentParser:
     ):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("recipe", help="a recipe file, or the name of one that ships")
-        verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu or node")
+        verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu, node or cluster")
         verb.add_argument("--seeds", help="seeds of both arms: 0,1,2")
         verb.add_argument("--sft-lrs", help="learning rates of the SFT arm: 1e-4,2e-4")
         verb.add_argument("--rl-lrs", help="learning rates of the RL arm")
         verb.add_argument("--model", help="an HF folder or hub name to start from")
+        verb.add_argument(
+            "--tracker",
+            action="append",
+            default=[],
+            help="beside console and file: wandb, tensorboard, mlflow",
+        )
         verb.add_argument("--run-dir", type=Path, help="default: runs/<recipe>-<scale>")
+        verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
+        verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
         verb.add_argument("overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5")
         verb.set_defaults(run=run)
 
@@ -158,23 +166,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
-    from sftrl_ext.experiments.recipe import load_recipe
-
+def _overrides(args: argparse.Namespace) -> list[str]:
     overrides = list(args.overrides)
     for key, value in (("seeds", args.seeds), ("sft_lrs", args.sft_lrs), ("rl_lrs", args.rl_lrs)):
         if value:
             overrides.append(f"sweep.{key}=[{value}]")
+    if args.tracker:
+        overrides.append(f"trackers=[{','.join(args.tracker)}]")
     if args.model:
         overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}"]
         overrides += ["budget.base=null", "budget.dialogues=null"]
-    recipe = load_recipe(args.recipe, args.scale, overrides)
+    return overrides
+
+
+def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
+    from sftrl_ext.experiments.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, args.scale, _overrides(args), args.launcher)
     return recipe, args.run_dir or Path("runs") / f"{recipe.name}-{recipe.scale.name}"
+
+
+def _submission(args: argparse.Namespace) -> object:
+    from sftrl_ext.experiments.launchers import LAUNCHERS, make_job
+
+    recipe, _ = _recipe(args)
+    job = make_job(recipe, args.recipe, _overrides(args), args.run_dir)  # type: ignore[arg-type]
+    return LAUNCHERS[args.launcher](job)
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.plan import make_plan
 
+    if args.launcher != "local":
+        console.print(str(_submission(args)), markup=False, highlight=False)
+        return
     recipe, run_dir = _recipe(args)
     for stage in make_plan(recipe, run_dir.resolve()):  # type: ignore[arg-type]
         env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
@@ -183,10 +208,16 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.runner import start_run
+    from sftrl_ext.experiments.runner import start_or_resume, start_run
 
+    if args.launcher != "local":
+        from sftrl_ext.experiments.launchers import submit
+
+        submit(_submission(args), console)  # type: ignore[arg-type]
+        return
     recipe, run_dir = _recipe(args)
-    start_run(recipe, run_dir, console)  # type: ignore[arg-type]
+    start = start_or_resume if args.or_resume else start_run
+    start(recipe, run_dir, console)  # type: ignore[arg-type]
     _say_where(run_dir, console)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
+from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
 from sftrl_ext.paths import configs_dir
 from sftrl_ext.training.freezing import freezing_env
 
@@ -20,6 +22,9 @@ CPU_ENV = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """What every verl process needs on a machine without a GPU."""
+
+CPUS_BESIDE_A_GPU = 10
+"""CPUs that verl's SFT trainer on Ray reserves with each GPU (its RL trainer: three)."""
 
 
 def sft_command(
@@ -48,13 +53,15 @@ def sft_command(
     """
     scale = recipe.scale
     epochs = math.ceil(config.steps / max(1, config.rows // config.batch_size))
-    tokens = config.micro_tokens or config.micro_batch_size * config.max_length
+    share = config.batch_size // (scale.nnodes * scale.n_gpus_per_node)
+    micro = math.gcd(config.micro_batch_size, share)  # rows of one step on one rank, in equal parts
+    tokens = config.micro_tokens or micro * config.max_length
     overrides = [
         f"sft_backend={scale.backend}",
         f"model.path={model}",
         f"data.train_files={rows}",
         f"data.train_batch_size={config.batch_size}",
-        f"data.micro_batch_size_per_gpu={config.micro_batch_size}",
+        f"data.micro_batch_size_per_gpu={micro}",
         f"data.max_token_len_per_gpu={tokens}",
         f"data.use_dynamic_bsz={str(config.micro_tokens is not None).lower()}",
         f"data.max_length={config.max_length}",
@@ -73,15 +80,17 @@ def sft_command(
         f"trainer.nnodes={scale.nnodes}",
         f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
         f"hydra.run.dir={checkpoints.parent}",
+        *tracker_overrides(recipe.trackers),
         *recipe.verl_sft,
     ]
-    launcher = ["-m", "torch.distributed.run", "--nnodes", str(scale.nnodes)]
-    launcher += ["--nproc-per-node", str(scale.n_gpus_per_node)]
-    if scale.nnodes == 1:
-        launcher.append("--standalone")
-    command = [sys.executable, *launcher, "-m", "verl.trainer.sft_trainer"]
+    if not joins_cluster(recipe):
+        launcher = ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node"]
+        launcher += [str(scale.n_gpus_per_node), "--standalone", "-m", "verl.trainer.sft_trainer"]
+    else:  # the same trainer, its processes placed by Ray
+        launcher = ["-m", "verl.trainer.sft_trainer_ray"]
+    command = [*_on_cluster(recipe, checkpoints), sys.executable, *launcher]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(
-        recipe, frozen
+        recipe, frozen, checkpoints
     )
 
 
@@ -155,16 +164,46 @@ def ppo_command(
         f"trainer.nnodes={scale.nnodes}",
         f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
         f"hydra.run.dir={checkpoints.parent}",
+        *_joined_ray(recipe),
+        *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,
     ]
-    command = [sys.executable, "-m", "verl.trainer.main_ppo"]
+    command = [*_on_cluster(recipe, checkpoints), sys.executable, "-m", "verl.trainer.main_ppo"]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(
-        recipe, True
+        recipe, True, checkpoints
     )
 
 
-def _env(recipe: Recipe, frozen: bool) -> dict[str, str]:
+def joins_cluster(recipe: Recipe) -> bool:
+    """Whether verl runs on a Ray cluster that is up: on several nodes, or where ``RAY_ADDRESS`` names one."""
+    return recipe.scale.nnodes > 1 or os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+
+
+def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
+    """On a cluster: what waits for its nodes, checks them, and ends the command when one is lost."""
+    scale = recipe.scale
+    if not joins_cluster(recipe):
+        return []
+    asked = {
+        "--nodes": scale.nnodes,
+        "--gpus": scale.n_gpus_per_node,
+        "--cpus": CPUS_BESIDE_A_GPU * scale.n_gpus_per_node,
+        "--shared": checkpoints.parent,
+    }
+    words = [word for name, value in asked.items() for word in (name, str(value))]
+    return [sys.executable, "-m", "sftrl_ext.experiments.on_cluster", *words, "--"]
+
+
+def _joined_ray(recipe: Recipe) -> list[str]:
+    """On a cluster without GPUs: it says itself what it has."""
+    if not joins_cluster(recipe) or recipe.scale.backend != "cpu":
+        return []
+    return ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
+
+
+def _env(recipe: Recipe, frozen: bool, checkpoints: Path) -> dict[str, str]:
     env = {"HYDRA_FULL_ERROR": "1"}
+    env |= tracker_env(recipe.trackers, checkpoints.parent, f"{recipe.name}-{recipe.scale.name}")
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
     if frozen:

@@ -71,7 +71,7 @@ def run_child(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         process = psutil.Process(child.pid)
         write_json(record, {"pid": child.pid, "created": process.create_time()})
@@ -137,7 +137,7 @@ def tail(log: Path, lines: int = 30) -> str:
         return "".join(deque(text, maxlen=lines)).rstrip()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask the kernel to end this process when the runner dies, even by ``kill -9``."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

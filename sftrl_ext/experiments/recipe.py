@@ -21,9 +21,12 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.experiments import launcher_config
+from sftrl_ext.experiments.launcher_config import LauncherConfig
+from sftrl_ext.experiments.trackers import check_names
 from sftrl_ext.paths import configs_dir, recipes_dir
 
-SCALES = ("smoke", "laptop", "gpu", "node")
+SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
 
 
@@ -279,26 +282,35 @@ class Recipe:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     expected: list[ExpectedConfig] = field(default_factory=list)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    trackers: list[str] = field(default_factory=list)
+    """Trackers beside the console and the metrics file; see `sftrl_ext.experiments.trackers`."""
     verl_ppo: list[str] = field(default_factory=list)
     """Further Hydra overrides for verl's PPO command."""
     verl_sft: list[str] = field(default_factory=list)
     """Further Hydra overrides for verl's SFT command."""
 
 
-def load_recipe(recipe: str | Path, scale: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    recipe: str | Path, scale: str, overrides: Sequence[str] = (), launcher: str = "local"
+) -> Recipe:
     """Compose a recipe at one scale.
 
     Args:
         recipe: Path of a recipe file, or the name of one that ships with the package.
         scale: One of `SCALES`.
         overrides: Hydra overrides (``budget.rl.lr=1e-5``).
+        launcher: A file of ``configs/launcher``.
 
     Raises:
-        SftrlError: for an unknown recipe, scale, key or value, naming the nearest right one.
+        SftrlError: for an unknown recipe, scale, launcher, key or value, naming the nearest right one.
     """
     path = find_recipe(recipe)
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
+    launchers = [path.stem for path in (configs_dir() / "launcher").glob("*.yaml")]
+    if launcher not in launchers:
+        raise unknown_name("launcher", launcher, launchers)
     GlobalHydra.instance().clear()
     ConfigStore.instance().store(name="recipe_schema", node=Recipe, provider="sftrl_ext")
     try:
@@ -308,6 +320,7 @@ def load_recipe(recipe: str | Path, scale: str, overrides: Sequence[str] = ()) -
                 overrides=[
                     f"hydra.searchpath=[file://{configs_dir()}]",
                     f"scale={scale}",
+                    f"+launcher={launcher}",
                     *overrides,
                 ],
             )
@@ -368,7 +381,7 @@ def _explain(path: Path, error: Exception) -> str:
     found = re.search(r"[Kk]ey '([^']+)' (?:is )?not in '([A-Za-z]+)'", text)
     if found:
         key, owner = found.groups()
-        schema = globals().get(owner, Recipe)
+        schema = globals().get(owner) or getattr(launcher_config, owner, Recipe)
         return f"{path}: {unknown_name(f'key of {owner}', key, OmegaConf.structured(schema))}"
     missing = re.search(r"[Mm]issing mandatory value: (\S+)|Structured config of type .* missing", text)
     if missing:
@@ -389,6 +402,10 @@ def _check(path: Path, recipe: Recipe) -> None:
     for arm in recipe.arms:
         if arm not in ("sft", "rl"):
             raise SftrlError(f"{path}: arms: {unknown_name('arm', arm, ('sft', 'rl'))}")
+    try:
+        check_names(recipe.trackers)
+    except SftrlError as error:
+        raise SftrlError(f"{path}: trackers: {error}") from None
     rl, ranks = recipe.budget.rl, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
     for name, value, by in (
         ("budget.rl.episodes", rl.episodes, rl.group * rl.minibatches),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,12 @@ from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe, from_yaml, to_yaml
 from sftrl_ext.experiments.tokens import write_tokens
+from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.reports.compute import buffer_ratio
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a network file system without locks answers; it has to do without."""
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
@@ -44,6 +49,7 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
             f"`sftrl resume {run_dir}`, or choose another --run-dir."
         )
     require_training()
+    require_packages(recipe.trackers)
     write_text(layout.recipe, to_yaml(recipe))
     run = states.RunState(
         recipe=recipe.name,
@@ -57,6 +63,24 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
     )
     run.save(layout.state)
     _go_on(recipe, layout, console)
+
+
+def start_or_resume(recipe: Recipe, run_dir: Path, console: Console) -> None:
+    """Begin a run, or go on with it: what a launcher runs, which may run again after a failure.
+
+    Raises:
+        SftrlError: if the folder holds another run, or a stage fails.
+    """
+    layout = RunLayout(run_dir.resolve())
+    if not layout.state.exists():
+        start_run(recipe, run_dir, console)
+        return
+    if from_yaml(layout.recipe) != recipe:
+        raise SftrlError(
+            f"{run_dir}: a run of another recipe is there ({layout.recipe} differs from what was asked "
+            f"for). Go on with it by `sftrl resume {run_dir}`, or choose another --run-dir."
+        )
+    resume_run(run_dir, console)
 
 
 def resume_run(run_dir: Path, console: Console) -> None:
@@ -183,6 +207,9 @@ def _only_one(layout: RunLayout) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SftrlError(f"{layout.root}: another process is running this run.") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
 
 

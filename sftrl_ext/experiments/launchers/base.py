@@ -1,0 +1,160 @@
+"""What every launcher shares: the job it gets, the submission it makes, and the registry."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.experiments.commands import CPUS_BESIDE_A_GPU
+from sftrl_ext.experiments.launcher_config import LauncherConfig
+from sftrl_ext.experiments.recipe import Recipe, ScaleConfig
+from sftrl_ext.files import write_text
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be started elsewhere.
+
+    Attributes:
+        name: Of the recipe and scale, in small letters, digits and hyphens (Kubernetes allows no other).
+        driver: The argument list that runs on the head node; started again, it goes on with the run.
+        run_dir: The run folder, as the nodes see it.
+        scale: How many nodes, and what is on each.
+        config: The launcher's options.
+    """
+
+    name: str
+    driver: tuple[str, ...]
+    run_dir: str
+    scale: ScaleConfig
+    config: LauncherConfig
+
+    @property
+    def ray_cpus(self) -> int:
+        """CPUs each node declares to Ray: enough for what verl asks for, whatever cores there are."""
+        return CPUS_BESIDE_A_GPU * self.scale.n_gpus_per_node + 16
+
+    def ray_start(self, *words: str) -> str:
+        """A ``ray start`` that stays in the foreground, as a line of shell."""
+        offers = [f"--num-cpus={self.ray_cpus}", f"--num-gpus={self.scale.n_gpus_per_node}"]
+        return " ".join(["ray start", *words, *offers, "--disable-usage-stats", "--block"])
+
+    def shell_lines(self) -> list[str]:
+        """The set-up lines and variables of every node, as shell."""
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in self.config.env.items()]
+        return [*self.config.setup, *exports]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What hands a job over: files that are written first, then one command.
+
+    Attributes:
+        command: The argument list.
+        files: Texts by path.
+        folders: Folders that must be there before.
+        hint: What to do next, in words.
+    """
+
+    command: tuple[str, ...]
+    files: Mapping[Path, str] = field(default_factory=dict)
+    folders: Sequence[Path] = ()
+    hint: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"# {path}\n{text.rstrip()}\n" for path, text in self.files.items()]
+        return "\n".join([*parts, shlex.join(self.command)])
+
+
+LAUNCHERS: Registry[Callable[[Job], Submission]] = Registry("launcher")
+"""How a job is handed over, by the launcher's name. ``local`` is none of them: the run starts here."""
+
+
+def make_job(recipe: Recipe, recipe_name: str, overrides: Sequence[str], run_dir: Path | None) -> Job:
+    """The job of a run.
+
+    Args:
+        recipe: The composed recipe.
+        recipe_name: As the user named it; the nodes compose it again. A file must be there under this name.
+        overrides: The user's overrides; those of the launcher are left out.
+        run_dir: The run folder, as the nodes see it; null: below ``launcher.run_root``.
+    """
+    config = recipe.launcher
+    base = f"{recipe.name}-{recipe.scale.name}"
+    folder = _run_dir(config, base, run_dir)
+    kept = [word for word in overrides if not re.match(r"[+~]*launcher[.=]", word)]
+    if config.run_root is None and Path(recipe_name).suffix in (".yaml", ".yml"):
+        recipe_name = str(Path(recipe_name).resolve())
+    driver = [*shlex.split(config.program), "run", recipe_name, "--scale", recipe.scale.name]
+    driver += ["--run-dir", folder, "--or-resume", *kept]
+    name = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-")[:40].strip("-")
+    return Job(name, tuple(driver), folder, recipe.scale, config)
+
+
+def _run_dir(config: LauncherConfig, base: str, run_dir: Path | None) -> str:
+    if run_dir is not None:
+        folder = str(run_dir)
+    elif config.run_root is not None:
+        folder = str(PurePosixPath(config.run_root) / base)
+    else:
+        return str((Path("runs") / base).resolve())
+    if PurePosixPath(folder).is_absolute():
+        return folder
+    if config.run_root is not None:
+        raise SftrlError(
+            f"--run-dir {folder}: the nodes of launcher {config.name!r} do not share this folder; "
+            f"give an absolute path as they see it (their runs are below {config.run_root})."
+        )
+    return str(Path(folder).resolve())
+
+
+def launch_file(job: Job, suffix: str) -> Path:
+    """Where the text that describes a job is written."""
+    return Path("launch") / f"{job.name}.{suffix}"
+
+
+def to_yaml(value: Mapping[str, Any]) -> str:
+    """YAML in the order given, texts of several lines as they are."""
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump(dict(value), Dumper=Dumper, sort_keys=False, width=200)
+
+
+def submit(submission: Submission, console: Console) -> None:
+    """Write the files and run the command.
+
+    Raises:
+        SftrlError: if its program is not here, or it refuses.
+    """
+    for folder in submission.folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for path, text in submission.files.items():
+        write_text(path, text)
+        console.print(f"wrote {path}", highlight=False)
+    program = submission.command[0]
+    if shutil.which(program) is None:
+        raise SftrlError(
+            f"{program!r} is not on this machine's PATH, so nothing was submitted. Where it is: "
+            f"{shlex.join(submission.command)}"
+        )
+    done = subprocess.run(submission.command)
+    if done.returncode != 0:
+        raise SftrlError(f"{program} ended with status {done.returncode}: {shlex.join(submission.command)}")
+    if submission.hint:
+        console.print(submission.hint, highlight=False)
