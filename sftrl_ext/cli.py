@@ -1,4 +1,4 @@
-"""The command line: ``sftrl data | validate | plan | run | resume | eval | report | show | doctor``."""
+"""The command line, ``sftrl``: data, validate, plan, run, resume, eval, serve, report, show, doctor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 import sftrl_ext
+from sftrl_ext.cli_eval import add_eval_verbs
 from sftrl_ext.errors import SftrlError
 
 Add = Callable[[argparse.ArgumentParser], None]
@@ -34,10 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"[bold red]error:[/] {_escape(str(error))}", highlight=False
         )
         return 2
-    except KeyboardInterrupt:
-        Console(stderr=True).print(
-            "interrupted; nothing finished is lost. Go on with `sftrl resume <run folder>`."
-        )
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "nothing finished is lost. Go on with `sftrl resume <run folder>`."
+        Console(stderr=True, soft_wrap=True).print(f"interrupted; {_escape(said)}", highlight=False)
         return 130
     return 0
 
@@ -128,18 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run_dir", type=Path)
     resume.set_defaults(run=_resume)
 
-    evaluate = verbs.add_parser("eval", help="evaluate a model folder on parquet files")
-    evaluate.add_argument("model", type=Path, help="an HF folder, or a checkpoint folder of verl")
-    evaluate.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="files of `sftrl data rl --eval`"
-    )
-    evaluate.add_argument("--engine", default="hf", help="hf or vllm")
-    evaluate.add_argument("--dtype", default="float32")
-    evaluate.add_argument("--temperature", type=float, default=0.2)
-    evaluate.add_argument("--max-turn-tokens", type=int, default=512)
-    evaluate.add_argument("--seed", type=int, default=2501)
-    evaluate.add_argument("--out", type=Path, help="append one JSON line per file here")
-    evaluate.set_defaults(run=_eval)
+    add_eval_verbs(verbs)
 
     report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
     report.add_argument("run_dir", type=Path, nargs="+")
@@ -277,20 +266,6 @@ def _validate(args: argparse.Namespace, console: Console) -> None:
 
     for path in args.files:
         console.print(f"{path}: {validate_file(path)}", highlight=False)
-
-
-def _eval(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.runner import require_training
-
-    require_training()
-    from sftrl_ext.experiments.evaluate_one import EvalRequest, append_records, evaluate_model
-
-    request = EvalRequest(
-        args.model, args.data, args.engine, args.dtype, args.temperature, args.max_turn_tokens, args.seed
-    )
-    records = evaluate_model(request, console)
-    if args.out:
-        append_records(args.out, records)
 
 
 def _doctor(args: argparse.Namespace, console: Console) -> None:

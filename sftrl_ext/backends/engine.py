@@ -168,7 +168,10 @@ class Engine:
         """
         prompt = request.prompt_ids
         if not 0 < len(prompt) < self.context:
-            raise SftrlError(f"a prompt of {len(prompt)} tokens: expected 1 to {self.context - 1}.")
+            raise SftrlError(
+                f"a prompt of {len(prompt)} tokens: expected 1 to {self.context - 1}; "
+                f"the model's context length is {self.context}."
+            )
         if not (min(prompt) >= 0 and max(prompt) < self.vocab_size):
             raise SftrlError(
                 f"prompt tokens from {min(prompt)} to {max(prompt)}: the model knows "

@@ -192,25 +192,35 @@ async def _evaluate_all(
 
 async def play_all(how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: Any) -> list[PlayedEpisode]:
     """Play every instance of a split at once; results in the split's order, the same for the same seed."""
-    chat = engine.chat_tokens()
 
-    async def one(index: int, facts: Mapping[str, Any]) -> PlayedEpisode:
-        turn = 0
-
-        async def generate(
-            prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
-        ) -> Generation:
-            nonlocal turn
-            seed = zlib.crc32(f"{how.seed}/{chosen.split}/{index}/{turn}".encode())
-            turn += 1
-            return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
-
-        params = {"temperature": how.temperature}
-        played = await play(make_episode(facts), generate, chat, how.limits, sampling_params=params)
+    async def one(index: int) -> PlayedEpisode:
+        played = await play_one(how, chosen, index, engine)
         advance()
         return played
 
-    return list(await asyncio.gather(*(one(i, facts) for i, facts in enumerate(chosen.facts))))
+    return list(await asyncio.gather(*(one(index) for index in range(len(chosen.facts)))))
+
+
+def turn_seed(seed: int, split: str, index: int, turn: int) -> int:
+    """The seed of one response: the same instance and turn get the same one in every evaluation."""
+    return zlib.crc32(f"{seed}/{split}/{index}/{turn}".encode())
+
+
+async def play_one(how: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngine) -> PlayedEpisode:
+    """Play one instance of a split."""
+    turn = 0
+
+    async def generate(
+        prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
+    ) -> Generation:
+        nonlocal turn
+        seed = turn_seed(how.seed, chosen.split, index, turn)
+        turn += 1
+        return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
+
+    params = {"temperature": how.temperature}
+    episode = make_episode(chosen.facts[index])
+    return await play(episode, generate, engine.chat_tokens(), how.limits, sampling_params=params)
 
 
 def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:

@@ -1,105 +1,163 @@
-"""Evaluate one model folder on parquet files, outside any run."""
+"""Evaluate one model, in a folder, on the hub or behind an endpoint, on parquet files, outside any run."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import list_checkpoints, model_folder
-from sftrl_ext.experiments.evaluate import EvalPlay, play_all, summarise
-from sftrl_ext.experiments.stages import load_eval_set, open_engine
-from sftrl_ext.reports.stats import over_seeds
-from sftrl_ext.rollout.player import Limits
+from sftrl_ext.experiments.endpoint import Endpoint, EndpointOptions, Unanswered
+from sftrl_ext.experiments.episode_log import EpisodeLog, Place, describe_data, open_log
+from sftrl_ext.experiments.eval_players import ROWS, endpoint_player, local_player, play_places
+from sftrl_ext.experiments.eval_request import EvalRequest, find_model, is_hub_name, local_model
+from sftrl_ext.experiments.eval_tables import remarks, success_table, usage_of, usage_table
+from sftrl_ext.experiments.evaluate import EvalSet, summarise
+from sftrl_ext.experiments.stages import load_eval_set
+from sftrl_ext.rollout.player import PlayedEpisode
+
+ENDPOINT = "endpoint"
+"""Stands for the engine in the records of a served model."""
 
 
-@dataclass(frozen=True)
-class EvalRequest:
-    """What to evaluate and how."""
-
-    model: Path
-    files: Sequence[Path]
-    engine: str = "hf"
-    dtype: str = "float32"
-    temperature: float = 0.2
-    max_turn_tokens: int = 512
-    seed: int = 2501
-
-
-def find_model(path: Path) -> Path:
-    """The Hugging Face folder meant by a path: itself, or the newest checkpoint of a verl folder.
-
-    Raises:
-        SftrlError: if there is none.
-    """
-    if (path / "config.json").is_file():
-        return path
-    if model_folder(path).is_dir():
-        return model_folder(path)
-    checkpoints = list_checkpoints(path)
-    if checkpoints:
-        return checkpoints[-1].folder
-    raise SftrlError(
-        f"{path}: neither a Hugging Face folder (config.json) nor checkpoints of verl (global_step_<n>)."
-    )
-
-
-def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, object]]:
+def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, Any]]:
     """Play every row of every file and show the success of each.
 
     Returns:
         One record per file, as in a run's ``records.jsonl``.
+
+    Raises:
+        SftrlError: if the input is wrong, or an endpoint left episodes unanswered.
+        KeyboardInterrupt: if interrupted; its text says how to go on.
     """
     sets = [load_eval_set(path) for path in request.files]
-    engine = open_engine(request.engine, find_model(request.model), dtype=request.dtype, rows=256)
-    turn = request.max_turn_tokens
-    attempts = max(int(facts.get("max_attempts", 1)) for chosen in sets for facts in chosen.facts)
-    how = EvalPlay(
-        Limits(prompt=4096, response=attempts * (turn + 256), turn=turn), request.temperature, request.seed
-    )
-    records: list[dict[str, object]] = []
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("evaluate", total=sum(len(chosen.facts) for chosen in sets))
-        for chosen in sets:
-            played = asyncio.run(play_all(how, chosen, engine, lambda: progress.advance(task)))
-            records.append({"model": str(request.model), **summarise(chosen, played), "engine": engine.name})
-    console.print(_table(records))
+    if request.model is None:
+        if request.endpoint is None:
+            raise SftrlError("no model is named; expected a folder, a name of the hub, or --endpoint.")
+        request = replace(request, model=asyncio.run(_served_model(request.endpoint)))
+    settings = {**_settings(request), "data": describe_data(sets)}
+    path = request.episodes
+    if path is None and request.endpoint is not None:
+        path = Path("evals") / _file_name(settings)
+    if path is None:
+        done: dict[Place, PlayedEpisode] = {}
+        failed = _play(request, sets, done, done.__setitem__, console)
+    else:
+        with open_log(path, sets, settings) as log:
+            done = log.done
+            try:
+                failed = _play(request, sets, done, log.add, console)
+            except SftrlError as error:
+                raise SftrlError(f"{error} {_kept(log)}" if done else str(error)) from None
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_kept(log)) from None
+    records = []
+    for number, chosen in enumerate(sets):
+        rows = [index for index in range(len(chosen.facts)) if (number, index) in done]
+        played = [done[number, index] for index in rows]
+        records.append(
+            _record(request, replace(chosen, facts=[chosen.facts[index] for index in rows]), played)
+        )
+    _show(records, console)
+    if failed:
+        raise SftrlError(
+            f"{len(failed)} episodes got no answer and are not counted ({failed[-1]}) "
+            f"The others are kept{'' if path is None else f' in {path}'}; the same command tries these again."
+        )
     return records
 
 
-def append_records(path: Path, records: Sequence[dict[str, object]]) -> None:
+def _kept(log: EpisodeLog) -> str:
+    return f"{len(log.done)} finished episodes are kept in {log.path}; the same command goes on from there."
+
+
+def _play(
+    request: EvalRequest,
+    sets: Sequence[EvalSet],
+    done: Mapping[Place, PlayedEpisode],
+    keep: Callable[[Place, PlayedEpisode], None],
+    console: Console,
+) -> list[Unanswered]:
+    """Play what is not done; return why some episodes could not be played."""
+    places = [(s, i) for s, chosen in enumerate(sets) for i in range(len(chosen.facts))]
+    todo = [place for place in places if place not in done]
+    if done:
+        console.print(f"{len(done)} of {len(places)} episodes were played before.", highlight=False)
+    if not todo:
+        return []
+    with ExitStack() as stack:
+        if request.endpoint is None:
+            folder = stack.enter_context(local_model(str(request.model), request.dtype))
+            player, at_once = local_player(request, sets, folder), ROWS
+        else:
+            player, at_once = endpoint_player(request, request.endpoint, sets), request.endpoint.concurrency
+        progress = stack.enter_context(Progress(console=console, transient=True))
+        task = progress.add_task("evaluate", total=len(places), completed=len(done))
+
+        def finish(place: Place, played: PlayedEpisode) -> None:
+            keep(place, played)
+            progress.advance(task)
+
+        return asyncio.run(play_places(player, todo, finish, at_once))
+
+
+async def _served_model(options: EndpointOptions) -> str:
+    async with Endpoint(options, None) as endpoint:
+        return await endpoint.served_model()
+
+
+def _settings(request: EvalRequest) -> dict[str, Any]:
+    """What a file of episodes must agree in to be gone on with, beside the data."""
+    model = str(request.model)
+    play = {
+        "temperature": request.temperature,
+        "max_turn_tokens": request.max_turn_tokens,
+        "seed": request.seed,
+    }
+    if request.endpoint is not None:
+        # Not the address: a server may come back at another one.
+        return {"model": model, "engine": ENDPOINT, **play, "extra": dict(request.endpoint.extra)}
+    model = model if is_hub_name(model) else str(find_model(Path(model)).resolve())
+    return {"model": model, "engine": request.engine, "dtype": request.dtype, **play}
+
+
+def _file_name(settings: Mapping[str, Any]) -> str:
+    """One name for one evaluation: the same command finds its file again."""
+    model = re.sub(r"[^\w.-]+", "-", settings["model"]).strip("-.") or "model"
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return f"{model}-{digest[:8]}.jsonl"
+
+
+def _record(request: EvalRequest, chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:
+    """The numbers of one set."""
+    record = {"model": str(request.model), **summarise(chosen, played), "temperature": request.temperature}
+    if request.endpoint is None:
+        return {**record, "engine": request.engine}
+    # What a server counts as feedback cannot be told apart from the rest of a prompt.
+    for name in ("prompt_tokens", "generated_tokens", "feedback_tokens"):
+        del record[name]
+    usage = usage_of(played, request.prices)
+    return {**record, "engine": ENDPOINT, "endpoint": request.endpoint.url, "usage": usage}
+
+
+def _show(records: Sequence[dict[str, Any]], console: Console) -> None:
+    console.print(success_table(records))
+    if any("usage" in record for record in records):
+        console.print(usage_table(records))
+    for sentence in remarks(records):
+        console.print(sentence, highlight=False)
+
+
+def append_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Append one JSON line per record."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
-
-
-def _table(records: Sequence[dict[str, object]]) -> Table:
-    """Success of each split; of routes also per-step accuracy, of hands in images the share recognised."""
-    images = any("recognized_first" in record for record in records)
-    steps = any("responses" in record for record in records)
-    columns = [*(["per step %"] if steps else []), "success %", *(["recognised %"] if images else [])]
-    table = Table("split", "routes" if steps else "hands", *columns, "attempts")
-    for record in records:
-        episodes = record["episodes"]
-        shares = [_share(record.get("correct_actions"), record.get("responses"))] if steps else []
-        shares += [_share(record["solved"], episodes)]
-        shares += [_share(record.get("recognized_first"), episodes)] if images else []
-        table.add_row(
-            str(record["split"]),
-            str(episodes),
-            *shares,
-            f"{record['attempts_mean']:.2f}",
-        )
-    return table
-
-
-def _share(count: Any, episodes: Any) -> str:
-    return "" if count is None or not episodes else str(over_seeds([(count, episodes)]))

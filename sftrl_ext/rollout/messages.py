@@ -1,0 +1,92 @@
+"""Play one episode by messages, for an engine behind an interface that takes no tokens.
+
+Such an engine gets the whole dialogue at every turn. The episode knows it (`Episode.messages`), whether it
+grew by a response and its feedback or the prompt was written anew, so nothing about it is kept here. The
+model's tokens are the server's affair: there are counts of them, but no masks, and nothing can be trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftrl_ext.envs.base import Episode
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.rollout.player import PlayedEpisode
+from sftrl_ext.rollout.tokens import with_images
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of an engine.
+
+    Attributes:
+        text: The model's text, whatever it is; empty if there was none.
+        cut: It reached the limit of a turn.
+        prompt_tokens: Tokens of the dialogue before it, as the engine counted them.
+        completion_tokens: Tokens of the answer, hidden ones included.
+        extra: Whatever else is known about it, for `PlayedEpisode.extra`.
+    """
+
+    text: str
+    cut: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DialogueRefused(Exception):
+    """The engine does not take this one dialogue; it ends the episode, not the evaluation."""
+
+    def __init__(self, message: str, *, too_long: bool) -> None:
+        super().__init__(message)
+        self.too_long = too_long
+
+
+Complete = Callable[[list[dict[str, Any]], int], Awaitable[Completion]]
+"""``await complete(messages, turn)``; messages as `with_images` gives them, turns count from 0."""
+
+
+async def play_messages(episode: Episode, complete: Complete) -> PlayedEpisode:
+    """Play an episode to its end.
+
+    A dialogue that the engine refuses, or an exception in the task, ends this episode only, as in
+    `sftrl_ext.rollout.player.play`. In the result ``prompt_tokens`` counts each prompt that was begun, and
+    ``prefill_tokens`` what all requests together sent.
+
+    Args:
+        episode: A fresh episode; it is played in place.
+        complete: The engine.
+
+    Raises:
+        SftrlError: whatever ``complete`` raises of this kind; the evaluation cannot go on.
+    """
+    played = PlayedEpisode()
+    begun = True
+    try:
+        while not episode.done:
+            completion = await complete(with_images(episode.messages(), episode.images()), len(played.steps))
+            played.messages = [*episode.messages(), {"role": "assistant", "content": completion.text}]
+            played.prompt_tokens += completion.prompt_tokens if begun else 0
+            played.prefill_tokens += completion.prompt_tokens
+            played.generated_tokens += completion.completion_tokens
+            played.cut_turns += completion.cut
+            played.extra.append(completion.extra)
+            played.steps.append(episode.submit(completion.text))
+            begun = played.steps[-1].new_prompt
+    except DialogueRefused as refused:
+        # As for tokens: a first prompt that does not fit is an error, a later one ends the episode.
+        played.out_of_tokens = refused.too_long and bool(played.steps)
+        played.error = None if played.out_of_tokens else str(refused)
+    except SftrlError:
+        raise
+    except Exception as error:
+        logger.exception("an episode ended with an error after %d turns", len(played.steps))
+        played.error = f"{type(error).__name__}: {error}"
+    played.solved = episode.solved
+    played.metrics = episode.metrics()
+    return played
