@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from sftrl_ext.experiments.process import end_tree
+from tests.backends.namespaces import Network
 
 _RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
@@ -26,12 +27,24 @@ class LocalCluster:
         cpus: CPUs each node says it has.
         gpus: Places for training processes on each node.
         patience: Seconds a node may take to start.
+        dashboard: Whether jobs can be submitted, at ``jobs``.
+        network: Puts every node but the first into a network namespace of its own.
     """
 
-    def __init__(self, log: Path, cpus: int = 16, gpus: int = 1, patience: float = 600) -> None:
+    def __init__(
+        self,
+        log: Path,
+        cpus: int = 16,
+        gpus: int = 1,
+        patience: float = 600,
+        dashboard: bool = False,
+        network: Network | None = None,
+    ) -> None:
         self.log, self.cpus, self.gpus, self.patience = log, cpus, gpus, patience
+        self.jobs = f"http://127.0.0.1:{_free_port()}" if dashboard else None
         self.temp = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets: a path must be short
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.network = network
+        self.address = f"{network.HERE if network else '127.0.0.1'}:{_free_port()}"
         self.nodes: list[psutil.Process] = []
         self.env = {
             **os.environ,
@@ -41,6 +54,8 @@ class LocalCluster:
             # On busy cores an import of verl takes minutes; Ray would start the worker over and over.
             "RAY_worker_register_timeout_seconds": "900",
         }
+        if network is not None:
+            self.env["GLOO_SOCKET_IFNAME"] = network.interface
         # What a run needs in its workers must come with the run, not from the node.
         self.env.pop("VERL_PLATFORM", None)
 
@@ -49,17 +64,26 @@ class LocalCluster:
         words: list[object] = ["--num-cpus", self.cpus, "--num-gpus", self.gpus]
         words += ["--object-store-memory", 200_000_000]
         words += ["--min-worker-port", 0, "--max-worker-port", 0, "--disable-usage-stats", "--block"]
+        number, place = len(self.nodes) + 1, []
         if self.nodes:
-            # Another address of this machine, so that Ray takes it for another one.
-            words += ["--address", self.address, "--node-ip-address", f"127.0.0.{len(self.nodes) + 1}"]
+            words += ["--address", self.address, "--node-ip-address"]
+            if self.network is not None:
+                place = self.network.machine(number)
+                words.append(f"10.77.0.{number}")
+            else:  # another address of this machine, so that Ray takes it for another one
+                words.append(f"127.0.0.{number}")
         else:
+            words += ["--node-ip-address", self.network.HERE] if self.network is not None else []
             port = self.address.partition(":")[2]
             words += ["--head", "--port", port, "--temp-dir", self.temp]
-            words += ["--include-dashboard", "false", "--ray-client-server-port", _free_port()]
+            words += ["--ray-client-server-port", _free_port()]
+            words += ["--include-dashboard", str(self.jobs is not None).lower()]
+            if self.jobs is not None:
+                words += ["--dashboard-port", self.jobs.rpartition(":")[2]]
         path = self.log / f"node-{len(self.nodes)}.log"
         with path.open("w") as output:
             node = psutil.Popen(
-                [*_RAY, "start", *map(str, words)],
+                [*place, *_RAY, "start", *map(str, words)],
                 env={**self.env, **(env or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
