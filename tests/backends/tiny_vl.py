@@ -97,14 +97,16 @@ def plain_log_probs(model: Any, request: Request) -> torch.Tensor:
 
 
 @cache
-def sober_folder() -> Path:
+def sober_folder(kind: str = DEFAULT) -> Path:
     """The same model, but to it a placeholder is as improbable as training makes it.
 
     The engine never samples one, the trainer's softmax has them all: only so do both have one distribution.
     The first coordinate of every embedding is large, and the placeholders' logits go against it.
     """
-    path = Path(mkdtemp()) / "vl"
-    model, seeing = load_model(folder(), torch.float32), processor()
+    if kind == "mllama":  # which has no logit for its placeholder
+        return folder(kind)
+    path = Path(mkdtemp()) / kind
+    model, seeing = load_model(folder(kind), torch.float32), processor(kind)
     names = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
     with torch.no_grad():
         model.get_input_embeddings().weight[:, 0] = 4.0

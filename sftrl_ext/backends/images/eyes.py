@@ -130,7 +130,7 @@ class Eyes(ABC, Generic[S]):
         self.encoded += len(images)
 
     def forget(self) -> None:
-        """Drop all features, as after a change of the weights."""
+        """Drop all features, as after a change of the weights; the cache of keys forgets too."""
         self._known.clear()
 
     def _match(self, ids: Tensor, images: Sequence[Image]) -> tuple[Tensor, list[SeenImage]]:

@@ -111,6 +111,10 @@ class MllamaEyes(Eyes[SeenAcross]):
     ) -> Tensor:
         return self._states(tokens, starts, seen, [prompt.sees[-1:] for prompt in seen], **common)
 
+    def forget(self) -> None:  # noqa: D102
+        super().forget()
+        self._sets.clear()
+
     def _states(
         self,
         tokens: Tensor,
