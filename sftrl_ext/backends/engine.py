@@ -1,4 +1,4 @@
-"""Generation with a Hugging Face language model on the CPU, by continuous batching, from text and images.
+"""Generation with a Hugging Face language model by continuous batching, from text and images.
 
 The engine works in any process, without ray or verl. One step decodes one token for every row in flight; a
 row that ends leaves at once and its slot is given to a waiting request. ``transformers``' own ``generate``
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from sftrl_ext.backends.attention import ATTENTION
-from sftrl_ext.backends.images import Eyes, Seen
+from sftrl_ext.backends.images import Seen, open_eyes
 from sftrl_ext.backends.model_folder import eos_token_ids, load_model, load_processor, load_tokenizer
 from sftrl_ext.backends.sampling import BatchSampler, Sampling
 from sftrl_ext.backends.slots import SlotCache
@@ -66,8 +67,7 @@ class _Row:
 
     request: Request
     keys: Sequence[int]
-    shift: int
-    """What a token's position is beyond its index."""
+    seen: Seen | None
     stop: frozenset[int]
     limit: int
     length: int
@@ -80,7 +80,7 @@ class Engine:
     Not thread-safe: one thread at a time may call it.
 
     Args:
-        model: A causal language model on the CPU.
+        model: A causal language model; the engine works on its device.
         eos_token_ids: Tokens that end a response.
         vocab_size: Number of tokens the tokenizer knows. Tokens beyond it, which a padded embedding has, are
             never sampled.
@@ -107,16 +107,21 @@ class Engine:
         processor: Any = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.device = torch.device(model.device)
         self.eos = frozenset(eos_token_ids)
         self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
-        self.eyes = None if processor is None else Eyes(model, processor)
+        self.eyes = None if processor is None else open_eyes(model, processor)
         config = model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
-        self.vocab_size = int(config.vocab_size)
+        self.vocab_size = int(model.get_input_embeddings().num_embeddings)
         unsaid = self.eyes.banned if self.eyes else []
-        self._banned = _banned(self.vocab_size, vocab_size, [*banned_token_ids, *unsaid])
+        # A model may read more tokens than it can say.
+        self._banned = _banned(
+            self.vocab_size, int(config.vocab_size), vocab_size, [*banned_token_ids, *unsaid]
+        ).to(self.device)
         self._random = np.random.default_rng(seed)
-        self._cache = _new_cache(config, model.dtype, max_rows)
+        with self._on_device():
+            self._cache = _new_cache(config, model.dtype, max_rows)
         self._waiting: deque[_Job] = deque()
         self._rows: list[_Row] = []
         self._sampler: BatchSampler | None = None
@@ -126,12 +131,20 @@ class Engine:
         """Tokens sampled."""
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any) -> Engine:
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        **options: Any,
+    ) -> Engine:
         """Load a Hugging Face folder (weights, configuration, tokenizer, image processor if it has one).
 
         Args:
             folder: Local folder.
             dtype: Type of the weights and of the arithmetic.
+            device: Where the weights are and the arithmetic is done.
             options: Further arguments of the class.
 
         Raises:
@@ -139,7 +152,7 @@ class Engine:
         """
         tokenizer, processor = load_tokenizer(folder), load_processor(folder)
         parts = ATTENTION if processor is None else {"text_config": ATTENTION, "vision_config": "sdpa"}
-        model = load_model(folder, dtype, parts)
+        model = load_model(folder, dtype, parts).to(device)
         options.setdefault("eos_token_ids", eos_token_ids(folder, tokenizer))
         options.setdefault("vocab_size", len(tokenizer))
         options.setdefault("processor", processor)
@@ -181,7 +194,8 @@ class Engine:
             raise SftrlError(
                 f"{self.model.config.model_type}: this model sees no images, but a prompt has some."
             )
-        seen = self.eyes.look(prompt, request.images) if self.eyes else None
+        with self._on_device():
+            seen = self.eyes.look(prompt, request.images) if self.eyes else None
         request.result = Generation()
         self._waiting.append(_Job(request, seen.keys if seen else prompt, seen))
 
@@ -197,9 +211,10 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Request]:
         """Admit waiting requests into free slots, decode one token for every row; return what ended."""
-        ended = self._admit()
-        if self._rows:
-            ended += self._decode()
+        with self._on_device():
+            ended = self._admit()
+            if self._rows:
+                ended += self._decode()
         return ended
 
     def load_weights(self, source: str | Path | Iterable[tuple[str, Tensor]]) -> None:
@@ -243,6 +258,10 @@ class Engine:
         missing = [name for name, tensor in own.items() if tensor.data_ptr() not in covered]
         if missing:
             raise SftrlError(f"{len(missing)} weights were not sent: {', '.join(missing[:5])}.")
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """Make new tensors where the model is."""
+        return nullcontext() if self.device.type == "cpu" else self.device
 
     def _admit(self) -> list[Request]:
         """Give slots to waiting requests and read their prompts, as far as the slots do not hold them."""
@@ -299,8 +318,7 @@ class Engine:
         for i, (job, common) in enumerate(rows):
             tokens[i, : left[i]] = torch.tensor(job.request.prompt_ids[common:])
         wanted, which = torch.unique(left - 1, return_inverse=True)
-        view = self._view(tokens, rows)
-        logits = self._forward(tokens, starts, first, view, wanted)
+        logits = self._forward(tokens, starts, first, [job.seen for job, _ in rows], wanted)
         for slot, (job, _) in enumerate(rows, start=first):
             self._cache.hold(slot, job.keys)
         self.prefill_count += int(left.sum())
@@ -310,35 +328,17 @@ class Engine:
         """Feed every row its last token and sample the next."""
         tokens = torch.tensor([[row.request.result.token_ids[-1]] for row in self._rows])
         starts = torch.tensor([row.length for row in self._rows])
-        view = None
-        if self.eyes:
-            at = starts + torch.tensor([row.shift for row in self._rows])
-            view = self.model.get_input_embeddings()(tokens), at[None, :, None].expand(3, -1, 1)
-        logits = self._forward(tokens, starts, 0, view)[:, 0]
+        logits = self._forward(tokens, starts, 0, [row.seen for row in self._rows])[:, 0]
         for row in self._rows:
             row.length += 1
         return self._free(self._accept(logits, 0, len(self._rows)))
-
-    def _view(self, tokens: Tensor, rows: list[tuple[_Job, int]]) -> tuple[Tensor, Tensor] | None:
-        """Embeddings of the tokens with the images in them, and positions in three dimensions."""
-        if self.eyes is None:
-            return None
-        embedded = self.model.get_input_embeddings()(tokens)
-        positions = torch.zeros(3, *tokens.shape, dtype=torch.long)
-        for i, (job, common) in enumerate(rows):
-            assert job.seen is not None
-            positions[:, i, : len(job.keys) - common] = job.seen.positions[:, common:]
-            if job.seen.shows(common):
-                places, features = job.seen.features(common)
-                embedded[i, places] = features.to(embedded.dtype)
-        return embedded, positions
 
     def _forward(
         self,
         tokens: Tensor,
         starts: Tensor,
         first: int,
-        view: tuple[Tensor, Tensor] | None = None,
+        seen: Sequence[Seen | None],
         keep: Tensor | None = None,
     ) -> Tensor:
         """Logits after the new tokens of consecutive slots.
@@ -347,30 +347,27 @@ class Engine:
             tokens: Shape (rows, tokens).
             starts: Index of each row's first new token in its sequence. Shape (rows,).
             first: The first slot.
-            view: What `_view` gives, for a model that sees images.
-            keep: Tokens whose logits are wanted; by default all.
+            seen: The rows' prompts, for a model that sees images.
+            keep: Tokens of prompts whose logits are wanted; without it every row goes on by one token.
         """
         mask = self._cache.begin(first, starts, tokens.shape[1])
         common = {"attention_mask": mask, "past_key_values": self._cache, "use_cache": True}
-        if view is None:
+        if self.eyes is None:
             if keep is not None:
                 common["logits_to_keep"] = keep
             positions = starts[:, None] + torch.arange(tokens.shape[1])
             logits: Tensor = self.model(input_ids=tokens, position_ids=positions, **common).logits
             return logits
-        embedded, positions = view
-        hidden = self.model.model.language_model(
-            inputs_embeds=embedded, position_ids=positions, **common
-        ).last_hidden_state
-        logits = self.model.lm_head(hidden if keep is None else hidden[:, keep])
-        return logits
+        if keep is None:
+            return self.model.lm_head(self.eyes.go_on(tokens, starts, seen, **common))
+        return self.model.lm_head(self.eyes.read(tokens, starts, seen, **common)[:, keep])
 
     def _row(self, job: _Job) -> _Row:
         sampling, length = job.request.sampling, len(job.keys)
         return _Row(
             request=job.request,
             keys=job.keys,
-            shift=job.seen.shift if job.seen else 0,
+            seen=job.seen,
             stop=frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self.eos),
             limit=min(sampling.max_tokens, self.context - length),
             length=length,
@@ -434,8 +431,9 @@ def _new_cache(config: Any, dtype: torch.dtype, max_rows: int) -> SlotCache:
     if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
         raise SftrlError(f"{config.model_type}: rollout.name=hf needs full attention in every layer.")
     heads = config.num_attention_heads
+    across = set(getattr(config, "cross_attention_layers", None) or ())
     return SlotCache(
-        config.num_hidden_layers,
+        [layer for layer in range(config.num_hidden_layers) if layer not in across],
         getattr(config, "num_key_value_heads", None) or heads,
         getattr(config, "head_dim", None) or config.hidden_size // heads,
         dtype=dtype,
@@ -443,10 +441,11 @@ def _new_cache(config: Any, dtype: torch.dtype, max_rows: int) -> SlotCache:
     )
 
 
-def _banned(vocab_size: int, known: int, ids: Iterable[int]) -> Tensor | None:
-    if known > vocab_size:
-        raise SftrlError(f"the tokenizer has {known} tokens, the model only {vocab_size}: not of one kind.")
-    mask = torch.zeros(vocab_size, dtype=torch.bool)
+def _banned(read: int, said: int, known: int, ids: Iterable[int]) -> Tensor:
+    """Which of the tokens that a model can say it may not."""
+    if known > read:
+        raise SftrlError(f"the tokenizer has {known} tokens, the model only {read}: not of one kind.")
+    mask = torch.zeros(said, dtype=torch.bool)
     mask[known:] = True
-    mask[list(ids)] = True
-    return mask if mask.any() else None
+    mask[[token for token in ids if token < said]] = True
+    return mask

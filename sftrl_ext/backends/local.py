@@ -24,13 +24,21 @@ class LocalEngine:
         folder: A Hugging Face folder: the architecture and the tokenizer of every checkpoint to come.
         dtype: Type of the weights and the arithmetic.
         max_rows: Requests decoded at the same time.
+        device: Where the model is.
     """
 
     name = "hf"
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32, max_rows: int = 256) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        max_rows: int = 256,
+        device: str = "cpu",
+    ) -> None:
         self._chat = load_chat_tokens(folder)
-        self._batcher = Batcher(Engine.from_folder(folder, dtype=dtype, max_rows=max_rows))
+        self._batcher = Batcher(Engine.from_folder(folder, dtype=dtype, max_rows=max_rows, device=device))
 
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()

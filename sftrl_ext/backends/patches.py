@@ -14,9 +14,6 @@ from types import ModuleType
 
 from sftrl_ext.backends.after_import import after_import
 
-ROLLOUT_NAME = "hf"
-"""Value of ``actor_rollout_ref.rollout.name`` that selects the engine of this package."""
-
 
 def verl_utils_distributed_init_process_group(module: ModuleType) -> None:
     """``backend="cpu:gloo,<device>:<backend>"`` names the CPU twice, which torch refuses: plain gloo.
@@ -75,22 +72,6 @@ def verl_engine_fsdp_cpu_offload_policy(module: ModuleType) -> None:
     module.CPUOffloadPolicy = no_offload  # type: ignore[attr-defined]
 
 
-def verl_rollout_base_registry(module: ModuleType) -> None:
-    """``_ROLLOUT_REGISTRY``, the worker-side table of engines, has no public way in."""
-    module._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "sftrl_ext.backends.replica.HFWeightSender"
-
-
-def verl_rollout_replica_registry(module: ModuleType) -> None:
-    """Register the engine's replica where verl looks it up (a public registry, filled lazily)."""
-
-    def load() -> type:
-        from sftrl_ext.backends.replica import HFReplica
-
-        return HFReplica
-
-    module.RolloutReplicaRegistry.register(ROLLOUT_NAME, load)
-
-
 def verl_utils_seqlen_balancing_partitions(module: ModuleType) -> None:
     """Micro-batches balanced by tokens mix long rows with short ones; padded rows go by length instead."""
     balanced = module.get_seqlen_balanced_partitions
@@ -134,8 +115,6 @@ PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "verl.utils.model": verl_utils_model_load_valuehead_model,
     "verl.utils.seqlen_balancing": verl_utils_seqlen_balancing_partitions,
     "verl.workers.engine.fsdp.transformer_impl": verl_engine_fsdp_cpu_offload_policy,
-    "verl.workers.rollout.base": verl_rollout_base_registry,
-    "verl.workers.rollout.replica": verl_rollout_replica_registry,
 }
 """Module of verl -> the function that changes it."""
 

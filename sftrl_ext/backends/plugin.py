@@ -1,14 +1,15 @@
 """Entry point of the group ``verl.plugins``: ``import verl`` loads this module in every process.
 
-It imports nothing heavy. It makes our trainer, agent loop and policy loss known to verl. On a GPU it changes
-nothing of verl; with ``VERL_PLATFORM=cpu`` it registers the CPU
-platform and arranges for the patches.
+It imports nothing heavy. It makes our trainer, agent loop, policy loss and rollout engine known to verl. On a
+GPU it changes nothing of verl; with ``VERL_PLATFORM=cpu`` it registers the CPU platform and arranges for the
+patches.
 """
 
 from __future__ import annotations
 
 import os
 
+from sftrl_ext.backends.rollout import register_rollout
 from sftrl_ext.training.register import register_with_verl
 
 
@@ -28,5 +29,6 @@ def register_cpu() -> None:
 
 
 register_with_verl()
+register_rollout()
 if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
     register_cpu()

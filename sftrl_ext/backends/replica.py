@@ -11,11 +11,12 @@ from uuid import uuid4
 import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from verl.plugin.platform import get_platform
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica
 
 from sftrl_ext.backends.buckets import BucketedWeightSender
-from sftrl_ext.backends.patches import ROLLOUT_NAME
+from sftrl_ext.backends.rollout import ROLLOUT_NAME
 from sftrl_ext.backends.server import HFServer
 from sftrl_ext.errors import SftrlError
 
@@ -35,14 +36,27 @@ class HFReplica(RolloutReplica):
         """
         if self.is_reward_model or self.is_teacher_model:
             raise SftrlError("rollout.name=hf serves the policy only, not reward or teacher models.")
-        node = await self.workers[0].__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
+        platform = get_platform()
+        resource = platform.ray_resource_name()
+
+        def place(_: object) -> tuple[str, list[str]]:
+            context = ray.get_runtime_context()
+            return context.get_node_id(), context.get_accelerator_ids().get(resource, [])
+
+        node, cards = await self.workers[0].__ray_call__.remote(place)
+        env: dict[str, str] = {}
+        if platform.device_name != "cpu":
+            # Beside the trainer on its card, for which Ray does not reckon a second process.
+            env = {name: "1" for name in platform.ray_noset_envvars()}
+            env[platform.visible_devices_envvar()] = ",".join(cards)
         remote: Any = ray.remote(HFServer)
         server = remote.options(
             name=_server_name(self.replica_rank),
             num_cpus=0,
             max_concurrency=self.max_concurrency,
+            runtime_env={"env_vars": env},
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
-        ).remote(self.config, self.model_config.path, self.replica_rank)
+        ).remote(self.config, self.model_config.path, self.replica_rank, platform.device_name)
         self.servers = [server]
         self._server_handle = server
         # There is no HTTP endpoint; verl uses the address as the name of the server.

@@ -61,7 +61,7 @@ class BatchSampler:
         self.all_greedy = bool(self.greedy.all())
         self.any_greedy = bool(self.greedy.any())
         self.unit_temperature = bool((self.temperature == 1).all())
-        self.banned = banned
+        self.banned = banned if banned is not None and bool(banned.any()) else None
         self.cut = [i for i, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
         self.top_p = torch.tensor([[params[i].top_p] for i in self.cut])
         self.top_k = torch.tensor([[params[i].top_k] for i in self.cut])
@@ -94,7 +94,7 @@ class BatchSampler:
             # Inverse of the cumulative distribution, in double precision: a token of probability zero
             # adds nothing to the sum and is never the first to exceed the threshold.
             cumulative = log_probs.exp().double().cumsum(-1)
-            threshold = torch.from_numpy(uniform)[:, None] * cumulative[:, -1:]
+            threshold = torch.as_tensor(uniform, device=logits.device)[:, None] * cumulative[:, -1:]
             tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
             tokens.clamp_(max=logits.shape[-1] - 1)
             if self.any_greedy:

@@ -27,9 +27,12 @@ class HFServer:
         config: ``actor_rollout_ref.rollout``.
         model_path: Model folder: configuration, tokenizer and, until the first update, weights.
         replica_rank: Number of the replica; each has its own random stream.
+        device: Where the model is.
     """
 
-    def __init__(self, config: RolloutConfig, model_path: str, replica_rank: int) -> None:
+    def __init__(
+        self, config: RolloutConfig, model_path: str, replica_rank: int, device: str = "cpu"
+    ) -> None:
         from verl.utils.torch_dtypes import PrecisionType
 
         from sftrl_ext.backends.batcher import Batcher
@@ -42,6 +45,7 @@ class HFServer:
             dtype=PrecisionType.to_dtype(config.dtype),
             max_rows=min(config.max_num_seqs, 256),
             seed=config.seed + replica_rank,
+            device=device,
         )
         self.batcher = Batcher(engine)
         self.context = min(engine.context, config.max_model_len or engine.context)

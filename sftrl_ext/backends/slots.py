@@ -26,7 +26,7 @@ class SlotCache(Cache):
     the rows beside it. Slots are allocated as they are needed.
 
     Args:
-        layers: Layers of the model.
+        layers: Indices of the layers whose tokens attend to earlier ones.
         heads: Key-value heads of a layer.
         size: Size of a head.
         dtype: Type of keys and values.
@@ -36,7 +36,7 @@ class SlotCache(Cache):
 
     def __init__(
         self,
-        layers: int,
+        layers: Sequence[int],
         heads: int,
         size: int,
         *,
@@ -46,7 +46,8 @@ class SlotCache(Cache):
     ) -> None:
         super().__init__(layers=[])
         self.max_slots, self.budget = max_slots, budget
-        self._store = torch.zeros(layers, 2, 0, heads, 0, size, dtype=dtype)
+        self._place = {layer: place for place, layer in enumerate(layers)}
+        self._store = torch.zeros(len(layers), 2, 0, heads, 0, size, dtype=dtype)
         self._tokens = np.zeros((0, 0), dtype=np.int64)
         self._held = np.zeros(0, dtype=np.int64)
         self._used = np.zeros(0, dtype=np.int64)
@@ -124,7 +125,7 @@ class SlotCache(Cache):
             args: Unused, part of the signature in transformers.
             kwargs: Unused, part of the signature in transformers.
         """
-        keys, values = self._store[layer_idx]
+        keys, values = self._store[self._place[layer_idx]]
         if self._index is None:
             keys[self._rows, :, : self._length] = key_states
             values[self._rows, :, : self._length] = value_states

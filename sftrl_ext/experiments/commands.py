@@ -122,7 +122,7 @@ def ppo_command(
     epochs = math.ceil(rl.updates * prompts / rl.rows)
     tokens = rl.micro_batch_size * (rl.max_prompt_length + rl.max_response_length)
     overrides = [
-        f"backend={'vllm_cpu' if _vllm_on_cpu(recipe) else scale.backend}",
+        f"backend={_backend(recipe)}",
         f"algorithm={rl.algorithm}",
         f"data.train_files={rows}",
         f"data.val_files={_paths(validation)}",
@@ -237,6 +237,27 @@ def _reward_file(recipe: Recipe) -> list[str]:
 
 def _paths(paths: list[Path]) -> str:
     return "[" + ",".join(map(str, paths)) + "]"
+
+
+def _backend(recipe: Recipe) -> str:
+    """A file of ``configs/backend``.
+
+    Raises:
+        SftrlError: if there is none for the scale's engine.
+    """
+    scale = recipe.scale
+    known = {
+        ("cpu", "hf"): "cpu",
+        ("cpu", "vllm"): "vllm_cpu",
+        ("gpu", "vllm"): "gpu",
+        ("gpu", "hf"): "gpu_hf",
+    }
+    if (scale.backend, scale.engine) not in known:
+        found = ", ".join(f"{engine} on {backend}" for backend, engine in known)
+        raise SftrlError(
+            f"scale.backend={scale.backend} with scale.engine={scale.engine}; expected one of: {found}."
+        )
+    return known[scale.backend, scale.engine]
 
 
 def _vllm_on_cpu(recipe: Recipe) -> bool:

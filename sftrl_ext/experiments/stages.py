@@ -60,6 +60,7 @@ def evaluate(recipe: Recipe, layout: RunLayout) -> None:
         dtype=recipe.model.dtype,
         rows=recipe.budget.eval.batch_size,
         tensor_parallel=recipe.scale.tensor_parallel,
+        device="cuda" if recipe.scale.backend == "gpu" else "cpu",
     )
     with Progress(console=Console(file=sys.stdout)) as progress:
         evaluate_run(recipe, state, layout, sets, engine, progress)
@@ -91,7 +92,9 @@ def load_eval_set(path: Path) -> EvalSet:
     return EvalSet(infos[0]["split"], sources.pop(), facts)
 
 
-def open_engine(name: str, folder: Path, *, dtype: str, rows: int, tensor_parallel: int = 1) -> EvalEngine:
+def open_engine(
+    name: str, folder: Path, *, dtype: str, rows: int, tensor_parallel: int = 1, device: str = "cpu"
+) -> EvalEngine:
     """Start an evaluation engine on a model folder.
 
     Args:
@@ -100,6 +103,7 @@ def open_engine(name: str, folder: Path, *, dtype: str, rows: int, tensor_parall
         dtype: Type of the weights.
         rows: Requests decoded at the same time (``hf``).
         tensor_parallel: GPUs one model is spread over (``vllm``).
+        device: Where the model is (``hf``).
     """
     if name == "vllm":
         from sftrl_ext.backends.vllm_engine import VllmEngine
@@ -111,7 +115,7 @@ def open_engine(name: str, folder: Path, *, dtype: str, rows: int, tensor_parall
 
     from sftrl_ext.backends.local import LocalEngine
 
-    return LocalEngine(folder, dtype=getattr(torch, dtype), max_rows=rows)
+    return LocalEngine(folder, dtype=getattr(torch, dtype), max_rows=rows, device=device)
 
 
 _WRONG: dict[str, tuple[str, ...]] = {

@@ -34,6 +34,9 @@ class ChatTokens:
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
+        if builder.supports_multimodal():
+            # The template has written them, and a processor would add them once more.
+            builder.mm_processor_kwargs = {**builder.mm_processor_kwargs, "add_special_tokens": False}
         self.tokenizer = builder.tokenizer
         self.template = self.tokenizer.chat_template
         self.eos = _eos_ids(self.tokenizer)

@@ -37,6 +37,7 @@ from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout.metrics import episode_metrics
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, Segment, TurnReward, play
 from sftrl_ext.rollout.tokens import chat_tokens
+from sftrl_ext.rollout.trained_images import processor_arguments
 
 logger = logging.getLogger(__name__)
 # verl warns once per episode that a Llama has no token builder of its own; `ChatTokens` closes turns for it.
@@ -59,6 +60,7 @@ class TurnsOutput(AgentLoopOutput):
     def as_dict(self) -> dict[str, Any]:
         """What goes into TransferQueue: ``rm_scores`` dense, ``turn_ids`` as a tensor of the same length."""
         output = super().as_dict()
+        output.pop("mm_processor_kwargs", None)  # the worker has used it
         output["rm_scores"] = torch.tensor(output.pop("token_rewards"), dtype=torch.float32)
         output["turn_ids"] = torch.tensor(output.pop("turn_ids"), dtype=torch.int64)
         return output
@@ -167,8 +169,9 @@ class VerifierLoop(AgentLoopBase):
         first = played.segments[0]
         return Segment(first.prompt_ids, [nothing], [0], [0], [0.0], [], first.images)
 
-    @staticmethod
-    def _output(segment: Segment, metrics: AgentLoopMetrics, extra_fields: dict[str, Any]) -> TurnsOutput:
+    def _output(
+        self, segment: Segment, metrics: AgentLoopMetrics, extra_fields: dict[str, Any]
+    ) -> TurnsOutput:
         return TurnsOutput(
             prompt_ids=segment.prompt_ids,
             response_ids=segment.response_ids,
@@ -179,6 +182,7 @@ class VerifierLoop(AgentLoopBase):
             metrics=metrics,
             extra_fields=extra_fields,
             multi_modal_data={"images": list(segment.images)} if segment.images else None,
+            mm_processor_kwargs=processor_arguments(self.processor, segment.images),
             turn_ids=segment.turn_ids,
             token_rewards=segment.token_rewards(),
         )

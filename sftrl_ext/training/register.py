@@ -1,4 +1,4 @@
-"""Make verl find what is ours by name: trainer, agent loop, engine, critics, policy loss; in every process.
+"""Make verl find what is ours by name: trainer, agent loop, engine, models, policy loss; in every process.
 
 Called from the ``verl.plugins`` entry point, so it runs at ``import verl`` in every Ray worker on every node
 where the package is installed. Nothing is imported here: each registration waits until verl imports the
@@ -26,7 +26,7 @@ def register_with_verl() -> None:
     after_import("verl.experimental.agent_loop.agent_loop", _agent_loop)
     after_import("verl.trainer.ppo.core_algos", _policy_loss)
     after_import("verl.workers.engine.fsdp.transformer_impl", _engine)
-    after_import("verl.utils.model", _critics)
+    after_import("verl.utils.model", _models)
 
 
 def _trainer(_: ModuleType) -> None:
@@ -37,8 +37,9 @@ def _policy_loss(_: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.policy_loss")
 
 
-def _critics(module: ModuleType) -> None:
+def _models(module: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.vision_critic").register_critics(module)
+    importlib.import_module("sftrl_ext.training.mllama_rows").register_mllama()
 
 
 def _engine(module: ModuleType) -> None:

@@ -24,7 +24,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.tokens import with_images
 from sftrl_ext.training.dataset_rows import read_facts
 from sftrl_ext.training.register import AGENT_LOOP
-from sftrl_ext.training.row_images import ImageTokens, check_markers, drawn
+from sftrl_ext.training.row_images import ImageTokens, check_markers, drawn, image_tokens
 
 CACHED_PROMPTS = 1 << 16
 """Most prompts whose tokens are remembered."""
@@ -144,7 +144,7 @@ class EpisodeDataset(RLHFDataset):
                 "expected nothing: supervised training and evaluation look at images as the model's own "
                 "preprocessor_config.json says."
             )
-        return ImageTokens(self.processor)
+        return image_tokens(self.processor)
 
 
 class _Place:

@@ -17,9 +17,7 @@ from PIL import Image, UnidentifiedImageError
 import sftrl_ext.envs  # noqa: F401  registers the tasks
 from sftrl_ext.envs.base import count_markers, make_episode, parse_facts
 from sftrl_ext.errors import SftrlError
-
-Grid = tuple[int, int, int]
-"""Patches of an image in time, height and width."""
+from sftrl_ext.rollout.trained_images import is_mllama
 
 
 def drawn(facts: object, where: object) -> Sequence[Image.Image]:
@@ -72,6 +70,15 @@ def check_markers(
         )
 
 
+def image_tokens(processor: Any) -> ImageTokens:
+    """What a processor makes of images.
+
+    Raises:
+        SftrlError: if it is of no known kind.
+    """
+    return OneTokenEach(processor) if is_mllama(processor) else ImageTokens(processor)
+
+
 class ImageTokens:
     """What a processor of the Qwen-VL kind makes of images.
 
@@ -88,7 +95,7 @@ class ImageTokens:
         if "Qwen2VLImageProcessor" not in type(images).__name__ or not hasattr(processor, "image_token_id"):
             raise SftrlError(
                 f"the model's {type(processor).__name__} with a {type(images).__name__} is not supported; "
-                "expected the processor of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model."
+                "expected the processor of a Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Llama-3.2-Vision model."
             )
         self.processor = images
         self.placeholder = int(processor.image_token_id)
@@ -151,3 +158,19 @@ class ImageTokens:
         counts = np.ones(len(ids), dtype=np.int64)
         counts[places] = [self.count(image, where) for image in images]
         return counts
+
+
+class OneTokenEach(ImageTokens):
+    """What the processor of a Llama-3.2-Vision model makes of images: one token of each, whatever its size.
+
+    Args:
+        processor: The processor.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor.image_processor
+        self.placeholder = int(processor.image_token_id)
+
+    def count(self, image: Image.Image, where: object) -> int:
+        """One."""
+        return 1

@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.rollout.tokens import with_images
 from sftrl_ext.training.dataset_rows import Dialogues, Row
-from sftrl_ext.training.sft_images import ImageRows
+from sftrl_ext.training.sft_images import image_rows
 
 Ids = npt.NDArray[np.int32]
 
@@ -87,7 +87,7 @@ class TurnSFTDataset(Dataset):
         self.pad_mode = _one_of("data.pad_mode", str(config.get("pad_mode", "right")), PAD_MODES)
         self.truncation = _one_of("data.truncation", str(config.get("truncation", "error")), TRUNCATIONS)
         self.template_kwargs = dict(config.get("apply_chat_template_kwargs") or {})
-        self.images = None if getattr(processor, "image_processor", None) is None else ImageRows(processor)
+        self.images = None if getattr(processor, "image_processor", None) is None else image_rows(processor)
         template = getattr(processor, "chat_template", None) if self.images else None
         if template:
             self.template_kwargs["chat_template"] = template
@@ -215,8 +215,7 @@ class TurnSFTDataset(Dataset):
         seen = self.images.inputs(images) if self.images is not None and images else {}
         positions = np.arange(length, dtype=np.int64)
         if self.images is not None:
-            grids = seen["image_grid_thw"].tolist() if seen else []
-            positions = self.images.positions(ids, grids, where)
+            positions = self.images.positions(ids, seen, where)
         arrays = {"input_ids": ids, "position_ids": positions, "loss_mask": mask}
         if self.pad_mode == "right":
             arrays["attention_mask"] = np.ones(length, dtype=np.int64)

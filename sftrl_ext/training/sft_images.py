@@ -1,13 +1,14 @@
-"""Pixels and positions of supervised rows that show images, for models of the Qwen-VL kind.
+"""Pixels and positions of supervised rows that show images.
 
-An image is a run of placeholder tokens whose positions have three dimensions (time, height, width); the text
-after it goes on from the largest of them, as described for M-RoPE by Wang et al., "Qwen2-VL" (2024), and as
-verl's agent loop and the rollout engine count.
+In models of the Qwen-VL kind an image is a run of placeholder tokens whose positions have three dimensions
+(time, height, width); the text after it goes on from the largest of them, as described for M-RoPE by Wang et
+al., "Qwen2-VL" (2024), and as verl's agent loop and the rollout engine count. In Llama-3.2-Vision it is one
+token like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,23 @@ import torch
 from PIL.Image import Image
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.training.row_images import Grid, ImageTokens
+from sftrl_ext.rollout.trained_images import is_mllama, one_by_one
+from sftrl_ext.training.row_images import ImageTokens, OneTokenEach
 
 Ids = npt.NDArray[np.int64]
 
 
+def image_rows(processor: Any) -> ImageRows:
+    """What puts images into rows for a processor's model.
+
+    Raises:
+        SftrlError: if it is of no known kind.
+    """
+    return AcrossRows(processor) if is_mllama(processor) else ImageRows(processor)
+
+
 class ImageRows:
-    """Puts images into rows of tokens.
+    """Puts images into rows of tokens, for models of the Qwen-VL kind.
 
     Args:
         processor: The model's processor.
@@ -54,12 +65,12 @@ class ImageRows:
         made = self.tokens.processor(images=list(images), return_tensors="pt")
         return {name: made[name] for name in ("pixel_values", "image_grid_thw")}
 
-    def positions(self, ids: Ids, grids: Sequence[Grid], where: object) -> Ids:
+    def positions(self, ids: Ids, seen: Mapping[str, torch.Tensor], where: object) -> Ids:
         """Positions of expanded tokens.
 
         Args:
             ids: The tokens.
-            grids: Patches of each image.
+            seen: What `inputs` gives for the row's images; nothing if it has none.
             where: File and row, for the error.
 
         Returns:
@@ -69,6 +80,7 @@ class ImageRows:
             SftrlError: if the images' patches are not as many as their placeholders stand for.
         """
         merge = self.tokens.merge
+        grids = seen["image_grid_thw"].tolist() if seen else []
         places = np.flatnonzero(ids == self.tokens.placeholder)
         sizes = [(t, h // merge, w // merge) for t, h, w in grids]
         if len(places) != sum(t * h * w for t, h, w in sizes):
@@ -78,13 +90,33 @@ class ImageRows:
             )
         made = np.empty((4, len(ids)), dtype=np.int64)
         made[0] = np.arange(len(ids))
-        done = seen = position = 0
+        done = shown = position = 0
         for size in sizes:
-            start, tokens = int(places[seen]), size[0] * size[1] * size[2]
+            start, tokens = int(places[shown]), size[0] * size[1] * size[2]
             made[1:, done:start] = np.arange(position, position + start - done)
             position += start - done
-            done, seen = start + tokens, seen + tokens
+            done, shown = start + tokens, shown + tokens
             made[1:, start:done] = position + np.indices(size).reshape(3, -1)
             position += max(size)
         made[1:, done:] = np.arange(position, position + len(ids) - done)
         return made
+
+
+class AcrossRows(ImageRows):
+    """Puts images into rows of tokens, for Llama-3.2-Vision models.
+
+    Args:
+        processor: The model's processor.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.tokens = OneTokenEach(processor)
+
+    def inputs(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
+        """What `sftrl_ext.training.mllama_rows` takes: one entry for each image."""
+        made = self.tokens.processor(images=one_by_one(images), return_tensors="pt")
+        return {name: made[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}
+
+    def positions(self, ids: Ids, seen: Mapping[str, torch.Tensor], where: object) -> Ids:
+        """The index of each token. Shape (tokens,)."""
+        return np.arange(len(ids), dtype=np.int64)

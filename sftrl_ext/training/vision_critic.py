@@ -1,7 +1,8 @@
 """A critic for vision-language models: the backbone with one value per token.
 
-transformers has no token classifier for the Qwen-VL family, which is what verl looks for when it makes a
-critic; without one verl needs a further package. These are filed in transformers' own registry.
+transformers has no token classifier for the families of Qwen-VL and Llama-3.2-Vision, which is what verl
+looks for when it makes a critic; without one verl needs a further package. These are filed in transformers'
+own registry.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from typing import Any
 
 
 def register_critics(_: ModuleType) -> None:
-    """File a token classifier for each model of the family that has none."""
+    """File a token classifier for each model that has none."""
     from torch import nn
     from transformers import AutoModelForTokenClassification
     from transformers.modeling_outputs import TokenClassifierOutput
+    from transformers.models.mllama import modeling_mllama as mllama
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen2_5
     from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen2
     from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3
+
+    from sftrl_ext.training.mllama_rows import MllamaModel
 
     def classifier(name: str, base: type, backbone: type, config_class: type) -> type:
         """The backbone under the name ``model``, as in the generating model, and a linear layer on top."""
@@ -37,12 +41,17 @@ def register_critics(_: ModuleType) -> None:
         made = type(name, (base,), members)
         return made
 
-    for name, module in (("Qwen2VL", qwen2), ("Qwen2_5_VL", qwen2_5), ("Qwen3VL", qwen3)):
+    for name, module, backbone in (
+        ("Qwen2VL", qwen2, qwen2.Qwen2VLModel),
+        ("Qwen2_5_VL", qwen2_5, qwen2_5.Qwen2_5_VLModel),
+        ("Qwen3VL", qwen3, qwen3.Qwen3VLModel),
+        ("Mllama", mllama, MllamaModel),
+    ):
         config_class = getattr(module, f"{name}Config")
         made = classifier(
             f"{name}ForTokenClassification",
             getattr(module, f"{name}PreTrainedModel"),
-            getattr(module, f"{name}Model"),
+            backbone,
             config_class,
         )
         AutoModelForTokenClassification.register(config_class, made, exist_ok=True)

@@ -115,6 +115,36 @@ def test_a_backbone_by_name(tmp_path):
     assert recipe.model.path == "Qwen/Qwen3-VL-8B-Instruct" and recipe.task.look["width"] == 1216
 
 
+@pytest.mark.slow
+def test_a_backbone_that_vllm_does_not_serve(model, tmp_path):
+    pytest.importorskip("verl")
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    recipe = load_recipe("fig6_gp_vl", "node", ["model=vl/llama3_2_vision_11b"])
+    stages = make_plan(recipe, tmp_path)
+    stage = next(s for s in stages if s.kind == "rl")
+    init = stage_value(stage.command, "actor_rollout_ref.model.path")
+    Path(init).parent.mkdir(parents=True)
+    Path(init).symlink_to(model)
+    config = compose_as_verl_does(stage.command)
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    rollout = config.actor_rollout_ref.rollout
+    assert (rollout.name, rollout.dtype, rollout.free_cache_engine) == ("hf", "bfloat16", False)
+    assert config.trainer.device == "cuda"
+    assert (
+        not config.actor_rollout_ref.model.use_remove_padding and not config.critic.model.use_remove_padding
+    )
+    taught = compose_as_verl_does(next(s for s in stages if s.kind == "sft").command)
+    assert not taught.model.use_remove_padding
+
+
+def test_an_engine_that_a_backend_does_not_have(tmp_path):
+    recipe = load_recipe("fig6_gp_l", "gpu", ["scale.engine=sglang"])
+    with pytest.raises(SftrlError, match="scale.engine=sglang; expected one of: hf on cpu, vllm on cpu"):
+        make_plan(recipe, tmp_path)
+
+
 def test_only_the_arms_are_frozen(tmp_path):
     stages = make_plan(load_recipe("fig7_gp_vl", "smoke", ["model.freeze=vision"]), tmp_path)
     frozen = {stage.name for stage in stages if stage.env.get("SFTRL_FREEZE") == "vision"}

@@ -1,4 +1,4 @@
-"""Files of image rows, and a small Qwen2.5-VL's processor as verl loads it."""
+"""Files of image rows, and a small model's processor as verl loads it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from data_prep.sources import Source
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.render import Look
-from tests.backends.tiny_vl import folder
+from tests.backends.tiny_vl import DEFAULT, folder
 
 BUILDERS = {"rl": rl_rows, "sft": sft_rows, "suboptimal": suboptimal_rows}
 LOOK = Look(width=112, height=56)
 
 
 @cache
-def processor() -> Any:
+def processor(kind: str = DEFAULT) -> Any:
     """The processor with what verl binds to it."""
     from verl.utils.tokenizer import hf_processor
 
-    return hf_processor(str(folder()))
+    return hf_processor(str(folder(kind)))
 
 
-def tokenizer() -> Any:
-    return processor().tokenizer
+def tokenizer(kind: str = DEFAULT) -> Any:
+    return processor(kind).tokenizer
 
 
 def build(

@@ -169,11 +169,12 @@ def test_positions_of_any_row_are_those_of_the_rollout(parts, rest):
         ids += [WORD] * (text + 1) + [rows.tokens.placeholder] * (height * width)
         grids.append((1, 2 * height, 2 * width))
     ids += [WORD] * rest
-    found = rows.positions(np.array(ids), grids, "row")
+    seen = {"image_grid_thw": torch.tensor(grids)}
+    found = rows.positions(np.array(ids), seen, "row")
     expected = rollout_positions(torch.tensor(ids), {"image_grid_thw": torch.tensor(grids)})
     assert found.tolist() == expected.tolist()
     with pytest.raises(SftrlError, match="row has .* placeholder tokens; expected"):
-        rows.positions(np.array([*ids, rows.tokens.placeholder]), grids, "row")
+        rows.positions(np.array([*ids, rows.tokens.placeholder]), seen, "row")
 
 
 @settings(max_examples=50, deadline=None)
