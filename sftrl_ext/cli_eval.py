@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,4 +130,5 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
     with local_model(args.model, args.dtype) as folder:
         engine = open_engine(args.engine, folder, dtype=args.dtype, rows=256)
         console.print(f"{name} at http://{args.host}:{args.port}/v1; Ctrl-C ends it.", highlight=False)
-        serve(engine, name, args.host, args.port)
+        with suppress(KeyboardInterrupt):  # the ordinary end
+            serve(engine, name, args.host, args.port)

@@ -68,6 +68,8 @@ def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, Any
             _record(request, replace(chosen, facts=[chosen.facts[index] for index in rows]), played)
         )
     _show(records, console)
+    if path is not None:
+        console.print(f"every episode: {path}", highlight=False, soft_wrap=True)
     if failed:
         raise SftrlError(
             f"{len(failed)} episodes got no answer and are not counted ({failed[-1]}) "
