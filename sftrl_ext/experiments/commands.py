@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe import Recipe, SFTConfig
+from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 from sftrl_ext.paths import configs_dir
-from sftrl_ext.training.freezing import freezing_env
 
 Command = tuple[list[str], dict[str, str]]
 """An argument list, and the variables it needs."""
@@ -29,22 +29,20 @@ def sft_command(
     rows: Path,
     checkpoints: Path,
     name: str,
-    lr: float,
     seed: int,
-    frozen: bool = False,
+    engine: Mapping[str, str] | None = None,
 ) -> Command:
     """verl's SFT trainer on one parquet file.
 
     Args:
         recipe: The whole recipe.
-        config: Steps and batches of this run.
+        config: Steps, batches and learning rate of this run.
         model: Hugging Face folder to start from.
         rows: Parquet file of training rows.
         checkpoints: Where checkpoints go.
         name: Name of the run in trackers.
-        lr: Learning rate.
         seed: Seed of the trainer.
-        frozen: Leave the part that ``model.freeze`` names as it is.
+        engine: Variables of `sftrl_ext.training.engine_settings`: what is frozen, which loss.
     """
     scale = recipe.scale
     epochs = math.ceil(config.steps / max(1, config.rows // config.batch_size))
@@ -58,7 +56,7 @@ def sft_command(
         f"data.max_token_len_per_gpu={tokens}",
         "data.use_dynamic_bsz=false",
         f"data.max_length={config.max_length}",
-        f"optim.lr={lr:g}",
+        f"optim.lr={config.lr:g}",
         f"optim.betas={_list(config.betas)}",
         f"optim.lr_warmup_steps_ratio={config.warmup_ratio:g}",
         f"optim.lr_scheduler_type={config.schedule}",
@@ -81,33 +79,35 @@ def sft_command(
         launcher.append("--standalone")
     command = [sys.executable, *launcher, "-m", "verl.trainer.sft_trainer"]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(
-        recipe, frozen
+        recipe, engine
     )
 
 
 def ppo_command(
     recipe: Recipe,
+    rl: RLConfig,
     model: Path,
     rows: Path,
     validation: list[Path],
     checkpoints: Path,
     name: str,
-    lr: float,
     seed: int,
+    engine: Mapping[str, str] | None = None,
 ) -> Command:
     """verl's PPO trainer (V1) on one parquet file of prompts.
 
     Args:
         recipe: The whole recipe.
+        rl: Updates, batches and learning rate of this run.
         model: Hugging Face folder that actor and critic start from.
         rows: Parquet file of prompts.
         validation: Parquet files of the evaluation splits, each a data source of its own.
         checkpoints: Where checkpoints go.
         name: Name of the run in trackers.
-        lr: Learning rate of the actor.
         seed: Seed of the order of the prompts and of the rollout.
+        engine: Variables of `sftrl_ext.training.engine_settings`.
     """
-    scale, rl = recipe.scale, recipe.budget.rl
+    scale = recipe.scale
     prompts = rl.episodes // rl.group
     minibatch = prompts // rl.minibatches
     epochs = math.ceil(rl.updates * prompts / rl.rows)
@@ -122,7 +122,7 @@ def ppo_command(
         f"data.max_response_length={rl.max_response_length}",
         f"data.seed={seed}",
         f"actor_rollout_ref.model.path={model}",
-        f"actor_rollout_ref.actor.optim.lr={lr:g}",
+        f"actor_rollout_ref.actor.optim.lr={rl.lr:g}",
         f"actor_rollout_ref.actor.optim.lr_warmup_steps={rl.warmup}",
         f"actor_rollout_ref.actor.ppo_epochs={rl.epochs}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={minibatch}",
@@ -135,7 +135,7 @@ def ppo_command(
         f"actor_rollout_ref.rollout.val_kwargs.temperature={recipe.budget.eval.temperature:g}",
         f"actor_rollout_ref.rollout.val_kwargs.do_sample={str(recipe.budget.eval.temperature > 0).lower()}",
         f"actor_rollout_ref.rollout.tensor_model_parallel_size={scale.tensor_parallel}",
-        f"critic.optim.lr={rl.critic_lr if rl.critic_lr is not None else lr:g}",
+        f"critic.optim.lr={rl.critic_lr if rl.critic_lr is not None else rl.lr:g}",
         f"critic.ppo_epochs={rl.epochs}",
         f"critic.ppo_mini_batch_size={minibatch}",
         f"critic.ppo_max_token_len_per_gpu={tokens}",
@@ -159,16 +159,15 @@ def ppo_command(
     ]
     command = [sys.executable, "-m", "verl.trainer.main_ppo"]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(
-        recipe, True
+        recipe, engine
     )
 
 
-def _env(recipe: Recipe, frozen: bool) -> dict[str, str]:
+def _env(recipe: Recipe, engine: Mapping[str, str] | None) -> dict[str, str]:
     env = {"HYDRA_FULL_ERROR": "1"}
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
-    if frozen:
-        env |= freezing_env(recipe.model.freeze)
+    env |= dict(engine or {})
     if _vllm_on_cpu(recipe):
         env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm_cpu"
     return env

@@ -8,16 +8,18 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import Line, SideBySide, dialogue, fact_items
 from sftrl_ext.reports.figures import DrawnFigure
 from sftrl_ext.reports.method import method_notes, verdict_groups
 from sftrl_ext.reports.page_style import CSS, arm_classes
 from sftrl_ext.reports.pictures import data_uri, in_words, pngs
 from sftrl_ext.reports.runfiles import SampleEpisode
-from sftrl_ext.reports.splits import arm_label, split_title
+from sftrl_ext.reports.splits import split_title
 from sftrl_ext.reports.tables import (
     Table,
     all_rows,
+    change_table,
     compared_rows,
     recognition_table,
     run_facts,
@@ -78,21 +80,22 @@ def _line(line: Line) -> str:
     return f'<div class="turn model"><span class="who">model</span>{badge}{text}</div>'
 
 
-def _episode(episode: SampleEpisode, skip: int) -> str:
+def _episode(arms: Arms, episode: SampleEpisode, skip: int) -> str:
     good, words = ("good", "solved") if episode.solved else ("bad", "not solved")
+    kind, label = arm_classes(arms.kind(episode.arm)), escape(arms.label(episode.arm))
     head = (
-        f'<h4><span class="arm {arm_classes(episode.arm)}">{escape(arm_label(episode.arm))}</span> '
+        f'<h4><span class="arm {kind}">{label}</span> '
         f'step {episode.step} <span class="badge {good}">{words}</span></h4>'
     )
     lines = list(dialogue(episode))[skip:]
     return f'<div class="episode">{head}{"".join(map(_line, lines))}</div>'
 
 
-def _instance(shown: SideBySide, task: str) -> str:
+def _instance(arms: Arms, shown: SideBySide, task: str) -> str:
     chips = "".join(
         f"<span class='chip'>{escape(k)}: <b>{escape(v)}</b></span>" for k, v in fact_items(shown.facts)
     )
-    columns = "".join(_episode(episode, shown.shared) for episode in shown.episodes)
+    columns = "".join(_episode(arms, episode, shown.shared) for episode in shown.episodes)
     prompt = "".join(_line(line) for line in shown.prompt())
     title = f"<h3>{escape(split_title(shown.split, task))} <code>{escape(shown.split)}</code></h3>"
     return f'{title}<p>{chips}</p>{_pictures(shown)}{prompt}<div class="side">{columns}</div>'
@@ -139,6 +142,8 @@ def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[S
     parts += [_figure(drawn) for drawn in figures]
     if found.run.records:
         compared = _table(success_table(found, compared_rows(found), paper=True))
+        if (changes := change_table(found)) is not None:
+            compared += "<p>Change from the start ± SE in points, with the paper's.</p>" + _table(changes)
         every = _fold("Every evaluated checkpoint", _table(success_table(found, all_rows(found))))
         lead = f"<p>{found.measure} ± SE in percent, seeds pooled.</p>"
         if found.metric == "steps":
@@ -147,7 +152,7 @@ def html_page(found: Analysis, figures: Sequence[DrawnFigure], shown: Sequence[S
             lead, compared, every = f"{lead}{compared}{every}", *_recognition(found)
         parts.append(f"<section><h2>Numbers</h2>{lead}{compared}{every}</section>")
     if shown:
-        rows = "".join(_instance(one, found.task) for one in shown)
+        rows = "".join(_instance(found.arms, one, found.task) for one in shown)
         parts.append(f"<section><h2>Sample episodes</h2>{rows}</section>")
     if found.run.stages:
         parts.append(f"<section><h2>Time and memory</h2>{_table(stage_table(found))}</section>")
