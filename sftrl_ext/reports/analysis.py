@@ -225,7 +225,8 @@ def analyse(run_dir: Path) -> Analysis:
             notes.append(text + ".")
     for family in ("sft", "rl"):
         stands = arm_standing_for(family, arms, curves, equal, picked)
-        if stands is not None and stands != family and len(arms.of_kind(family, names)) > 1:
+        several = len(arms.of_kind(family, names)) > 1 and len({arms.kind(arm) for arm in names}) > 1
+        if stands is not None and stands != family and several:
             notes.append(
                 f"Several arms are {arms.label(family)}; the verdict is about the one that is best in "
                 f"distribution: {arms.label(stands)}."

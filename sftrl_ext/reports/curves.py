@@ -295,15 +295,14 @@ def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
     The budget is the smallest over arms of the largest cost any curve of that arm reached. Each seed gives
     its last checkpoint at or below it. A seed that stopped early (below half the way from the start to the
     budget) is left out if its curve has another; a seed whose first checkpoint lies above gives that one.
-    Both are said. Arms that leave from different places are compared at their last checkpoints.
+    Both are said. An arm that does not leave from the shared start has no part in this: it gives its last
+    checkpoints.
     """
-    if not curves.one_start:
-        chosen = {curve.key: _last_steps(curve.seeds) for curve in curves.arms}
-        note = "The arms start from different checkpoints: they are compared at their last ones."
-        return EqualCompute("", None, chosen, (note,))
+    shared = frozenset((c.arm, c.step) for c in curves.start)
+    apart = [curve for curve in curves.arms if curve.start_key != shared]
     reaches: dict[str, list[float]] = defaultdict(list)
     unknown = False
-    for curve in curves.arms:
+    for curve in (curve for curve in curves.arms if curve not in apart):
         reach = curve.reach(axis)
         unknown = unknown or reach is None
         if reach is not None:
@@ -316,8 +315,11 @@ def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
     budget = min(max(costs) for costs in reaches.values())
     halfway = ((mean_cost(curves.start, axis) or 0.0) + budget) / 2
     notes: list[str] = []
-    chosen = {}
-    for curve in curves.arms:
+    chosen = {curve.key: _last_steps(curve.seeds) for curve in apart}
+    if apart:
+        names = ", ".join(dict.fromkeys(curve.arm for curve in apart))
+        notes.append(f"Not from the shared start, and so compared at their last checkpoints: {names}.")
+    for curve in (curve for curve in curves.arms if curve not in apart):
         kept: list[Checkpoint] = []
         early: list[Checkpoint] = []
         for seed, checkpoints in sorted(curve.seeds.items()):

@@ -16,16 +16,22 @@ from sftrl_ext.reports.style import WIDTH, percent_axis, put_legend
 from sftrl_ext.reports.verdict import ID_SPLIT
 
 _EDGE = "white"
+MANY_BARS = 6
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: an arm's name as written below it, its colour, and the checkpoints behind it."""
+    """One bar: an arm's name as written below it, its colour, and the checkpoints behind it.
+
+    Attributes:
+        rate: Its learning rate, where the arm has several bars: what is written below it if there are many.
+    """
 
     name: str
     arm: str
     colour: str
     checkpoints: list[Checkpoint]
+    rate: str = ""
 
 
 def bars_of(found: Analysis) -> list[Bar]:
@@ -38,10 +44,9 @@ def bars_of(found: Analysis) -> list[Bar]:
             continue
         shown = [curve for curve in found.shown if curve.arm == arm]
         for curve in shown:
-            label = found.arms.label(arm).replace(" ", "\n") + (
-                f"\n{lr_label(curve.lr)}" if len(shown) > 1 else ""
-            )
-            bars.append(Bar(label, arm, found.arms.colour(arm), found.equal.chosen[curve.key]))
+            rate = lr_label(curve.lr) if len(shown) > 1 else ""
+            label = "\n".join([*found.arms.label(arm).split(), *([rate] if rate else [])])
+            bars.append(Bar(label, arm, found.arms.colour(arm), found.equal.chosen[curve.key], rate))
     return bars
 
 
@@ -71,7 +76,8 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str, metric:
     for bar in bars:
         measure = pooled(bar.checkpoints, split, metric)
         if measure is not None:
-            put(place, 100 * measure.p, 100 * measure.se, bar.colour, bar.name, "")
+            name = bar.rate if bar.rate and len(bars) > MANY_BARS else bar.name
+            put(place, 100 * measure.p, 100 * measure.se, bar.colour, name, "")
             place += 1.0
     for entry in _of_the_paper(found, split, metric):
         place += 0.5

@@ -75,8 +75,9 @@ def method_notes(found: Analysis) -> list[str]:
         success,
         f"Error bars. {SE_FORMULA}",
         "Equal compute: the largest compute that every arm reached; of each seed, the last checkpoint at or "
-        "below it. Arms that start from different checkpoints are compared at their last ones, and each with "
-        "its own start. The learning rate of the verdict is chosen in distribution, never by an OOD split.",
+        "below it. An arm that does not start from the shared start is compared at its last checkpoint, and "
+        "with its own start. The learning rate of the verdict is chosen in distribution, never by an OOD "
+        "split.",
         "Verdict: a change counts if it is larger than two of its standard errors, sqrt(SE_a^2 + SE_b^2). "
         "All checkpoints play the same episodes, which makes this error too wide rather than too narrow.",
         "Compute by the paper's formula: X_SFT = 6 N (D_init + D_SFT), X_RL = 6 N (D_init + D_RL) + 2 N "
