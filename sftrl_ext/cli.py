@@ -108,9 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("recipe", help="a recipe file, or the name of one that ships")
         verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu, node or cluster")
-        verb.add_argument("--seeds", help="seeds of both arms: 0,1,2")
-        verb.add_argument("--sft-lrs", help="learning rates of the SFT arm: 1e-4,2e-4")
-        verb.add_argument("--rl-lrs", help="learning rates of the RL arm")
+        verb.add_argument("--seeds", help="seeds of every arm: 0,1,2")
+        verb.add_argument("--sft-lrs", help="learning rates of the SFT arms: 1e-4,2e-4")
+        verb.add_argument("--rl-lrs", help="learning rates of the RL arms")
         verb.add_argument("--model", help="an HF folder or hub name to start from")
         verb.add_argument(
             "--tracker",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe import Recipe, SFTConfig
+from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
 from sftrl_ext.paths import configs_dir
-from sftrl_ext.training.freezing import freezing_env
 
 Command = tuple[list[str], dict[str, str]]
 """An argument list, and the variables it needs."""
@@ -34,22 +34,20 @@ def sft_command(
     rows: Path,
     checkpoints: Path,
     name: str,
-    lr: float,
     seed: int,
-    frozen: bool = False,
+    engine: Mapping[str, str] | None = None,
 ) -> Command:
     """verl's SFT trainer on one parquet file.
 
     Args:
         recipe: The whole recipe.
-        config: Steps and batches of this run.
+        config: Steps, batches and learning rate of this run.
         model: Hugging Face folder to start from.
         rows: Parquet file of training rows.
         checkpoints: Where checkpoints go.
         name: Name of the run in trackers.
-        lr: Learning rate.
         seed: Seed of the trainer.
-        frozen: Leave the part that ``model.freeze`` names as it is.
+        engine: Variables of `sftrl_ext.training.engine_settings`: what is frozen, which loss.
     """
     scale = recipe.scale
     epochs = math.ceil(config.steps / max(1, config.rows // config.batch_size))
@@ -65,7 +63,7 @@ def sft_command(
         f"data.max_token_len_per_gpu={tokens}",
         f"data.use_dynamic_bsz={str(config.micro_tokens is not None).lower()}",
         f"data.max_length={config.max_length}",
-        f"optim.lr={lr:g}",
+        f"optim.lr={config.lr:g}",
         f"optim.betas={_list(config.betas)}",
         f"optim.lr_warmup_steps_ratio={config.warmup_ratio:g}",
         f"optim.lr_scheduler_type={config.schedule}",
@@ -90,33 +88,35 @@ def sft_command(
         launcher = ["-m", "verl.trainer.sft_trainer_ray"]
     command = [*_on_cluster(recipe, checkpoints), sys.executable, *launcher]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(
-        recipe, frozen, checkpoints
+        recipe, engine, checkpoints
     )
 
 
 def ppo_command(
     recipe: Recipe,
+    rl: RLConfig,
     model: Path,
     rows: Path,
     validation: list[Path],
     checkpoints: Path,
     name: str,
-    lr: float,
     seed: int,
+    engine: Mapping[str, str] | None = None,
 ) -> Command:
     """verl's PPO trainer (V1) on one parquet file of prompts.
 
     Args:
         recipe: The whole recipe.
+        rl: Updates, batches and learning rate of this run.
         model: Hugging Face folder that actor and critic start from.
         rows: Parquet file of prompts.
         validation: Parquet files of the evaluation splits, each a data source of its own.
         checkpoints: Where checkpoints go.
         name: Name of the run in trackers.
-        lr: Learning rate of the actor.
         seed: Seed of the order of the prompts and of the rollout.
+        engine: Variables of `sftrl_ext.training.engine_settings`.
     """
-    scale, rl = recipe.scale, recipe.budget.rl
+    scale = recipe.scale
     prompts = rl.episodes // rl.group
     minibatch = prompts // rl.minibatches
     epochs = math.ceil(rl.updates * prompts / rl.rows)
@@ -131,7 +131,7 @@ def ppo_command(
         f"data.max_response_length={rl.max_response_length}",
         f"data.seed={seed}",
         f"actor_rollout_ref.model.path={model}",
-        f"actor_rollout_ref.actor.optim.lr={lr:g}",
+        f"actor_rollout_ref.actor.optim.lr={rl.lr:g}",
         f"actor_rollout_ref.actor.optim.lr_warmup_steps={rl.warmup}",
         f"actor_rollout_ref.actor.ppo_epochs={rl.epochs}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={minibatch}",
@@ -144,7 +144,7 @@ def ppo_command(
         f"actor_rollout_ref.rollout.val_kwargs.temperature={recipe.budget.eval.temperature:g}",
         f"actor_rollout_ref.rollout.val_kwargs.do_sample={str(recipe.budget.eval.temperature > 0).lower()}",
         f"actor_rollout_ref.rollout.tensor_model_parallel_size={scale.tensor_parallel}",
-        f"critic.optim.lr={rl.critic_lr if rl.critic_lr is not None else lr:g}",
+        f"critic.optim.lr={rl.critic_lr if rl.critic_lr is not None else rl.lr:g}",
         f"critic.ppo_epochs={rl.epochs}",
         f"critic.ppo_mini_batch_size={minibatch}",
         f"critic.ppo_max_token_len_per_gpu={tokens}",
@@ -170,7 +170,7 @@ def ppo_command(
     ]
     command = [*_on_cluster(recipe, checkpoints), sys.executable, "-m", "verl.trainer.main_ppo"]
     return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(
-        recipe, True, checkpoints
+        recipe, engine, checkpoints
     )
 
 
@@ -201,13 +201,12 @@ def _joined_ray(recipe: Recipe) -> list[str]:
     return ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
 
 
-def _env(recipe: Recipe, frozen: bool, checkpoints: Path) -> dict[str, str]:
+def _env(recipe: Recipe, engine: Mapping[str, str] | None, checkpoints: Path) -> dict[str, str]:
     env = {"HYDRA_FULL_ERROR": "1"}
     env |= tracker_env(recipe.trackers, checkpoints.parent, f"{recipe.name}-{recipe.scale.name}")
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
-    if frozen:
-        env |= freezing_env(recipe.model.freeze)
+    env |= dict(engine or {})
     if _vllm_on_cpu(recipe):
         env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm_cpu"
     return env

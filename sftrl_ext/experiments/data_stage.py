@@ -19,6 +19,7 @@ from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.virl.episode import PlaySettings as RouteSettings
 from sftrl_ext.errors import Registry
+from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import CityConfig, Recipe, TaskConfig
 
@@ -27,17 +28,29 @@ Tables = Iterator[pa.Table]
 
 
 class Rows(Protocol):
-    """Makes the rows of one kind of task."""
+    """Makes the rows of one kind of task; ``attempts`` None is as many as the task gives."""
 
-    def sft(self, splits: Splits, rows: int, seed: int, pretraining: bool = False) -> Tables:
+    def sft(
+        self, splits: Splits, rows: int, seed: int, pretraining: bool = False, attempts: int | None = None
+    ) -> Tables:
         """Expert answers."""
         ...
 
-    def dialogues(self, splits: Splits, rows: int, seed: int) -> Tables:
-        """Expert answers after none, some or all but one of the attempts failed, for pre-training."""
+    def dialogues(
+        self,
+        splits: Splits,
+        rows: int,
+        seed: int,
+        fewest: int = 0,
+        pretraining: bool = True,
+        attempts: int | None = None,
+    ) -> Tables:
+        """Expert answers after ``fewest`` up to all but one of the attempts failed."""
         ...
 
-    def prompts(self, splits: Splits, rows: int, seed: int, train: bool = True) -> Tables:
+    def prompts(
+        self, splits: Splits, rows: int, seed: int, train: bool = True, attempts: int | None = None
+    ) -> Tables:
         """What RL trains on, or with ``train`` False what is evaluated."""
         ...
 
@@ -47,7 +60,7 @@ ROWS: Registry[Callable[[Recipe, RunLayout], Rows]] = Registry("kind of task")
 
 
 def build_data(recipe: Recipe, layout: RunLayout) -> None:
-    """Build every parquet file of the run: pre-training, init, each seed's rows for both arms, evaluation."""
+    """Build every parquet file of the run: pre-training, init, each seed's rows for every arm, evaluation."""
     task, budget = recipe.task, recipe.budget
     make = ROWS[task.kind](recipe, layout)
     both = list(task.pretrain_splits) or task.train_split
@@ -55,16 +68,25 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
         write_rows(layout.rows("base"), make.sft(both, budget.base.rows, 1_000, pretraining=True))
     if budget.dialogues is not None:
         write_rows(layout.rows("dialogues"), make.dialogues(both, budget.dialogues.rows, 1_001))
-    write_rows(layout.rows("init"), make.sft(task.train_split, budget.init.rows, 2_000))
-    for seed in recipe.sweep.seeds:
-        if "sft" in recipe.arms:
-            write_rows(layout.rows(f"sft-s{seed}"), make.sft(task.train_split, budget.sft.rows, seed))
-        if "rl" in recipe.arms:
-            write_rows(layout.rows(f"rl-s{seed}"), make.prompts(task.train_split, budget.rl.rows, seed))
+    if needs_init(recipe):
+        write_rows(layout.rows("init"), make.sft(task.train_split, budget.init.rows, 2_000))
+    for run in {run.rows: run for run in arm_runs(recipe)}.values():
+        write_rows(layout.rows(run.rows), _rows_of(run, make, task))
     for split in task.eval_splits:
         rows = budget.eval.hands_of.get(split, budget.eval.hands)
         write_rows(layout.eval_rows(split), make.prompts(split, rows, budget.eval.seed, train=False))
     write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md")
+
+
+def _rows_of(run: ArmRun, make: Rows, task: TaskConfig) -> Tables:
+    """What one run of an arm trains on."""
+    arm, rows = run.config, run.budget.rows
+    splits: Splits = list(arm.splits) or task.train_split
+    if arm.kind == "rl":
+        return make.prompts(splits, rows, run.seed, attempts=arm.max_attempts)
+    if arm.rows == "suboptimal":
+        return make.dialogues(splits, rows, run.seed, fewest=1, pretraining=False, attempts=arm.max_attempts)
+    return make.sft(splits, rows, run.seed, attempts=arm.max_attempts)
 
 
 @ROWS.register("general_points")
@@ -83,23 +105,44 @@ class HandRows:
         )
         self.how = cast(Solutions, task.solutions)  # the builder refuses any other
 
-    def _source(self, splits: Splits, seed: int, train: bool = True, suits: str | None = None) -> Source:
-        hands = {"draw": self.task.draw, "suits": suits or self.task.suits}
-        return Source(splits, seed=seed, train=train, settings=self.settings, hands=hands)
-
-    def sft(self, splits: Splits, rows: int, seed: int, pretraining: bool = False) -> Tables:
-        """See `Rows`."""
+    def _source(
+        self,
+        splits: Splits,
+        seed: int,
+        attempts: int | None,
+        *,
+        train: bool = True,
+        pretraining: bool = False,
+    ) -> Source:
         suits = self.task.pretrain_suits if pretraining else None
-        return sft_rows(self._source(splits, seed, suits=suits), rows, self.how)
+        hands = {"draw": self.task.draw, "suits": suits or self.task.suits}
+        settings = replace(self.settings, max_attempts=attempts or self.task.max_attempts)
+        return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 
-    def dialogues(self, splits: Splits, rows: int, seed: int) -> Tables:
+    def sft(
+        self, splits: Splits, rows: int, seed: int, pretraining: bool = False, attempts: int | None = None
+    ) -> Tables:
         """See `Rows`."""
-        source = self._source(splits, seed, suits=self.task.pretrain_suits)
-        return suboptimal_rows(source, rows, self.how, (0, self.task.max_attempts - 1))
+        return sft_rows(self._source(splits, seed, attempts, pretraining=pretraining), rows, self.how)
 
-    def prompts(self, splits: Splits, rows: int, seed: int, train: bool = True) -> Tables:
+    def dialogues(
+        self,
+        splits: Splits,
+        rows: int,
+        seed: int,
+        fewest: int = 0,
+        pretraining: bool = True,
+        attempts: int | None = None,
+    ) -> Tables:
         """See `Rows`."""
-        return rl_rows(self._source(splits, seed, train), rows)
+        source = self._source(splits, seed, attempts, pretraining=pretraining)
+        return suboptimal_rows(source, rows, self.how, (fewest, source.settings.max_attempts - 1))
+
+    def prompts(
+        self, splits: Splits, rows: int, seed: int, train: bool = True, attempts: int | None = None
+    ) -> Tables:
+        """See `Rows`."""
+        return rl_rows(self._source(splits, seed, attempts, train=train), rows)
 
 
 @ROWS.register("virl")
@@ -138,21 +181,35 @@ class RouteRows:
             missing_panorama=self.routes.missing_panorama,
         )
 
-    def _source(self, splits: Splits, seed: int, train: bool = True) -> RouteSource:
-        return replace(self.source, splits=splits, seed=seed, train=train)
+    def _source(self, splits: Splits, seed: int, attempts: int | None, train: bool = True) -> RouteSource:
+        settings = self.source.settings
+        settings = replace(settings, max_attempts=attempts or settings.max_attempts)
+        return replace(self.source, splits=splits, seed=seed, train=train, settings=settings)
 
-    def sft(self, splits: Splits, rows: int, seed: int, pretraining: bool = False) -> Tables:
+    def sft(
+        self, splits: Splits, rows: int, seed: int, pretraining: bool = False, attempts: int | None = None
+    ) -> Tables:
         """See `Rows`."""
-        return route_sft_rows(self._source(splits, seed), rows)
+        return route_sft_rows(self._source(splits, seed, attempts), rows)
 
-    def dialogues(self, splits: Splits, rows: int, seed: int) -> Tables:
+    def dialogues(
+        self,
+        splits: Splits,
+        rows: int,
+        seed: int,
+        fewest: int = 0,
+        pretraining: bool = True,
+        attempts: int | None = None,
+    ) -> Tables:
         """See `Rows`."""
-        most = self.source.settings.max_attempts - 1
-        return route_suboptimal_rows(self._source(splits, seed), rows, (0, most))
+        source = self._source(splits, seed, attempts)
+        return route_suboptimal_rows(source, rows, (fewest, source.settings.max_attempts - 1))
 
-    def prompts(self, splits: Splits, rows: int, seed: int, train: bool = True) -> Tables:
+    def prompts(
+        self, splits: Splits, rows: int, seed: int, train: bool = True, attempts: int | None = None
+    ) -> Tables:
         """See `Rows`."""
-        return route_rl_rows(self._source(splits, seed, train), rows)
+        return route_rl_rows(self._source(splits, seed, attempts, train), rows)
 
 
 def city_of(city: CityConfig, folder: Path, images: bool) -> Path:

@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.base import make_episode
+from sftrl_ext.experiments.arms import starts_from_base
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
@@ -113,10 +114,18 @@ class EvalPlay:
         return cls(limits, evaluation.temperature, evaluation.seed)
 
 
-def targets_of(state: RunState, layout: RunLayout) -> list[Target]:
-    """Every checkpoint of a run worth evaluating: the end of base and init, all of both arms."""
+def targets_of(state: RunState, layout: RunLayout, arms_from_base: bool = False) -> list[Target]:
+    """Every checkpoint of a run worth evaluating: the end of base and init, all of every arm.
+
+    Args:
+        state: The run.
+        layout: Its folder.
+        arms_from_base: Whether arms start from the base model; one that came trained is then evaluated too.
+    """
     found = []
     base = [stage.name for stage in state.stages if stage.arm == "base"]
+    if arms_from_base and not base:
+        found.append(Target("model", "base", 0, 0.0, 0, layout.start_model))
     for stage in state.stages:
         if stage.kind not in ("sft", "rl") or stage.arm is None or stage.name in base[:-1]:
             continue
@@ -152,7 +161,7 @@ def evaluate_run(
     done = {(r["stage"], r["step"], r["split"]) for r in read_jsonl(layout.records)}
     todo = [
         (target, [s for s in sets if (target.stage, target.step, s.split) not in done])
-        for target in targets_of(state, layout)
+        for target in targets_of(state, layout, starts_from_base(recipe))
     ]
     todo = [(target, missing) for target, missing in todo if missing]
     task = progress.add_task("evaluate", total=sum(len(s.facts) for _, missing in todo for s in missing))

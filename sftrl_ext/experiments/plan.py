@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sftrl_ext.experiments import commands
-from sftrl_ext.experiments.checkpoints import model_folder
+from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
+from sftrl_ext.training.engine_settings import engine_env
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,11 @@ class Stage:
         kind: ``data``, ``model``, ``sft``, ``rl``, ``eval`` or ``report``.
         command: The argument list.
         env: Variables the command needs beyond the caller's.
-        arm: ``base``, ``init``, ``sft`` or ``rl`` for training stages.
+        arm: ``base``, ``init``, or the name of an arm, for training stages.
         seed: Seed of the arm.
         lr: Learning rate of the arm.
         total: Steps, for progress; None where there are none.
+        start: ``<stage>@<step>`` an arm's stage starts from.
         title: What it does, in words.
     """
 
@@ -38,32 +40,26 @@ class Stage:
     seed: int | None = None
     lr: float | None = None
     total: int | None = None
+    start: str | None = None
 
 
 def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     """The stages of a run, in the order in which they run.
 
-    Both arms start from the same init; every seed has training rows of its own.
+    Every arm comes after what it starts from; every seed has training rows of its own.
     """
     layout = RunLayout(run_dir)
-    budget, sweep = recipe.budget, recipe.sweep
+    budget = recipe.budget
     stages = [_internal("data", "data", "build the parquet files", run_dir)]
     stages.append(_internal("model", "model", "put the start model into the run folder", run_dir))
-    start = layout.start_model
+    base, base_is = layout.start_model, "model@0"
     for name, config in (("base", budget.base), ("dialogues", budget.dialogues)):
         if config is not None:
-            stages.append(_sft(recipe, layout, name, "base", 0, config, start, name))
-            start = final_model(layout, name, config.steps)
-    stages.append(_sft(recipe, layout, "init", "init", 0, budget.init, start, "init"))
-    init = final_model(layout, "init", budget.init.steps)
-    for seed in sweep.seeds:
-        if "sft" in recipe.arms:
-            for lr in sweep.sft_lrs or [budget.sft.lr]:
-                name = arm_stage("sft", lr, seed)
-                stages.append(_sft(recipe, layout, name, "sft", seed, budget.sft, init, f"sft-s{seed}", lr))
-        if "rl" in recipe.arms:
-            for lr in sweep.rl_lrs or [budget.rl.lr]:
-                stages.append(_rl(recipe, layout, arm_stage("rl", lr, seed), seed, init, lr))
+            stages.append(_sft(recipe, layout, name, "base", config, base, name))
+            base, base_is = saved_model(layout, name, config.steps), f"{name}@{config.steps}"
+    if needs_init(recipe):
+        stages.append(_sft(recipe, layout, "init", "init", budget.init, base, "init"))
+    stages += [_arm(recipe, layout, run, base, base_is) for run in arm_runs(recipe)]
     stages.append(_internal("eval", "eval", "evaluate every checkpoint on every split", run_dir))
     stages.append(_internal("report", "report", "draw the figures and write the report", run_dir))
     return stages
@@ -72,18 +68,23 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
 _TITLES = {
     "base": "pre-train the base model",
     "dialogues": "pre-train it on dialogues with feedback",
-    "init": "SFT init of both arms",
+    "init": "SFT init that arms start from",
+    "sft": "SFT arm",
+    "rl": "RL arm",
 }
 
 
-def arm_stage(arm: str, lr: float, seed: int) -> str:
-    """Name of the stage of one arm, learning rate and seed."""
-    return f"{arm}-lr{lr:g}-s{seed}"
+def saved_model(layout: RunLayout, stage: str, step: int, kind: str = "sft") -> Path:
+    """The model folder of a saved step, before or after it is there.
 
-
-def final_model(layout: RunLayout, stage: str, steps: int) -> Path:
-    """The model folder a training stage ends with."""
-    return model_folder(layout.checkpoints(stage) / f"global_step_{steps}")
+    Args:
+        layout: The run.
+        stage: The stage that saves it.
+        step: The step.
+        kind: ``sft``, or ``rl``, whose actor lies one folder deeper.
+    """
+    folder = layout.checkpoints(stage) / f"global_step_{step}"
+    return (folder / "actor" if kind == "rl" else folder) / "huggingface"
 
 
 def _internal(name: str, kind: str, title: str, run_dir: Path) -> Stage:
@@ -92,29 +93,32 @@ def _internal(name: str, kind: str, title: str, run_dir: Path) -> Stage:
 
 
 def _sft(
-    recipe: Recipe,
-    layout: RunLayout,
-    name: str,
-    arm: str,
-    seed: int,
-    config: SFTConfig,
-    model: Path,
-    rows: str,
-    lr: float | None = None,
+    recipe: Recipe, layout: RunLayout, name: str, arm: str, config: SFTConfig, model: Path, rows: str
 ) -> Stage:
-    rate = config.lr if lr is None else lr
-    checkpoints = layout.checkpoints(name)
-    file = layout.rows(rows)
-    frozen = arm == "sft"
-    command, env = commands.sft_command(recipe, config, model, file, checkpoints, name, rate, seed, frozen)
-    return Stage(
-        name, "sft", tuple(command), _TITLES.get(name, "SFT arm"), env, arm, seed, rate, config.steps
+    """A supervised stage before the arms."""
+    command, env = commands.sft_command(
+        recipe, config, model, layout.rows(rows), layout.checkpoints(name), name, 0
     )
+    return Stage(name, "sft", tuple(command), _TITLES[name], env, arm, 0, config.lr, config.steps)
 
 
-def _rl(recipe: Recipe, layout: RunLayout, name: str, seed: int, model: Path, lr: float) -> Stage:
-    rows = layout.rows(f"rl-s{seed}")
-    validation = [layout.eval_rows(split) for split in recipe.task.eval_splits]
-    checkpoints = layout.checkpoints(name)
-    command, env = commands.ppo_command(recipe, model, rows, validation, checkpoints, name, lr, seed)
-    return Stage(name, "rl", tuple(command), "RL arm", env, "rl", seed, lr, recipe.budget.rl.updates)
+def _arm(recipe: Recipe, layout: RunLayout, run: ArmRun, base: Path, base_is: str) -> Stage:
+    """One run of an arm."""
+    name, arm, start = run.stage, run.config, run.start
+    model = base if start.stage is None else saved_model(layout, start.stage, start.step, start.kind)
+    rows, checkpoints = layout.rows(run.rows), layout.checkpoints(name)
+    engine = engine_env(arm.freeze or recipe.model.freeze, arm.loss, arm.kl_coef)
+    if isinstance(run.budget, SFTConfig):
+        command, env = commands.sft_command(
+            recipe, run.budget, model, rows, checkpoints, name, run.seed, engine
+        )
+    else:
+        validation = [layout.eval_rows(split) for split in recipe.task.eval_splits]
+        command, env = commands.ppo_command(
+            recipe, run.budget, model, rows, validation, checkpoints, name, run.seed, engine
+        )
+    title = arm.title or _TITLES.get(run.arm, f"{_TITLES[arm.kind]} {run.arm}")
+    origin = base_is if start.stage is None else f"{start.stage}@{start.step}"
+    return Stage(
+        name, arm.kind, tuple(command), title, env, run.arm, run.seed, run.budget.lr, run.total, origin
+    )

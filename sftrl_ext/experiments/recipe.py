@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -22,12 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments import launcher_config
+from sftrl_ext.experiments.arms import ArmConfig, check_arms
 from sftrl_ext.experiments.launcher_config import LauncherConfig
 from sftrl_ext.experiments.trackers import check_names
 from sftrl_ext.paths import configs_dir, recipes_dir
 
 SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
+METRICS = ("success", "per_step", "recognition")
+SAYS = ("level", "at_most", "change")
 
 
 @dataclass
@@ -78,7 +82,7 @@ class TaskConfig:
     routes: RoutesConfig = field(default_factory=RoutesConfig)
     """The routes of ``virl``; which words a turn has is the split's."""
     train_split: str = "id"
-    """The split both arms train on."""
+    """The split every arm trains on, unless it names others."""
     pretrain_splits: list[str] = field(default_factory=list)
     """The splits a base model of our own is pre-trained on (several rules, mixed evenly)."""
     eval_splits: list[str] = field(default_factory=list)
@@ -89,7 +93,7 @@ class TaskConfig:
     template: str = "default"
     """Name of a prompt template, or the path of a template file."""
     reward: str = "outcome"
-    """Name of the reward function the RL arm learns from."""
+    """Name of the reward function that RL learns from."""
     reward_file: str | None = None
     """A Python file of yours that registers reward functions."""
     solutions: str = "random"
@@ -118,7 +122,7 @@ class VisionConfig:
 
 @dataclass
 class ModelConfig:
-    """The model both arms start from."""
+    """The model that everything starts from."""
 
     name: str = MISSING
     path: str | None = None
@@ -135,7 +139,7 @@ class ModelConfig:
     vision: VisionConfig | None = None
     """Null: a model of text. Otherwise the small model is a Qwen2.5-VL."""
     freeze: str | None = None
-    """Part of a vision-language model that both arms leave as it is: ``vision`` or ``vision_and_adapter``."""
+    """Part of a vision-language model that the arms leave as it is: ``vision`` or ``vision_and_adapter``."""
     dtype: str = "float32"
 
 
@@ -160,7 +164,7 @@ class ScaleConfig:
 
 @dataclass
 class SFTConfig:
-    """One supervised run: pre-training, the init, or the SFT arm."""
+    """One supervised run: pre-training, the init, or an SFT arm."""
 
     rows: int = MISSING
     """Rows of its parquet file; steps beyond one pass go round again."""
@@ -181,7 +185,7 @@ class SFTConfig:
 
 @dataclass
 class RLConfig:
-    """The RL arm."""
+    """One run of RL."""
 
     rows: int = MISSING
     updates: int = MISSING
@@ -253,15 +257,20 @@ class ExpectedConfig:
     model: str = ""
     metric: str = "success"
     """``success`` of episodes, ``per_step`` accuracy of responses, or ``recognition``."""
+    says: str = "level"
+    """What the numbers are: the ``level`` reached, a bound it stays below (``at_most``), or the ``change``
+    from the start, in points."""
     split: str = "rule_ood"
     sft: float | None = None
     init: float | None = None
     rl: float | None = None
+    arms: dict[str, float] = field(default_factory=dict)
+    """Numbers of arms with other names."""
 
 
 @dataclass
 class SweepConfig:
-    """What is repeated: seeds, and learning rates of each arm (empty: the budget's one)."""
+    """What is repeated: seeds, and learning rates of all arms of a kind (empty: what each arm says)."""
 
     seeds: list[int] = field(default_factory=lambda: [0])
     sft_lrs: list[float] = field(default_factory=list)
@@ -275,7 +284,10 @@ class Recipe:
     name: str = MISSING
     title: str = MISSING
     source: str = ""
-    arms: list[str] = field(default_factory=lambda: ["sft", "rl"])
+    also: list[str] = field(default_factory=list)
+    """Other names the recipe is found by: further figures of the paper that the same runs make."""
+    arms: dict[str, ArmConfig] = field(default_factory=dict)
+    """What is compared: a name and what sets it apart; see `sftrl_ext.experiments.arms.ArmConfig`."""
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
@@ -289,6 +301,13 @@ class Recipe:
     """Further Hydra overrides for verl's PPO command."""
     verl_sft: list[str] = field(default_factory=list)
     """Further Hydra overrides for verl's SFT command."""
+
+
+@dataclass
+class ComposedRecipe(Recipe):
+    """A recipe while Hydra composes it: an arm added on the command line is a plain mapping at first."""
+
+    arms: dict[str, Any] = field(default_factory=dict)  # type: ignore[assignment]
 
 
 def load_recipe(
@@ -312,7 +331,7 @@ def load_recipe(
     if launcher not in launchers:
         raise unknown_name("launcher", launcher, launchers)
     GlobalHydra.instance().clear()
-    ConfigStore.instance().store(name="recipe_schema", node=Recipe, provider="sftrl_ext")
+    ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
     try:
         with initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
             composed = compose(
@@ -321,10 +340,13 @@ def load_recipe(
                     f"hydra.searchpath=[file://{configs_dir()}]",
                     f"scale={scale}",
                     f"+launcher={launcher}",
-                    *overrides,
+                    # A key that an arm may have need not be in the recipe to be set.
+                    *(f"++{word}" if word.startswith("arms.") else word for word in overrides),
                 ],
             )
-        loaded = OmegaConf.to_object(composed)
+        # Once more into the schema: an arm, or a key that was added with "+", is not checked before.
+        plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+        loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
     except MissingConfigException as error:
         raise SftrlError(f"{path}: {_first_line(error)}") from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
@@ -337,7 +359,7 @@ def load_recipe(
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe given by path or by name.
+    """The file of a recipe given by path, by name, or by a name it has ``also``.
 
     Raises:
         SftrlError: if there is none, with the nearest name that ships.
@@ -345,10 +367,25 @@ def find_recipe(recipe: str | Path) -> Path:
     given = Path(recipe)
     if given.suffix in (".yaml", ".yml") and given.is_file():
         return given.resolve()
-    shipped = {p.stem: p for p in recipes_dir().glob("*.yaml")}
+    shipped = recipe_files()
     if given.stem in shipped and (given.parent == Path(".") or given.parent.name == "recipes"):
         return shipped[given.stem].resolve()
     raise unknown_name("recipe", str(recipe), shipped)
+
+
+def recipe_files() -> dict[str, Path]:
+    """Every name of a shipped recipe, those of ``also`` among them, to its file.
+
+    Raises:
+        SftrlError: if two recipes have the same name.
+    """
+    files = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+    for path in list(files.values()):
+        for name in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("also") or []:
+            if name in files:
+                raise SftrlError(f"{path}: also: {name!r} is the name of {files[name]} already.")
+            files[name] = path
+    return files
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -357,14 +394,17 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def from_yaml(path: Path) -> Recipe:
-    """Read back what `to_yaml` wrote."""
+    """Read back what `to_yaml` wrote; a list of arms, as older run folders have, is of arms named by kind."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
-        loaded = OmegaConf.to_object(merged)
+        loaded: Any = OmegaConf.load(path)
+        if OmegaConf.is_list(loaded.get("arms")):
+            loaded.arms = {str(arm): {"kind": str(arm)} for arm in loaded.arms}
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), loaded)
+        recipe = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise SftrlError(_explain(path, error)) from None
-    assert isinstance(loaded, Recipe)
-    return loaded
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def _first_line(error: Exception) -> str:
@@ -381,8 +421,15 @@ def _explain(path: Path, error: Exception) -> str:
     found = re.search(r"[Kk]ey '([^']+)' (?:is )?not in '([A-Za-z]+)'", text)
     if found:
         key, owner = found.groups()
-        schema = globals().get(owner) or getattr(launcher_config, owner, Recipe)
+        name = owner.replace("Composed", "")
+        schema = globals().get(name) or getattr(launcher_config, name, None) or Recipe
+        owner = schema.__name__
         return f"{path}: {unknown_name(f'key of {owner}', key, OmegaConf.structured(schema))}"
+    if re.search(r"override arms=\[", text):
+        return (
+            f"{path}: arms: found a list; expected names, each with what sets it apart. "
+            "To leave out an arm: ~arms.rl"
+        )
     missing = re.search(r"[Mm]issing mandatory value: (\S+)|Structured config of type .* missing", text)
     if missing:
         return f"{path}: the key {missing.group(1)} has no value; the recipe or its groups must set it."
@@ -399,22 +446,23 @@ def _check(path: Path, recipe: Recipe) -> None:
                 f"{path}: budget.eval.hands_of: "
                 f"{unknown_name('evaluated split', split, recipe.task.eval_splits)}"
             )
-    for arm in recipe.arms:
-        if arm not in ("sft", "rl"):
-            raise SftrlError(f"{path}: arms: {unknown_name('arm', arm, ('sft', 'rl'))}")
     try:
         check_names(recipe.trackers)
     except SftrlError as error:
         raise SftrlError(f"{path}: trackers: {error}") from None
-    rl, ranks = recipe.budget.rl, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
-    for name, value, by in (
-        ("budget.rl.episodes", rl.episodes, rl.group * rl.minibatches),
-        ("budget.rl.episodes", rl.episodes // rl.minibatches, ranks),
-        ("budget.init.batch_size", recipe.budget.init.batch_size, ranks),
-        ("budget.sft.batch_size", recipe.budget.sft.batch_size, ranks),
-    ):
-        if by < 1 or value % by:
-            raise SftrlError(f"{path}: {name}: {value} cannot be divided evenly by {by} (ranks: {ranks}).")
+    for number, entry in enumerate(recipe.expected):
+        for key, value, known in (("metric", entry.metric, METRICS), ("says", entry.says, SAYS)):
+            if value not in known:
+                raise SftrlError(f"{path}: expected[{number}].{key}: {unknown_name(key, value, known)}")
+        for arm in entry.arms:
+            if arm not in recipe.arms:
+                raise SftrlError(f"{path}: expected[{number}].arms: {unknown_name('arm', arm, recipe.arms)}")
+    check_arms(path, recipe)
+    size, ranks = recipe.budget.init.batch_size, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
+    if size % ranks:
+        raise SftrlError(
+            f"{path}: budget.init.batch_size: {size} cannot be divided evenly by {ranks} (ranks: {ranks})."
+        )
     if recipe.model.path is None and recipe.model.package is None and recipe.budget.base is None:
         raise SftrlError(
             f"{path}: model.path is null and budget.base is null: name a model, or the steps to train one."

@@ -116,7 +116,7 @@ def require_training() -> None:
 
 
 def _new(stage: Stage) -> states.StageState:
-    return states.StageState(stage.name, stage.kind, stage.arm, stage.seed, stage.lr)
+    return states.StageState(stage.name, stage.kind, stage.arm, stage.seed, stage.lr, stage.start)
 
 
 def _go_on(recipe: Recipe, layout: RunLayout, console: Console) -> None:

@@ -25,6 +25,7 @@ class StageState:
         wall_s: Seconds spent in it, over all launches.
         peak_rss_mb: Largest memory of its process tree, MiB.
         launches: How often its command was started.
+        start: ``<stage>@<step>`` an arm's stage starts from.
     """
 
     name: str
@@ -32,6 +33,7 @@ class StageState:
     arm: str | None = None
     seed: int | None = None
     lr: float | None = None
+    start: str | None = None
     status: str = "waiting"
     wall_s: float = 0.0
     peak_rss_mb: float = 0.0

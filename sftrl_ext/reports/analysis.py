@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves
 from sftrl_ext.reports.recognition import Reading, has_recognition, readings
 from sftrl_ext.reports.runfiles import RunMetrics, load_run
-from sftrl_ext.reports.splits import Expected, arm_label, expected_numbers, lr_label, ood_kind, split_title
+from sftrl_ext.reports.splits import Expected, expected_numbers, lr_label, ood_kind, split_title
 from sftrl_ext.reports.verdict import (
     ID_SPLIT,
-    MAX_RATES_SHOWN,
     Verdict,
     arm_standing_for,
     headline_curves,
     judge,
     main_splits,
+    most_rates_shown,
     shown_curves,
 )
 
@@ -72,6 +73,18 @@ class Analysis:
     notes: list[str]
 
     @property
+    def arms(self) -> Arms:
+        """The arms: their kinds, names, order and colours."""
+        return self.run.arms
+
+    @property
+    def contest(self) -> str:
+        """What stands side by side, in words."""
+        kinds = {self.arms.kind(arm) for arm in self.curves.arm_names()}
+        start = "the base model" if self.curves.start_arm == "base" else "start"
+        return f"SFT, {start} and RL" if {"sft", "rl"} <= kinds else f"{start[0].upper()}{start[1:]} and arms"
+
+    @property
     def split(self) -> str | None:
         """The split of the main verdict."""
         return self.judged[0].split
@@ -97,8 +110,12 @@ class Analysis:
         return MEASURES[self.metric]
 
     def paper(self, metric: str) -> list[Expected]:
-        """The paper's numbers for a measure."""
-        return [entry for entry in self.expected if entry.measures == metric]
+        """The paper's numbers for a measure: levels and bounds, not changes."""
+        return [entry for entry in self.expected if entry.measures == metric and entry.says != "change"]
+
+    def paper_changes(self) -> list[Expected]:
+        """The paper's changes from the start, of the main measure."""
+        return [entry for entry in self.expected if entry.measures == self.metric and entry.says == "change"]
 
     @property
     def recognizes(self) -> bool:
@@ -173,6 +190,7 @@ def analyse(run_dir: Path) -> Analysis:
     axes = [axis for axis in AXES if curves.arms and any(c.reach(axis) is not None for c in curves.arms)]
     usable = [axis for axis in axes if all(c.reach(axis) is not None for c in curves.arms)]
     equal = at_equal_compute(curves, usable[0] if usable else "paper")
+    arms = run.arms
     picked = headline_curves(curves, equal, run.recipe)
     main = main_splits(curves.splits, expected)
     measured = None
@@ -181,8 +199,8 @@ def analyse(run_dir: Path) -> Analysis:
     judged = [
         Judged(
             split,
-            judge(curves, equal, picked, split),
-            judge(curves, measured, picked, split) if measured else None,
+            judge(arms, curves, equal, picked, split),
+            judge(arms, curves, measured, picked, split) if measured else None,
         )
         for split in (main or (None,))
     ]
@@ -191,27 +209,27 @@ def analyse(run_dir: Path) -> Analysis:
     notes = [*run.notes, *equal.notes]
     names = curves.arm_names()
     if run.records and len(names) < 2:
-        only = arm_label(names[0]) if names else "the start"
+        only = arms.label(names[0]) if names else "the start"
         notes.append(f"Only {only} has been evaluated so far: no comparison of arms.")
     for arm in names:
         rates = curves.rates(arm)
         chosen = picked.get(arm)
         if len(rates) > 1 and chosen is not None:
-            text = (
-                f"{arm_label(arm)} ran at {len(rates)} learning rates; the verdict uses {lr_label(chosen.lr)}"
-            )
+            used = lr_label(chosen.lr)
+            text = f"{arms.label(arm)} ran at {len(rates)} learning rates; the verdict uses {used}"
             stated = run.recipe.get("chosen_lr")
             how = "the recipe's" if isinstance(stated, Mapping) and arm in stated else "best in distribution"
             text += f" ({how})"
-            if len(rates) > MAX_RATES_SHOWN:
+            if len(rates) > most_rates_shown(arms, curves):
                 text += ", and so do the bars"
             notes.append(text + ".")
     for family in ("sft", "rl"):
-        stands = arm_standing_for(family, curves, equal, picked)
-        if stands is not None and stands != family:
+        stands = arm_standing_for(family, arms, curves, equal, picked)
+        several = len(arms.of_kind(family, names)) > 1 and len({arms.kind(arm) for arm in names}) > 1
+        if stands is not None and stands != family and several:
             notes.append(
-                f"Every {arm_label(family)} stage is a variant; the verdict is about the one that is best in "
-                f"distribution: {arm_label(stands)}."
+                f"Several arms are {arms.label(family)}; the verdict is about the one that is best in "
+                f"distribution: {arms.label(stands)}."
             )
     if curves.arms and all(len(c.seeds) == 1 for c in curves.arms):
         notes.append(
@@ -235,8 +253,8 @@ def analyse(run_dir: Path) -> Analysis:
         axes=axes,
         equal=equal,
         picked=picked,
-        shown=shown_curves(curves, equal, picked),
+        shown=shown_curves(arms, curves, equal, picked),
         judged=judged,
-        readings=readings(curves, equal, picked, told),
+        readings=readings(arms, curves, equal, picked, told),
         notes=notes,
     )

@@ -62,7 +62,7 @@ def build_report(run_dir: Path) -> ReportPaths:
     folder.mkdir(parents=True, exist_ok=True)
     figures = list(draw_figures(found, folder))
     shown = pick_side_by_side(found)
-    pictures = draw_samples(shown, folder)
+    pictures = draw_samples(found.arms, shown, folder)
     pages = {
         "report.md": markdown_page(found, figures, shown, pictures),
         "report.html": html_page(found, figures, shown, pictures),

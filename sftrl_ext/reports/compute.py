@@ -93,30 +93,36 @@ class Cost:
     measured: float | None
     tokens: float
 
+    def __add__(self, other: Cost) -> Cost:
+        known = self.paper is not None and other.paper is not None
+        return Cost(
+            (self.paper or 0.0) + (other.paper or 0.0) if known else None,
+            (self.measured or 0.0) + (other.measured or 0.0) if known else None,
+            self.tokens + other.tokens,
+        )
+
     def on(self, axis: str) -> float | None:
         """The cost on one axis of `AXES`."""
         return {"paper": self.paper, "measured": self.measured, "tokens": self.tokens}[axis]
 
 
-def cost_of(parameters: float | None, init: TokenCount, arm: TokenCount, *, rl: bool, ratio: float) -> Cost:
-    """Cost of a checkpoint that took ``init`` tokens to the shared start and ``arm`` tokens since.
+def cost_of(parameters: float | None, tokens: TokenCount, *, rl: bool, ratio: float) -> Cost:
+    """Cost of the tokens of one stage; the cost of what it starts from is added to it.
 
     Args:
         parameters: N, or None if unknown.
-        init: Tokens from the base model to the shared start.
-        arm: Tokens since the shared start.
-        rl: Whether the arm generates its own training data.
+        tokens: Tokens of the stage.
+        rl: Whether the stage generates its own training data.
         ratio: The paper's lambda.
     """
-    whole = init + arm
     if parameters is None:
-        return Cost(None, None, whole.total)
+        return Cost(None, None, tokens.total)
     if rl:
-        paper = flops_rl(parameters, init.trained, arm.trained, buffer_ratio=ratio)
+        paper = flops_rl(parameters, 0.0, tokens.trained, buffer_ratio=ratio)
     else:
-        paper = flops_sft(parameters, init.trained, arm.trained)
-    measured = flops_measured(parameters, whole.trained, whole.generated, whole.prefill)
-    return Cost(paper, measured, whole.total)
+        paper = flops_sft(parameters, 0.0, tokens.trained)
+    measured = flops_measured(parameters, tokens.trained, tokens.generated, tokens.prefill)
+    return Cost(paper, measured, tokens.total)
 
 
 def scaled(largest: float, axis: str) -> tuple[float, str]:

@@ -1,7 +1,8 @@
 """From records to curves: checkpoints with what they cost, seeds pooled, arms cut at equal compute.
 
-A curve is one (arm, learning rate); it holds one list of checkpoints per seed. All curves leave from the
-shared start: the last checkpoint of the arm `init` (or, without one, the arms' own step 0).
+A curve is one (arm, learning rate); it holds one list of checkpoints per seed, and where they leave from:
+the last checkpoint of the arm `init` (or, without one, the arms' own step 0), unless ``state.json`` says that
+a stage starts from the base model or from a checkpoint of another arm.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sftrl_ext.reports.compute import Cost, buffer_ratio, cost_of
 from sftrl_ext.reports.runfiles import EvalRecord, RunMetrics, TokenCount
-from sftrl_ext.reports.splits import arm_order, lr_label, split_order
+from sftrl_ext.reports.splits import lr_label, split_order
 from sftrl_ext.reports.stats import Measure, over_seeds
 
 CurveKey = tuple[str, float | None]
@@ -89,6 +90,13 @@ class Curve:
     arm: str
     lr: float | None
     seeds: dict[int, list[Checkpoint]] = field(default_factory=dict)
+    start: list[Checkpoint] = field(default_factory=list)
+    """Where it leaves from, each checkpoint once; empty if it was not evaluated."""
+
+    @property
+    def start_key(self) -> frozenset[tuple[str, int]]:
+        """What it leaves from, to compare with other curves: arms and steps."""
+        return frozenset((c.arm, c.step) for c in self.start)
 
     @property
     def key(self) -> CurveKey:
@@ -114,7 +122,8 @@ class Curves:
     """All curves of a run.
 
     Attributes:
-        start: The shared start, one checkpoint per seed that has its own (usually one).
+        start: The shared start, one checkpoint per seed that has its own (usually one): the init, or without
+            one what all arms leave from.
         path: The curve of the arm `init` up to the start, for drawing.
         base: The base model, if it was evaluated.
         arms: The compared curves, in the order of figures.
@@ -129,7 +138,17 @@ class Curves:
 
     def arm_names(self) -> list[str]:
         """Names of the compared arms, in order, each once."""
-        return arm_order(curve.arm for curve in self.arms)
+        return list(dict.fromkeys(curve.arm for curve in self.arms))
+
+    @property
+    def start_arm(self) -> str:
+        """What the shared start is: "init", or "base"."""
+        return "base" if self.start and self.start[0].arm == "base" else "init"
+
+    @property
+    def one_start(self) -> bool:
+        """Whether all curves leave from the same place."""
+        return len({curve.start_key for curve in self.arms}) <= 1
 
     @property
     def counts_steps(self) -> bool:
@@ -164,7 +183,7 @@ def _last_steps(seeds: Mapping[int, list[Checkpoint]]) -> list[Checkpoint]:
 
 
 def build_curves(run: RunMetrics) -> Curves:
-    """Group the records of a run into curves and put a cost on every checkpoint.
+    """Group the records of a run into curves, find their starts, and put a cost on every checkpoint.
 
     What is missing (tokens of a step, the model's size, the start) is added to ``run.notes``.
     """
@@ -174,9 +193,8 @@ def build_curves(run: RunMetrics) -> Curves:
         seeds = found.setdefault((record.arm, lr), {})
         seeds.setdefault(record.seed, {}).setdefault((record.stage, record.step), {})[record.split] = record
 
-    ratio = buffer_ratio(run.records[0].data_source) if run.records else buffer_ratio("")
-    init_tokens = _tokens_at_start(run, found.get(("init", None), {}))
-    missing: set[str] = set()
+    costs = _Costs(run)
+    made_at: dict[tuple[str, int], Checkpoint] = {}
 
     def curve(key: CurveKey) -> Curve:
         arm, lr = key
@@ -184,62 +202,91 @@ def build_curves(run: RunMetrics) -> Curves:
         for seed, groups in sorted(found.get(key, {}).items()):
             made.seeds[seed] = []
             for (stage, step), results in sorted(groups.items(), key=lambda item: item[0][1]):
-                counted = run.tokens.get(stage, {})
-                tokens = counted.get(step, TokenCount() if step == 0 else None)
-                if arm == "base":
-                    cost: Cost | None = cost_of(
-                        run.parameters, TokenCount(), TokenCount(), rl=False, ratio=ratio
-                    )
-                elif tokens is None:
-                    missing.add(stage)
-                    cost = None
-                elif arm == "init":
-                    cost = cost_of(run.parameters, tokens, TokenCount(), rl=False, ratio=ratio)
-                else:
-                    rl = arm.startswith("rl") or any(t.generated > 0 for t in counted.values())
-                    start = init_tokens.get(seed, next(iter(init_tokens.values()), TokenCount()))
-                    cost = cost_of(run.parameters, start, tokens, rl=rl, ratio=ratio)
-                made.seeds[seed].append(Checkpoint(arm, lr, seed, stage, step, cost, results))
+                point = Checkpoint(arm, lr, seed, stage, step, costs.of(stage, arm, seed, step), results)
+                made.seeds[seed].append(point)
+                made_at[stage, step] = point
         return made
 
     path = curve(("init", None)) if ("init", None) in found else None
     start = _last_steps(path.seeds) if path else []
+    base = _last_steps(curve(("base", None)).seeds)
     arms = [key for key in found if key[0] not in ("init", "base")]
-    ranked = arm_order(arm for arm, _ in arms)
+    ranked = run.arms.order(arm for arm, _ in arms)
     curves = [curve(key) for key in sorted(arms, key=lambda key: (ranked.index(key[0]), key[1] or 0.0))]
     if not start:
         start = [c for made in curves for seed in made.seeds.values() for c in seed if c.step == 0]
-        if not start and run.records:
-            run.notes.append("The shared start was not evaluated (no record of arm `init`, no step 0).")
     for made in curves:
         made.seeds = {s: [c for c in points if c.step > 0] for s, points in made.seeds.items()}
         made.seeds = {s: points for s, points in made.seeds.items() if points}
-    base = _last_steps(curve(("base", None)).seeds)
-    if run.records and not run.tokens:
-        run.notes.append("No token counts were stored (`tokens.jsonl`): no compute axis.")
-    elif missing:
-        names = ", ".join(f"`{name}`" for name in sorted(missing))
-        run.notes.append(f"Steps without token counts, not on the compute axis, are in stage {names}.")
-    if run.records and run.parameters is None:
-        run.notes.append("`state.json` does not say the model's parameters: compute is given in tokens.")
+        told = {costs.start_of(points[0].stage, s) for s, points in made.seeds.items()}
+        own = [place for place in sorted(told - {None}, key=str) if place is not None]
+        made.start = [made_at[place] for place in own if place in made_at] if own else start
+    curves = [made for made in curves if made.seeds]
+    if not start and curves and Curves([], None, [], curves, []).one_start:
+        start = curves[0].start
+    if not start and run.records and not all(made.start for made in curves):
+        run.notes.append("The shared start was not evaluated (no record of arm `init`, no step 0).")
+    costs.note()
     splits = split_order(record.split for record in run.records)
-    return Curves(start, path, base, [made for made in curves if made.seeds], splits)
+    return Curves(start, path, base, curves, splits)
 
 
-def _tokens_at_start(
-    run: RunMetrics, seeds: Mapping[int, Mapping[tuple[str, int], object]]
-) -> dict[int, TokenCount]:
-    """Seed of the start to the tokens it took; says so where they are unknown and taken as none."""
-    counts = {}
-    for seed, groups in sorted(seeds.items()):
-        stage, step = max(groups, key=lambda key: key[1])
-        tokens = run.tokens.get(stage, {}).get(step)
-        if tokens is None and step > 0 and run.tokens:
+class _Costs:
+    """What it took to reach a checkpoint from the base model, through all that its stage starts from."""
+
+    def __init__(self, run: RunMetrics) -> None:
+        self.run = run
+        self.ratio = buffer_ratio(run.records[0].data_source) if run.records else buffer_ratio("")
+        self.stages = {stage.name: stage for stage in run.stages}
+        self.arm_of = {record.stage: record.arm for record in run.records}
+        self.arm_of |= {stage.name: stage.arm for stage in run.stages if stage.arm}
+        self.init: dict[int, tuple[str, int]] = {}
+        for record in run.records:
+            if record.arm == "init" and record.step >= self.init.get(record.seed, ("", 0))[1]:
+                self.init[record.seed] = (record.stage, record.step)
+        self._missing: set[str] = set()
+        self._unknown: set[tuple[str, int]] = set()
+
+    def start_of(self, stage: str, seed: int) -> tuple[str, int] | None:
+        """Stage and step an arm's stage starts from: as stored, else the init of its seed, or the first."""
+        told = self.stages[stage].start if stage in self.stages else None
+        return told or self.init.get(seed, next(iter(self.init.values()), None))
+
+    def of(self, stage: str, arm: str, seed: int, step: int) -> Cost | None:
+        """The cost of a checkpoint; None if the tokens of this step were not stored."""
+        run = self.run
+        if arm == "base":
+            return cost_of(run.parameters, TokenCount(), rl=False, ratio=self.ratio)
+        counted = run.tokens.get(stage, {})
+        tokens = counted.get(step, TokenCount() if step == 0 else None)
+        if tokens is None:
+            self._missing.add(stage)
+            return None
+        rl = run.arms.kind(arm) == "rl" or any(t.generated > 0 for t in counted.values())
+        own = cost_of(run.parameters, tokens, rl=rl, ratio=self.ratio)
+        start = None if arm == "init" else self.start_of(stage, seed)
+        if start is None:
+            return own
+        before = self.of(start[0], self.arm_of.get(start[0], "base"), seed, start[1])
+        if before is None:
+            self._unknown.add(start)
+            return own
+        return before + own
+
+    def note(self) -> None:
+        """Say what is not known."""
+        run = self.run
+        for stage, step in sorted(self._unknown) if run.tokens else ():
             run.notes.append(
                 f"Tokens of the start (`{stage}`, step {step}) are unknown: D_init is taken as 0."
             )
-        counts[seed] = tokens or TokenCount()
-    return counts
+        if run.records and not run.tokens:
+            run.notes.append("No token counts were stored (`tokens.jsonl`): no compute axis.")
+        elif self._missing:
+            names = ", ".join(f"`{name}`" for name in sorted(self._missing))
+            run.notes.append(f"Steps without token counts, not on the compute axis, are in stage {names}.")
+        if run.records and run.parameters is None:
+            run.notes.append("`state.json` does not say the model's parameters: compute is given in tokens.")
 
 
 def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
@@ -248,11 +295,14 @@ def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
     The budget is the smallest over arms of the largest cost any curve of that arm reached. Each seed gives
     its last checkpoint at or below it. A seed that stopped early (below half the way from the start to the
     budget) is left out if its curve has another; a seed whose first checkpoint lies above gives that one.
-    Both are said.
+    Both are said. An arm that does not leave from the shared start has no part in this: it gives its last
+    checkpoints.
     """
+    shared = frozenset((c.arm, c.step) for c in curves.start)
+    apart = [curve for curve in curves.arms if curve.start_key != shared]
     reaches: dict[str, list[float]] = defaultdict(list)
     unknown = False
-    for curve in curves.arms:
+    for curve in (curve for curve in curves.arms if curve not in apart):
         reach = curve.reach(axis)
         unknown = unknown or reach is None
         if reach is not None:
@@ -265,8 +315,11 @@ def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
     budget = min(max(costs) for costs in reaches.values())
     halfway = ((mean_cost(curves.start, axis) or 0.0) + budget) / 2
     notes: list[str] = []
-    chosen = {}
-    for curve in curves.arms:
+    chosen = {curve.key: _last_steps(curve.seeds) for curve in apart}
+    if apart:
+        names = ", ".join(dict.fromkeys(curve.arm for curve in apart))
+        notes.append(f"Not from the shared start, and so compared at their last checkpoints: {names}.")
+    for curve in (curve for curve in curves.arms if curve not in apart):
         kept: list[Checkpoint] = []
         early: list[Checkpoint] = []
         for seed, checkpoints in sorted(curve.seeds.items()):

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import Line, dialogue, fact_items
 from sftrl_ext.reports.pictures import in_words, pictures
 from sftrl_ext.reports.runfiles import SampleEpisode
-from sftrl_ext.reports.splits import arm_label
-from sftrl_ext.reports.style import FAINT, INK, WIDTH, arm_colour, text_renderer
+from sftrl_ext.reports.style import FAINT, INK, WIDTH, text_renderer
 
 _COLUMNS = 100
 """Characters in a line of a message."""
@@ -26,7 +26,7 @@ _LINE = 0.15
 _GOOD, _BAD = "#00805E", "#C1121F"
 
 
-def dialogue_figure(episode: SampleEpisode) -> Figure:
+def dialogue_figure(arms: Arms, episode: SampleEpisode) -> Figure:
     """Draw an episode: the picture of its hand, if it has one, and below it every message."""
     messages = [(line, _wrapped(line.content)) for line in dialogue(episode)]
     images = pictures(episode.facts)
@@ -35,7 +35,7 @@ def dialogue_figure(episode: SampleEpisode) -> Figure:
     head = 0.75 + (0.2 if words else 0.0)
     height = head + shown + sum(len(text) * _LINE + 0.38 for _, text in messages) + 0.1
     figure = Figure((WIDTH, height))
-    top = _title(figure, episode, words, height)
+    top = _title(figure, arms, episode, words, height)
     for place, image in enumerate(images):
         wide = min(shown * image.width / image.height, (WIDTH - 0.4) / len(images))
         box = (0.2 + place * (wide + 0.1), top - shown + 0.1, wide, shown - 0.15)
@@ -50,7 +50,7 @@ def dialogue_figure(episode: SampleEpisode) -> Figure:
     low = top - shown
     for line, text in messages:
         tall = len(text) * _LINE + 0.30
-        _draw(figure, line, text, low, tall, arm_colour(episode.arm))
+        _draw(figure, line, text, low, tall, arms.colour(episode.arm))
         axes.add_patch(
             FancyBboxPatch(
                 (_left(line) - 0.08, low - tall), 8.1, tall - 0.02, boxstyle="round,pad=0,rounding_size=0.06",
@@ -65,9 +65,9 @@ def _left(line: Line) -> float:
     return 0.95 if line.role == "assistant" else 0.28
 
 
-def _title(figure: Figure, episode: SampleEpisode, words: str, height: float) -> float:
+def _title(figure: Figure, arms: Arms, episode: SampleEpisode, words: str, height: float) -> float:
     """Write what it is; where there is room below, in inches."""
-    title = f"{arm_label(episode.arm)} · {episode.split} · step {episode.step} · seed {episode.seed} ·"
+    title = f"{arms.label(episode.arm)} · {episode.split} · step {episode.step} · seed {episode.seed} ·"
     x, top = 0.2 / WIDTH, height - 0.12
     text = figure.text(x, top / height, title, va="top", fontsize=10.5, fontweight="bold", gid="title")
     figure.text(

@@ -9,7 +9,7 @@ from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.runfiles import SampleEpisode, StoredSegment
-from sftrl_ext.reports.splits import arm_order, split_order
+from sftrl_ext.reports.splits import split_order
 from sftrl_ext.reports.verdict import ID_SPLIT
 
 
@@ -122,9 +122,9 @@ def _of_compared_checkpoints(found: Analysis) -> list[SampleEpisode]:
     wanted = {
         arm: {(c.stage, c.step) for c in found.equal.chosen[curve.key]} for arm, curve in found.picked.items()
     }
-    wanted["init"] = {(c.stage, c.step) for c in found.curves.start}
     kept = []
-    for arm in {episode.arm for episode in found.run.episodes} - {"base"}:
+    wanted[found.curves.start_arm] = {(c.stage, c.step) for c in found.curves.start}
+    for arm in {episode.arm for episode in found.run.episodes} & set(wanted):
         own = [episode for episode in found.run.episodes if episode.arm == arm]
         exact = [episode for episode in own if (episode.stage, episode.step) in wanted.get(arm, set())]
         last = max(episode.step for episode in own)
@@ -157,7 +157,10 @@ def pick_side_by_side(found: Analysis, *, limit: int | None = None) -> list[Side
         )
         for _, arms in ranked[: 2 if split in first else 1]:
             episodes = tuple(
-                arms[arm] for arm in sorted(arms, key=lambda a: (a != "init", arm_order(arms).index(a)))
+                arms[arm]
+                for arm in sorted(
+                    arms, key=lambda a: (a not in ("init", "base"), found.arms.order(arms).index(a))
+                )
             )
             chosen.append(SideBySide(split, episodes[0].facts, episodes))
     return chosen[:limit]

@@ -11,36 +11,42 @@ from matplotlib.patches import Patch
 from sftrl_ext.reports.analysis import AXIS_LABELS, Analysis
 from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Checkpoint, pooled
-from sftrl_ext.reports.splits import Expected, arm_family, arm_label, arm_order, in_rows, lr_label
-from sftrl_ext.reports.style import WIDTH, arm_colour, percent_axis, put_legend
+from sftrl_ext.reports.splits import Expected, in_rows, lr_label
+from sftrl_ext.reports.style import WIDTH, percent_axis, put_legend
 from sftrl_ext.reports.verdict import ID_SPLIT
 
 _EDGE = "white"
+MANY_BARS = 6
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: an arm's name as written below it, its colour, and the checkpoints behind it."""
+    """One bar: an arm's name as written below it, its colour, and the checkpoints behind it.
+
+    Attributes:
+        rate: Its learning rate, where the arm has several bars: what is written below it if there are many.
+    """
 
     name: str
     arm: str
     colour: str
     checkpoints: list[Checkpoint]
+    rate: str = ""
 
 
 def bars_of(found: Analysis) -> list[Bar]:
-    """The bars of every panel in order: SFT, start, RL; one per learning rate where there are up to three."""
-    curves, bars = found.curves, []
-    names = curves.arm_names()
-    for arm in arm_order([*names, "init"]):
-        if arm == "init":
+    """The bars of every panel in order: SFT, start, RL; one per learning rate where there are few."""
+    curves, bars, begin = found.curves, [], found.curves.start_arm
+    for arm in found.arms.order([*curves.arm_names(), begin]):
+        if arm == begin:
             if curves.start:
-                bars.append(Bar("Init", "init", arm_colour("init"), curves.start))
+                bars.append(Bar(found.arms.label(arm), arm, found.arms.colour(arm), curves.start))
             continue
         shown = [curve for curve in found.shown if curve.arm == arm]
         for curve in shown:
-            label = arm_label(arm).replace(" ", "\n") + (f"\n{lr_label(curve.lr)}" if len(shown) > 1 else "")
-            bars.append(Bar(label, arm, arm_colour(arm, names), found.equal.chosen[curve.key]))
+            rate = lr_label(curve.lr) if len(shown) > 1 else ""
+            label = "\n".join([*found.arms.label(arm).split(), *([rate] if rate else [])])
+            bars.append(Bar(label, arm, found.arms.colour(arm), found.equal.chosen[curve.key], rate))
     return bars
 
 
@@ -49,7 +55,7 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str, metric:
     labels: list[str] = []
     top = 0.0
 
-    def put(x: float, height: float, error: float | None, colour: str, name: str, paper: bool) -> None:
+    def put(x: float, height: float, error: float | None, colour: str, name: str, paper: str) -> None:
         nonlocal top
         if paper:
             axes.bar(x, height, 0.8, color="white", edgecolor=colour, hatch="////", linewidth=1.1)
@@ -59,7 +65,7 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str, metric:
             axes.errorbar(x, height, error, color="#333333", elinewidth=1.1, capsize=2.5, capthick=1.1)
         peak = height + (error or 0.0)
         axes.annotate(
-            f"{height:.1f}", (x, peak), xytext=(0, 2), textcoords="offset points", ha="center",
+            paper or f"{height:.1f}", (x, peak), xytext=(0, 2), textcoords="offset points", ha="center",
             va="bottom", fontsize=8, color="#666666" if paper else "black",
         )  # fmt: skip
         top = max(top, peak)
@@ -70,13 +76,14 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str, metric:
     for bar in bars:
         measure = pooled(bar.checkpoints, split, metric)
         if measure is not None:
-            put(place, 100 * measure.p, 100 * measure.se, bar.colour, bar.name, paper=False)
+            name = bar.rate if bar.rate and len(bars) > MANY_BARS else bar.name
+            put(place, 100 * measure.p, 100 * measure.se, bar.colour, name, "")
             place += 1.0
     for entry in _of_the_paper(found, split, metric):
         place += 0.5
-        for arm in arm_order(entry.values):
-            colour = arm_colour(arm, found.curves.arm_names())
-            put(place, entry.values[arm], None, colour, arm_label(arm), paper=True)
+        for arm in found.arms.order(entry.values):
+            name = found.arms.label(arm).replace(" ", "\n")
+            put(place, entry.values[arm], None, found.arms.colour(arm), name, entry.text(arm))
             place += 1.0
     axes.set_xticks(ticks, labels)
     axes.tick_params(axis="x", length=0, labelcolor="black")
@@ -142,8 +149,8 @@ def bars_at_equal_compute(found: Analysis, metric: str | None = None) -> Figure 
     widths = _panel_widths(found, bars, splits, metric)
     rows = _rows(splits, len(bars))
     short = len(bars) <= 5 and all(
-        bar.arm == arm_family(bar.arm) for bar in bars
-    )  # names of variants are long
+        len(found.arms.label(bar.arm)) <= 5 for bar in bars
+    )  # longer names need wider panels
     several = len(found.judged) > 1 and short
     if several:
         rows = [order, *in_rows(splits[len(order) :], 3)]
@@ -162,9 +169,7 @@ def bars_at_equal_compute(found: Analysis, metric: str | None = None) -> Figure 
             strip.add_subplot(grid[len(row)]).set_axis_off()
     figure.supylabel(AXIS_LABELS[metric], fontsize=9)
     arms = list(dict.fromkeys(bar.arm for bar in bars))
-    handles = [
-        Patch(color=arm_colour(a, found.curves.arm_names()), label=f"{arm_label(a)}, this run") for a in arms
-    ]
+    handles = [Patch(color=found.arms.colour(a), label=f"{found.arms.label(a)}, this run") for a in arms]
     for label in dict.fromkeys(e.label for s in splits for e in _of_the_paper(found, s, metric)):
         handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label=label))
     put_legend(figure, handles, 1, title=where(found), title_fontsize=8.5)

@@ -9,11 +9,16 @@ from matplotlib.ticker import MaxNLocator
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint, pooled
-from sftrl_ext.reports.figure_success import against_compute, all_rates, curve_name, split_panels
+from sftrl_ext.reports.figure_success import (
+    against_compute,
+    all_rates,
+    curve_name,
+    split_panels,
+    start_label,
+)
 from sftrl_ext.reports.style import (
-    ARM_COLOURS,
     FAINT,
-    arm_colour,
+    START_COLOUR,
     lr_line,
     lr_marker,
     percent_axis,
@@ -50,9 +55,10 @@ def _draw_panel(axes: Axes, found: Analysis, split: str) -> None:
     curves, rates = found.curves, all_rates(found)
     start = _spot(curves.start, split) if curves.start else None
     for curve in curves.arms:
-        colour = arm_colour(curve.arm, curves.arm_names())
+        colour = found.arms.colour(curve.arm)
         way = [spot for group in curve.steps() if (spot := _spot(group, split))]
-        whole = ([start] if start else []) + way
+        own = _spot(curve.start, split) if curve.start else None
+        whole = ([own] if own else []) + way
         line = lr_line(curve.lr, curves.rates(curve.arm))
         axes.plot(
             [s[0] for s in whole], [s[1] for s in whole], line, lw=1.1, color=colour, alpha=0.6, zorder=2
@@ -73,7 +79,7 @@ def _draw_panel(axes: Axes, found: Analysis, split: str) -> None:
         axes.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
         axes.axvline(x, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
         axes.errorbar(
-            x, y, xerr=dx, yerr=dy, fmt="D", ms=6.5, color=ARM_COLOURS["init"], mec="white", mew=0.8,
+            x, y, xerr=dx, yerr=dy, fmt="D", ms=6.5, color=START_COLOUR, mec="white", mew=0.8,
             elinewidth=1.2, zorder=6,
         )  # fmt: skip
     axes.set_title(found.split_title(split))
@@ -99,14 +105,12 @@ def recognition_against_success(found: Analysis) -> Figure | None:
         rates = curves.rates(curve.arm)
         handles.append(
             Line2D(
-                [], [], label=curve_name(curve, len(rates) > 1), ms=7, mew=0,
+                [], [], label=curve_name(found, curve, len(rates) > 1), ms=7, mew=0,
                 marker=lr_marker(curve.lr, all_rates(found)), ls=lr_line(curve.lr, rates), lw=1.3,
-                color=arm_colour(curve.arm, curves.arm_names()),
+                color=found.arms.colour(curve.arm),
             )
         )  # fmt: skip
-    handles.append(
-        Line2D([], [], label="Init (shared start)", color=ARM_COLOURS["init"], marker="D", ls="", ms=6.5)
-    )
+    handles.append(Line2D([], [], label=start_label(found), color=START_COLOUR, marker="D", ls="", ms=6.5))
     handles.append(
         Line2D([], [], label="larger point: later in training", color=FAINT, marker="o", mew=0, ls="", ms=3.5)
     )

@@ -11,13 +11,12 @@ from matplotlib.lines import Line2D
 from sftrl_ext.reports.analysis import AXIS_LABELS, Analysis
 from sftrl_ext.reports.compute import AXIS_TITLES, scaled
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
-from sftrl_ext.reports.splits import arm_label, in_rows, lr_label
+from sftrl_ext.reports.splits import in_rows, lr_label
 from sftrl_ext.reports.stats import SMOOTHING_ORDER, savitzky_golay, smoothing_window
 from sftrl_ext.reports.style import (
-    ARM_COLOURS,
     FAINT,
+    START_COLOUR,
     WIDTH,
-    arm_colour,
     lr_line,
     lr_marker,
     percent_axis,
@@ -56,18 +55,16 @@ def _legend(found: Analysis, smoothed: bool) -> list[Line2D]:
     handles = []
     rates = all_rates(found)
     for curve in found.curves.arms:
-        name = curve_name(curve, len(found.curves.rates(curve.arm)) > 1)
+        name = curve_name(found, curve, len(found.curves.rates(curve.arm)) > 1)
         handles.append(
             Line2D(
-                [], [], label=name, color=arm_colour(curve.arm, found.curves.arm_names()), lw=1.6, ms=6,
+                [], [], label=name, color=found.arms.colour(curve.arm), lw=1.6, ms=6,
                 ls=lr_line(curve.lr, found.curves.rates(curve.arm)), marker=lr_marker(curve.lr, rates), mew=0,
             )
         )  # fmt: skip
-    grey = ARM_COLOURS["init"]
-    handles.append(
-        Line2D([], [], label="Init (shared start)", color=grey, marker="D", ls="", ms=6, mec="white")
-    )
-    if found.curves.base:
+    grey = START_COLOUR
+    handles.append(Line2D([], [], label=start_label(found), color=grey, marker="D", ls="", ms=6, mec="white"))
+    if found.curves.base and found.curves.start_arm != "base":
         handles.append(Line2D([], [], label="Base model", color="none", marker="D", mec=grey, ms=5, ls=""))
     if smoothed:
         handles.append(
@@ -121,24 +118,26 @@ def against_compute(
     for split, panel in panels.items():
         start = curve_points([curves.start], split, axis, metric) if curves.start else []
         path = curve_points(curves.path.steps(), split, axis, metric) if curves.path else []
-        base = curve_points([curves.base], split, axis, metric) if curves.base else []
+        apart = curves.base if curves.start_arm != "base" else []
+        base = curve_points([apart], split, axis, metric) if apart else []
         lead = [(x / divisor, y, e) for x, y, e in base + path]
         if len(lead) > 1:
             panel.plot([p[0] for p in lead], [p[1] for p in lead], ":", lw=1.1, color=FAINT, zorder=1)
         if base:
             panel.plot(base[0][0] / divisor, base[0][1], "D", ms=4.5, mfc="white", mec=FAINT, zorder=3)
         for curve in curves.arms:
-            whole = start + curve_points(curve.steps(), split, axis, metric)
+            own = curve_points([curve.start], split, axis, metric) if curve.start else []
+            whole = own + curve_points(curve.steps(), split, axis, metric)
             points = [(x / divisor, y, e) for x, y, e in whole]
             if points:
-                colour = arm_colour(curve.arm, curves.arm_names())
+                colour = found.arms.colour(curve.arm)
                 line = lr_line(curve.lr, curves.rates(curve.arm))
                 _draw_curve(panel, points, colour, lr_marker(curve.lr, rates), line)
                 smoothed = smoothed or smoothing_window(len(points)) is not None
         for x, y, e in start:
             panel.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
             panel.errorbar(
-                x / divisor, y, e, fmt="D", ms=6.5, color=ARM_COLOURS["init"], mec="white", mew=0.8,
+                x / divisor, y, e, fmt="D", ms=6.5, color=START_COLOUR, mec="white", mew=0.8,
                 elinewidth=1.0, zorder=6,
             )  # fmt: skip
         marked = marked or _mark_paper(panel, found, split, metric)
@@ -163,7 +162,7 @@ def _mark_paper(axes: Axes, found: Analysis, split: str, metric: str) -> bool:
     for entry in entries:
         for arm, value in entry.values.items():
             axes.plot(
-                1.02, value, "<", ms=6, mfc="white", mec=arm_colour(arm, found.curves.arm_names()),
+                1.02, value, "<", ms=6, mfc="white", mec=found.arms.colour(arm),
                 transform=axes.get_yaxis_transform(), clip_on=False, zorder=7,
             )  # fmt: skip
     return bool(entries)
@@ -188,7 +187,12 @@ def split_panels(splits: Sequence[str], height: float = 2.45) -> tuple[Figure, d
     return figure, panels
 
 
-def curve_name(curve: Curve, several: bool) -> str:
+def start_label(found: Analysis) -> str:
+    """The shared start as a legend has it."""
+    return f"{found.arms.label(found.curves.start_arm)} (shared start)"
+
+
+def curve_name(found: Analysis, curve: Curve, several: bool) -> str:
     """Name of a curve for a legend; learning rate and seeds only where there are several."""
-    name = arm_label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")
+    name = found.arms.label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")
     return name + (f" ({len(curve.seeds)} seeds)" if len(curve.seeds) > 1 else "")

@@ -9,13 +9,12 @@ from matplotlib.ticker import MaxNLocator
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint, pooled
-from sftrl_ext.reports.figure_success import all_rates, curve_name
+from sftrl_ext.reports.figure_success import all_rates, curve_name, start_label
 from sftrl_ext.reports.splits import is_ood
 from sftrl_ext.reports.style import (
-    ARM_COLOURS,
     FAINT,
+    START_COLOUR,
     WIDTH,
-    arm_colour,
     lr_line,
     lr_marker,
     percent_axis,
@@ -36,12 +35,13 @@ def _draw_panel(axes: Axes, found: Analysis, split: str, large: bool) -> None:
     curves, rates = found.curves, all_rates(found)
     start = _pair(curves.start, split) if curves.start else None
     for curve in curves.arms:
-        colour = arm_colour(curve.arm, curves.arm_names())
+        colour = found.arms.colour(curve.arm)
         marker, line = lr_marker(curve.lr, rates), lr_line(curve.lr, curves.rates(curve.arm))
         way = [pair for group in curve.steps() if (pair := _pair(group, split))]
         if not way:
             continue
-        whole = ([start] if start else []) + way
+        own = _pair(curve.start, split) if curve.start else None
+        whole = ([own] if own else []) + way
         axes.plot(
             [p[0] for p in whole], [p[1] for p in whole], line, lw=1.1, color=colour, alpha=0.55, zorder=2
         )
@@ -58,7 +58,7 @@ def _draw_panel(axes: Axes, found: Analysis, split: str, large: bool) -> None:
         axes.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
         axes.axvline(x, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
         axes.errorbar(
-            x, y, xerr=dx, yerr=dy, fmt="D", ms=9 if large else 6, color=ARM_COLOURS["init"], mec="white",
+            x, y, xerr=dx, yerr=dy, fmt="D", ms=9 if large else 6, color=START_COLOUR, mec="white",
             mew=0.9, elinewidth=1.3, zorder=6,
         )  # fmt: skip
     axes.set_title(found.split_title(split))
@@ -139,13 +139,11 @@ def ood_against_id(found: Analysis) -> Figure | None:
         several = len(curves.rates(curve.arm)) > 1
         handles.append(
             Line2D(
-                [], [], label=curve_name(curve, several), color=arm_colour(curve.arm, curves.arm_names()),
+                [], [], label=curve_name(found, curve, several), color=found.arms.colour(curve.arm),
                 marker=lr_marker(curve.lr, all_rates(found)), ls=lr_line(curve.lr, curves.rates(curve.arm)),
                 ms=7, mew=0, lw=1.3,
             )
         )  # fmt: skip
-    handles.append(
-        Line2D([], [], label="Init (shared start)", color=ARM_COLOURS["init"], marker="D", ls="", ms=7)
-    )
+    handles.append(Line2D([], [], label=start_label(found), color=START_COLOUR, marker="D", ls="", ms=7))
     put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure

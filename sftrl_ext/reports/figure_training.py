@@ -13,8 +13,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.runfiles import StageInfo
-from sftrl_ext.reports.splits import arm_label, arm_order, lr_label
-from sftrl_ext.reports.style import WIDTH, arm_colour, lr_line, put_legend
+from sftrl_ext.reports.splits import lr_label
+from sftrl_ext.reports.style import WIDTH, lr_line, put_legend
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _draw(axes: Axes, found: Analysis, stages: list[StageInfo], quantity: Quanti
         if not points:
             continue
         rates = sorted({s.lr for s in stages if s.arm == stage.arm}, key=lambda lr: lr or 0.0)
-        colour = arm_colour(stage.arm, sorted({s.arm for s in stages}))
+        colour = found.arms.colour(stage.arm)
         axes.plot(
             [p[0] for p in points], [p[1] for p in points], lr_line(stage.lr, rates), color=colour, lw=1.1,
             alpha=0.8, marker="." if len(points) < 12 else None,
@@ -95,16 +95,16 @@ def training_curves(found: Analysis) -> Figure | None:
     """Draw every logged quantity in its own panel: losses per arm, the rest for arms that learn by reward."""
     panels: list[tuple[str, list[StageInfo], Quantity]] = []
     stages = _stages(found)
-    arms = arm_order(stage.arm for stage in stages)
+    arms = found.arms.order(stage.arm for stage in stages)
     for quantity in QUANTITIES:
         holders = [stage for stage in stages if series(found, stage.name, quantity)]
         if quantity.rl and holders:
             panels.append((quantity.title, holders, quantity))
         elif not quantity.rl:
             for arm in arms:
-                own = [stage for stage in holders if stage.arm == arm and not arm.startswith("rl")]
+                own = [stage for stage in holders if stage.arm == arm and found.arms.kind(arm) != "rl"]
                 if own:
-                    panels.append((f"{quantity.title}: {arm_label(arm)}", own, quantity))
+                    panels.append((f"{quantity.title}: {found.arms.label(arm)}", own, quantity))
     if not panels:
         return None
     columns = min(3, len(panels))
@@ -126,11 +126,11 @@ def training_curves(found: Analysis) -> Figure | None:
     figure.supxlabel("Training step of the stage (one line per seed)", fontsize=9)
     handles = []
     drawn = [stage for _, holders, _ in panels for stage in holders]
-    for arm in arm_order(stage.arm for stage in drawn):
+    for arm in found.arms.order(stage.arm for stage in drawn):
         rates = sorted({stage.lr for stage in drawn if stage.arm == arm}, key=lambda lr: lr or 0.0)
         for lr in rates:
-            label = arm_label(arm) + (f", lr {lr_label(lr)}" if len(rates) > 1 else "")
-            colour = arm_colour(arm, sorted({s.arm for s in stages}))
+            label = found.arms.label(arm) + (f", lr {lr_label(lr)}" if len(rates) > 1 else "")
+            colour = found.arms.colour(arm)
             handles.append(Line2D([], [], label=label, color=colour, ls=lr_line(lr, rates), lw=1.8))
     rows = max(len({s.lr for s in drawn if s.arm == arm}) for arm in arms)
     put_legend(figure, handles, rows)

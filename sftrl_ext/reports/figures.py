@@ -60,7 +60,7 @@ _CURVES = (
 FIGURES = (
     FigureSpec(
         "bars",
-        "SFT, start and RL at equal compute",
+        "{contest} at equal compute",
         "{measure} ± SE: {where}. Hatched: the paper's numbers for its own model, for the direction, not "
         "for the height.",
         bars_at_equal_compute,
@@ -156,5 +156,5 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
             png, svg = save(figure, folder, spec.name)
         says = tuple(spec.says(found)) if spec.says else ()
         caption = spec.caption.format(where=where(found), measure=found.measure)
-        named = replace(spec, title=spec.title.format(measure=found.measure))
+        named = replace(spec, title=spec.title.format(measure=found.measure, contest=found.contest))
         yield DrawnFigure(named, caption, png, svg, says)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sftrl_ext.reports.analysis import Analysis, Judged
 from sftrl_ext.reports.compute import buffer_ratio
 from sftrl_ext.reports.curves import pooled
-from sftrl_ext.reports.splits import LOOKS, arm_label, ood_kind
+from sftrl_ext.reports.splits import LOOKS, ood_kind
 from sftrl_ext.reports.stats import SE_FORMULA, SMOOTHING_MIN_POINTS, SMOOTHING_ORDER, change
 
 
@@ -31,13 +31,13 @@ def _other_splits(found: Analysis, judged: Judged) -> list[str]:
     for arm, curve in found.picked.items():
         moved: dict[str, list[str]] = {"down": [], "same": [], "up": []}
         for split in splits:
-            pair = (pooled(found.equal.chosen[curve.key], split), pooled(found.curves.start, split))
+            pair = (pooled(found.equal.chosen[curve.key], split), pooled(curve.start, split))
             if pair[0] and pair[1]:
                 moved[change(pair[0], pair[1]).direction].append(f"`{split}`")
         words = {"down": "loses", "same": "keeps (within 2 SE)", "up": "gains on"}
         parts = [f"{words[way]} {', '.join(names)}" for way, names in moved.items() if names]
         if parts:
-            told.append(f"{arm_label(arm)} {'; '.join(parts)}")
+            told.append(f"{found.arms.label(arm)} {'; '.join(parts)}")
     return [f"Its other splits: {'. '.join(told)}."] if told else []
 
 
@@ -75,7 +75,9 @@ def method_notes(found: Analysis) -> list[str]:
         success,
         f"Error bars. {SE_FORMULA}",
         "Equal compute: the largest compute that every arm reached; of each seed, the last checkpoint at or "
-        "below it. The learning rate of the verdict is chosen in distribution, never by an OOD split.",
+        "below it. An arm that does not start from the shared start is compared at its last checkpoint, and "
+        "with its own start. The learning rate of the verdict is chosen in distribution, never by an OOD "
+        "split.",
         "Verdict: a change counts if it is larger than two of its standard errors, sqrt(SE_a^2 + SE_b^2). "
         "All checkpoints play the same episodes, which makes this error too wide rather than too narrow.",
         "Compute by the paper's formula: X_SFT = 6 N (D_init + D_SFT), X_RL = 6 N (D_init + D_RL) + 2 N "
@@ -98,8 +100,10 @@ def method_notes(found: Analysis) -> list[str]:
     looks = [f"`{split}`: {LOOKS[split]}" for split in found.curves.splits if split in LOOKS]
     if looks and found.task == "gp_vl":
         notes.append(f"What the visual splits show. {'; '.join(looks)}.")
+    words = {"level": "", "at_most": "upper bound of ", "change": "change from the start in "}
     for entry in found.expected:
         notes.append(
-            f"Numbers of the paper ({entry.source}; {entry.metric} on `{entry.split}`) come from the recipe."
+            f"Numbers of the paper ({entry.source}; {words[entry.says]}{entry.metric} on `{entry.split}`) "
+            "come from the recipe."
         )
     return notes

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import Line, SideBySide, fact_items
 from sftrl_ext.reports.page_style import arm_classes, html_document
 from sftrl_ext.reports.pictures import in_words
 from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.sample_pictures import SamplePictures
-from sftrl_ext.reports.splits import arm_label, split_title
+from sftrl_ext.reports.splits import split_title
 from sftrl_ext.reports.walks import Walk, parts
 
 _LONG = 900
@@ -52,11 +53,12 @@ def _dialogue(episode: SampleEpisode, walk: Walk | None, skip: int = 0) -> str:
     return "".join(out)
 
 
-def _head(episode: SampleEpisode, *, where: bool = False) -> str:
+def _head(arms: Arms, episode: SampleEpisode, *, where: bool = False) -> str:
     good, words = ("good", "solved") if episode.solved else ("bad", "not solved")
     split = f" <code>{escape(episode.split)}</code>" if where else ""
+    kind, label = arm_classes(arms.kind(episode.arm)), escape(arms.label(episode.arm))
     return (
-        f'<h4><span class="arm {arm_classes(episode.arm)}">{escape(arm_label(episode.arm))}</span>{split} '
+        f'<h4><span class="arm {kind}">{label}</span>{split} '
         f'step {episode.step} <span class="badge {good}">{words}</span></h4>'
     )
 
@@ -73,16 +75,17 @@ def _map(path: Path | None, walk: Walk | None) -> str:
     return f'<img class="map" src="{file_uri(path)}" alt="the route on a map: {escape(walk.verdict)}">'
 
 
-def instance_html(shown: SideBySide, task: str, drawn: SamplePictures) -> str:
+def instance_html(arms: Arms, shown: SideBySide, task: str, drawn: SamplePictures) -> str:
     """An instance with the episodes of the arms that played it, side by side.
 
     Args:
+        arms: How the arms are called.
         shown: The episodes.
         task: The task's short name, for the title of the split.
         drawn: Their pictures.
     """
     columns = "".join(
-        f'<div class="episode">{_head(episode)}{_map(path, walk)}'
+        f'<div class="episode">{_head(arms, episode)}{_map(path, walk)}'
         f"{_dialogue(episode, walk, shown.shared)}</div>"
         for episode, walk, path in zip(shown.episodes, drawn.walks, drawn.maps, strict=True)
     )
@@ -102,6 +105,7 @@ def _shown(episode: SampleEpisode, drawn: SamplePictures) -> str:
 
 def episodes_page(
     title: str,
+    arms: Arms,
     episodes: Sequence[SampleEpisode],
     walks: Sequence[Walk | None],
     pictures: Sequence[Sequence[Path]],
@@ -110,6 +114,7 @@ def episodes_page(
 
     Args:
         title: Its heading.
+        arms: How the arms are called.
         episodes: The episodes, one below the other.
         walks: The walk of each, if it is on a route.
         pictures: Of each the PNG files that show it; they are inlined.
@@ -121,7 +126,7 @@ def episodes_page(
         images = "".join(f'<img class="{kind}" src="{file_uri(path)}" alt="{words}">' for path in paths)
         figure = f"<figure>{images}<figcaption>{words}</figcaption></figure>" if images or words else ""
         out.append(
-            f"<section>{_head(episode, where=True)}<p>{_chips(episode)}</p>{figure}"
+            f"<section>{_head(arms, episode, where=True)}<p>{_chips(episode)}</p>{figure}"
             f"{_dialogue(episode, walk)}</section>"
         )
     return html_document(title, f"<h1>{escape(title)}</h1>{''.join(out)}")

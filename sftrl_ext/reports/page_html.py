@@ -16,6 +16,7 @@ from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.tables import (
     Table,
     all_rows,
+    change_table,
     compared_rows,
     recognition_table,
     run_facts,
@@ -96,6 +97,8 @@ def html_page(
     parts += [_figure(drawn) for drawn in figures]
     if found.run.records:
         compared = _table(success_table(found, compared_rows(found), paper=True))
+        if (changes := change_table(found)) is not None:
+            compared += "<p>Change from the start ± SE in points, with the paper's.</p>" + _table(changes)
         every = _fold("Every evaluated checkpoint", _table(success_table(found, all_rows(found))))
         lead = f"<p>{found.measure} ± SE in percent, seeds pooled.</p>"
         if found.metric == "steps":
@@ -105,7 +108,8 @@ def html_page(
         parts.append(f"<section><h2>Numbers</h2>{lead}{compared}{every}</section>")
     if shown:
         rows = "".join(
-            instance_html(one, found.task, drawn) for one, drawn in zip(shown, pictures, strict=True)
+            instance_html(found.arms, one, found.task, drawn)
+            for one, drawn in zip(shown, pictures, strict=True)
         )
         parts.append(f"<section><h2>Sample episodes</h2>{rows}</section>")
     if found.run.stages:

@@ -11,9 +11,9 @@ from sftrl_ext.reports.figures import DrawnFigure
 from sftrl_ext.reports.method import method_notes, verdict_groups
 from sftrl_ext.reports.pictures import in_words
 from sftrl_ext.reports.sample_pictures import SamplePictures
-from sftrl_ext.reports.splits import arm_label
 from sftrl_ext.reports.tables import (
     all_rows,
+    change_table,
     compared_rows,
     recognition_table,
     run_facts,
@@ -34,7 +34,7 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text.rstrip()}\n{fence}"
 
 
-def _instance(shown: SideBySide, drawn: SamplePictures) -> str:
+def _instance(found: Analysis, shown: SideBySide, drawn: SamplePictures) -> str:
     facts = " · ".join(f"{key}: {text}" for key, text in fact_items(shown.facts))
     blocks = [f"### `{shown.split}`\n\n{facts}"]
     if words := in_words(shown.facts):
@@ -46,7 +46,7 @@ def _instance(shown: SideBySide, drawn: SamplePictures) -> str:
             lines += [f"#### {part.heading}"] if part.heading else []
             lines += map(_line, part.lines)
         solved = "solved" if episode.solved else "not solved"
-        title = f"{arm_label(episode.arm)}, step {episode.step}, seed {episode.seed}: {solved}"
+        title = f"{found.arms.label(episode.arm)}, step {episode.step}, seed {episode.seed}: {solved}"
         blocks.append(_fold(title, "\n\n".join(lines)))
     return "\n\n".join(blocks)
 
@@ -89,6 +89,10 @@ def markdown_page(
         compared = success_table(found, compared_rows(found), paper=True).to_markdown()
         every = success_table(found, all_rows(found)).to_markdown()
         parts.append(f"## Numbers\n\n{found.measure} ± SE in percent, seeds pooled.\n\n{compared}")
+        if (changes := change_table(found)) is not None:
+            parts.append(
+                f"Change from the start ± SE in points, with the paper's.\n\n{changes.to_markdown()}"
+            )
         parts.append(_fold("Every evaluated checkpoint", every))
         if found.metric == "steps":
             compared = success_table(found, compared_rows(found), paper=True, metric="success").to_markdown()
@@ -101,7 +105,10 @@ def markdown_page(
             parts.append(f"First responses that name the right cards ± SE in percent.\n\n{compared}")
             parts.append(_fold("Recognition at every evaluated checkpoint", every))
     if shown:
-        parts.append("## Sample episodes\n\n" + "\n\n".join(map(_instance, shown, pictures)))
+        parts.append(
+            "## Sample episodes\n\n"
+            + "\n\n".join(_instance(found, *one) for one in zip(shown, pictures, strict=True))
+        )
     if found.run.stages:
         parts.append(f"## Time and memory\n\n{stage_table(found).to_markdown()}")
     facts = "\n".join(f"- {name}: {value}" for name, value in run_facts(found))

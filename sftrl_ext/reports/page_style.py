@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 
 
-def arm_classes(arm: str) -> str:
-    """CSS class of an arm's label: its own if it has one."""
-    return arm if arm in ("sft", "rl", "init", "base") else "other"
+def arm_classes(kind: str) -> str:
+    """CSS class of the label of an arm of a kind: the kind's own if it has one."""
+    return kind if kind in ("sft", "rl", "init", "base") else "other"
 
 
 def html_document(title: str, body: str) -> str:

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, EqualCompute, pooled
-from sftrl_ext.reports.splits import arm_label
 from sftrl_ext.reports.stats import Change, Measure, change
 
 
@@ -43,6 +43,7 @@ class Reading:
         numbers: It names the right numbers; None if not stored.
         first: It is correct; None if not stored.
         first_if_read: It is correct, among those that name the right cards; None if it cannot be told.
+        label: The arm as it is written.
     """
 
     arm: str
@@ -52,6 +53,7 @@ class Reading:
     numbers: Measured | None
     first: Measured | None
     first_if_read: Measured | None
+    label: str = ""
 
     @property
     def numbers_fall_further(self) -> bool:
@@ -97,7 +99,7 @@ class Reading:
             told += f", right numbers {self.numbers}"
         if self.first_if_read:
             told += f"; correct, among those with the right cards, {self.first_if_read}"
-        return f"{arm_label(self.arm)} on `{self.split}`: {told}."
+        return f"{self.label} on `{self.split}`: {told}."
 
 
 def has_recognition(curves: Curves) -> bool:
@@ -107,11 +109,12 @@ def has_recognition(curves: Curves) -> bool:
 
 
 def readings(
-    curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], splits: Iterable[str]
+    arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], splits: Iterable[str]
 ) -> list[Reading]:
     """Every arm's headline curve on every split that has the numbers, split by split.
 
     Args:
+        arms: What the arms are.
         curves: All curves.
         equal: The checkpoints compared.
         picked: The headline curve of each arm.
@@ -122,12 +125,17 @@ def readings(
         for arm, curve in picked.items():
             after: Sequence[Checkpoint] = equal.chosen.get(curve.key, [])
 
-            def both(metric: str, after: Sequence[Checkpoint] = after, split: str = split) -> Measured | None:
-                pair = pooled(curves.start, split, metric), pooled(after, split, metric)
+            def both(
+                metric: str,
+                before: Sequence[Checkpoint] = curve.start,
+                after: Sequence[Checkpoint] = after,
+                split: str = split,
+            ) -> Measured | None:
+                pair = pooled(before, split, metric), pooled(after, split, metric)
                 return Measured(pair[0], pair[1]) if pair[0] and pair[1] else None
 
             success, read = both("success"), both("recognition")
             if success and read:
                 rest = both("numbers"), both("first"), both("first_if_read")
-                found.append(Reading(arm, split, success, read, *rest))
+                found.append(Reading(arm, split, success, read, *rest, arms.label(arm)))
     return found

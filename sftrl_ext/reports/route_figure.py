@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.pictures import Seen, views_of
 from sftrl_ext.reports.route_map import COLOURS, TEXT_COLOURS, draw_map
 from sftrl_ext.reports.runfiles import SampleEpisode
-from sftrl_ext.reports.splits import arm_label
 from sftrl_ext.reports.style import FAINT, INK, WIDTH
 from sftrl_ext.reports.walks import (
     AHEAD,
@@ -34,13 +34,13 @@ _LINE = 0.148
 """Height of a line of the list, in inches."""
 
 
-def title_of(episode: SampleEpisode, walk: Walk) -> str:
+def title_of(arms: Arms, episode: SampleEpisode, walk: Walk) -> str:
     """What a figure of an episode shows, in a line."""
-    words = [arm_label(episode.arm), episode.split, f"step {episode.step}", f"seed {episode.seed}"]
+    words = [arms.label(episode.arm), episode.split, f"step {episode.step}", f"seed {episode.seed}"]
     return " · ".join([*words, f"route {walk.index}"])
 
 
-def route_figure(episode: SampleEpisode, walk: Walk) -> Figure:
+def route_figure(arms: Arms, episode: SampleEpisode, walk: Walk) -> Figure:
     """An episode on its route: map, answers point by point, and street views if there are any."""
     rows = sum(max(1, len(visit.answers)) for visit in walk.visits) + 3
     map_height = max(4.3, rows * _LINE)
@@ -50,7 +50,7 @@ def route_figure(episode: SampleEpisode, walk: Walk) -> Figure:
     head, foot = 0.62, 0.55
     height = head + map_height + foot + strip
     figure = Figure((WIDTH, height))
-    _title(figure, episode, walk, x=0.2 / WIDTH, top=1 - 0.1 / height, size=10.5)
+    _title(figure, arms, episode, walk, x=0.2 / WIDTH, top=1 - 0.1 / height, size=10.5)
     bottom = (foot + strip) / height
     axes = figure.add_axes((0.02, bottom, 0.59, map_height / height))
     draw_map(axes, walk)
@@ -59,11 +59,11 @@ def route_figure(episode: SampleEpisode, walk: Walk) -> Figure:
     return figure
 
 
-def map_figure(episode: SampleEpisode, walk: Walk) -> Figure:
+def map_figure(arms: Arms, episode: SampleEpisode, walk: Walk) -> Figure:
     """The map alone, as wide as a column of a report."""
     width, height = 4.6, 5.0
     figure = Figure((width, height))
-    _title(figure, episode, walk, x=0.02, top=1 - 0.08 / height, size=9)
+    _title(figure, arms, episode, walk, x=0.02, top=1 - 0.08 / height, size=9)
     draw_map(figure.add_axes((0.01, 0.13, 0.98, 0.76)), walk)
     return figure
 
@@ -80,8 +80,12 @@ def views_figure(facts: Mapping[str, Any], walks: Sequence[Walk]) -> Figure | No
     return figure
 
 
-def _title(figure: Figure, episode: SampleEpisode, walk: Walk, *, x: float, top: float, size: float) -> None:
-    figure.text(x, top, title_of(episode, walk), va="top", fontsize=size, fontweight="bold", gid="title")
+def _title(
+    figure: Figure, arms: Arms, episode: SampleEpisode, walk: Walk, *, x: float, top: float, size: float
+) -> None:
+    figure.text(
+        x, top, title_of(arms, episode, walk), va="top", fontsize=size, fontweight="bold", gid="title"
+    )
     colour = TEXT_COLOURS[FIRST if walk.solved else FAILED]
     below = top - 0.22 / figure.get_figheight()
     figure.text(

@@ -10,15 +10,15 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.jsonl import Fields, read_jsonl
-from sftrl_ext.reports.splits import arm_family, with_variant
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class StageInfo:
     Attributes:
         name: Folder name under ``stages/``.
         kind: What the stage does ("data", "sft", "rl", "eval", ...).
-        arm: "base", "init", "sft", "rl", or "" for a stage that trains nothing; with its variant, if it has
-            one (`splits.with_variant`).
+        arm: "base", "init", the name of an arm, or "" for a stage that trains nothing.
+        start: Stage and step it starts from; None where that is not stored.
         wall_s: Wall time in seconds; None while unknown.
         peak_rss_mb: Peak memory in MB; None while unknown.
         extra: The whole entry.
@@ -43,6 +43,7 @@ class StageInfo:
     status: str = ""
     wall_s: float | None = None
     peak_rss_mb: float | None = None
+    start: tuple[str, int] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +52,7 @@ class EvalRecord:
     """The result of one checkpoint on one split: ``solved`` of ``episodes`` episodes.
 
     Attributes:
-        arm: With its variant, if the record has one (`splits.with_variant`).
+        arm: "base", "init", or the name of an arm.
         solved_first: Episodes solved by their first response.
         recognized, number_right: Episodes whose first response names the right cards, the right numbers; None
             where there is no picture to read.
@@ -153,15 +154,24 @@ class RunMetrics:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def arms(self) -> Arms:
+        """The arms: kinds from the stages, titles and order from the recipe."""
+        told = self.recipe.get("arms")
+        told = told if isinstance(told, Mapping) else {}
+        found = {stage.arm: stage.kind for stage in self.stages if stage.arm and stage.kind}
+        found = {arm: kind for arm, kind in found.items() if arm not in ("base", "init")}
+        order = [arm for arm in told if arm in found] + [arm for arm in found if arm not in told]
+        titles = {arm: one.get("title") for arm, one in told.items() if isinstance(one, Mapping)}
+        return Arms(
+            {arm: found[arm] for arm in order}, {arm: str(title) for arm, title in titles.items() if title}
+        )
+
+    @property
     def parameters(self) -> float | None:
         """N, the parameters of the model; None if ``state.json`` does not say."""
         model = self.state.get("model")
         value = model.get("parameters") if isinstance(model, Mapping) else None
         return float(value) if isinstance(value, int | float) and value > 0 else None
-
-
-def _arm(get: Fields) -> str:
-    return with_variant(get.text("arm"), get.text("variant") if get.item.get("variant") else "")
 
 
 def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
@@ -174,7 +184,7 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
         )
     responses = None if item.get("responses") is None else get.integer("responses")
     return EvalRecord(
-        stage=get.text("stage"), arm=_arm(get), seed=get.integer("seed", 0), lr=get.number("lr"),
+        stage=get.text("stage"), arm=get.text("arm"), seed=get.integer("seed", 0), lr=get.number("lr"),
         step=get.integer("step", 0), split=get.text("split"), episodes=episodes, solved=solved,
         data_source=get.text("data_source", ""), attempts_mean=get.number("attempts_mean"),
         outcomes=get.counts("outcomes"), wall_s=get.number("wall_s"),
@@ -191,7 +201,7 @@ def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
     if not isinstance(facts, dict):
         raise get.bad("facts", "an object")
     return SampleEpisode(
-        stage=get.text("stage", ""), arm=_arm(get), seed=get.integer("seed", 0),
+        stage=get.text("stage", ""), arm=get.text("arm"), seed=get.integer("seed", 0),
         step=get.integer("step", 0), split=get.text("split"), facts=facts,
         messages=get.objects("messages"), attempts=get.objects("attempts"), solved=bool(item.get("solved")),
         segments=tuple(_segment(path, line, part) for part in get.objects("segments")),
@@ -223,11 +233,12 @@ def _stage(path: Path, number: int, item: Any) -> StageInfo:
         raise SftrlError(f"{path}: stages[{number}] should be an object, found {type(item).__name__}.")
     get = Fields(path, 1, {k: v for k, v in item.items() if v is not None})
     get.where = f"{path}, stages[{number}]"
-    arm = with_variant(get.text("arm", ""), get.text("variant", ""))
+    start, _, step = get.text("start", "").rpartition("@")
     return StageInfo(
-        name=get.text("name"), kind=get.text("kind", ""), arm=arm,
+        name=get.text("name"), kind=get.text("kind", ""), arm=get.text("arm", ""),
         seed=get.integer("seed", 0), lr=get.number("lr"), status=get.text("status", ""),
-        wall_s=get.number("wall_s"), peak_rss_mb=get.number("peak_rss_mb"), extra=item,
+        wall_s=get.number("wall_s"), peak_rss_mb=get.number("peak_rss_mb"),
+        start=(start, int(step)) if step.isdigit() else None, extra=item,
     )  # fmt: skip
 
 
@@ -282,9 +293,6 @@ def load_run(run_dir: Path) -> RunMetrics:
         run.episodes = [
             _episode(episodes_file, line, item) for line, item in read_jsonl(episodes_file, run.notes)
         ]
-        # An episode may not repeat the variant of its stage; the records know it.
-        arms = {(record.stage, arm_family(record.arm)): record.arm for record in run.records}
-        run.episodes = [replace(e, arm=arms.get((e.stage, e.arm), e.arm)) for e in run.episodes]
     if not run.episodes:
         run.notes.append("No sample episodes were stored (`eval/episodes.jsonl`).")
     for folder in sorted(path for path in (run_dir / "stages").glob("*") if path.is_dir()):

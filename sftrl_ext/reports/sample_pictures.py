@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import SideBySide
 from sftrl_ext.reports.pictures import write_pictures
 from sftrl_ext.reports.walks import Walk, walk_of
@@ -26,17 +27,17 @@ class SamplePictures:
     maps: tuple[Path | None, ...]
 
 
-def draw_samples(shown: Sequence[SideBySide], folder: Path) -> list[SamplePictures]:
+def draw_samples(arms: Arms, shown: Sequence[SideBySide], folder: Path) -> list[SamplePictures]:
     """Write ``episode-<n>.*``, what each instance showed, and ``episode-<n>-<arm>.png``, the maps of routes.
 
     Earlier files of these names are removed.
     """
     for old in (*folder.glob("episode-*.png"), *folder.glob("episode-*.jpg")):
         old.unlink()
-    return [_draw(one, folder, f"episode-{number}") for number, one in enumerate(shown, start=1)]
+    return [_draw(arms, one, folder, f"episode-{number}") for number, one in enumerate(shown, start=1)]
 
 
-def _draw(shown: SideBySide, folder: Path, stem: str) -> SamplePictures:
+def _draw(arms: Arms, shown: SideBySide, folder: Path, stem: str) -> SamplePictures:
     from sftrl_ext.reports.route_figure import map_figure, views_figure
     from sftrl_ext.reports.style import look, write_figure
 
@@ -48,7 +49,7 @@ def _draw(shown: SideBySide, folder: Path, stem: str) -> SamplePictures:
         for episode, walk in zip(shown.episodes, walks, strict=True):
             assert walk is not None
             maps.append(folder / f"{stem}-{episode.arm}.png")
-            write_figure(map_figure(episode, walk), maps[-1])
+            write_figure(map_figure(arms, episode, walk), maps[-1])
         views = views_figure(shown.facts, [walk for walk in walks if walk is not None])
         if views is None:
             return SamplePictures((), walks, tuple(maps))

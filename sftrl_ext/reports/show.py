@@ -11,11 +11,11 @@ from rich.rule import Rule
 from rich.text import Text
 
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import Line, fact_items
 from sftrl_ext.reports.pictures import in_words, write_pictures
 from sftrl_ext.reports.runfiles import SampleEpisode, load_run
 from sftrl_ext.reports.show_files import check_out, write_episodes
-from sftrl_ext.reports.splits import arm_label
 from sftrl_ext.reports.walks import AHEAD, CUT, FAILED, FIRST, LATER, NOT_STORED, Walk, parts, walk_of
 
 _ARM_STYLES = {"sft": "dark_orange3", "rl": "dodger_blue2", "init": "grey50", "base": "grey62"}
@@ -31,10 +31,12 @@ def _keep(episodes: list[SampleEpisode], kind: str, wanted: str | None) -> list[
     return kept
 
 
-def _print_episode(console: Console, episode: SampleEpisode, pictures: Path | None, number: int) -> None:
-    colour = _ARM_STYLES.get(episode.arm, "green4")
+def _print_episode(
+    console: Console, arms: Arms, episode: SampleEpisode, pictures: Path | None, number: int
+) -> None:
+    colour = _ARM_STYLES.get(arms.kind(episode.arm), "green4")
     title = Text.assemble(
-        (f" {arm_label(episode.arm)} ", f"bold white on {colour}"),
+        (f" {arms.label(episode.arm)} ", f"bold white on {colour}"),
         f" {episode.split} · step {episode.step} · seed {episode.seed} · ",
         ("solved", "bold green") if episode.solved else ("not solved", "bold red"),
     )
@@ -122,7 +124,8 @@ def show_episodes(
     """
     if out is not None:
         check_out(out)
-    episodes = load_run(run_dir).episodes
+    run = load_run(run_dir)
+    episodes = run.episodes
     if not episodes:
         raise SftrlError(
             f"{Path(run_dir) / 'eval' / 'episodes.jsonl'}: no stored episodes; evaluate the run first."
@@ -140,9 +143,9 @@ def show_episodes(
         seeds = ", ".join(str(s) for s in sorted({e.seed for e in episodes}))
         raise SftrlError(f"no stored episode fits; stored steps: {steps}; seeds: {seeds}.")
     for number, episode in enumerate(kept[:limit], start=1):
-        _print_episode(console, episode, pictures, number)
+        _print_episode(console, run.arms, episode, pictures, number)
     if out is not None:
-        for path in write_episodes(kept[:limit], out):
+        for path in write_episodes(kept[:limit], out, run.arms):
             console.print(Text(f"written: {path}", style="bold"))
     if len(kept) > limit:
         console.print(Text(f"{len(kept) - limit} more episodes fit.", style="dim"))

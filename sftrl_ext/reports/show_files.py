@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import write_text
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.matplotlib_needed import needs_matplotlib
 from sftrl_ext.reports.pictures import write_pictures
 from sftrl_ext.reports.runfiles import SampleEpisode
@@ -27,7 +28,7 @@ def check_out(out: Path) -> None:
         raise SftrlError(f"--out {out}: expected a folder, or a file ending in {', '.join(KINDS)}.")
 
 
-def write_episodes(episodes: Sequence[SampleEpisode], out: Path) -> list[Path]:
+def write_episodes(episodes: Sequence[SampleEpisode], out: Path, arms: Arms | None = None) -> list[Path]:
     """Draw episodes: a route on its map with its street views, a hand with its dialogue.
 
     Args:
@@ -35,6 +36,7 @@ def write_episodes(episodes: Sequence[SampleEpisode], out: Path) -> list[Path]:
         out: A ``.html`` file for all of them on one page that needs nothing else; a ``.png`` or ``.svg`` file
             for one picture (``<name>-2``, ``<name>-3``, ... for the further ones); else a folder for one PNG
             file each. Folders are made.
+        arms: How the arms are called.
 
     Returns:
         What was written.
@@ -43,21 +45,22 @@ def write_episodes(episodes: Sequence[SampleEpisode], out: Path) -> list[Path]:
         SftrlError: if ``out`` is another kind of file, or matplotlib is missing.
     """
     check_out(out)
+    arms = arms or Arms()
     suffix = "" if out.is_dir() else out.suffix.lower()
     (out if not suffix else out.parent).mkdir(parents=True, exist_ok=True)
     if suffix == ".html":
-        return [_page(episodes, out)]
+        return [_page(arms, episodes, out)]
     paths = []
     for number, episode in enumerate(episodes, start=1):
         if suffix:
             paths.append(out if number == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}"))
         else:
             paths.append(out / f"{episode.split}-{episode.arm}-{episode.step}-{number}.png")
-        _picture(episode, paths[-1])
+        _picture(arms, episode, paths[-1])
     return paths
 
 
-def _picture(episode: SampleEpisode, path: Path) -> None:
+def _picture(arms: Arms, episode: SampleEpisode, path: Path) -> None:
     """Draw one episode into one file."""
     with needs_matplotlib("a picture of an episode"):
         from sftrl_ext.reports.dialogue_figure import dialogue_figure
@@ -65,10 +68,11 @@ def _picture(episode: SampleEpisode, path: Path) -> None:
         from sftrl_ext.reports.style import look, write_figure
     walk = walk_of(episode)
     with look():
-        write_figure(dialogue_figure(episode) if walk is None else route_figure(episode, walk), path)
+        drawn = dialogue_figure(arms, episode) if walk is None else route_figure(arms, episode, walk)
+        write_figure(drawn, path)
 
 
-def _page(episodes: Sequence[SampleEpisode], out: Path) -> Path:
+def _page(arms: Arms, episodes: Sequence[SampleEpisode], out: Path) -> Path:
     """All episodes on one page: routes on their maps, hands as they were seen, and every dialogue."""
     from sftrl_ext.reports.page_episodes import episodes_page
 
@@ -80,6 +84,6 @@ def _page(episodes: Sequence[SampleEpisode], out: Path) -> Path:
                 pictures.append(write_pictures(episode.facts, Path(made), str(number)))
                 continue
             pictures.append([Path(made) / f"{number}.png"])
-            _picture(episode, pictures[-1][0])
-        write_text(out, episodes_page("Episodes", episodes, walks, pictures))
+            _picture(arms, episode, pictures[-1][0])
+        write_text(out, episodes_page("Episodes", arms, episodes, walks, pictures))
     return out

@@ -41,8 +41,6 @@ KINDS = ("rule", "visual")
 """What a split is out of distribution in: the cards look otherwise ("visual"), or (any other split) they are
 used otherwise. Each kind gets a verdict of its own."""
 
-_ARM_ORDER = ("base", "sft", "init", "rl")
-
 
 def split_order(splits: Iterable[str]) -> list[str]:
     """Distinct splits: the known ones in their usual order, then others by name, `all_5` before `all_12`."""
@@ -99,31 +97,11 @@ def in_rows(splits: Sequence[str], columns: int) -> list[list[str]]:
     return rows
 
 
-def with_variant(arm: str, variant: str) -> str:
-    """An arm's name with the variant of its stage: ``sft`` and ``frozen_vision`` is ``sft_frozen_vision``."""
-    return f"{arm}_{variant}" if variant else arm
-
-
-def arm_family(arm: str) -> str:
-    """The arm without its variant."""
-    return arm.split("_")[0]
-
-
-def arm_order(arms: Iterable[str]) -> list[str]:
-    """Arms as the bars of the paper stand: SFT, start, RL; further arms after their first part's place."""
-
-    def place(arm: str) -> tuple[int, str]:
-        family = arm_family(arm)
-        return (_ARM_ORDER.index(family) if family in _ARM_ORDER else len(_ARM_ORDER), arm)
-
-    return sorted(set(arms), key=place)
-
-
 def arm_label(arm: str) -> str:
-    """An arm as it is written in a figure."""
+    """An arm's name as words: ``sft_frozen_vision`` is ``SFT frozen vision``."""
     known = {"sft": "SFT", "rl": "RL", "init": "Init", "base": "Base"}
-    variant = arm.partition("_")[2].replace("_", " ")
-    return known.get(arm, f"{known.get(arm_family(arm), arm_family(arm))} {variant}".strip())
+    first, _, rest = arm.partition("_")
+    return f"{known.get(first, first)} {rest.replace('_', ' ')}".strip()
 
 
 def lr_label(lr: float | None) -> str:
@@ -143,6 +121,8 @@ class Expected:
     Attributes:
         label: How a figure names them.
         values: Arm to percent.
+        says: What they are: the "level" reached, a bound it stays below ("at_most"), or the "change" from
+            the start in points.
     """
 
     label: str
@@ -150,6 +130,12 @@ class Expected:
     metric: str
     split: str
     values: Mapping[str, float]
+    says: str = "level"
+
+    def text(self, arm: str) -> str:
+        """The number of an arm, as written in a table."""
+        signs = {"at_most": "≤ {:.1f}", "change": "{:+.2f}"}
+        return signs.get(self.says, "{:.1f}").format(self.values[arm])
 
     @property
     def measures(self) -> str:
@@ -174,9 +160,10 @@ def expected_numbers(recipe: Mapping[str, Any]) -> list[Expected]:
     for entry in entries:
         if not isinstance(entry, Mapping) or "split" not in entry:
             raise SftrlError(f"recipe.yaml: expected: every entry needs a `split`, found {entry!r}.")
+        named = entry.get("arms") or {}
         numbers = {
             str(arm): float(value)
-            for arm, value in entry.items()
+            for arm, value in [*entry.items(), *named.items()]
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
         model = re.sub(r"(-Vision)?-Instruct$", "", str(entry.get("model", "Llama-3.2-11B")).split("/")[-1])
@@ -187,6 +174,7 @@ def expected_numbers(recipe: Mapping[str, Any]) -> list[Expected]:
                 metric=str(entry.get("metric", "success")),
                 split=str(entry["split"]),
                 values=numbers,
+                says=str(entry.get("says", "level")),
             )
         )
     return found

@@ -1,6 +1,7 @@
-"""One look for all figures: colours per arm that colour-blind readers tell apart, markers per learning rate.
+"""One look for all figures: markers and lines per learning rate.
 
-Colours are from the palette of Okabe and Ito. Figures are made without pyplot, so nothing global is changed.
+Colours of arms are in `sftrl_ext.reports.arms`; most are from the palette of Okabe and Ito, which readers who
+are colour-blind tell apart. Figures are made without pyplot, so nothing global is changed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from matplotlib.lines import Line2D
 
 from sftrl_ext.files import write_text
 
-ARM_COLOURS = {"sft": "#D55E00", "init": "#555555", "rl": "#0072B2", "base": "#969696"}
-_OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+START_COLOUR = "#555555"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 LINES = ("-", "--", ":", "-.")
 INK = "#222222"
@@ -70,14 +70,6 @@ def look() -> Any:
 def text_renderer(figure: Figure) -> Any:
     """What measures the texts of a figure before it is saved."""
     return FigureCanvasAgg(figure).get_renderer()
-
-
-def arm_colour(arm: str, arms: Sequence[str] = ()) -> str:
-    """Colour of an arm; a further arm of a known family ("sft_multi") or another one gets its own."""
-    if arm in ARM_COLOURS:
-        return ARM_COLOURS[arm]
-    others = [name for name in arms if name not in ARM_COLOURS]
-    return _OTHER_COLOURS[(others.index(arm) if arm in others else 0) % len(_OTHER_COLOURS)]
 
 
 def lr_marker(lr: float | None, rates: Sequence[float | None]) -> str:

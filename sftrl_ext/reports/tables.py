@@ -10,7 +10,8 @@ from typing import Any
 from sftrl_ext.reports.analysis import Analysis, analyse
 from sftrl_ext.reports.compute import AXES, readable
 from sftrl_ext.reports.curves import Checkpoint, mean_cost, pooled
-from sftrl_ext.reports.splits import arm_label, arm_order, lr_label
+from sftrl_ext.reports.splits import lr_label
+from sftrl_ext.reports.stats import change
 
 _COST_HEADERS = {"paper": "Compute (paper)", "measured": "Compute (counted)", "tokens": "Tokens"}
 
@@ -67,8 +68,8 @@ class Row:
 def compared_rows(found: Analysis) -> list[Row]:
     """Base, SFT, start and RL as they are compared: every curve, at equal compute."""
     rows = [Row("base", None, found.curves.base)] if found.curves.base else []
-    for arm in arm_order([*found.curves.arm_names(), "init"]):
-        if arm == "init" and found.curves.start:
+    for arm in found.arms.order([*found.curves.arm_names(), "init"]):
+        if arm == "init" and found.curves.start and found.curves.start_arm == "init":
             rows.append(Row("init", None, found.curves.start))
         rows += [
             Row(arm, c.lr, found.equal.chosen[c.key])
@@ -83,7 +84,7 @@ def all_rows(found: Analysis) -> list[Row]:
     rows = [Row("base", None, found.curves.base)] if found.curves.base else []
     if found.curves.path:
         rows += [Row("init", None, group) for group in found.curves.path.steps()]
-    elif found.curves.start:
+    elif found.curves.start and found.curves.start_arm == "init":
         rows.append(Row("init", None, found.curves.start))
     return rows + [Row(c.arm, c.lr, group) for c in found.curves.arms for group in c.steps()]
 
@@ -110,7 +111,7 @@ def success_table(
     header = ["Arm", "lr", "Step", "Seeds", *splits, *(_COST_HEADERS[a] for a in costs)]
     body = []
     for row in rows:
-        cells = [arm_label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
+        cells = [found.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
         cells += [str(m) if (m := pooled(row.checkpoints, split, metric)) else "–" for split in splits]
         for axis in costs:
             cost = mean_cost(row.checkpoints, axis)
@@ -119,11 +120,30 @@ def success_table(
             )
         body.append(cells)
     for entry in found.paper(metric) if paper else ():
-        for arm in arm_order(entry.values):
-            cells = [f"{arm_label(arm)} ({entry.label})", "–", "–", "–"]
-            cells += [f"{entry.values[arm]:.1f}" if split == entry.split else "–" for split in splits]
+        for arm in found.arms.order(entry.values):
+            cells = [f"{found.arms.label(arm)} ({entry.label})", "–", "–", "–"]
+            cells += [entry.text(arm) if split == entry.split else "–" for split in splits]
             body.append(cells + ["–"] * len(costs))
     return Table(header, body)
+
+
+def change_table(found: Analysis) -> Table | None:
+    """What every curve gained or lost since its start, in points, and the paper's; None without theirs."""
+    entries = found.paper_changes()
+    if not entries:
+        return None
+    splits, body = found.curves.splits, []
+    for curve in found.curves.arms:
+        cells = [found.arms.label(curve.arm), lr_label(curve.lr)]
+        for split in splits:
+            pair = pooled(found.equal.chosen.get(curve.key, []), split), pooled(curve.start, split)
+            cells.append(str(change(pair[0], pair[1])) if pair[0] and pair[1] else "–")
+        body.append(cells)
+    for entry in entries:
+        for arm in found.arms.order(entry.values):
+            cells = [f"{found.arms.label(arm)} ({entry.label})", "–"]
+            body.append(cells + [entry.text(arm) if split == entry.split else "–" for split in splits])
+    return Table(["Arm", "lr", *splits], body)
 
 
 def stage_table(found: Analysis) -> Table:
@@ -164,7 +184,7 @@ def run_facts(found: Analysis) -> list[tuple[str, str]]:
         facts.append(("Seeds", ", ".join(map(str, seeds))))
     for arm in found.curves.arm_names():
         rates = ", ".join(lr_label(lr) for lr in found.curves.rates(arm))
-        facts.append((f"Learning rate, {arm_label(arm)}", rates))
+        facts.append((f"Learning rate, {found.arms.label(arm)}", rates))
     episodes = sorted({record.episodes for record in run.records})
     if episodes:
         facts.append(("Episodes per split and checkpoint", ", ".join(map(str, episodes))))
@@ -213,7 +233,7 @@ def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str
             cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
             body.append([
                 found.name,
-                arm_label(row.arm),
+                found.arms.label(row.arm),
                 lr_label(row.lr),
                 str(len(row.checkpoints)),
                 *(str(m) if m else "–" for m in measures),

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Curve, CurveKey, Curves, EqualCompute, mean_cost, pooled
-from sftrl_ext.reports.splits import KINDS, Expected, arm_family, arm_label, is_ood, lr_label, ood_kind
+from sftrl_ext.reports.splits import KINDS, Expected, is_ood, lr_label, ood_kind
 from sftrl_ext.reports.stats import Change, Measure, change
 
 ID_SPLIT = "id"
 MAX_RATES_SHOWN = 3
+MAX_CURVES_SHOWN = 12
+"""Where all arms are of one kind, as in a sweep, every curve gets a bar up to so many."""
 
 _AXIS_WORDS = {
     "paper": "compute, by the paper's formula",
@@ -33,6 +36,8 @@ class Finding:
         steps: The compared checkpoints' steps, one per seed.
         cost: Their mean cost on the axis of the comparison.
         measure: What the numbers are of, in words.
+        label: The arm as it is written.
+        start: Where it started, in words.
     """
 
     key: CurveKey
@@ -44,6 +49,8 @@ class Finding:
     steps: tuple[int, ...]
     cost: float | None
     measure: str = "success"
+    label: str = ""
+    start: str = "the start"
 
     @property
     def sentence(self) -> str:
@@ -58,13 +65,13 @@ class Finding:
         """
         moves = {"up": "gains", "down": "loses", "same": "keeps (within 2 SE)"}
         moved = moves[self.ood_change.direction]
-        tail = f"{moved} {self.measure} on `{self.split}`: {self.ood} %, {self.ood_change} from the start"
+        tail = f"{moved} {self.measure} on `{self.split}`: {self.ood} %, {self.ood_change} from {self.start}"
         if in_distribution and self.id_change and self.id_success:
             ways = {"up": "gains", "down": "loses", "same": "stays within 2 SE"}
             way = ways[self.id_change.direction]
             tail += f"; in distribution it {way}: {self.id_success} %, {self.id_change}"
         seeds = f"{self.ood.seeds} seed{'s' if self.ood.seeds > 1 else ''}"
-        return f"{arm_label(self.key[0])} (lr {lr_label(self.key[1])}, {seeds}) {tail}."
+        return f"{self.label} (lr {lr_label(self.key[1])}, {seeds}) {tail}."
 
 
 @dataclass(frozen=True)
@@ -130,22 +137,39 @@ def headline_curves(curves: Curves, equal: EqualCompute, recipe: Mapping[str, An
     return picked
 
 
-def shown_curves(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]) -> list[Curve]:
-    """Curves that get a bar: all of an arm with up to three learning rates, else its headline curve."""
+def most_rates_shown(arms: Arms, curves: Curves) -> int:
+    """With how many learning rates an arm still gets a bar for each."""
+    one_kind = len({arms.kind(arm) for arm in curves.arm_names()}) == 1 and len(curves.arm_names()) > 1
+    return MAX_CURVES_SHOWN if one_kind and len(curves.arms) <= MAX_CURVES_SHOWN else MAX_RATES_SHOWN
+
+
+def shown_curves(arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]) -> list[Curve]:
+    """Curves that get a bar: all of an arm with few learning rates, else its headline curve."""
+    most = most_rates_shown(arms, curves)
     return [
         curve
         for curve in curves.arms
         if curve.key in equal.chosen
-        and (len(curves.rates(curve.arm)) <= MAX_RATES_SHOWN or picked.get(curve.arm) is curve)
+        and (len(curves.rates(curve.arm)) <= most or picked.get(curve.arm) is curve)
     ]
 
 
-def _finding(curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> Finding | None:
+def start_in_words(arms: Arms, curve: Curve, curves: Curves) -> str:
+    """Where a curve leaves from: "the start" if that is the shared one."""
+    if not curve.start or {(c.stage, c.step) for c in curve.start} <= {
+        (c.stage, c.step) for c in curves.start
+    }:
+        return "the start"
+    where = sorted({f"{arms.label(c.arm)}, step {c.step}" for c in curve.start})
+    return f"its start ({'; '.join(where)})"
+
+
+def _finding(arms: Arms, curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> Finding | None:
     chosen = equal.chosen.get(curve.key, [])
-    after, before = pooled(chosen, split), pooled(curves.start, split)
+    after, before = pooled(chosen, split), pooled(curve.start, split)
     if after is None or before is None:
         return None
-    id_after, id_before = pooled(chosen, ID_SPLIT), pooled(curves.start, ID_SPLIT)
+    id_after, id_before = pooled(chosen, ID_SPLIT), pooled(curve.start, ID_SPLIT)
     return Finding(
         key=curve.key,
         split=split,
@@ -156,28 +180,33 @@ def _finding(curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> F
         steps=tuple(c.step for c in chosen),
         cost=mean_cost(chosen, equal.axis) if equal.axis else None,
         measure="per-step accuracy" if curves.counts_steps else "success",
+        label=arms.label(curve.arm),
+        start=start_in_words(arms, curve, curves),
     )
 
 
 def arm_standing_for(
-    family: str, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]
+    kind: str, arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]
 ) -> str | None:
-    """The arm itself, or, if all its stages are variants, the variant that is best in distribution."""
-    if family in picked:
-        return family
+    """The arm with the name of its kind, or, without one, that of the kind that is best in distribution."""
+    if kind in picked:
+        return kind
 
     def in_distribution(arm: str) -> float:
         measure = pooled(equal.chosen[picked[arm].key], ID_SPLIT)
         return measure.p if measure else -1.0
 
-    variants = [arm for arm in curves.arm_names() if arm_family(arm) == family and arm in picked]
-    return max(variants, key=in_distribution, default=None)
+    own = [arm for arm in arms.of_kind(kind, curves.arm_names()) if arm in picked]
+    return max(own, key=in_distribution, default=None)
 
 
-def judge(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], split: str | None) -> Verdict:
+def judge(
+    arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], split: str | None
+) -> Verdict:
     """Say what the numbers say, by one rule: a change counts beyond two of its standard errors.
 
     Args:
+        arms: What the arms are.
         curves: All curves.
         equal: The checkpoints compared.
         picked: The headline curve of each arm.
@@ -186,21 +215,26 @@ def judge(curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], spli
     if split is None:
         return Verdict("unknown", "No verdict: no out-of-distribution split was evaluated.", None)
     order = [*picked.values(), *(c for c in curves.arms if picked.get(c.arm) is not c)]
-    findings = tuple(f for c in order if (f := _finding(c, curves, equal, split)) is not None)
+    findings = tuple(f for c in order if (f := _finding(arms, c, curves, equal, split)) is not None)
     by_key = {finding.key: finding for finding in findings}
-    arms = [arm_standing_for(family, curves, equal, picked) for family in ("sft", "rl")]
-    sft, rl = (by_key.get(picked[arm].key) if arm is not None else None for arm in arms)
+    stand = [arm_standing_for(kind, arms, curves, equal, picked) for kind in ("sft", "rl")]
+    sft, rl = (by_key.get(picked[arm].key) if arm is not None else None for arm in stand)
     if sft is None or rl is None:
         absent = [label for label, finding in (("SFT", sft), ("RL", rl)) if finding is None]
         why = (
             "the start was not evaluated"
-            if pooled(curves.start, split) is None
+            if curves.arms and not any(pooled(curve.start, split) for curve in curves.arms)
             else f"no {' and no '.join(absent)} arm"
         )
         return Verdict(
             "unknown", f"No verdict on SFT against RL: {why}, on split `{split}`.", split, findings
         )
 
+    if sft.start != rl.start:
+        words = f"{rl.label} began at {rl.start}, {sft.label} at {sft.start}"
+        return Verdict(
+            "unknown", f"No verdict on SFT against RL on split `{split}`: {words}.", split, findings
+        )
     difference = change(rl.ood, sft.ood)
     lost, kept = sft.ood_change.direction == "down", rl.ood_change.direction != "down"
     above = difference.direction == "up"

@@ -43,7 +43,7 @@ def _models(module: ModuleType) -> None:
 
 
 def _engine(module: ModuleType) -> None:
-    importlib.import_module("sftrl_ext.training.freezing").register_engine(module)
+    importlib.import_module("sftrl_ext.training.engine").register_engine(module)
 
 
 def _agent_loop(module: ModuleType) -> None:

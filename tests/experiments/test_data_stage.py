@@ -28,7 +28,7 @@ def test_recipes_of_routes_plan_at_every_scale(name, scale, tmp_path):
     assert (recipe.task.modality == "image") == ("visual_ood" in recipe.task.eval_splits)
     stages = make_plan(recipe, tmp_path)
     assert {stage.kind for stage in stages} == {"data", "model", "sft", "rl", "eval", "report"}
-    assert ("sft" in [stage.arm for stage in stages]) == (name != "fig19_overfit_init")
+    assert {stage.arm for stage in stages if stage.start} == set(recipe.arms)
 
 
 def test_an_unknown_kind_or_split_is_named():
@@ -70,6 +70,27 @@ def test_every_file_of_a_run_is_built_and_valid(name, words, tmp_path):
     assert before == {file: file.read_bytes() for file in before}, "a resumed run builds the same files"
     card = (layout.data / "dataset_card.md").read_text()
     assert ("Routes that two files share" in card) == (recipe.task.kind == "virl")
+
+
+def test_arms_train_on_the_rows_they_ask_for(tmp_path):
+    words = ["arms.old={kind: sft, rows: suboptimal, budget: {rows: 40}}", "arms.rl.max_attempts=2"]
+    words += [
+        "arms.mixed={kind: sft, splits: [id, all_5], budget: {rows: 40}}",
+        "arms.dft={kind: sft, loss: dft}",
+    ]
+    recipe = load_recipe("fig6_gp_l", "smoke", [*words, "budget.base.rows=60", "budget.sft.rows=40"])
+    layout = RunLayout(tmp_path)
+    build_data(recipe, layout)
+    trained = {path.stem for path in layout.data.glob("*-s0.parquet")}
+    assert trained == {"sft-s0", "rl-s0", "old-s0", "mixed-s0"}  # dft trains on those of sft
+    turns = [len(row["messages"]) for row in rows(layout, "old-s0")]
+    assert min(turns) == 4 and max(turns) > 4  # an error and its feedback at least
+    assert all(row["train_turns"] == [len(row["messages"]) - 1] for row in rows(layout, "old-s0"))
+    assert {row["data_source"] for row in rows(layout, "mixed-s0")} == {"gp_l/id", "gp_l/all_5"}
+    attempts = [json.loads(row["extra_info"]["facts"])["max_attempts"] for row in rows(layout, "rl-s0")]
+    assert set(attempts) == {2}
+    facts = json.loads(rows(layout, "eval-id")[0]["extra_info"]["facts"])
+    assert facts.get("max_attempts", 5) == recipe.task.max_attempts == 5
 
 
 def test_a_record_of_routes_counts_responses(tmp_path):

@@ -103,6 +103,15 @@ def test_every_checkpoint_is_recorded_and_a_torn_record_is_done_again(tmp_path, 
     assert len(list(read_jsonl(layout.records))) == 3
 
 
+def test_a_base_model_that_came_trained_is_evaluated_if_arms_start_from_it(tmp_path):
+    _, layout, state = make_run(tmp_path)
+    assert [target.stage for target in evaluate.targets_of(state, layout)] == ["init", "rl", "rl"]
+    first = evaluate.targets_of(state, layout, arms_from_base=True)[0]
+    assert (first.stage, first.arm, first.step, first.folder) == ("model", "base", 0, layout.start_model)
+    state.stages.insert(0, StageState("base", "sft", "base", 0, 1e-4))
+    assert "model" not in [target.stage for target in evaluate.targets_of(state, layout, arms_from_base=True)]
+
+
 def test_the_same_seed_asks_for_the_same_responses(tmp_path, chat):
     recipe, _, _ = make_run(tmp_path)
     chosen = evaluate.EvalSet("id", "gp_l/id", [FACTS] * 3)

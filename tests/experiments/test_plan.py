@@ -1,12 +1,10 @@
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.arms import arm_runs
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe import SCALES, load_recipe
 
@@ -38,66 +36,68 @@ def stage_value(command, key):
     return next(word.partition("=")[2] for word in command if word.startswith(f"{key}="))
 
 
-def compose_as_verl_does(command):
-    """Compose the config of a training command from its words, with verl's own schema."""
-    name = command[command.index("--config-name") + 1]
-    overrides = list(command[command.index("--config-name") + 2 :])
-    folder = command[command.index("--config-path") + 1]
-    with initialize_config_dir(config_dir=folder, version_base=None):
-        config = compose(config_name=name, overrides=[o for o in overrides if not o.startswith("hydra.")])
-    OmegaConf.resolve(config)
-    return config
+def stages_of(recipe, run_dir):
+    return {stage.name: stage for stage in make_plan(recipe, run_dir)}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A model folder: verl reads the start model of a critic while it checks a config."""
-    pytest.importorskip("transformers")
-    from sftrl_ext.experiments.recipe import ModelConfig
-    from sftrl_ext.experiments.tiny_model import build_tiny_llama
-
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    build_tiny_llama(folder, ["24"], ModelConfig(name="t", hidden_size=32, layers=1, heads=1), seed=0)
-    return folder
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("algorithm", ["ppo_turn", "ppo_paper", "grpo_turn", "rloo_turn"])
-def test_verl_takes_every_key_of_the_rl_command(scale, algorithm, model, tmp_path):
-    pytest.importorskip("verl")
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
-
-    group = 8 if algorithm in ("grpo_turn", "rloo_turn") else 1
-    recipe = load_recipe("fig6_gp_l", scale, [f"budget.rl.algorithm={algorithm}", f"budget.rl.group={group}"])
-    stage = next(s for s in make_plan(recipe, tmp_path) if s.kind == "rl")
-    init = stage_value(stage.command, "actor_rollout_ref.model.path")
-    Path(init).parent.mkdir(parents=True)
-    Path(init).symlink_to(model)
-    config = compose_as_verl_does(stage.command)
-    validate_config(config, need_reference_policy(config), need_critic(config))
-    assert need_critic(config) == algorithm.startswith("ppo")
-    assert config.trainer.v1.trainer_mode == "sftrl_turn"
-    assert config.trainer.experiment_name == stage.name
-    assert config.actor_rollout_ref.rollout.name == recipe.scale.engine
-    assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == recipe.budget.rl.episodes
+def test_an_arm_starts_where_it_says_and_after_what_it_needs(tmp_path):
+    words = ["arms.rl.start=sft@50%", "arms.cold.kind=rl", "arms.cold.start=base", "arms.late.kind=sft"]
+    recipe = load_recipe("fig6_gp_l", "smoke", [*words, "arms.late.start=rl@last", "sweep.seeds=[3,4]"])
+    stages = stages_of(recipe, tmp_path)
+    names = list(stages)
+    for seed in (3, 4):
+        arms = [f"{arm}-lr0.0002-s{seed}" for arm in ("sft", "rl", "cold", "late")]
+        assert [stages[name].start for name in arms] == [
+            "init@4", f"sft-lr0.0002-s{seed}@2", "dialogues@4", f"rl-lr0.0002-s{seed}@2",
+        ]  # fmt: skip
+        assert names.index(arms[0]) < names.index(arms[1]) < names.index(arms[3])
+        folder = tmp_path / "stages" / arms[1] / "checkpoints/global_step_2"
+        assert stage_value(stages[arms[3]].command, "model.path") == f"{folder}/actor/huggingface"
+        assert stage_value(stages[arms[1]].command, "actor_rollout_ref.model.path").endswith(
+            f"{arms[0]}/checkpoints/global_step_2/huggingface"
+        )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scale", SCALES)
-def test_verl_takes_every_key_of_the_sft_command(scale, tmp_path):
-    pytest.importorskip("verl")
-    for stage in make_plan(load_recipe("fig6_gp_l", scale), tmp_path):
-        if stage.kind == "sft":
-            config = compose_as_verl_does(stage.command)
-            assert config.trainer.experiment_name == stage.name
-            assert config.optim.lr == stage.lr
-            assert config.trainer.total_training_steps == stage.total
-            assert config.data.train_batch_size % config.data.micro_batch_size_per_gpu == 0
+def test_a_start_of_one_seed_serves_all_and_no_init_is_trained_for_nobody(tmp_path):
+    words = ["arms.sft.seeds=[7]", "arms.rl.start=sft@last", "arms.sft.start=base", "sweep.seeds=[0,1]"]
+    stages = stages_of(load_recipe("fig6_gp_l", "smoke", words), tmp_path)
+    assert "init" not in stages
+    assert {stages[f"rl-lr0.0002-s{seed}"].start for seed in (0, 1)} == {"sft-lr0.0002-s7@4"}
+    with pytest.raises(SftrlError, match="'sft' has no seed 1; it has 0, 7"):
+        load_recipe("fig6_gp_l", "smoke", ["arms.sft.seeds=[0,7]", *words[1:]])
+    trained = load_recipe(
+        "fig6_gp_l", "smoke", [*words, "model.path=some/model", "budget.base=null", "budget.dialogues=null"]
+    )
+    assert stages_of(trained, tmp_path)["sft-lr0.0002-s7"].start == "model@0"
 
 
-VISION = ("fig6_gp_vl", "fig7_gp_vl", "fig8_recognition")
+def test_an_arm_has_the_budget_but_for_what_it_changes(tmp_path):
+    words = [
+        "arms.rl.budget={algorithm: ppo_paper, updates: 3}",
+        "arms.rl.times={updates: 2, save_every: 2.6}",
+    ]
+    words += ["arms.rl.lr_times=[0.5,1]", "arms.rl.max_attempts=2", "arms.other.kind=rl"]
+    recipe = load_recipe("fig6_gp_l", "smoke", words)
+    stages = stages_of(recipe, tmp_path)
+    changed, other = stages["rl-lr0.0001-s0"], stages["other-lr0.0002-s0"]
+    assert stage_value(changed.command, "algorithm") == "ppo_paper" and changed.total == 6
+    assert stage_value(changed.command, "trainer.save_freq") == "3"
+    assert stage_value(other.command, "algorithm") == "ppo_turn" and other.total == 2
+    assert [run.rows for run in arm_runs(recipe)] == ["sft-s0", "rl-s0", "rl-s0", "other-s0"]
+    assert recipe.budget.rl.updates == 2
+
+
+def test_arms_of_the_same_rows_share_a_file(tmp_path):
+    words = ["arms.dft={kind: sft, loss: dft}", "arms.long={kind: sft, budget: {rows: 999}}"]
+    words += ["arms.mixed={kind: sft, splits: [id, all_5]}", "arms.old={kind: sft, rows: suboptimal}"]
+    rows = {run.arm: run.rows for run in arm_runs(load_recipe("fig6_gp_l", "smoke", words))}
+    assert rows == {
+        "sft": "sft-s0", "rl": "rl-s0", "dft": "sft-s0",
+        "long": "long-s0", "mixed": "mixed-s0", "old": "old-s0",
+    }  # fmt: skip
+
+
+VISION = ("fig6_gp_vl", "fig7_gp_vl", "fig16_sft_ablation", "fig17_rl_rates")
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -107,36 +107,12 @@ def test_recipes_of_images_plan_at_every_scale(name, scale, tmp_path):
     assert recipe.task.modality == "image" and recipe.task.suits == "black"
     assert {"id", "rule_ood", "visual_ood"} <= set(recipe.task.eval_splits)
     assert (recipe.model.vision is None) == (recipe.model.path is not None)
-    assert len(make_plan(recipe, tmp_path)) >= 7
+    assert len(make_plan(recipe, tmp_path)) >= 6
 
 
 def test_a_backbone_by_name(tmp_path):
     recipe = load_recipe("fig7_gp_vl", "node", ["model=vl/qwen3_vl_8b"])
     assert recipe.model.path == "Qwen/Qwen3-VL-8B-Instruct" and recipe.task.look["width"] == 1216
-
-
-@pytest.mark.slow
-def test_a_backbone_that_vllm_does_not_serve(model, tmp_path):
-    pytest.importorskip("verl")
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
-
-    recipe = load_recipe("fig6_gp_vl", "node", ["model=vl/llama3_2_vision_11b"])
-    stages = make_plan(recipe, tmp_path)
-    stage = next(s for s in stages if s.kind == "rl")
-    init = stage_value(stage.command, "actor_rollout_ref.model.path")
-    Path(init).parent.mkdir(parents=True)
-    Path(init).symlink_to(model)
-    config = compose_as_verl_does(stage.command)
-    validate_config(config, need_reference_policy(config), need_critic(config))
-    rollout = config.actor_rollout_ref.rollout
-    assert (rollout.name, rollout.dtype, rollout.free_cache_engine) == ("hf", "bfloat16", False)
-    assert config.trainer.device == "cuda"
-    assert (
-        not config.actor_rollout_ref.model.use_remove_padding and not config.critic.model.use_remove_padding
-    )
-    taught = compose_as_verl_does(next(s for s in stages if s.kind == "sft").command)
-    assert not taught.model.use_remove_padding
 
 
 def test_an_engine_that_a_backend_does_not_have(tmp_path):
@@ -149,5 +125,10 @@ def test_only_the_arms_are_frozen(tmp_path):
     stages = make_plan(load_recipe("fig7_gp_vl", "smoke", ["model.freeze=vision"]), tmp_path)
     frozen = {stage.name for stage in stages if stage.env.get("SFTRL_FREEZE") == "vision"}
     assert frozen == {stage.name for stage in stages if stage.arm in ("sft", "rl")}
+    words = ["arms.sft.freeze=vision_and_adapter", "arms.sft.loss=kl", "arms.sft.kl_coef=0.5"]
+    stages = make_plan(load_recipe("fig7_gp_vl", "smoke", words), tmp_path)
+    told = {stage.arm: stage.env for stage in stages if "VERL_ENGINE_VENDOR" in stage.env}
+    assert list(told) == ["sft"] and told["sft"]["SFTRL_FREEZE"] == "vision_and_adapter"
+    assert (told["sft"]["SFTRL_SFT_LOSS"], told["sft"]["SFTRL_KL_COEF"]) == ("kl", "0.5")
     with pytest.raises(SftrlError, match="vision_and_adapter"):
         make_plan(load_recipe("fig7_gp_vl", "smoke", ["model.freeze=vision_and_adaptor"]), tmp_path)

@@ -1,7 +1,15 @@
 import pytest
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe import SCALES, find_recipe, from_yaml, load_recipe, to_yaml
+from sftrl_ext.experiments.arms import arm_runs
+from sftrl_ext.experiments.recipe import (
+    SCALES,
+    find_recipe,
+    from_yaml,
+    load_recipe,
+    recipe_files,
+    to_yaml,
+)
 from sftrl_ext.paths import recipes_dir
 
 RECIPES = sorted(path.stem for path in recipes_dir().glob("*.yaml"))
@@ -23,6 +31,30 @@ def test_overrides_reach_the_recipe_and_survive_yaml(tmp_path):
     assert from_yaml(tmp_path / "recipe.yaml") == recipe
 
 
+def test_an_arm_can_be_added_and_left_out():
+    recipe = load_recipe("fig6_gp_l", "smoke", ["~arms.rl", "arms.late.kind=rl", "arms.late.start=sft@50%"])
+    assert list(recipe.arms) == ["sft", "late"]
+    assert [(run.start.stage, run.start.step) for run in arm_runs(recipe)] == [
+        ("init", 4), ("sft-lr0.0002-s0", 2),
+    ]  # fmt: skip
+
+
+def test_the_list_of_arms_of_an_older_run_folder_is_read(tmp_path):
+    recipe = load_recipe("fig6_gp_l", "smoke")
+    (tmp_path / "recipe.yaml").write_text(
+        to_yaml(recipe).split("arms:")[0] + "arms:\n- sft\n- rl\ntask:" + to_yaml(recipe).split("\ntask:")[1]
+    )
+    assert from_yaml(tmp_path / "recipe.yaml").arms == recipe.arms
+
+
+def test_a_recipe_is_found_by_the_names_it_has_also():
+    files = recipe_files()
+    assert files["fig5_gp_l"] == files["fig6_gp_l"] and set(RECIPES) <= set(files)
+    for name, path in files.items():
+        assert name in (path.stem, *load_recipe(name, "smoke").also)
+        assert find_recipe(f"recipes/{name}.yaml") == find_recipe(name)
+
+
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [
@@ -30,7 +62,22 @@ def test_overrides_reach_the_recipe_and_survive_yaml(tmp_path):
         (["bugdet.rl.lr=3"], ["budget"]),
         (["budget.rl.lr=fast"], ["fast"]),
         (["budget.rl.episodes=33"], ["budget.rl.episodes", "33"]),
-        (["arms=[sft,rll]"], ["'rll'", "Did you mean 'rl'"]),
+        (["+budget.rl.lrr=3"], ["RLConfig", "'lrr'", "Did you mean 'lr'"]),
+        (["arms=[sft]"], ["arms", "found a list"]),
+        (["arms.rl.kind=rll"], ["arms.rl.kind", "'rll'", "Did you mean 'rl'"]),
+        (["arms.rl.start=sftt@2"], ["arms.rl.start", "Did you mean 'sft'"]),
+        (["arms.rl.start=sft@3"], ["step 3 is not saved", "2, 4"]),
+        (["arms.rl.start=sft"], ["arms.rl.start", "sft@last"]),
+        (["arms.rl.start=sft@last", "arms.sft.start=rl@last"], ["circle"]),
+        (["arms.rl.start=sft@last", "sweep.sft_lrs=[1e-4,2e-4]"], ["'sft' has 2 learning rates"]),
+        (["+arms.sft.budget.stepz=3"], ["arms.sft.budget", "Did you mean 'steps'"]),
+        (["+arms.sft.budget.steps=three"], ["arms.sft.budget", "three"]),
+        (["+arms.sft.times.schedule=2"], ["arms.sft.times", "'constant'"]),
+        (["arms.rl.loss=dft"], ["arms.rl.loss", "no effect"]),
+        (["arms.sft.kl_coef=0.2"], ["arms.sft.kl_coef", "no effect"]),
+        (["arms.sft.freeze=vision"], ["arms.sft.freeze", "no effect"]),
+        (["+arms.init.kind=sft"], ["arms.init", "not a name"]),
+        (["~arms.sft", "~arms.rl"], ["arms", "none"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named(overrides, names):

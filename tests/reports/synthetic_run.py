@@ -8,7 +8,7 @@ different.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +184,19 @@ def make_run(
     training: bool = True,
     sign: float = 1.0,
     pictures: bool = False,
+    kinds: Mapping[str, str] | None = None,
+    starts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a synthetic run folder and return it.
 
     Args:
         pictures: Whether the cards are shown as images; the splits are then those of `READ`.
+        kinds: Arm to "sft" or "rl" where its name does not say it.
+        starts: Arm to ``<stage>@<step>`` where it does not start from the init.
         sign: Factor on the invented changes; 0 gives arms that stay at the start.
     """
     rng = np.random.default_rng(7)
+    kinds, starts = kinds or {}, starts or {}
     records, samples, stages = [], [], []
     init_step = 100
     task, name = ("gp_vl", "fig8_recognition") if pictures else ("gp_l", "fig6_gp_l")
@@ -199,7 +204,7 @@ def make_run(
     def evaluate(stage: str, arm: str, seed: int, lr: float | None, step: int, part: float) -> None:
         for number, split in enumerate(splits):
             pull = 1.0 + 0.5 * (rates.index(lr) if lr in rates else 0)
-            drift = sign * DRIFT.get(arm, {}).get(split, 0.0) * part**0.7 * pull
+            drift = sign * DRIFT.get(kinds.get(arm, arm), {}).get(split, 0.0) * part**0.7 * pull
             p = float(np.clip(START.get(split, 0.5) + drift, 0.003, 0.99))
             solved = int(rng.binomial(episodes, p))
             seen = _picture_counts(rng, split, arm, part, episodes) if pictures else {}
@@ -266,33 +271,35 @@ def make_run(
         for lr in rates:
             for seed in seeds:
                 stage = f"{arm}-lr{lr:g}-s{seed}" if len(rates) > 1 else f"{arm}-s{seed}"
-                wall = 240.0 if arm == "sft" else 390.0
+                kind = kinds.get(arm, arm)
+                wall = 240.0 if kind == "sft" else 390.0
                 stages.append(
                     {
                         "name": stage,
-                        "kind": arm,
+                        "kind": kind,
                         "arm": arm,
                         "seed": seed,
                         "lr": lr,
                         "status": "done",
                         "wall_s": wall + seed,
-                        "peak_rss_mb": 1600 if arm == "sft" else 4198,
+                        "peak_rss_mb": 1600 if kind == "sft" else 4198,
+                        "start": starts.get(arm),
                     }
                 )
                 lines = []
                 for point in range(1, points + 1):
-                    step = point * (50 if arm == "sft" else 4)
+                    step = point * (50 if kind == "sft" else 4)
                     evaluate(stage, arm, seed, lr, step, point / points)
-                    trained = point / points * (5e6 if arm == "sft" else 1.8e6)
+                    trained = point / points * (5e6 if kind == "sft" else 1.8e6)
                     lines.append({
                         "step": step, "trained_tokens": trained,
-                        "generated_tokens": trained * 0.3 if arm == "rl" else 0,
-                        "prefill_tokens": trained * 0.5 if arm == "rl" else 0,
+                        "generated_tokens": trained * 0.3 if kind == "rl" else 0,
+                        "prefill_tokens": trained * 0.5 if kind == "rl" else 0,
                     })  # fmt: skip
                 if tokens:
                     _write_lines(folder / "stages" / stage / "tokens.jsonl", lines)
                 if training:
-                    _write_lines(folder / "stages" / stage / "metrics.jsonl", _training(rng, arm, points))
+                    _write_lines(folder / "stages" / stage / "metrics.jsonl", _training(rng, kind, points))
     if training:
         decay = [{"step": s, "data": {"train/loss": 3 * 0.985**s + 0.2}} for s in range(1, 200)]
         _write_lines(folder / "stages" / "base" / "metrics.jsonl", decay)

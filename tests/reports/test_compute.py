@@ -26,15 +26,15 @@ def test_formulas():
 
 def test_both_arms_start_at_the_same_compute():
     init = TokenCount(trained=1000)
-    sft = cost_of(7, init, TokenCount(), rl=False, ratio=6)
-    rl = cost_of(7, init, TokenCount(), rl=True, ratio=6)
+    sft = cost_of(7, init, rl=False, ratio=6)
+    rl = cost_of(7, init, rl=False, ratio=6) + cost_of(7, TokenCount(), rl=True, ratio=6)
     assert sft == rl
     assert sft.paper == sft.measured == 42_000
     assert sft.tokens == 1000
 
 
 def test_the_model_s_size_may_be_unknown():
-    cost = cost_of(None, TokenCount(10), TokenCount(5, 2, 3), rl=True, ratio=6)
+    cost = cost_of(None, TokenCount(10) + TokenCount(5, 2, 3), rl=True, ratio=6)
     assert (cost.paper, cost.measured, cost.tokens) == (None, None, 20)
     assert cost.on("tokens") == 20
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.figure_training import QUANTITIES, find_metric
 from sftrl_ext.reports.splits import (
     arm_label,
-    arm_order,
     expected_numbers,
     in_rows,
     is_ood,
@@ -16,7 +16,6 @@ from sftrl_ext.reports.splits import (
     ood_kind,
     split_order,
     split_title,
-    with_variant,
 )
 from sftrl_ext.reports.tables import Table, duration, memory
 from tests.reports.synthetic_run import READ
@@ -34,7 +33,9 @@ def test_orders():
     assert split_order(["large", "rule_ood", "id_unseen", "all_12", "all_5", "id"]) == [
         "id", "id_unseen", "rule_ood", "all_5", "all_12", "large",
     ]  # fmt: skip
-    assert arm_order(["rl", "dpo", "init", "sft_multi", "sft"]) == ["sft", "sft_multi", "init", "rl", "dpo"]
+    assert Arms().order(["rl", "dpo", "init", "sft_multi", "sft"]) == [
+        "sft", "sft_multi", "init", "rl", "dpo",
+    ]  # fmt: skip
     assert [arm_label(a) for a in ("sft", "rl", "sft_multi", "dpo")] == ["SFT", "RL", "SFT multi", "dpo"]
     assert [is_ood(s) for s in ("id", "id_unseen", "rule_ood", "all_5")] == [False, False, True, True]
 
@@ -59,9 +60,18 @@ def test_panels_of_one_kind_stand_together():
     assert in_rows(["id", "rule_ood", "all_5", "all_7"], 3) == [["id", "rule_ood", "all_5"], ["all_7"]]
 
 
-def test_a_variant_is_part_of_the_arms_name():
-    assert with_variant("sft", "") == "sft"
-    assert with_variant("sft", "frozen_vision") == "sft_frozen_vision"
+def test_arms_stand_by_kind_then_as_in_the_recipe():
+    kinds = {"tuned": "sft", "attempts_10": "rl", "attempts_1": "rl", "frozen": "sft", "dpo": "dpo"}
+    arms = Arms(kinds, {"attempts_1": "one attempt"})
+    assert arms.order(["dpo", "init", "base", *reversed(kinds)]) == [
+        "base", "tuned", "frozen", "init", "attempts_10", "attempts_1", "dpo",
+    ]  # fmt: skip
+    assert [arms.label(a) for a in ("attempts_1", "attempts_10", "init")] == [
+        "one attempt", "attempts 10", "Init",
+    ]  # fmt: skip
+    assert len({arms.colour(arm) for arm in ("init", *kinds)}) == 6
+    assert arms.colour("tuned") == Arms({"sft": "sft"}).colour("sft")
+    assert arms.colour("attempts_10") == Arms({"rl": "rl"}).colour("rl")
     assert arm_label("sft_frozen_vision") == "SFT frozen vision"
     assert arm_label("dpo_long") == "dpo long"
 
@@ -79,6 +89,9 @@ def test_numbers_of_the_paper():
         assert found.values == {"sft": 3.4, "rl": 15.0}
         assert found.label == "paper, Llama-3.2-11B"
     assert expected_numbers({}) == []
+    named = {"split": "rule_ood", "says": "at_most", "arms": {"base_rl": 0.4}, "sft": None}
+    (found,) = expected_numbers({"expected": [named]})
+    assert found.values == {"base_rl": 0.4} and found.text("base_rl") == "≤ 0.4"
     with pytest.raises(SftrlError, match="split"):
         expected_numbers({"expected": {"sft": 3.4}})
 

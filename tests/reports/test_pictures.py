@@ -177,14 +177,14 @@ def test_results_table_has_a_second_one_for_recognition(built, tmp_path):
     assert recognition.count("fig8_recognition") == 3
 
 
-def with_variants(run_dir, names):
-    """Replace the SFT records by a copy for each name, as variants of the arm, each worse than the last."""
+def with_arms(run_dir, names):
+    """Replace the SFT records by a copy for each name, as arms of their own, each worse than the last."""
     path = run_dir / "eval" / "records.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     made = [r for r in records if r["arm"] != "sft"]
     for number, name in enumerate(names):
         for record in (r for r in records if r["arm"] == "sft"):
-            stage = {"variant": name, "stage": f"{record['stage']}-{name}"} if name else {}
+            stage = {"arm": name, "stage": record["stage"].replace("sft", name, 1)}
             made.append(record | stage | {"solved": record["solved"] // (number + 1)})
             tokens = run_dir / "stages" / record["stage"] / "tokens.jsonl"
             copy = run_dir / "stages" / made[-1]["stage"] / "tokens.jsonl"
@@ -194,9 +194,9 @@ def with_variants(run_dir, names):
     path.write_text("".join(json.dumps(record) + "\n" for record in made))
 
 
-def test_variants_of_an_arm_are_curves_and_rows_of_their_own(tmp_path):
+def test_further_arms_are_curves_and_rows_of_their_own(tmp_path):
     make_run(tmp_path, points=2, splits=("id", "rule_ood"))
-    with_variants(tmp_path, ["", "frozen_vision"])
+    with_arms(tmp_path, ["sft", "sft_frozen_vision"])
     found = analyse(tmp_path)
     assert [c.arm for c in found.curves.arms] == ["sft", "sft_frozen_vision", "rl"]
     assert all(len(curve.steps()) == 2 for curve in found.curves.arms)
@@ -204,9 +204,9 @@ def test_variants_of_an_arm_are_curves_and_rows_of_their_own(tmp_path):
     assert "SFT frozen vision" in build_report(tmp_path).markdown.read_text()
 
 
-def test_a_run_of_variants_alone_is_judged_by_the_best_in_distribution(tmp_path):
+def test_of_several_arms_of_a_kind_the_best_in_distribution_is_judged(tmp_path):
     make_run(tmp_path, points=2, splits=("id", "rule_ood"), training=False)
-    with_variants(tmp_path, ["all", "frozen_vision"])
+    with_arms(tmp_path, ["sft_all", "sft_frozen_vision"])
     found = analyse(tmp_path)
     assert found.verdict.pattern != "unknown"
     assert any("distribution: SFT all." in note for note in found.notes)

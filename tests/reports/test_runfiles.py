@@ -111,12 +111,3 @@ def test_launches_of_a_stage_stand_in_for_its_merged_metrics(run_dir):
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics-2.jsonl").write_text('{"step": 1, "data": {"a": 2}}\n{"step": 2, "da')
     assert load_run(run_dir).training["rl-s0"] == [(1, {"a": 2.0})]
-
-
-def test_an_episode_has_the_variant_of_its_stage(run_dir):
-    path = run_dir / "eval" / "records.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    for record in records:
-        record["variant"] = "frozen" if record["arm"] == "sft" else None
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert {episode.arm for episode in load_run(run_dir).episodes} == {"init", "sft_frozen", "rl"}

@@ -19,6 +19,7 @@ from sftrl_ext.envs.base import make_episode
 from sftrl_ext.envs.virl.geo import distance_m
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, show_episodes
+from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogue_figure import dialogue_figure
 from sftrl_ext.reports.dialogues import dialogue, new_part
 from sftrl_ext.reports.pictures import views_of
@@ -143,7 +144,7 @@ def test_an_older_record_is_placed_on_its_route(facts, tmp_path):
     assert [a.content for a in walk.reached[3].answers] == [a.content for a in new.reached[3].answers]
     assert parts(episode, walk, skip=1)[3].lines == walk.reached[3].lines[1:]
     with look():
-        words = texts_of(route_figure(episode, walk))
+        words = texts_of(route_figure(Arms(), episode, walk))
     assert words.count("✓ correct") == 3 and words.count("✗ wrong action") == 1
 
 
@@ -165,7 +166,7 @@ def test_metres_keep_distances():
 def test_the_map_draws_every_point_and_marks_the_failed_one(failed, tmp_path):
     episode, walk = failed
     with look():
-        figure = map_figure(episode, walk)
+        figure = map_figure(Arms(), episode, walk)
     points = by_gid(figure, "point-")
     assert set(points) == {f"point-{visit.number}" for visit in walk.visits}
     for visit in walk.visits:
@@ -187,7 +188,7 @@ def test_the_map_draws_every_point_and_marks_the_failed_one(failed, tmp_path):
 def test_the_scale_bar_is_as_long_as_it_says(failed):
     episode, walk = failed
     with look():
-        figure = map_figure(episode, walk)
+        figure = map_figure(Arms(), episode, walk)
     (bar,) = by_gid(figure, "scale-bar").values()
     (label,) = [text for text in texts_of(figure) if re.fullmatch(r"\d+ m", text)]
     x = bar.get_xdata()
@@ -200,7 +201,7 @@ def test_the_scale_bar_is_as_long_as_it_says(failed):
 def test_labels_stay_apart_and_inside(failed):
     episode, walk = failed
     with look():
-        figure = route_figure(episode, walk)
+        figure = route_figure(Arms(), episode, walk)
         figure.canvas.draw()
     labels = [*by_gid(figure, "landmark-").values(), *by_gid(figure, "ended").values()]
     boxes = [label.get_window_extent() for label in labels]
@@ -213,7 +214,7 @@ def test_labels_stay_apart_and_inside(failed):
 def test_the_figure_lists_what_was_right_and_what_was_answered(failed):
     episode, walk = failed
     with look():
-        figure = route_figure(episode, walk)
+        figure = route_figure(Arms(), episode, walk)
     answers = by_gid(figure, "answer-")
     assert set(answers) == {f"answer-{number}" for number in (1, 2, 3, 4)}
     assert sum("✗" in text for text in texts_of(figure)) == 3
@@ -224,7 +225,7 @@ def test_street_views_of_every_point_that_was_reached(seen_facts, tmp_path):
     episode = load_one(tmp_path, walked(seen_facts, FAILS))
     walk = walk_of(episode)
     with look():
-        figure = route_figure(episode, walk)
+        figure = route_figure(Arms(), episode, walk)
     assert sorted(by_gid(figure, "view-")) == [f"view-{number}" for number in (1, 2, 3, 4)]
     first, second = views_of(seen_facts, [1, 2])
     assert first.image.size == (96, 96) and first.image.tobytes() != second.image.tobytes()
@@ -232,7 +233,7 @@ def test_street_views_of_every_point_that_was_reached(seen_facts, tmp_path):
     gone = seen_facts | {"street_views": str(tmp_path / "gone")}
     assert views_of(gone, [1]) == []
     with look():
-        assert not by_gid(route_figure(replace(episode, facts=gone), walk), "view-")
+        assert not by_gid(route_figure(Arms(), replace(episode, facts=gone), walk), "view-")
 
 
 def shown(run_dir, width=100, **choice):
@@ -301,7 +302,7 @@ def test_a_hand_and_its_dialogue_in_one_picture(tmp_path, pictures):
     )
     episode = next(e for e in load_run(run_dir).episodes if e.solved)
     with look():
-        figure = dialogue_figure(episode)
+        figure = dialogue_figure(Arms(), episode)
     words = texts_of(figure)
     assert "solved" in words and "✓ correct  +5" in words
     for line in dialogue(episode):

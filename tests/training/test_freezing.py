@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.training.freezing import CHOICES, VENDOR, freeze_parts, freezing_env
+from sftrl_ext.training.engine_settings import FREEZABLE, VENDOR, engine_env
+from sftrl_ext.training.freezing import freeze_parts
 from tests.backends.tiny import tiny_llama
 from tests.backends.tiny_vl import plain_model
 
@@ -13,7 +14,7 @@ def learning(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("freeze", CHOICES)
+@pytest.mark.parametrize("freeze", FREEZABLE)
 def test_parts_of_the_vision_encoder(freeze):
     model = plain_model()
     every = learning(model)
@@ -42,8 +43,8 @@ def test_what_cannot_be_frozen_is_named():
     with pytest.raises(SftrlError, match="LlamaForCausalLM has no vision encoder"):
         freeze_parts(tiny_llama(), "vision")
     with pytest.raises(SftrlError, match="vision_and_adapter"):
-        freezing_env("vision_and_adaptor")
-    assert freezing_env(None) == {}
+        engine_env("vision_and_adaptor")
+    assert engine_env(None) == {}
 
 
 def test_verl_finds_the_engine_by_its_vendor(monkeypatch):
@@ -53,7 +54,7 @@ def test_verl_finds_the_engine_by_its_vendor(monkeypatch):
     monkeypatch.setenv("VERL_ENGINE_DEVICE", "cuda")
     plain = EngineRegistry.get_engine_cls("language_model", "fsdp2")
     assert plain is verl_engine.FSDPEngineWithLMHead
-    for name, value in freezing_env("vision").items():
+    for name, value in engine_env("vision").items():
         monkeypatch.setenv(name, value)
     freezing = EngineRegistry.get_engine_cls("language_model", "fsdp2")
     assert issubclass(freezing, plain) and freezing is not plain

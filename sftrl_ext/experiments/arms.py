@@ -1,0 +1,324 @@
+"""The arms of a recipe: what is compared, each told by what differs from the budget.
+
+An arm is trained by SFT or by RL from a start: the shared ``init``, the ``base`` model before it, or a saved
+checkpoint of another arm. `arm_runs` says which runs that makes, one for each seed and learning rate, in an
+order in which every start is there before it is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
+
+if TYPE_CHECKING:
+    from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
+
+KINDS = ("sft", "rl")
+ROWS = ("expert", "suboptimal")
+
+RESERVED = ("base", "dialogues", "init", "data", "model", "eval", "report")
+"""Names of stages that no arm may have."""
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_START = re.compile(r"([a-z][a-z0-9_]*)@(last|[0-9]+%?)")
+
+
+@dataclass
+class ArmConfig:
+    """One arm; what is left out is the budget's."""
+
+    kind: str = MISSING
+    """``sft`` or ``rl``."""
+    title: str | None = None
+    """Its name in figures and tables; null: made from its name."""
+    start: str = "init"
+    """``init``, ``base`` (the model before the init), or a checkpoint of another arm: ``sft@last``,
+    ``sft@80`` (step 80, which must be a saved one), ``sft@50%`` (the saved step nearest to half its way)."""
+    seeds: list[int] = field(default_factory=list)
+    """Empty: those of the sweep."""
+    lrs: list[float] = field(default_factory=list)
+    """Learning rates, each a run of its own; empty: the budget's."""
+    lr_times: list[float] = field(default_factory=list)
+    """The same as multiples of the budget's rate, so that they fit every scale."""
+    budget: dict[str, Any] = field(default_factory=dict)
+    """Keys of ``budget.sft`` or ``budget.rl`` that this arm has otherwise: ``algorithm``, ``updates``, .."""
+    times: dict[str, float] = field(default_factory=dict)
+    """Numbers of that budget that are multiplied; whole ones are rounded."""
+    splits: list[str] = field(default_factory=list)
+    """The splits it trains on, mixed evenly; empty: the task's ``train_split``."""
+    max_attempts: int | None = None
+    """Attempts of an episode while training. Evaluation gives every arm the task's."""
+    freeze: str | None = None
+    """Part of a vision-language model it leaves as it is, as in ``model.freeze``; null: what that says."""
+    rows: str = "expert"
+    """SFT: ``expert`` answers, or ``suboptimal`` dialogues with failed attempts and feedback before them."""
+    loss: str = "nll"
+    """SFT: what is minimized; one of `sftrl_ext.training.engine_settings.LOSSES`."""
+    kl_coef: float | None = None
+    """SFT: weight of the divergence from the start model in the losses ``kl`` and ``dft_kl``; null: 0.1."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint a run starts from.
+
+    Attributes:
+        stage: Its stage; None for the base model.
+        step: Its step.
+        kind: What trained it, ``sft`` or ``rl``.
+    """
+
+    stage: str | None
+    step: int = 0
+    kind: str = "sft"
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """One run of an arm.
+
+    Attributes:
+        arm: Name of the arm.
+        config: The arm.
+        seed: Its seed.
+        budget: Steps, batches and the learning rate, with all that the arm changes.
+        start: Where it starts.
+        rows: Name of its file of training rows; arms that need the same rows share it.
+    """
+
+    arm: str
+    config: ArmConfig
+    seed: int
+    budget: SFTConfig | RLConfig
+    start: Start
+    rows: str
+
+    @property
+    def stage(self) -> str:
+        """Name of its stage."""
+        return stage_name(self.arm, self.budget.lr, self.seed)
+
+    @property
+    def total(self) -> int:
+        """Steps of SFT, updates of RL."""
+        return total_steps(self.budget)
+
+
+def stage_name(arm: str, lr: float, seed: int) -> str:
+    """Name of the stage of one arm, learning rate and seed."""
+    return f"{arm}-lr{lr:g}-s{seed}"
+
+
+def total_steps(budget: SFTConfig | RLConfig) -> int:
+    """How many steps a budget trains: steps of SFT, updates of RL."""
+    return cast(int, getattr(budget, "steps", None) or getattr(budget, "updates", None))
+
+
+def saved_steps(budget: SFTConfig | RLConfig) -> list[int]:
+    """The steps that verl saves: every ``save_every``-th, and the last."""
+    total, every = total_steps(budget), budget.save_every
+    return sorted({*(range(every, total + 1, every) if every > 0 else ()), total})
+
+
+def arm_runs(recipe: Recipe) -> list[ArmRun]:
+    """Every run of every arm, in an order in which they can run.
+
+    Raises:
+        SftrlError: if an arm has a value that is unknown or without effect, or a start that is not there.
+    """
+    waiting: list[ArmRun] = []
+    for seed in _all_seeds(recipe):
+        for name, arm in recipe.arms.items():
+            if seed in _seeds(recipe, arm):
+                start = _start(recipe, name, seed)
+                rows = f"{_first_with_rows_of(recipe, name)}-s{seed}"
+                for lr in _rates(recipe, name):
+                    budget = replace(arm_budget(recipe, name), lr=lr)
+                    waiting.append(ArmRun(name, arm, seed, budget, start, rows))
+    ordered: list[ArmRun] = []
+    there: set[str | None] = {None, "init"}
+    while waiting:
+        ready = next((run for run in waiting if run.start.stage in there), None)
+        if ready is None:
+            names = ", ".join(dict.fromkeys(run.arm for run in waiting))
+            raise SftrlError(f"arms: {names} start from each other in a circle.")
+        waiting.remove(ready)
+        ordered.append(ready)
+        there.add(ready.stage)
+    return ordered
+
+
+def needs_init(recipe: Recipe) -> bool:
+    """Whether an arm starts from the shared init."""
+    return any(arm.start == "init" for arm in recipe.arms.values())
+
+
+def starts_from_base(recipe: Recipe) -> bool:
+    """Whether an arm starts from the base model."""
+    return any(arm.start == "base" for arm in recipe.arms.values())
+
+
+def arm_budget(recipe: Recipe, name: str) -> SFTConfig | RLConfig:
+    """The budget of an arm, with what it changes.
+
+    Raises:
+        SftrlError: if a key of the arm's ``budget`` or ``times`` is unknown, or a value is of another type.
+    """
+    arm = recipe.arms[name]
+    base: SFTConfig | RLConfig = recipe.budget.sft if arm.kind == "sft" else recipe.budget.rl
+    known = OmegaConf.structured(base)
+    for which, keys in (("budget", arm.budget), ("times", arm.times)):
+        for key in keys:
+            if key not in known:
+                where = f"arms.{name}.{which}"
+                raise SftrlError(f"{where}: {unknown_name(f'key of {type(base).__name__}', key, known)}")
+    try:
+        changed = OmegaConf.to_object(OmegaConf.merge(known, arm.budget))
+    except OmegaConfBaseException as error:
+        raise SftrlError(f"arms.{name}.budget: {str(error).splitlines()[0]}") from None
+    made = cast("SFTConfig | RLConfig", changed)
+    for key, factor in arm.times.items():
+        value = getattr(made, key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SftrlError(f"arms.{name}.times: {key} is {value!r}, expected a number to multiply.")
+        if value > 0:
+            setattr(made, key, max(1, round(value * factor)) if isinstance(value, int) else value * factor)
+    return made
+
+
+def check_arms(path: Path, recipe: Recipe) -> None:
+    """Refuse arms that compose but cannot run, or have a value without effect.
+
+    Raises:
+        SftrlError: naming the recipe, the arm and the key.
+    """
+    if not recipe.arms:
+        raise SftrlError(f"{path}: arms: there is none; expected at least one, as in {{sft: {{kind: sft}}}}.")
+    for name, arm in recipe.arms.items():
+        where = f"{path}: arms.{name}"
+        if not _NAME.fullmatch(name) or name in RESERVED:
+            raise SftrlError(
+                f"{where}: not a name for an arm; expected small letters, digits and _, and none of "
+                f"{', '.join(RESERVED)}."
+            )
+        for key, value, values in (
+            ("kind", arm.kind, KINDS),
+            ("rows", arm.rows, ROWS),
+            ("loss", arm.loss, LOSSES),
+            ("freeze", arm.freeze, (None, *FREEZABLE)),
+        ):
+            if value not in values:
+                known = [one for one in values if one is not None]
+                raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), known)}")
+        dead = {
+            "lr_times": bool(arm.lrs and arm.lr_times),
+            "rows": arm.kind == "rl" and arm.rows != "expert",
+            "loss": arm.kind == "rl" and arm.loss != "nll",
+            "kl_coef": arm.kl_coef is not None and (arm.kind == "rl" or arm.loss not in KL_LOSSES),
+            "freeze": arm.freeze is not None and recipe.task.modality != "image",
+            "budget.lr": "lr" in arm.budget and bool(arm.lrs),
+        }
+        for key, without in dead.items():
+            if without:
+                raise SftrlError(f"{where}.{key}: has no effect beside the arm's other keys; leave it out.")
+    try:
+        for run in arm_runs(recipe):
+            _check_batches(run, recipe.scale.n_gpus_per_node * recipe.scale.nnodes)
+    except SftrlError as error:
+        raise SftrlError(f"{path}: {error}") from None
+
+
+def _check_batches(run: ArmRun, ranks: int) -> None:
+    budget: Any = run.budget
+    if run.config.kind == "sft":
+        sizes = [("batch_size", budget.batch_size, ranks)]
+    else:
+        sizes = [
+            ("episodes", budget.episodes, budget.group * budget.minibatches),
+            ("episodes", budget.episodes // max(1, budget.minibatches), ranks),
+        ]
+    for key, value, by in sizes:
+        if by < 1 or value % by:
+            raise SftrlError(
+                f"arms.{run.arm}: budget.{run.config.kind}.{key}: {value} cannot be divided evenly by {by} "
+                f"(ranks: {ranks})."
+            )
+
+
+def _seeds(recipe: Recipe, arm: ArmConfig) -> list[int]:
+    return list(arm.seeds) or list(recipe.sweep.seeds)
+
+
+def _all_seeds(recipe: Recipe) -> list[int]:
+    return list(dict.fromkeys(seed for arm in recipe.arms.values() for seed in _seeds(recipe, arm)))
+
+
+def _rates(recipe: Recipe, name: str) -> list[float]:
+    arm, sweep = recipe.arms[name], recipe.sweep
+    given = sweep.sft_lrs if arm.kind == "sft" else sweep.rl_lrs
+    own = arm_budget(recipe, name).lr
+    return list(given) or list(arm.lrs) or [float(f"{own * t:.6g}") for t in arm.lr_times] or [own]
+
+
+def _start(recipe: Recipe, name: str, seed: int) -> Start:
+    """Where an arm starts: from the same seed of the other arm if that has it, else from its only one."""
+    said = recipe.arms[name].start
+    if said == "base":
+        return Start(None)
+    if said == "init":
+        return Start("init", recipe.budget.init.steps)
+    match = _START.fullmatch(said)
+    if match is None:
+        raise SftrlError(
+            f"arms.{name}.start: {said!r}; expected init, base, or a checkpoint of another arm as in "
+            "sft@last, sft@80 or sft@50%."
+        )
+    other, where = match.groups()
+    if other not in recipe.arms:
+        raise SftrlError(f"arms.{name}.start: {unknown_name('arm', other, recipe.arms)}")
+    seeds, rates = _seeds(recipe, recipe.arms[other]), _rates(recipe, other)
+    if seed not in seeds and len(seeds) > 1:
+        raise SftrlError(f"arms.{name}.start: arm {other!r} has no seed {seed}; it has {_listed(seeds)}.")
+    if len(rates) > 1:
+        raise SftrlError(
+            f"arms.{name}.start: arm {other!r} has {len(rates)} learning rates ({_listed(rates)}); "
+            "expected one."
+        )
+    budget = arm_budget(recipe, other)
+    stage = stage_name(other, rates[0], seed if seed in seeds else seeds[0])
+    return Start(stage, _step(f"arms.{name}.start", where, saved_steps(budget)), recipe.arms[other].kind)
+
+
+def _step(key: str, where: str, saved: Sequence[int]) -> int:
+    if where == "last":
+        return saved[-1]
+    if where.endswith("%"):
+        wanted = saved[-1] * int(where[:-1]) / 100
+        return min(saved, key=lambda step: (abs(step - wanted), step))
+    if int(where) not in saved:
+        raise SftrlError(f"{key}: step {where} is not saved; the saved steps are {_listed(saved)}.")
+    return int(where)
+
+
+def _first_with_rows_of(recipe: Recipe, name: str) -> str:
+    """The first arm that trains on the same rows; their file has its name."""
+
+    def rows(arm: str) -> tuple[Any, ...]:
+        config = recipe.arms[arm]
+        splits = tuple(config.splits or [recipe.task.train_split])
+        attempts = config.max_attempts or recipe.task.max_attempts
+        return config.kind, config.rows, splits, attempts, arm_budget(recipe, arm).rows
+
+    return next(arm for arm in recipe.arms if rows(arm) == rows(name))
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

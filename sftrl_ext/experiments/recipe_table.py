@@ -1,0 +1,122 @@
+"""The table of all recipes in ``recipes/README.md``, made from the recipes and from ``results/*.json``.
+
+``python -m sftrl_ext.experiments.recipe_table`` writes it. What has been run is told by the results files
+alone. Each has the keys ``recipe``, ``scale``, ``date``, ``commit``, ``hardware``, ``metric``, and
+``measurements``, a list with ``name``, ``what`` and ``rows``; the table shows the first of them. A row is an
+arm with its ``percent``: each split with one number, or with one for each seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.recipe import SCALES, ExpectedConfig, Recipe, load_recipe, recipe_files
+from sftrl_ext.files import read_json, write_text
+from sftrl_ext.paths import recipes_dir
+from sftrl_ext.reports.arms import Arms
+from sftrl_ext.reports.tables import Table
+
+_HEAD = """# Recipes
+
+One file per experiment; `sftrl plan <name> --scale <scale>` prints every command it runs, `sftrl run` runs
+them. A name in brackets finds the same recipe: those figures are made from the same runs, which are run once.
+Every recipe has the scales {scales}; at `node` the hyper-parameters are the paper's.
+
+Numbers are percent on one split, as success per episode unless another measure is named. The paper's are of
+its own model. "Has run" tells what this code has measured (`results/`, in words in
+[RESULTS.md](../RESULTS.md)); the other recipes compose against verl's own schema and have not run beyond
+tests.
+
+This file is generated: `python -m sftrl_ext.experiments.recipe_table`.
+"""
+
+_MEASURES = {"success": "", "per_step": "per step", "recognition": "recognition"}
+
+
+def recipe_table(results: Path) -> str:
+    """The text of ``recipes/README.md``.
+
+    Args:
+        results: Folder of the results files.
+
+    Raises:
+        SftrlError: if a results file names an unknown recipe or lacks a key.
+    """
+    ran: dict[str, list[Mapping[str, Any]]] = {}
+    files = recipe_files()
+    for path in sorted(results.glob("*.json")):
+        told = read_json(path)
+        missing = {"recipe", "scale", "date", "commit", "hardware", "measurements"} - set(told)
+        if missing or told["recipe"] not in files:
+            found = f"no {', '.join(sorted(missing))}" if missing else f"unknown recipe {told['recipe']!r}"
+            raise SftrlError(f"{path}: {found}; expected the results of a run of a recipe.")
+        ran.setdefault(files[told["recipe"]].stem, []).append(told)
+    body = []
+    for path in sorted(set(files.values()), key=_place):
+        recipe = load_recipe(path, "node")
+        arms = _arms(recipe)
+        names = f"`{recipe.name}`" + (f" ({', '.join(f'`{n}`' for n in recipe.also)})" if recipe.also else "")
+        body.append([
+            names, recipe.title, recipe.task.name, _arm_words(recipe, arms), _paper(recipe, arms),
+            "; ".join(_has_run(one, arms) for one in ran.get(path.stem, [])) or "–", recipe.source,
+        ])  # fmt: skip
+    header = ["Recipe", "What it asks", "Task", "Arms", "The paper's numbers", "Has run", "Source"]
+    table = Table(header, body, words=len(header)).to_markdown()
+    return _HEAD.format(scales=", ".join(f"`{scale}`" for scale in SCALES)) + "\n" + table + "\n"
+
+
+def _place(path: Path) -> tuple[int, int, str]:
+    """Figures by their number, then what goes beyond the paper."""
+    number = "".join(c for c in path.stem.partition("_")[0] if c.isdigit())
+    return (0, int(number), path.stem) if number else (1, 0, path.stem)
+
+
+def _arms(recipe: Recipe) -> Arms:
+    titles = {name: arm.title for name, arm in recipe.arms.items() if arm.title}
+    return Arms({name: arm.kind for name, arm in recipe.arms.items()}, titles)
+
+
+def _arm_words(recipe: Recipe, arms: Arms) -> str:
+    def one(name: str) -> str:
+        arm = recipe.arms[name]
+        rates = len(arm.lrs) or len(arm.lr_times)
+        told = [f"starts at `{arm.start}`"] if arm.start != "init" else []
+        told += [f"{rates} rates"] if rates > 1 else []
+        return arms.label(name) + (f" ({', '.join(told)})" if told else "")
+
+    return ", ".join(one(name) for name in recipe.arms)
+
+
+def _paper(recipe: Recipe, arms: Arms) -> str:
+    def one(entry: ExpectedConfig) -> str:
+        given = {"sft": entry.sft, "init": entry.init, "rl": entry.rl, **entry.arms}
+        form = {"level": "{:g}", "at_most": "at most {:g}", "change": "{:+g}"}[entry.says]
+        numbers = ", ".join(f"{arms.label(a)} {form.format(v)}" for a, v in given.items() if v is not None)
+        measure = " ".join(word for word in (f"`{entry.split}`", _MEASURES[entry.metric]) if word)
+        return f"{measure}{' from the start' if entry.says == 'change' else ''}: {numbers}"
+
+    return "<br>".join(one(entry) for entry in recipe.expected) or (
+        "curves only" if "2501.17161" in recipe.source else "–"
+    )
+
+
+def _has_run(told: Mapping[str, Any], arms: Arms) -> str:
+    first = told["measurements"][0]
+    splits = list(dict.fromkeys(split for row in first["rows"] for split in row["percent"]))
+    words = []
+    for split in splits:
+        numbers = [
+            f"{arms.label(row['arm'])} {row['percent'][split]:g}"
+            for row in first["rows"]
+            if split in row["percent"]
+        ]
+        words.append(f"`{split}`: {', '.join(numbers)}")
+    where = f"`{told['scale']}`, {told['date']}, {told['hardware']}, commit {told['commit']}, {first['what']}"
+    return f"{where}.<br>{'<br>'.join(words)}"
+
+
+if __name__ == "__main__":
+    write_text(recipes_dir() / "README.md", recipe_table(recipes_dir().parent / "results"))

@@ -1,0 +1,169 @@
+"""Our engine for training: verl's, with a part of the model frozen, and SFT on another loss.
+
+It is filed in verl's registry of engines under a vendor name of its own, which the variables of
+`sftrl_ext.training.engine_settings` select. verl's SFT trainer has no setting for its loss; it hands the
+engine a function for every micro-batch, and this engine puts another in its place. A loss with an anchor
+needs the start model: the engine holds a second, frozen copy of the weights the stage starts from, sharded
+like the first, and runs it on every micro-batch. Weights of a resumed stage are loaded into the first only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.training.engine_settings import VENDOR, EngineSettings
+from sftrl_ext.training.freezing import freeze_parts
+from sftrl_ext.training.sft_losses import batch_loss, divergence
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_KL = "sftrl_kl"
+"""Where the divergence of a micro-batch waits for the loss, among the model's outputs."""
+
+
+def shifted_mask(loss_mask: Tensor) -> Tensor:
+    """Which places of a packed batch predict a token that carries loss.
+
+    Args:
+        loss_mask: ``[rows, tokens]``, jagged: 1 where a token carries loss, never at a row's first.
+
+    Returns:
+        ``[all tokens]`` bool, aligned with the log-probabilities of each place's next token.
+    """
+    return torch.roll(loss_mask.values(), shifts=-1, dims=0).bool()
+
+
+def packed_logits(logits: Tensor, offsets: Tensor) -> Tensor:
+    """The logits of all rows one after the other, without padding.
+
+    Args:
+        logits: ``[1, all tokens and padding at the end, vocabulary]``, or ``[rows, longest, vocabulary]``.
+        offsets: ``[rows + 1]``, where each row begins.
+
+    Returns:
+        ``[all tokens, vocabulary]``.
+    """
+    lengths, total = offsets.diff(), int(offsets[-1])
+    if logits.shape[0] == 1 and logits.shape[1] >= total:
+        return logits[0, :total]
+    places = torch.arange(logits.shape[1], device=logits.device)
+    return logits[places < lengths.to(logits.device).unsqueeze(1)]
+
+
+def sft_loss(
+    settings: EngineSettings, model_output: dict[str, Any], data: Any, dp_group: Any = None
+) -> tuple[Tensor, dict[str, Any]]:
+    """The loss of one micro-batch, in the form verl's engines ask for.
+
+    Args:
+        settings: Which loss.
+        model_output: ``log_probs``, jagged ``[rows, tokens]``, and the divergence if the loss is anchored.
+        data: The micro-batch: jagged ``loss_mask``, and the whole batch's ``batch_num_tokens``, ``dp_size``.
+        dp_group: Not used.
+
+    Returns:
+        The loss, and metrics.
+    """
+    from verl.utils.metric import AggregationType, Metric
+
+    log_prob = model_output["log_probs"].values()[shifted_mask(data["loss_mask"])]
+    kl = model_output.pop(_KL, None)
+    part = data["dp_size"] / data["batch_num_tokens"]
+    metrics: dict[str, Any] = {}
+
+    def note(name: str, value: Tensor) -> None:
+        # Micro-batches add up to the batch's mean.
+        metrics[name] = Metric(value=value.detach() * part, aggregation=AggregationType.SUM)
+
+    note("train/nll", -log_prob.sum())
+    if kl is not None:
+        note("train/kl_start", kl.sum())
+    return batch_loss(log_prob, settings, kl) * part, metrics
+
+
+def engine_class(base: type[Any]) -> type[Any]:
+    """Our engine on top of verl's FSDP engine for language models."""
+
+    class PostTrainingEngine(base):
+        """verl's FSDP engine for language models, with a frozen part and a choice of the loss of SFT."""
+
+        def _build_module(self) -> nn.Module:
+            model: nn.Module = super()._build_module()
+            if (freeze := EngineSettings.from_environment().freeze) is not None:
+                freeze_parts(model, freeze)
+            return model
+
+        def initialize(self) -> None:
+            """Build the model, and the start model where the loss needs it."""
+            self.sft = EngineSettings.from_environment()
+            if self.sft.anchored:
+                self._refuse_what_hides_logits()
+            super().initialize()
+            self.start_module: nn.Module | None = None
+            if self.sft.anchored:
+                start = self._build_module().requires_grad_(False)
+                self.start_module = self._build_fsdp_module(start).eval()
+
+        def _refuse_what_hides_logits(self) -> None:
+            if self.ulysses_sequence_parallel_size > 1:
+                raise SftrlError(f"loss {self.sft.loss!r}: not with sequence parallelism; set it to 1.")
+            if self.model_config.get("use_fused_kernels", False):
+                raise SftrlError(f"loss {self.sft.loss!r}: not with fused kernels, which give no logits.")
+
+        def prepare_model_inputs(self, micro_batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+            """As verl's; the inputs are kept for the start model."""
+            inputs, further = super().prepare_model_inputs(micro_batch)
+            if self.start_module is not None:
+                further["sftrl_inputs"] = inputs
+            return inputs, further
+
+        def prepare_model_outputs(
+            self, output: Any, output_args: dict[str, Any], micro_batch: Any, logits_processor_func: Any
+        ) -> dict[str, Any]:
+            """As verl's, with the divergence from the start model at the tokens that carry loss."""
+            kl = None
+            if self.start_module is not None:
+                with torch.no_grad():
+                    start = self.start_module(**output_args.pop("sftrl_inputs"), use_cache=False)
+                offsets = micro_batch["input_ids"].offsets()
+                learned = shifted_mask(micro_batch["loss_mask"])
+                packed = (packed_logits(one.logits, offsets)[learned] for one in (output, start))
+                kl = divergence(*packed)
+            made: dict[str, Any] = super().prepare_model_outputs(
+                output, output_args, micro_batch, logits_processor_func
+            )
+            if kl is not None:
+                made[_KL] = kl
+            return made
+
+        def forward_step(
+            self, micro_batch: Any, loss_function: Callable[..., Any] | None, forward_only: bool
+        ) -> Any:
+            """As verl's, on the chosen loss."""
+            settings = self.sft
+            if loss_function is not None and settings.loss != "nll":
+
+                def chosen(**given: Any) -> tuple[Tensor, dict[str, Any]]:
+                    return sft_loss(settings, **given)
+
+                return super().forward_step(micro_batch, chosen, forward_only)
+            return super().forward_step(micro_batch, loss_function, forward_only)
+
+    return PostTrainingEngine
+
+
+@cache
+def register_engine(module: Any) -> None:
+    """File the engine once verl's module of FSDP engines is imported; a second time does nothing."""
+    from verl.workers.engine.base import EngineRegistry
+
+    EngineRegistry.register(
+        model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"], vendor=VENDOR
+    )(engine_class(module.FSDPEngineWithLMHead))

@@ -1,0 +1,82 @@
+"""What our engine does beyond verl's, told to every training process by variables of its environment.
+
+verl's config has no place for it that reaches the engine. The variable ``VERL_ENGINE_VENDOR`` selects the
+engine at all: a run that freezes nothing and trains on verl's own loss uses verl's engine.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from sftrl_ext.errors import SftrlError, unknown_name
+
+VENDOR = "sftrl"
+"""``VERL_ENGINE_VENDOR`` under which the engine is filed."""
+
+FREEZABLE = ("vision", "vision_and_adapter")
+"""What can be frozen: the vision encoder, or also the adapter from its features to the language model."""
+
+LOSSES = ("nll", "dft", "kl", "dft_kl")
+"""Losses of SFT; ``nll`` is verl's own. See `sftrl_ext.training.sft_losses`."""
+KL_LOSSES = ("kl", "dft_kl")
+"""Those with an anchor: a divergence from the start model."""
+KL_COEF = 0.1
+"""Weight of the anchor where nothing is said."""
+
+_FREEZE, _LOSS, _KL_COEF = "SFTRL_FREEZE", "SFTRL_SFT_LOSS", "SFTRL_KL_COEF"
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What the engine of one process does.
+
+    Attributes:
+        freeze: One of `FREEZABLE`, or None.
+        loss: One of `LOSSES`; other than ``nll`` in SFT only.
+        kl_coef: Weight of the anchor of `KL_LOSSES`.
+    """
+
+    freeze: str | None = None
+    loss: str = "nll"
+    kl_coef: float = KL_COEF
+
+    def __post_init__(self) -> None:
+        if self.freeze is not None and self.freeze not in FREEZABLE:
+            raise unknown_name("part to freeze", self.freeze, FREEZABLE)
+        if self.loss not in LOSSES:
+            raise unknown_name("loss of SFT", self.loss, LOSSES)
+        if not self.kl_coef >= 0:
+            raise SftrlError(f"kl_coef is {self.kl_coef!r}, expected a number from 0 up.")
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the loss needs the start model."""
+        return self.loss in KL_LOSSES
+
+    @classmethod
+    def from_environment(cls) -> EngineSettings:
+        """Read what `engine_env` set."""
+        return cls(
+            os.environ.get(_FREEZE), os.environ.get(_LOSS, "nll"), float(os.environ.get(_KL_COEF, KL_COEF))
+        )
+
+
+def engine_env(freeze: str | None = None, loss: str = "nll", kl_coef: float | None = None) -> dict[str, str]:
+    """Variables every process of a training stage needs; none where verl's engine does all.
+
+    Args:
+        freeze: One of `FREEZABLE`, or None.
+        loss: One of `LOSSES`.
+        kl_coef: Weight of the anchor; None for `KL_COEF`.
+
+    Raises:
+        SftrlError: if a value is unknown.
+    """
+    settings = EngineSettings(freeze, loss, KL_COEF if kl_coef is None else kl_coef)
+    env = {} if freeze is None else {_FREEZE: freeze}
+    if loss != "nll":
+        env[_LOSS] = loss
+    if settings.anchored:
+        env[_KL_COEF] = f"{settings.kl_coef:g}"
+    return env and {"VERL_ENGINE_VENDOR": VENDOR, **env}

@@ -1,0 +1,80 @@
+"""verl's SFT trainer on an anchored loss: what it logs is what plain models give, before and after a step."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("verl")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sftrl_ext.training.engine_settings import engine_env
+from sftrl_ext.training.sft_dataset import TurnSFTDataset
+from sftrl_ext.training.sft_losses import divergence, token_losses
+from tests.backends.launch import launch
+from tests.backends.tiny import save_folder
+from tests.training.image_dataset import sft_config
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+TEXTS = [("abc", "cba"), ("aabb", "bbaa"), ("fg", "gf"), ("k", "kkkkk")]
+
+
+@torch.no_grad()
+def plain(folder, start, file):
+    """Mean loss, log-likelihood and divergence of the learned tokens."""
+    models = [
+        AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32).eval() for one in (folder, start)
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    found = []
+    for row in (TurnSFTDataset(str(file), tokenizer, sft_config(), None)[n] for n in range(len(TEXTS))):
+        learned = row["loss_mask"][1:] == 1
+        logits = [model(row["input_ids"][None]).logits[0, :-1][learned] for model in models]
+        log_prob = logits[0].log_softmax(-1).gather(1, row["input_ids"][1:][learned][:, None])[:, 0]
+        kl = divergence(*logits)
+        found.append(torch.stack([token_losses(log_prob, "dft") + 0.5 * kl, -log_prob, kl]))
+    return torch.cat(found, dim=1).mean(1).tolist()
+
+
+def test_the_trainer_minimizes_the_chosen_loss(tmp_path, monkeypatch):
+    model = save_folder(tmp_path / "model")
+    rows = [
+        [{"role": "user", "content": asked}, {"role": "assistant", "content": said}] for asked, said in TEXTS
+    ]
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"messages": rows}), file)
+    for name, value in engine_env(loss="dft_kl", kl_coef=0.5).items():
+        monkeypatch.setenv(name, value)
+    overrides = {
+        "sft_backend": "cpu",
+        "model.path": model,
+        "data.train_files": file,
+        "data.train_batch_size": len(TEXTS),
+        "data.micro_batch_size_per_gpu": 2,
+        "data.use_dynamic_bsz": "false",
+        "data.max_length": 64,
+        "optim.lr": 1e-3,
+        "optim.weight_decay": 0.0,
+        "trainer.nnodes": 1,
+        "trainer.n_gpus_per_node": 1,
+        "trainer.total_epochs": 2,
+        "trainer.total_training_steps": 2,
+        "trainer.save_freq": 1,
+        "trainer.experiment_name": "e2e",
+        "trainer.default_local_dir": tmp_path / "sft",
+    }
+    module = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    metrics = launch(
+        [*module, "-m", "verl.trainer.sft_trainer"], "sft", overrides, tmp_path, tmp_path / "m.jsonl"
+    )
+    after_one = tmp_path / "sft" / "global_step_1" / "huggingface"
+    for step, folder in zip((one for one in metrics if "train/loss" in one), (model, after_one), strict=True):
+        expected = plain(folder, model, file)
+        assert [step[f"train/{name}"] for name in ("loss", "nll", "kl_start")] == pytest.approx(
+            expected, rel=1e-3, abs=1e-6
+        )
+    assert plain(after_one, model, file)[2] > 1e-5
