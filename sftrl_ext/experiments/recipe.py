@@ -376,12 +376,17 @@ def find_recipe(recipe: str | Path) -> Path:
 def recipe_files() -> dict[str, Path]:
     """Every name of a shipped recipe, those of ``also`` among them, to its file.
 
+    The further names are files too, links to the recipe, so that each experiment is found in the folder.
+
     Raises:
         SftrlError: if two recipes have the same name.
     """
-    files = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+    there = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+    told = {path: yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in there.values()}
+    # A link says whose name it is; so does its copy, where links were not kept.
+    files = {name: path for name, path in there.items() if told[path].get("name", name) == name}
     for path in list(files.values()):
-        for name in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("also") or []:
+        for name in told[path].get("also") or []:
             if name in files:
                 raise SftrlError(f"{path}: also: {name!r} is the name of {files[name]} already.")
             files[name] = path

@@ -12,7 +12,7 @@ from sftrl_ext.experiments.recipe import (
 )
 from sftrl_ext.paths import recipes_dir
 
-RECIPES = sorted(path.stem for path in recipes_dir().glob("*.yaml"))
+RECIPES = sorted({path.stem for path in recipe_files().values()})
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -49,7 +49,8 @@ def test_the_list_of_arms_of_an_older_run_folder_is_read(tmp_path):
 
 def test_a_recipe_is_found_by_the_names_it_has_also():
     files = recipe_files()
-    assert files["fig5_gp_l"] == files["fig6_gp_l"] and set(RECIPES) <= set(files)
+    assert files["fig5_gp_l"] == files["fig6_gp_l"]
+    assert set(files) == {path.stem for path in recipes_dir().glob("*.yaml")}
     for name, path in files.items():
         assert name in (path.stem, *load_recipe(name, "smoke").also)
         assert find_recipe(f"recipes/{name}.yaml") == find_recipe(name)

@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe import SCALES, load_recipe
-from sftrl_ext.paths import configs_dir, recipes_dir
+from sftrl_ext.experiments.recipe import SCALES, load_recipe, recipe_files
+from sftrl_ext.paths import configs_dir
 
-RECIPES = sorted(path.stem for path in recipes_dir().glob("*.yaml"))
+RECIPES = sorted({path.stem for path in recipe_files().values()})
 GROUPS = ("backend", "algorithm", "sft_backend")
 DEAD = ("custom_reward_function", "reward_model")
 """Keys that verl composes and ignores."""
