@@ -47,7 +47,10 @@ class Follower:
 
 
 def merge_launches(folder: Path) -> None:
-    """Write ``metrics.jsonl`` from the files of all launches; a step run twice counts as run last."""
+    """Write ``metrics.jsonl`` from the files of all launches; a step run twice counts as run last.
+
+    A metric that verl's SFT trainer does not know it logs as a list over ranks: here that is their mean.
+    """
     steps: dict[int, dict[str, Any]] = {}
     launches = sorted(folder.glob("metrics-*.jsonl"), key=lambda p: int(re.findall(r"\d+", p.stem)[-1]))
     for path in launches:
@@ -57,6 +60,11 @@ def merge_launches(folder: Path) -> None:
             if step not in seen:
                 steps[step] = {}
                 seen.add(step)
-            steps[step].update(entry["data"])
+            steps[step].update({name: _number(value) for name, value in entry["data"].items()})
     lines = [json.dumps({"step": step, "data": steps[step]}) for step in sorted(steps)]
     write_text(folder / "metrics.jsonl", "".join(line + "\n" for line in lines))
+
+
+def _number(value: Any) -> Any:
+    numbers = isinstance(value, list) and value and all(isinstance(one, int | float) for one in value)
+    return sum(value) / len(value) if numbers else value

@@ -24,6 +24,9 @@ from sftrl_ext.training.sft_losses import batch_loss, divergence
 if TYPE_CHECKING:
     from torch import nn
 
+METRICS = ("train/nll", "train/kl_start")
+"""What is logged beside the loss: the usual loss of SFT, and the divergence from the start model."""
+
 _KL = "sftrl_kl"
 """Where the divergence of a micro-batch waits for the loss, among the model's outputs."""
 
@@ -59,7 +62,7 @@ def packed_logits(logits: Tensor, offsets: Tensor) -> Tensor:
 
 def sft_loss(
     settings: EngineSettings, model_output: dict[str, Any], data: Any, dp_group: Any = None
-) -> tuple[Tensor, dict[str, Any]]:
+) -> tuple[Tensor, dict[str, float]]:
     """The loss of one micro-batch, in the form verl's engines ask for.
 
     Args:
@@ -69,22 +72,14 @@ def sft_loss(
         dp_group: Not used.
 
     Returns:
-        The loss, and metrics.
+        The loss, and metrics: parts that add up to the batch's mean over micro-batches.
     """
-    from verl.utils.metric import AggregationType, Metric
-
     log_prob = model_output["log_probs"].values()[shifted_mask(data["loss_mask"])]
     kl = model_output.pop(_KL, None)
     part = data["dp_size"] / data["batch_num_tokens"]
-    metrics: dict[str, Any] = {}
-
-    def note(name: str, value: Tensor) -> None:
-        # Micro-batches add up to the batch's mean.
-        metrics[name] = Metric(value=value.detach() * part, aggregation=AggregationType.SUM)
-
-    note("train/nll", -log_prob.sum())
+    metrics = {METRICS[0]: -log_prob.detach().sum().item() * part}
     if kl is not None:
-        note("train/kl_start", kl.sum())
+        metrics[METRICS[1]] = kl.detach().sum().item() * part
     return batch_loss(log_prob, settings, kl) * part, metrics
 
 
@@ -143,6 +138,24 @@ def engine_class(base: type[Any]) -> type[Any]:
                 made[_KL] = kl
             return made
 
+        def forward_backward_batch(
+            self, data: Any, loss_function: Callable[..., Any] | None, forward_only: bool = False
+        ) -> Any:
+            """As verl's; what is logged becomes one number for all micro-batches and ranks."""
+            output = super().forward_backward_batch(data, loss_function, forward_only)
+            for name in METRICS:
+                if name in output["metrics"]:
+                    output["metrics"][name] = self._mean_over_ranks(sum(output["metrics"][name]))
+            return output
+
+        def _mean_over_ranks(self, value: float) -> float:
+            ranks = self.get_data_parallel_size()
+            if ranks == 1:
+                return value
+            total = torch.tensor(value, device=next(self.module.parameters()).device)
+            torch.distributed.all_reduce(total, group=self.get_data_parallel_group())
+            return total.item() / ranks
+
         def forward_step(
             self, micro_batch: Any, loss_function: Callable[..., Any] | None, forward_only: bool
         ) -> Any:
@@ -150,7 +163,7 @@ def engine_class(base: type[Any]) -> type[Any]:
             settings = self.sft
             if loss_function is not None and settings.loss != "nll":
 
-                def chosen(**given: Any) -> tuple[Tensor, dict[str, Any]]:
+                def chosen(**given: Any) -> tuple[Tensor, dict[str, float]]:
                     return sft_loss(settings, **given)
 
                 return super().forward_step(micro_batch, chosen, forward_only)

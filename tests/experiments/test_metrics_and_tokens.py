@@ -23,6 +23,13 @@ def test_a_step_run_twice_counts_as_run_last(tmp_path):
     assert merged == {1: {"a": 1}, 2: {"a": 20, "b": 5}, 3: {"a": 300}}
 
 
+def test_what_every_rank_logged_becomes_their_mean(tmp_path):
+    (tmp_path / "metrics-1.jsonl").write_text(lines((1, {"a": [1.0, 3.0], "b": 7, "c": [], "d": "x"})))
+    merge_launches(tmp_path)
+    (merged,) = read_jsonl(tmp_path / "metrics.jsonl")
+    assert merged["data"] == {"a": 2.0, "b": 7, "c": [], "d": "x"}
+
+
 def test_the_follower_reads_only_whole_lines(tmp_path):
     path = tmp_path / "m.jsonl"
     follower = Follower(path)
