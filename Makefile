@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    ?= runs/fig6_gp_l-laptop
 BIN    := $(VENV)/bin
+DOCS   := .venv-docs
 
-.PHONY: reproduce test check
+.PHONY: reproduce test check docs
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -18,6 +19,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation, into site/. An environment of its own: it needs nothing of ours.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -28,4 +33,9 @@ $(VENV)/.cpu: $(VENV)/bin/python pyproject.toml constraints/cpu.txt
 
 $(VENV)/.dev: $(VENV)/.cpu
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[cpu,dev]'
+	@touch $@
+
+$(DOCS)/.ready: constraints/docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --requirement constraints/docs.txt
 	@touch $@

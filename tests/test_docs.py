@@ -1,0 +1,167 @@
+"""The documentation against the code: commands parse, paths and links lead somewhere, examples run.
+
+An example is a fenced block with a comment before it, which the reader does not see:
+
+``<!-- file: name -->``  the block is written to a file of that name
+``<!-- run -->``         a block of Python or bash is run, all those of a page in order and in one folder
+``<!-- prints -->``      the block is what the example before it prints
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep.build import BUILDERS
+from data_prep.build_routes import ROUTE_BUILDERS, ROUTE_KINDS
+from data_prep.request import IMPORT
+from data_prep.splits import get_split
+from data_prep.virl_splits import ROUTE_SPLITS
+from sftrl_ext.cli import _parse
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S
+)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+TREES = "configs|recipes|sftrl_ext|data_prep|tests|constraints|docker|benchmarks|docs"
+NAMED = re.compile(rf"(?<![\w/.-])(?:{TREES})/[\w./-]*(?P<open>[<*{{]?)")
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page):
+    """(marks, language, text) of every fenced block."""
+    for match in BLOCK.finditer(page.read_text()):
+        yield (match["mark"] or "").strip(), match["language"], match["text"]
+
+
+def commands(page):
+    """Every line of a fenced block that calls sftrl, as words."""
+    for _, language, text in blocks(page):
+        if language in ("bash", "console", "sh"):
+            for line in text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    words = words[1:]
+                if words and Path(words[0]).name == "sftrl":
+                    yield words[1:]
+
+
+def test_there_is_something_to_check():
+    assert sum(1 for page in PAGES for _ in commands(page)) > 40
+    assert sum(mark == "run" for page in PAGES for mark, *_ in blocks(page)) > 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_line_parses_and_names_what_there_is(page, capsys):
+    for words in commands(page):
+        try:
+            args = _parse(words)
+        except SystemExit as stop:
+            # Only --help and --version end well.
+            assert stop.code == 0, f"{name_of(page)}: sftrl {shlex.join(words)}: {capsys.readouterr().err}"
+            continue
+        try:
+            check_names(args)
+        except SftrlError as error:
+            raise AssertionError(f"{name_of(page)}: sftrl {shlex.join(words)}: {error}") from None
+
+
+def check_names(args):
+    """What the parser takes as any text: recipes with their overrides, kinds of rows, splits."""
+    from sftrl_ext.cli import _overrides
+
+    if hasattr(args, "recipe") and not args.recipe.startswith("my_"):
+        overrides = [word for word in _overrides(args) if "<" not in word]
+        load_recipe(args.recipe, args.scale, overrides, args.launcher)
+    if hasattr(args, "kind"):
+        routes = args.task == "virl"
+        assert args.kind in {*(ROUTE_BUILDERS if routes else BUILDERS), IMPORT, *ROUTE_KINDS}, args.kind
+        for split in args.split.split(","):
+            assert ROUTE_SPLITS[split] if routes else get_split(split)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_relative_link_leads_somewhere(page):
+    text = BLOCK.sub("", page.read_text())
+    for link in LINK.findall(text):
+        path, _, anchor = link.partition("#")
+        if ":" in path:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), f"{name_of(page)}: {link}"
+        if anchor:
+            assert anchor in headings(target), f"{name_of(page)}: {link}"
+
+
+def headings(page):
+    """The anchors of a page, as mkdocs and forges make them."""
+    found = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_path_of_the_repository_that_is_named_exists(page):
+    for match in NAMED.finditer(page.read_text()):
+        path = match[0].rstrip("<*{").rstrip(".")
+        if match["open"]:
+            path = path.rpartition("/")[0]
+        assert (ROOT / path).exists(), f"{name_of(page)}: {match[0]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- run -->" in page.read_text()], ids=name_of)
+def test_the_examples_run(page, tmp_path):
+    if "import torch" in page.read_text():
+        pytest.importorskip("torch")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # Python blocks between two of bash are one program, so that a later one sees the names of an earlier one.
+    programs: list[tuple[str, str]] = []
+    expected: list[str] = []
+    for mark, language, text in blocks(page):
+        if mark.startswith("file:"):
+            (tmp_path / mark[len("file:") :].strip()).write_text(text)
+        elif mark == "prints":
+            expected.append(text)
+        elif mark == "run" and programs and language == "python" == programs[-1][0]:
+            programs[-1] = (language, programs[-1][1] + "\n" + text)
+        elif mark == "run":
+            programs.append((language, text))
+    printed = ""
+    for language, text in programs:
+        if language == "python":
+            command = [sys.executable, "-c", text]
+        else:
+            shim = f'sftrl() {{ "{sys.executable}" -m sftrl_ext.cli "$@"; }}\n'
+            command = ["bash", "-euo", "pipefail", "-c", shim + text]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, f"{name_of(page)}:\n{text}\n{done.stdout}{done.stderr}"
+        printed += done.stdout
+    for text in expected:
+        assert text in printed, f"{name_of(page)}: expected\n{text}\nfound\n{printed}"
+
+
+def test_the_names_of_the_extra_are_pinned():
+    tomllib = pytest.importorskip("tomllib")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints/docs.txt").read_text(), re.M)
+    for needed in extras["docs"]:
+        assert re.match(r"[\w.-]+", needed)[0] in {name.lower() for name in pinned}
+
+
+def test_every_page_is_in_the_navigation():
+    listed = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in listed, page.name
