@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line; overrides (key=value) may stand before, between or after the options."""
+    """Parse a command line; overrides (key=value, ~key) may stand before, between or after the options."""
     parser = _parser()
     args, extra = parser.parse_known_args(argv)
-    overrides = [word for word in extra if "=" in word and not word.startswith("-")]
+    overrides = [w for w in extra if ("=" in w or w.startswith("~")) and not w.startswith("-")]
     if extra and (len(overrides) < len(extra) or "overrides" not in args):
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
     if overrides:
@@ -121,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--run-dir", type=Path, help="default: runs/<recipe>-<scale>")
         verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
         verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
-        verb.add_argument("overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5")
+        verb.add_argument(
+            "overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5; ~key"
+        )
         verb.set_defaults(run=run)
 
     resume = verbs.add_parser("resume", help="go on with a run that stopped")

@@ -92,6 +92,8 @@ def test_overrides_may_stand_before_or_after_the_options(capsys):
     for words in (["budget.rl.lr=7e-5", "--scale", "smoke"], ["--scale", "smoke", "budget.rl.lr=7e-5"]):
         assert main(["plan", "fig6_gp_l", *words]) == 0
         assert "actor_rollout_ref.actor.optim.lr=7e-05" in capsys.readouterr().out
+    assert main(["plan", "fig6_gp_l", "--scale", "smoke", "~arms.sft"]) == 0
+    assert "sft-lr" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["plan", "fig6_gp_l", "--scale", "smoke", "--sede", "1", "a=b"])
     assert "unrecognized arguments: --sede 1 a=b" in capsys.readouterr().err
