@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
     report.add_argument("run_dir", type=Path, nargs="+")
     report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
+    report.add_argument("--results", type=Path, help="also write what was measured into this folder, as JSON")
     report.set_defaults(run=_report)
 
     show = verbs.add_parser("show", help="read the episodes of a run")
@@ -237,6 +238,10 @@ def _report(args: argparse.Namespace, console: Console) -> None:
     for run_dir in args.run_dir:
         build_report(run_dir)
         _say_where(run_dir, console)
+        if args.results is not None:
+            from sftrl_ext.reports.results_file import write_results
+
+            console.print(f"  {write_results(run_dir, args.results)}", highlight=False)
 
 
 def _show(args: argparse.Namespace, console: Console) -> None:

@@ -1,0 +1,113 @@
+"""A results file: what a finished run measured, small enough to be kept beside the code.
+
+``results/<recipe>-<scale>.json`` of this repository are such files; the table of recipes is made from them.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import write_json
+from sftrl_ext.reports.analysis import Analysis, analyse
+from sftrl_ext.reports.summary import summarize
+
+FURTHER = ("recognized", "routes")
+"""Second measures of a line of the summary: recognition of pictures, whole routes."""
+
+
+def write_results(run_dir: Path, folder: Path) -> Path:
+    """Write the results file of a run.
+
+    Args:
+        run_dir: A run folder with evaluated checkpoints.
+        folder: Where the file goes; one of the same recipe and scale is replaced.
+
+    Raises:
+        SftrlError: if the run has no evaluated arm.
+    """
+    found = analyse(Path(run_dir))
+    told = results_of(found)
+    path = Path(folder) / f"{told['recipe']}-{told['scale']}.json"
+    write_json(path, told)
+    return path
+
+
+def results_of(found: Analysis) -> dict[str, Any]:
+    """What a run measured, in percent with standard errors.
+
+    Raises:
+        SftrlError: if the run has no evaluated arm.
+    """
+    summary = summarize(found)
+    if not summary["compared"]:
+        raise SftrlError(f"{found.run.folder}: no evaluated checkpoint of an arm; evaluate the run first.")
+    recipe = found.run.recipe
+    task, budget = recipe.get("task") or {}, (recipe.get("budget") or {}).get("eval") or {}
+    equal = summary["equal_compute"]["budget"]
+    seeds = max(len(line["seeds"]) for line in summary["compared"])
+    at = f", at the largest compute every arm reached: {equal / 1e12:.3g} TFLOP" if equal else ""
+    return {
+        "recipe": summary["recipe"],
+        "scale": summary["scale"],
+        "date": datetime.date.fromtimestamp((found.run.folder / "state.json").stat().st_mtime).isoformat(),
+        "commit": str(summary["commit"] or "unknown")[:7],
+        "hardware": _hardware(summary["hardware"] or {}),
+        "model": summary["model"],
+        "measure": str(summary.get("measure", "success per episode")).partition(";")[0],
+        "max_attempts": task.get("max_attempts"),
+        "temperature": budget.get("temperature"),
+        "measurements": [
+            {
+                "name": "compared",
+                "what": f"{seeds} seed{'s' if seeds > 1 else ''}{at}",
+                "rows": _rows(summary["compared"]),
+            },
+            {"name": "checkpoints", "what": "every evaluated one", "rows": _rows(summary["checkpoints"])},
+        ],
+        "stages": {
+            stage["name"]: {"wall_s": stage["wall_s"], "peak_rss_mb": stage["peak_rss_mb"]}
+            for stage in summary["stages"]
+        },
+    }
+
+
+def _hardware(told: Mapping[str, Any]) -> str:
+    words = [str(told.get("cpu", "unknown processor"))]
+    words += [f"{told['cores']} cores"] if "cores" in told else []
+    words += [f"{told['memory_gb']} GB"] if "memory_gb" in told else []
+    return ", ".join([*words, str(told.get("gpu") or "no GPU")])
+
+
+def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each arm, rate and step, with a number for each split."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for line in lines:
+        key = (line["arm"], line["lr"], *line["steps"])
+        row = rows.setdefault(
+            key,
+            {
+                "arm": line["arm"],
+                "lr": line["lr"],
+                "seeds": len(line["seeds"]),
+                "step": line["steps"][0],
+                "tflop_paper": None if line["flops_paper"] is None else _short(line["flops_paper"] / 1e12, 2),
+                "percent": {},
+                "se": {},
+            },
+        )
+        row["percent"][line["split"]] = _short(line["percent"])
+        row["se"][line["split"]] = _short(line["se"])
+        for name in FURTHER:
+            if line.get(name):
+                row.setdefault(name, {"percent": {}, "se": {}})
+                for part in ("percent", "se"):
+                    row[name][part][line["split"]] = _short(line[name][part])
+    return list(rows.values())
+
+
+def _short(value: float, digits: int = 1) -> float:
+    return round(value, digits)
