@@ -153,7 +153,8 @@ def test_what_the_server_refuses(kind, server):
             create(**{**ask, **wrong})
 
 
-def test_the_verb_serves_until_interrupted(folder, kind):
+def test_the_verb_serves_until_interrupted(tmp_path):
+    folder = text_model(tmp_path / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
