@@ -5,7 +5,7 @@ RUN    ?= runs/fig6_gp_l-laptop
 BIN    := $(VENV)/bin
 DOCS   := .venv-docs
 
-.PHONY: reproduce test check docs
+.PHONY: reproduce test nightly check docs
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -13,6 +13,9 @@ reproduce: $(VENV)/.cpu
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+nightly: $(VENV)/.dev
+	$(BIN)/python -m pytest -m ""
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

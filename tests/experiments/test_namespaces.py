@@ -20,6 +20,7 @@ from tests.rollout.tiny import tiny_tokenizer
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(not can_be_made(), reason="no network namespaces here"),
 ]
 

@@ -11,7 +11,7 @@ pytest.importorskip("verl")
 
 from tests.backends.two_nodes import LocalCluster
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.nightly]
 
 ASK = """
 import json, os, ray

@@ -17,7 +17,7 @@ from tests.backends.tiny_vl import sober_folder as model_folder
 EPISODES = 8
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "mllama"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", pytest.param("mllama", marks=pytest.mark.nightly)])
 def kind(request):
     return request.param
 
