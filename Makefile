@@ -1,4 +1,4 @@
-# Two commands: `make reproduce` trains and draws the figure, `make test` runs the whole test suite.
+# Two commands: `make reproduce` trains and draws the figure, `make test` runs the test suite.
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    ?= runs/fig6_gp_l-laptop
