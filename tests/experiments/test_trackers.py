@@ -8,7 +8,7 @@ from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe import load_recipe
 from sftrl_ext.experiments.runner import start_run
 from sftrl_ext.experiments.trackers import TRACKERS, require_packages
-from tests.experiments.test_plan import compose_as_verl_does
+from tests.experiments.composing import config_of
 
 
 def trained(tmp_path, *overrides):
@@ -20,7 +20,7 @@ def test_console_and_file_are_the_default(tmp_path):
     pytest.importorskip("verl")
     for stage in trained(tmp_path):
         assert not any(word.startswith("trainer.logger") for word in stage.command)
-    assert compose_as_verl_does(trained(tmp_path)[0].command).trainer.logger == ["console", "file"]
+    assert config_of(trained(tmp_path)[0].command).trainer.logger == ["console", "file"]
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_a_tracker_comes_beside_them_and_verl_knows_it(name, tmp_path):
     tracking = pytest.importorskip("verl.utils.tracking")
     assert name in tracking.Tracking.supported_backend
     for stage in trained(tmp_path, f"trackers=[{name}]")[-2:]:
-        assert compose_as_verl_does(stage.command).trainer.logger == ["console", "file", name]
+        assert config_of(stage.command).trainer.logger == ["console", "file", name]
 
 
 def test_what_trackers_write_goes_into_the_stage_unless_the_user_says_otherwise(tmp_path, monkeypatch):
@@ -47,7 +47,7 @@ def test_what_trackers_write_goes_into_the_stage_unless_the_user_says_otherwise(
 def test_curves_of_every_split_while_rl_trains(tmp_path):
     pytest.importorskip("verl")
     (stage,) = [s for s in trained(tmp_path, "budget.rl.validate_every=2") if s.kind == "rl"]
-    config = compose_as_verl_does(stage.command)
+    config = config_of(stage.command)
     assert config.trainer.test_freq == 2
     splits = ("id", "id_unseen", "rule_ood", "rule_ood_unseen")
     assert config.data.val_files == [str(tmp_path / f"data/eval-{split}.parquet") for split in splits]
