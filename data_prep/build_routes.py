@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
+from rich.console import Console
+from rich.progress import Progress
 
 from data_prep.authors import import_authors
 from data_prep.request import IMPORT, Request, Tell, look_fields
@@ -113,7 +115,16 @@ def _build_city(request: Request) -> int:
     if modality not in MODALITIES:
         raise unknown_name("modality", modality, MODALITIES)
     style = getattr(request, "style", None) or "brick"
-    build_city(request.out, style, request.seed, request.rows, pictures=modality == "image")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("draw panoramas", total=None, visible=modality == "image")
+        build_city(
+            request.out,
+            style,
+            request.seed,
+            request.rows,
+            pictures=modality == "image",
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
     return request.rows
 
 
