@@ -1,7 +1,6 @@
 """A run over two Ray nodes on one machine: the numbers of one node, a node lost on the way, and a resume."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -95,7 +94,8 @@ def story(tmp_path_factory):
         cluster.add()
         found["resumed"] = sftrl("resume", two.root, env=env)
     words = [*RECIPE, "scale.n_gpus_per_node=2", "--run-dir", one.root]
-    found["alone"] = sftrl("run", *words, env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"})
+    del env["RAY_ADDRESS"]
+    found["alone"] = sftrl("run", *words, env=env)
     assert found["alone"].returncode == 0, found["alone"].stdout[-4000:]
     print(json.dumps({"seconds until the end": found["seconds"], "saved": found["saved"]}))  # noqa: T201
     for layout in (two, one):
