@@ -7,8 +7,9 @@ import json
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.files import read_jsonl, write_text
+from sftrl_ext.files import read_json, read_jsonl, write_text
 from sftrl_ext.reports.compute import BUFFER_RATIO_GENERAL_POINTS, flops_measured, flops_rl, flops_sft
+from sftrl_ext.training.settings import TOKENS_FILE
 
 SFT_KEYS = {"trained_tokens": "train/global_tokens"}
 RL_KEYS = {
@@ -43,19 +44,25 @@ def write_tokens(
     keys = dict(SFT_KEYS if kind == "sft" else RL_KEYS)
     if kind == "rl" and not prefix_cache:
         keys["prefill_tokens"] = "tokens/step_prefill_uncached"
+    logged = {int(entry["step"]): entry["data"] for entry in read_jsonl(layout.metrics(stage))}
+    # Validation before the first step, or after the last, has no counts.
+    logged = {step: data for step, data in logged.items() if keys["trained_tokens"] in data}
+    checkpoints = list_checkpoints(layout.checkpoints(stage))
+    saved = {c.step: _saved_counts(layout, stage, c.step) for c in checkpoints if c.step not in logged}
+    saved = {step: totals for step, totals in saved.items() if totals}
     counts = {name: 0.0 for name in ("trained_tokens", "generated_tokens", "prefill_tokens")}
     at_step: dict[int, dict[str, float]] = {0: dict(counts)}
-    for entry in read_jsonl(layout.metrics(stage)):
-        data, step = entry["data"], int(entry["step"])
-        if keys["trained_tokens"] not in data:  # validation before the first step, or after the last
-            continue
+    for step in sorted({*logged, *saved}):
         for name, key in keys.items():
-            if key not in data:
+            if step in saved:
+                counts[name] = saved[step][key.removeprefix("tokens/step_")]
+            elif key in logged[step]:
+                counts[name] += logged[step][key]
+            else:
                 raise SftrlError(f"{layout.metrics(stage)}: step {step} has no {key!r}.")
-            counts[name] += data[key]
         at_step[step] = dict(counts)
     lines = []
-    for checkpoint in list_checkpoints(layout.checkpoints(stage)):
+    for checkpoint in checkpoints:
         if checkpoint.step not in at_step:
             raise SftrlError(f"{layout.metrics(stage)}: no line for the saved step {checkpoint.step}.")
         used = at_step[checkpoint.step]
@@ -67,3 +74,9 @@ def write_tokens(
         line = {"step": checkpoint.step, **{k: int(v) for k, v in used.items()}}
         lines.append(json.dumps({**line, "flops_paper": paper, "flops_measured": measured}) + "\n")
     write_text(layout.tokens(stage), "".join(lines))
+
+
+def _saved_counts(layout: RunLayout, stage: str, step: int) -> dict[str, float]:
+    """The totals in an RL checkpoint: verl saves a step before it logs it, and may be killed in between."""
+    path = layout.checkpoints(stage) / f"global_step_{step}" / TOKENS_FILE
+    return dict(read_json(path)) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""The settings of turn-level credit: the config key ``sftrl.credit``."""
+"""The settings of turn-level credit (the config key ``sftrl.credit``), and names that others share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ ESTIMATORS = ("gae", "rloo", "grpo", "token")
 
 NORMALIZATIONS = ("whiten", "scale", "none")
 """See `sftrl_ext.training.credit.normalize_advantages`."""
+
+TOKENS_FILE = "sftrl_tokens.json"
+"""Token counts up to a checkpoint, in its folder, so that a resumed run goes on counting."""
 
 _DEFAULT_NORMALIZATION = {"gae": "whiten", "rloo": "none", "grpo": "none", "token": "none"}
 

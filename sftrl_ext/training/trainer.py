@@ -31,10 +31,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import credit
 from sftrl_ext.training.metrics import StepRows, TokenCounts, policy_metrics, row_metrics, turn_metrics
 from sftrl_ext.training.register import AGENT_LOOP, TRAINER
-from sftrl_ext.training.settings import CreditSettings
-
-TOKENS_FILE = "sftrl_tokens.json"
-"""Token counts up to a checkpoint, in its folder, so that a resumed run goes on counting."""
+from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
 
 _TOKEN_FIELDS = ["response_mask", "turn_ids", "rm_scores", "token_level_rewards", "values", "old_log_probs"]
 _TOKEN_FIELDS += ["ref_log_prob", "entropy"]

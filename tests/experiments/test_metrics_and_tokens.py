@@ -7,7 +7,7 @@ from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.metrics import Follower, merge_launches
 from sftrl_ext.experiments.tokens import write_tokens
-from sftrl_ext.files import read_jsonl
+from sftrl_ext.files import read_jsonl, write_json
 
 
 def lines(*steps):
@@ -68,6 +68,20 @@ def test_rl_compute_has_the_generated_tokens_in_it(tmp_path):
     (found,) = read_jsonl(layout.tokens("x"))
     assert found["flops_measured"] == 6 * 100 + 2 * 20
     assert found["flops_paper"] == 6 * 100 + 2 * 6 * 100
+
+
+def test_a_step_saved_but_not_logged_is_counted_by_its_checkpoint(tmp_path):
+    """As a run leaves it that was killed between saving a step and logging it, and went on from there."""
+    step = {"tokens/step_trained": 50, "tokens/step_generated": 7, "tokens/step_prefill": 3}
+    layout = stage(tmp_path, [(1, step), (3, step)], saved=(1, 2, 3, 4))
+    for number, trained in ((2, 90), (4, 200)):
+        totals = {"trained": trained, "generated": 14, "prefill": 6, "prefill_uncached": 8, "forward": 1}
+        write_json(layout.checkpoints("x") / f"global_step_{number}" / "sftrl_tokens.json", totals)
+    write_tokens(layout, "x", "rl", parameters=1)
+    found = {line["step"]: line for line in read_jsonl(layout.tokens("x"))}
+    assert [found[s]["trained_tokens"] for s in (1, 2, 3, 4)] == [50, 90, 140, 200]
+    assert [found[s]["generated_tokens"] for s in (1, 2, 3, 4)] == [7, 14, 21, 14]
+    assert found[3]["prefill_tokens"] == 9
 
 
 def test_a_step_without_counts_is_an_error(tmp_path):

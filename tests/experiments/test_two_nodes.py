@@ -1,7 +1,6 @@
 """A run over two Ray nodes on one machine: the numbers of one node, a node lost on the way, and a resume."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ RECIPE = [
 RECIPE += ["model.hidden_size=64", "model.layers=2", "budget.dialogues=null"]
 RECIPE += ["budget.base.rows=256", "budget.base.steps=4", "budget.init.rows=64", "budget.init.steps=2"]
 RECIPE += ["budget.rl.rows=32", "budget.rl.episodes=8", f"budget.rl.updates={UPDATES}"]
-RECIPE += ["budget.rl.save_every=1", "budget.rl.validate_every=2", "trackers=[tensorboard]"]
+RECIPE += ["budget.rl.save_every=1", "budget.rl.validate_every=1", "trackers=[tensorboard]"]
 PATIENCE = 1800
 """Seconds for what takes one or two minutes on free cores."""
 ENDS_WITHIN = 240
@@ -95,7 +94,8 @@ def story(tmp_path_factory):
         cluster.add()
         found["resumed"] = sftrl("resume", two.root, env=env)
     words = [*RECIPE, "scale.n_gpus_per_node=2", "--run-dir", one.root]
-    found["alone"] = sftrl("run", *words, env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"})
+    del env["RAY_ADDRESS"]
+    found["alone"] = sftrl("run", *words, env=env)
     assert found["alone"].returncode == 0, found["alone"].stdout[-4000:]
     print(json.dumps({"seconds until the end": found["seconds"], "saved": found["saved"]}))  # noqa: T201
     for layout in (two, one):
@@ -143,10 +143,11 @@ def test_sft_is_the_same_as_on_one_node(story, stage):
 
 def test_rl_is_the_same_as_on_one_node_although_it_was_cut_in_two(story):
     two, one = steps(story["two"], RL), steps(story["one"], RL)
-    assert set(two) == set(one) == set(range(1, UPDATES + 1))
+    # verl saves a step before it logs it, so the step at which the run was killed may be saved only.
+    assert set(two) | {story["saved"]} == set(one) == set(range(1, UPDATES + 1))
     same = ["critic/score/mean", "critic/vf_loss", "actor/pg_loss", "actor/grad_norm", "policy/kl_start_k3"]
     same += ["episode/turns", "episode/generated_tokens", "response_length/mean", "tokens/trained"]
-    for step in one:
+    for step in two:
         for key in same:
             assert two[step][key] == pytest.approx(one[step][key], rel=2e-3, abs=1e-6), (step, key)
         assert two[step]["training/rollout_probs_diff_max"] < 1e-4
@@ -168,7 +169,9 @@ def test_the_tracker_has_curves_of_every_split_from_both_launches(story):
     seen = events.EventAccumulator(str(story["two"].stage(RL) / "tensorboard"))
     seen.Reload()
     names = seen.Tags()["scalars"]
+    logged = set(steps(story["two"], RL))
+    assert {1, UPDATES} <= logged
     for split in ("id", "rule_ood"):
         (name,) = [n for n in names if n.startswith(f"val-core/gp_l/{split}/") and "/acc/" in n]
-        assert {event.step for event in seen.Scalars(name)} == {2, 4}
-    assert {event.step for event in seen.Scalars("critic/score/mean")} == set(range(1, UPDATES + 1))
+        assert {event.step for event in seen.Scalars(name)} == logged
+    assert {event.step for event in seen.Scalars("critic/score/mean")} == logged
