@@ -24,7 +24,7 @@ RECIPE = [
     "fig6_gp_l",
     "--scale",
     "smoke",
-    "arms=[rl]",
+    "~arms.sft",
     "task.eval_splits=[id,rule_ood]",
     "budget.eval.hands=4",
 ]
