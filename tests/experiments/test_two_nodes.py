@@ -17,7 +17,7 @@ pytest.importorskip("verl")
 
 from tests.backends.two_nodes import LocalCluster
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.nightly]
 
 UPDATES, RL = 4, "rl-lr0.0002-s0"
 RECIPE = [
