@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -27,14 +28,40 @@ Splits = str | Sequence[str]
 Tables = Iterator[pa.Table]
 
 
-class Rows(Protocol):
-    """Makes the rows of one kind of task; ``attempts`` None is as many as the task gives."""
+class Rows(ABC):
+    """Makes the rows of one kind of task; ``attempts`` None is as many as the task gives.
+
+    Args:
+        prompts: Builds prompts of so many rows of a source.
+        experts: Builds expert answers.
+        failures: Builds dialogues with so many failed attempts, fewest and most.
+    """
+
+    def __init__(
+        self,
+        prompts: Callable[[Any, int], Tables],
+        experts: Callable[[Any, int], Tables],
+        failures: Callable[[Any, int, tuple[int, int]], Tables],
+    ) -> None:
+        self._prompts, self._experts, self._failures = prompts, experts, failures
+
+    @abstractmethod
+    def source(
+        self,
+        splits: Splits,
+        seed: int,
+        attempts: int | None,
+        *,
+        train: bool = True,
+        pretraining: bool = False,
+    ) -> Source | RouteSource:
+        """Where rows come from: hands or walks of some splits, as they are played."""
 
     def sft(
         self, splits: Splits, rows: int, seed: int, pretraining: bool = False, attempts: int | None = None
     ) -> Tables:
         """Expert answers."""
-        ...
+        return self._experts(self.source(splits, seed, attempts, pretraining=pretraining), rows)
 
     def dialogues(
         self,
@@ -46,13 +73,14 @@ class Rows(Protocol):
         attempts: int | None = None,
     ) -> Tables:
         """Expert answers after ``fewest`` up to all but one of the attempts failed."""
-        ...
+        source = self.source(splits, seed, attempts, pretraining=pretraining)
+        return self._failures(source, rows, (fewest, source.settings.max_attempts - 1))
 
     def prompts(
         self, splits: Splits, rows: int, seed: int, train: bool = True, attempts: int | None = None
     ) -> Tables:
         """What RL trains on, or with ``train`` False what is evaluated."""
-        ...
+        return self._prompts(self.source(splits, seed, attempts, train=train), rows)
 
 
 ROWS: Registry[Callable[[Recipe, RunLayout], Rows]] = Registry("kind of task")
@@ -90,11 +118,17 @@ def _rows_of(run: ArmRun, make: Rows, task: TaskConfig) -> Tables:
 
 
 @ROWS.register("general_points")
-class HandRows:
+class HandRows(Rows):
     """Rows of the card game."""
 
     def __init__(self, recipe: Recipe, layout: RunLayout) -> None:
         task = recipe.task
+        how = cast(Solutions, task.solutions)  # the builder refuses any other
+        super().__init__(
+            rl_rows,
+            lambda source, rows: sft_rows(source, rows, how),
+            lambda source, rows, mistakes: suboptimal_rows(source, rows, how, mistakes),
+        )
         self.task = task
         self.settings = PlaySettings(
             max_attempts=task.max_attempts,
@@ -103,9 +137,8 @@ class HandRows:
             modality=task.modality,
             look=as_look(task.look) if task.modality == "image" else None,
         )
-        self.how = cast(Solutions, task.solutions)  # the builder refuses any other
 
-    def _source(
+    def source(
         self,
         splits: Splits,
         seed: int,
@@ -114,42 +147,19 @@ class HandRows:
         train: bool = True,
         pretraining: bool = False,
     ) -> Source:
+        """See `Rows`."""
         suits = self.task.pretrain_suits if pretraining else None
         hands = {"draw": self.task.draw, "suits": suits or self.task.suits}
         settings = replace(self.settings, max_attempts=attempts or self.task.max_attempts)
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 
-    def sft(
-        self, splits: Splits, rows: int, seed: int, pretraining: bool = False, attempts: int | None = None
-    ) -> Tables:
-        """See `Rows`."""
-        return sft_rows(self._source(splits, seed, attempts, pretraining=pretraining), rows, self.how)
-
-    def dialogues(
-        self,
-        splits: Splits,
-        rows: int,
-        seed: int,
-        fewest: int = 0,
-        pretraining: bool = True,
-        attempts: int | None = None,
-    ) -> Tables:
-        """See `Rows`."""
-        source = self._source(splits, seed, attempts, pretraining=pretraining)
-        return suboptimal_rows(source, rows, self.how, (fewest, source.settings.max_attempts - 1))
-
-    def prompts(
-        self, splits: Splits, rows: int, seed: int, train: bool = True, attempts: int | None = None
-    ) -> Tables:
-        """See `Rows`."""
-        return rl_rows(self._source(splits, seed, attempts, train=train), rows)
-
 
 @ROWS.register("virl")
-class RouteRows:
+class RouteRows(Rows):
     """Rows of routes; synthetic cities are made first, under the run's data."""
 
     def __init__(self, recipe: Recipe, layout: RunLayout) -> None:
+        super().__init__(route_rl_rows, route_sft_rows, route_suboptimal_rows)
         task = recipe.task
         self.routes = task.routes
         images = task.modality == "image"
@@ -159,7 +169,7 @@ class RouteRows:
             read_route_set(city_of(city, layout.city(name), images))
             for city, name in zip(cities, names, strict=True)
         ]
-        self.source, _ = check_routes(self._every(task, home, away))
+        self.walked, _ = check_routes(self._every(task, home, away))
 
     def _every(self, task: TaskConfig, home: RouteSet, away: list[RouteSet]) -> RouteSource:
         images = task.modality == "image"
@@ -181,35 +191,19 @@ class RouteRows:
             missing_panorama=self.routes.missing_panorama,
         )
 
-    def _source(self, splits: Splits, seed: int, attempts: int | None, train: bool = True) -> RouteSource:
-        settings = self.source.settings
-        settings = replace(settings, max_attempts=attempts or settings.max_attempts)
-        return replace(self.source, splits=splits, seed=seed, train=train, settings=settings)
-
-    def sft(
-        self, splits: Splits, rows: int, seed: int, pretraining: bool = False, attempts: int | None = None
-    ) -> Tables:
-        """See `Rows`."""
-        return route_sft_rows(self._source(splits, seed, attempts), rows)
-
-    def dialogues(
+    def source(
         self,
         splits: Splits,
-        rows: int,
         seed: int,
-        fewest: int = 0,
-        pretraining: bool = True,
-        attempts: int | None = None,
-    ) -> Tables:
+        attempts: int | None,
+        *,
+        train: bool = True,
+        pretraining: bool = False,
+    ) -> RouteSource:
         """See `Rows`."""
-        source = self._source(splits, seed, attempts)
-        return route_suboptimal_rows(source, rows, (fewest, source.settings.max_attempts - 1))
-
-    def prompts(
-        self, splits: Splits, rows: int, seed: int, train: bool = True, attempts: int | None = None
-    ) -> Tables:
-        """See `Rows`."""
-        return route_rl_rows(self._source(splits, seed, attempts, train), rows)
+        settings = self.walked.settings
+        settings = replace(settings, max_attempts=attempts or settings.max_attempts)
+        return replace(self.walked, splits=splits, seed=seed, train=train, settings=settings)
 
 
 def city_of(city: CityConfig, folder: Path, images: bool) -> Path:
