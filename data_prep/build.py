@@ -10,7 +10,7 @@ import pyarrow as pa
 from data_prep.authors import import_authors
 from data_prep.build_routes import ROUTE_KINDS, build_routes
 from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
-from data_prep.request import IMPORT, Request, Tell, look_fields
+from data_prep.request import IMPORT, Request, Tell, authors_file, look_fields
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.sources import Source
 from data_prep.writer import write_rows
@@ -60,11 +60,7 @@ def build_file(request: Request, tell: Tell = lambda text: None) -> int:
     attempts = ATTEMPTS if request.max_attempts is None else request.max_attempts
     settings = PlaySettings(attempts, request.profile, request.template, modality, look=look)
     if request.kind == IMPORT:
-        if modality != "text" or embed:
-            raise SftrlError("kind 'import' gives text rows; expected neither images nor --embed-images.")
-        if request.source is None:
-            raise SftrlError("kind 'import' needs the authors' file: expected --from data.json.")
-        return import_authors(request.source, request.out, settings=settings)
+        return import_authors(authors_file(request), request.out, settings=settings)
     if request.kind not in BUILDERS:
         raise unknown_name("kind of rows", request.kind, [*BUILDERS, IMPORT, *ROUTE_KINDS])
     hands: dict[str, Any] = {key: getattr(request, key) for key in ("draw", "suits") if getattr(request, key)}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_prep.authors import import_authors
-from data_prep.request import IMPORT, Request, Tell, look_fields
+from data_prep.request import IMPORT, Request, Tell, authors_file, look_fields
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
@@ -59,11 +59,7 @@ def build_routes(request: Request, tell: Tell) -> int:
         if getattr(request, name, None):
             raise SftrlError(f"--{name} is about cards; expected nothing of it with --task virl.")
     if request.kind == IMPORT:
-        if modality != "text" or embed:
-            raise SftrlError("kind 'import' gives text rows; expected neither images nor --embed-images.")
-        if request.source is None:
-            raise SftrlError("kind 'import' needs the authors' file: expected --from data.json.")
-        return import_authors(request.source, request.out, task="virl")
+        return import_authors(authors_file(request), request.out, task="virl")
     if request.kind not in ROUTE_BUILDERS:
         raise unknown_name("kind of rows", request.kind, [*ROUTE_BUILDERS, IMPORT, *ROUTE_KINDS])
     source = _source(request, modality, tell)

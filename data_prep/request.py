@@ -66,6 +66,19 @@ class Request(Protocol):
     """The parquet file to write."""
 
 
+def authors_file(request: Request) -> Path:
+    """The file that an import reads.
+
+    Raises:
+        SftrlError: if none is named, or images are asked for.
+    """
+    if getattr(request, "modality", "text") != "text" or getattr(request, "embed_images", False):
+        raise SftrlError("kind 'import' gives text rows; expected neither images nor --embed-images.")
+    if request.source is None:
+        raise SftrlError("kind 'import' needs the authors' file: expected --from data.json.")
+    return request.source
+
+
 def look_fields(size: str | None, changes: str | None) -> dict[str, Any]:
     """Fields of a look as the command line writes them.
 
