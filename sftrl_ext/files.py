@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sftrl_ext.errors import SftrlError
 
@@ -60,6 +60,13 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[Any]:
                 if torn_tail and not line.endswith("\n"):
                     return
                 raise SftrlError(f"{path}, line {number}: not JSON ({error}).") from None
+
+
+def append_durably(file: TextIO, text: str) -> None:
+    """Write to an open file; the text is on disk when this returns."""
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def drop_torn_tail(path: Path) -> None:

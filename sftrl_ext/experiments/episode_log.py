@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from sftrl_ext.envs.base import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluate import EvalSet
 from sftrl_ext.experiments.samples import stored_episode
-from sftrl_ext.files import drop_torn_tail, read_jsonl
+from sftrl_ext.files import append_durably, drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import PlayedEpisode
 
 FORMAT = "sftrl-episodes-1"
@@ -75,7 +74,7 @@ class EpisodeLog:
             "extra": [dict(extra) for extra in played.extra],
             **{name: getattr(played, name) for name in (*_COUNTS, *_FLAGS)},
         }
-        _append(self._file, json.dumps(line, ensure_ascii=False) + "\n")
+        append_durably(self._file, json.dumps(line, ensure_ascii=False) + "\n")
         self.done[place] = played
 
 
@@ -101,18 +100,12 @@ def open_log(path: Path, sets: Sequence[EvalSet], settings: Mapping[str, Any]) -
         head = json.dumps({"format": FORMAT, **settings}, ensure_ascii=False) + "\n"
         if _is_beginning_of(path, head):
             file.truncate(0)
-            _append(file, head)
+            append_durably(file, head)
         else:
             _check_head(path, json.loads(head))
             drop_torn_tail(path)
             done = _read(path, sets)
         yield EpisodeLog(path, sets, done, file)
-
-
-def _append(file: TextIO, line: str) -> None:
-    file.write(line)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _is_beginning_of(path: Path, head: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 import zlib
 from collections import Counter
@@ -23,7 +22,7 @@ from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.samples import stored_episode
 from sftrl_ext.experiments.state import RunState
-from sftrl_ext.files import drop_torn_tail, read_jsonl
+from sftrl_ext.files import append_durably, drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
 from sftrl_ext.rollout.tokens import ChatTokens
 
@@ -266,6 +265,4 @@ def _steps(played: Sequence[PlayedEpisode]) -> dict[str, int]:
 
 def _append(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
-        file.flush()
-        os.fsync(file.fileno())
+        append_durably(file, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
