@@ -11,6 +11,23 @@ from pathlib import Path
 from sftrl_ext.paths import configs_dir
 
 
+def launch_sft(overrides: dict[str, object], folder: Path) -> list[dict]:
+    """Run verl's SFT trainer in one process; checkpoints go to ``folder / "sft"``."""
+    common = {
+        "sft_backend": "cpu",
+        "data.use_dynamic_bsz": "false",
+        "optim.lr": 1e-3,
+        "optim.weight_decay": 0.0,
+        "trainer.nnodes": 1,
+        "trainer.n_gpus_per_node": 1,
+        "trainer.experiment_name": "e2e",
+        "trainer.default_local_dir": folder / "sft",
+    }
+    module = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    module += ["-m", "verl.trainer.sft_trainer"]
+    return launch(module, "sft", {**common, **overrides}, folder, folder / "m.jsonl")
+
+
 def launch(
     module: list[str],
     config: str,

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
-from tests.backends.test_cpu_e2e import launch
+from tests.backends.launch import launch_sft
 from tests.backends.tiny_vl import plain_model
 from tests.training.image_dataset import build, processor, sft_config, tokenizer
 
@@ -30,28 +30,17 @@ def run(tmp_path_factory):
         build(folder / "text.parquet", "sft", rows=2, look=None),
     ]
     overrides = {
-        "sft_backend": "cpu",
         "model.path": folder / "model",
         "data.train_files": f"[{','.join(files)}]",
         # Every step sees every row, some with images and some without.
         "data.train_batch_size": ROWS,
         "data.micro_batch_size_per_gpu": 3,
-        "data.use_dynamic_bsz": "false",
         "data.max_length": 1024,
-        "optim.lr": 1e-3,
-        "optim.weight_decay": 0.0,
-        "trainer.nnodes": 1,
-        "trainer.n_gpus_per_node": 1,
         "trainer.total_epochs": 3,
         "trainer.total_training_steps": 3,
         "trainer.save_freq": 3,
-        "trainer.experiment_name": "e2e",
-        "trainer.default_local_dir": folder / "sft",
     }
-    module = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-    metrics = launch(
-        [*module, "-m", "verl.trainer.sft_trainer"], "sft", overrides, folder, folder / "m.jsonl"
-    )
+    metrics = launch_sft(overrides, folder)
     return folder, files, metrics
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sftrl_ext.training.engine_settings import engine_env
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
 from sftrl_ext.training.sft_losses import divergence, token_losses
-from tests.backends.launch import launch
+from tests.backends.launch import launch_sft
 from tests.backends.tiny import save_folder
 from tests.training.image_dataset import sft_config
 
@@ -50,27 +50,16 @@ def test_the_trainer_minimizes_the_chosen_loss(tmp_path, monkeypatch):
     for name, value in engine_env(loss="dft_kl", kl_coef=0.5).items():
         monkeypatch.setenv(name, value)
     overrides = {
-        "sft_backend": "cpu",
         "model.path": model,
         "data.train_files": file,
         "data.train_batch_size": len(TEXTS),
         "data.micro_batch_size_per_gpu": 2,
-        "data.use_dynamic_bsz": "false",
         "data.max_length": 64,
-        "optim.lr": 1e-3,
-        "optim.weight_decay": 0.0,
-        "trainer.nnodes": 1,
-        "trainer.n_gpus_per_node": 1,
         "trainer.total_epochs": 2,
         "trainer.total_training_steps": 2,
         "trainer.save_freq": 1,
-        "trainer.experiment_name": "e2e",
-        "trainer.default_local_dir": tmp_path / "sft",
     }
-    module = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-    metrics = launch(
-        [*module, "-m", "verl.trainer.sft_trainer"], "sft", overrides, tmp_path, tmp_path / "m.jsonl"
-    )
+    metrics = launch_sft(overrides, tmp_path)
     after_one = tmp_path / "sft" / "global_step_1" / "huggingface"
     for step, folder in zip((one for one in metrics if "train/loss" in one), (model, after_one), strict=True):
         expected = plain(folder, model, file)
