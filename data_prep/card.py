@@ -132,24 +132,24 @@ def _walk_lines(files: Sequence[FileFacts], others: Sequence[FileFacts]) -> list
         "|---|---:|---|---|---|---|---|---|---:|---:|",
     ]
     for facts in files:
-        columns = [
-            facts.path.stem,
-            f"{facts.rows:,}",
-            _kind(facts),
-            _counts(facts.splits),
-            _counts(facts.actions),
-            ", ".join(map(str, sorted(facts.seeds))),
-            ", ".join(sorted(facts.templates)),
-            _counts(facts.shown),
-            f"{len(facts.rails):,}",
-            f"{len(facts.routes):,}",
-        ]
-        lines.append(f"| {' | '.join(columns)} |")
+        lines.append(_line(facts, facts.actions, f"{len(facts.rails):,}", f"{len(facts.routes):,}"))
     return [*lines, *_overlap(files, "Routes", [facts.routes for facts in files])]
 
 
-def _kind(facts: FileFacts) -> str:
-    return "RL / evaluation" if not facts.answered else "SFT"
+def _line(facts: FileFacts, rules: Counter[str], *further: str) -> str:
+    """A file's line in its table: what every file has, with its rules, and the task's further columns."""
+    columns = [
+        facts.path.stem,
+        f"{facts.rows:,}",
+        "RL / evaluation" if not facts.answered else "SFT",
+        _counts(facts.splits),
+        _counts(rules),
+        ", ".join(map(str, sorted(facts.seeds))),
+        ", ".join(sorted(facts.templates)),
+        _counts(facts.shown),
+        *further,
+    ]
+    return f"| {' | '.join(columns)} |"
 
 
 def _overlap(files: Sequence[FileFacts], what: str, sets: Sequence[Set[Any]]) -> list[str]:
@@ -173,20 +173,8 @@ def _hand_lines(files: Sequence[FileFacts]) -> list[str]:
         "|---|---:|---|---|---|---|---|---|---|---:|---:|",
     ]
     for facts in files:
-        columns = [
-            facts.path.stem,
-            f"{facts.rows:,}",
-            _kind(facts),
-            _counts(facts.splits),
-            _counts(facts.rules),
-            ", ".join(map(str, sorted(facts.seeds))),
-            ", ".join(sorted(facts.templates)),
-            _counts(facts.shown),
-            _suits(facts.suits),
-            f"{len(facts.hands):,}",
-            f"{len(facts.multisets):,}",
-        ]
-        lines.append(f"| {' | '.join(columns)} |")
+        numbers = f"{len(facts.hands):,}", f"{len(facts.multisets):,}"
+        lines.append(_line(facts, facts.rules, _suits(facts.suits), *numbers))
     return [*lines, *_overlap(files, "Number multisets", [facts.multisets for facts in files])]
 
 
