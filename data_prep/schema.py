@@ -8,12 +8,13 @@ whenever the column is there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, unknown_name
 
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 """One chat message."""
@@ -182,3 +183,19 @@ def rows_table(
         extra,
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def data_source(tasks: Mapping[str, str], modality: str, split: str) -> str:
+    """The column ``data_source``: ``<task>/<split>``.
+
+    Args:
+        tasks: Modality to the task's name.
+        modality: A key of ``tasks``.
+        split: The split's name.
+
+    Raises:
+        SftrlError: if the modality is unknown.
+    """
+    if modality not in tasks:
+        raise unknown_name("modality", modality, tasks)
+    return f"{tasks[modality]}/{split}"

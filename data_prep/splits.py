@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sftrl_ext.envs.general_points.episode import MODALITIES, PlaySettings, as_look
+from data_prep.schema import data_source
+from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.general_points.hands import HandSpec
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
@@ -52,9 +53,7 @@ class Split:
         Raises:
             SftrlError: if the modality is unknown.
         """
-        if modality not in TASK_OF:
-            raise unknown_name("modality", modality, MODALITIES)
-        return f"{TASK_OF[modality]}/{self.name}"
+        return data_source(TASK_OF, modality, self.name)
 
     @property
     def stream(self) -> str:

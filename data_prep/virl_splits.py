@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from data_prep.schema import data_source
 from sftrl_ext.envs.virl.rail import ACTION_SPACES
-from sftrl_ext.envs.virl.verifier import MODALITIES
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 
 TASK_OF = {"text": "virl_l", "image": "virl_vl"}
@@ -46,9 +46,7 @@ class RouteSplit:
         Raises:
             SftrlError: if the modality is unknown.
         """
-        if modality not in TASK_OF:
-            raise unknown_name("modality", modality, MODALITIES)
-        return f"{TASK_OF[modality]}/{self.name}"
+        return data_source(TASK_OF, modality, self.name)
 
     def stream(self, train: bool) -> str:
         """Name of the random stream of its routes and rails; no evaluation shares one with training."""
