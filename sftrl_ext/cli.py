@@ -172,7 +172,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
-    from sftrl_ext.experiments.recipe import load_recipe
+    from sftrl_ext.experiments.recipe_files import load_recipe
 
     recipe = load_recipe(args.recipe, args.scale, _overrides(args), args.launcher)
     return recipe, args.run_dir or Path("runs") / f"{recipe.name}-{recipe.scale.name}"

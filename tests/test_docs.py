@@ -25,7 +25,7 @@ from data_prep.splits import get_split
 from data_prep.virl_splits import ROUTE_SPLITS
 from sftrl_ext.cli import _parse
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe import load_recipe
+from sftrl_ext.experiments.recipe_files import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe import SCALES, ExpectedConfig, Recipe, load_recipe, recipe_files
+from sftrl_ext.experiments.recipe import SCALES, ExpectedConfig, Recipe
+from sftrl_ext.experiments.recipe_files import load_recipe, recipe_files
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.paths import recipes_dir
 from sftrl_ext.reports.arms import Arms

@@ -26,7 +26,8 @@ from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.metrics import Follower, merge_launches
 from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
-from sftrl_ext.experiments.recipe import Recipe, from_yaml, to_yaml
+from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
 from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text

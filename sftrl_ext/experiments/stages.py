@@ -17,7 +17,8 @@ from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.recipe import Recipe, from_yaml
+from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.experiments.recipe_files import from_yaml
 from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import write_json
 

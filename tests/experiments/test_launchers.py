@@ -14,7 +14,7 @@ from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.launchers import LAUNCHERS, make_job, submit
 from sftrl_ext.experiments.launchers.base import Submission
-from sftrl_ext.experiments.recipe import load_recipe
+from sftrl_ext.experiments.recipe_files import load_recipe
 from tests.experiments.launcher_schemas import RAYJOB, SKY_TASK
 
 NEEDED = {

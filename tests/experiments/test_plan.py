@@ -6,7 +6,8 @@ import pytest
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.arms import arm_runs
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe import SCALES, load_recipe
+from sftrl_ext.experiments.recipe import SCALES
+from sftrl_ext.experiments.recipe_files import load_recipe
 
 
 def test_both_arms_start_from_the_same_init(tmp_path):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe import recipe_files
+from sftrl_ext.experiments.recipe_files import recipe_files
 from sftrl_ext.experiments.recipe_table import recipe_table
 from sftrl_ext.paths import recipes_dir
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe import SCALES, load_recipe, recipe_files
+from sftrl_ext.experiments.recipe import SCALES
+from sftrl_ext.experiments.recipe_files import load_recipe, recipe_files
 from tests.experiments.composing import config_of
 
 RECIPES = sorted({path.stem for path in recipe_files().values()})

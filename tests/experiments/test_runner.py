@@ -6,7 +6,7 @@ import pytest
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
 from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.recipe import load_recipe, to_yaml
+from sftrl_ext.experiments.recipe_files import load_recipe, to_yaml
 from sftrl_ext.files import write_json, write_text
 
 

@@ -5,7 +5,7 @@ import pytest
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe import load_recipe
+from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.runner import start_run
 from sftrl_ext.experiments.trackers import TRACKERS, require_packages
 from tests.experiments.composing import config_of

@@ -2,14 +2,8 @@ import pytest
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.arms import arm_runs
-from sftrl_ext.experiments.recipe import (
-    SCALES,
-    find_recipe,
-    from_yaml,
-    load_recipe,
-    recipe_files,
-    to_yaml,
-)
+from sftrl_ext.experiments.recipe import SCALES
+from sftrl_ext.experiments.recipe_files import find_recipe, from_yaml, load_recipe, recipe_files, to_yaml
 from sftrl_ext.paths import recipes_dir
 
 RECIPES = sorted({path.stem for path in recipe_files().values()})
