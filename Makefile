@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    ?= runs/fig6_gp_l-laptop
+SMOKE  ?= runs/smoke-$(shell git describe --always --dirty)
 BIN    := $(VENV)/bin
 DOCS   := .venv-docs
 
-.PHONY: reproduce test nightly check docs
+.PHONY: reproduce test smoke nightly check docs
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -14,8 +15,13 @@ reproduce: $(VENV)/.cpu
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
+# Every recipe at scale smoke, from data to report; what recipes have in common is run once.
+smoke: $(VENV)/.cpu
+	$(BIN)/sftrl run all --scale smoke --run-dir $(SMOKE)
+
 nightly: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ""
+	$(MAKE) smoke
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from rich.console import Console
 
 import sftrl_ext
 from sftrl_ext.cli_eval import add_eval_verbs
+from sftrl_ext.cli_run import add_run_verbs, say_where
 from sftrl_ext.errors import SftrlError
 
 Add = Callable[[argparse.ArgumentParser], None]
@@ -101,35 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("files", type=Path, nargs="+")
     validate.set_defaults(run=_validate)
 
-    for name, text, run in (
-        ("plan", "print every command a recipe would run", _plan),
-        ("run", "run a recipe from data to report", _run),
-    ):
-        verb = verbs.add_parser(name, help=text)
-        verb.add_argument("recipe", help="a recipe file, or the name of one that ships")
-        verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu, node or cluster")
-        verb.add_argument("--seeds", help="seeds of every arm: 0,1,2")
-        verb.add_argument("--sft-lrs", help="learning rates of the SFT arms: 1e-4,2e-4")
-        verb.add_argument("--rl-lrs", help="learning rates of the RL arms")
-        verb.add_argument("--model", help="an HF folder or hub name to start from")
-        verb.add_argument(
-            "--tracker",
-            action="append",
-            default=[],
-            help="beside console and file: wandb, tensorboard, mlflow",
-        )
-        verb.add_argument("--run-dir", type=Path, help="default: runs/<recipe>-<scale>")
-        verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
-        verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
-        verb.add_argument(
-            "overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5; ~key"
-        )
-        verb.set_defaults(run=run)
-
-    resume = verbs.add_parser("resume", help="go on with a run that stopped")
-    resume.add_argument("run_dir", type=Path)
-    resume.set_defaults(run=_resume)
-
+    add_run_verbs(verbs)
     add_eval_verbs(verbs)
 
     report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
@@ -158,77 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _overrides(args: argparse.Namespace) -> list[str]:
-    overrides = list(args.overrides)
-    for key, value in (("seeds", args.seeds), ("sft_lrs", args.sft_lrs), ("rl_lrs", args.rl_lrs)):
-        if value:
-            overrides.append(f"sweep.{key}=[{value}]")
-    if args.tracker:
-        overrides.append(f"trackers=[{','.join(args.tracker)}]")
-    if args.model:
-        overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}"]
-        overrides += ["budget.base=null", "budget.dialogues=null"]
-    return overrides
-
-
-def _recipe(args: argparse.Namespace) -> tuple[object, Path]:
-    from sftrl_ext.experiments.recipe_files import load_recipe
-
-    recipe = load_recipe(args.recipe, args.scale, _overrides(args), args.launcher)
-    return recipe, args.run_dir or Path("runs") / f"{recipe.name}-{recipe.scale.name}"
-
-
-def _submission(args: argparse.Namespace) -> object:
-    from sftrl_ext.experiments.launchers import LAUNCHERS, make_job
-
-    recipe, _ = _recipe(args)
-    job = make_job(recipe, args.recipe, _overrides(args), args.run_dir)  # type: ignore[arg-type]
-    return LAUNCHERS[args.launcher](job)
-
-
-def _plan(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.plan import make_plan
-
-    if args.launcher != "local":
-        console.print(str(_submission(args)), markup=False, highlight=False)
-        return
-    recipe, run_dir = _recipe(args)
-    for stage in make_plan(recipe, run_dir.resolve()):  # type: ignore[arg-type]
-        env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
-        console.print(f"# {stage.name}: {stage.title}", style="bold", highlight=False)
-        console.print(f"{env} {shlex.join(stage.command)}".strip() + "\n", markup=False, highlight=False)
-
-
-def _run(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.runner import start_or_resume, start_run
-
-    if args.launcher != "local":
-        from sftrl_ext.experiments.launchers import submit
-
-        submit(_submission(args), console)  # type: ignore[arg-type]
-        return
-    recipe, run_dir = _recipe(args)
-    start = start_or_resume if args.or_resume else start_run
-    start(recipe, run_dir, console)  # type: ignore[arg-type]
-    _say_where(run_dir, console)
-
-
-def _resume(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.runner import resume_run
-
-    resume_run(args.run_dir, console)
-    _say_where(args.run_dir, console)
-
-
-def _say_where(run_dir: Path, console: Console) -> None:
-    report = run_dir / "report"
-    summary = report / "report.md"
-    if summary.is_file():
-        console.print(f"\nThe figures and the report: {report.resolve()}", highlight=False)
-        for name in ("report.html", "report.md"):
-            console.print(f"  {report.resolve() / name}", highlight=False)
-
-
 def _report(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports import build_report, results_table
 
@@ -237,7 +138,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
         return
     for run_dir in args.run_dir:
         build_report(run_dir)
-        _say_where(run_dir, console)
+        say_where(run_dir, console)
         if args.results is not None:
             from sftrl_ext.reports.results_file import write_results
 

@@ -111,6 +111,16 @@ def recipe_files() -> dict[str, Path]:
     return files
 
 
+def distinct_recipes() -> list[Path]:
+    """The file of every shipped recipe, once: those of the paper by figure, then those beyond it."""
+
+    def place(path: Path) -> tuple[int, int, str]:
+        number = "".join(c for c in path.stem.partition("_")[0] if c.isdigit())
+        return (0, int(number), path.stem) if number else (1, 0, path.stem)
+
+    return sorted(set(recipe_files().values()), key=place)
+
+
 def to_yaml(recipe: Recipe) -> str:
     """The composed recipe as YAML, as it is kept in the run folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))

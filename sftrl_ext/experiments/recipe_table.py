@@ -14,7 +14,7 @@ from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import SCALES, ExpectedConfig, Recipe
-from sftrl_ext.experiments.recipe_files import load_recipe, recipe_files
+from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.paths import recipes_dir
 from sftrl_ext.reports.arms import Arms
@@ -56,7 +56,7 @@ def recipe_table(results: Path) -> str:
             raise SftrlError(f"{path}: {found}; expected the results of a run of a recipe.")
         ran.setdefault(files[told["recipe"]].stem, []).append(told)
     body = []
-    for path in sorted(set(files.values()), key=_place):
+    for path in distinct_recipes():
         recipe = load_recipe(path, "node")
         arms = _arms(recipe)
         names = f"`{recipe.name}`" + (f" ({', '.join(f'`{n}`' for n in recipe.also)})" if recipe.also else "")
@@ -67,12 +67,6 @@ def recipe_table(results: Path) -> str:
     header = ["Recipe", "What it asks", "Task", "Arms", "The paper's numbers", "Has run", "Source"]
     table = Table(header, body, words=len(header)).to_markdown()
     return _HEAD.format(scales=", ".join(f"`{scale}`" for scale in SCALES)) + "\n" + table + "\n"
-
-
-def _place(path: Path) -> tuple[int, int, str]:
-    """Figures by their number, then what goes beyond the paper."""
-    number = "".join(c for c in path.stem.partition("_")[0] if c.isdigit())
-    return (0, int(number), path.stem) if number else (1, 0, path.stem)
 
 
 def _arms(recipe: Recipe) -> Arms:

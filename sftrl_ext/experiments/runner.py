@@ -28,6 +28,7 @@ from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
+from sftrl_ext.experiments.sharing import find_donor, stage_key, take_over, take_records
 from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
@@ -37,8 +38,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a network file system without locks answers; it has to do without."""
 
 
-def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
+def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
     """Begin a run in a new folder.
+
+    Args:
+        recipe: The composed recipe.
+        run_dir: The run folder.
+        console: Where progress is shown.
+        share: A folder of runs whose finished stages are taken over where they are the same.
 
     Raises:
         SftrlError: if the folder holds a run already, or a stage fails.
@@ -60,13 +67,14 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console) -> None:
         hardware=states.describe_hardware(),
         model={"name": recipe.model.name},
         pretrained_on_both_rules=recipe.budget.base is not None and len(recipe.task.pretrain_splits) > 1,
+        share=None if share is None else str(share.resolve()),
         stages=[_new(stage) for stage in make_plan(recipe, layout.root)],
     )
     run.save(layout.state)
     _go_on(recipe, layout, console)
 
 
-def start_or_resume(recipe: Recipe, run_dir: Path, console: Console) -> None:
+def start_or_resume(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
     """Begin a run, or go on with it: what a launcher runs, which may run again after a failure.
 
     Raises:
@@ -74,7 +82,7 @@ def start_or_resume(recipe: Recipe, run_dir: Path, console: Console) -> None:
     """
     layout = RunLayout(run_dir.resolve())
     if not layout.state.exists():
-        start_run(recipe, run_dir, console)
+        start_run(recipe, run_dir, console, share)
         return
     if from_yaml(layout.recipe) != recipe:
         raise SftrlError(
@@ -127,9 +135,46 @@ def _go_on(recipe: Recipe, layout: RunLayout, console: Console) -> None:
         known = {stage.name for stage in run.stages}
         run.stages += [_new(stage) for stage in plan if stage.name not in known]
         for number, stage in enumerate(plan, 1):
-            if run.stage(stage.name).status == "done":
+            where = f"[{number}/{len(plan)}]"
+            if run.stage(stage.name).status == "done" or _taken_over(
+                recipe, stage, where, run, layout, console
+            ):
                 continue
-            _run_stage(recipe, stage, f"[{number}/{len(plan)}]", run, layout, console)
+            _run_stage(recipe, stage, where, run, layout, console)
+
+
+def _taken_over(
+    recipe: Recipe, stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console
+) -> bool:
+    """Note the key of a stage that is about to run, and take it over from another run that has done it."""
+    entry = run.stage(stage.name)
+    keys = {one.name: one.key for one in run.stages if one.status == "done" and one.key is not None}
+    key = stage_key(recipe, stage, layout, keys)
+    # Begun with other code than it goes on with, it is no other stage's like.
+    entry.key = key if entry.launches == 0 or key == entry.key else None
+    if run.share is None or entry.launches > 0:
+        return False
+    if stage.kind == "eval":
+        taken = take_records(recipe, run, layout, Path(run.share))
+        if taken:
+            console.print(f"{where} took over {taken} results of shared checkpoints", highlight=False)
+        return False
+    donor = None if entry.key is None else find_donor(Path(run.share), entry.key)
+    if donor is None:
+        return False
+    take_over(donor, layout, stage)
+    if stage.kind == "model":
+        run.model = {**run.model, **read_json(layout.start_model / "size.json")}
+    theirs = donor.stage
+    entry.wall_s, entry.peak_rss_mb = theirs.wall_s, theirs.peak_rss_mb
+    entry.shared_from = theirs.shared_from or donor.layout.root.name
+    entry.status = "done"
+    run.save(layout.state)
+    console.print(
+        f"{where} [green]shared[/] {stage.title} ({stage.name}): {entry.shared_from} has run it",
+        highlight=False,
+    )
+    return True
 
 
 def _run_stage(

@@ -26,6 +26,8 @@ class StageState:
         peak_rss_mb: Largest memory of its process tree, MiB.
         launches: How often its command was started.
         start: ``<stage>@<step>`` an arm's stage starts from.
+        key: What tells whether a stage of another run is the same; see `sftrl_ext.experiments.sharing`.
+        shared_from: The run that it was taken over from, with its wall time and memory there.
     """
 
     name: str
@@ -38,11 +40,17 @@ class StageState:
     wall_s: float = 0.0
     peak_rss_mb: float = 0.0
     launches: int = 0
+    key: str | None = None
+    shared_from: str | None = None
 
 
 @dataclass
 class RunState:
-    """A run as it stands; `save` after every change."""
+    """A run as it stands; `save` after every change.
+
+    Attributes:
+        share: A folder of runs; what one of them has finished is taken over. None: every stage is run.
+    """
 
     recipe: str
     scale: str
@@ -51,6 +59,7 @@ class RunState:
     hardware: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     pretrained_on_both_rules: bool = False
+    share: str | None = None
     stages: list[StageState] = field(default_factory=list)
 
     def stage(self, name: str) -> StageState:

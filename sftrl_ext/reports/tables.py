@@ -153,7 +153,7 @@ def stage_table(found: Analysis) -> Table:
         [
             stage.name,
             stage.kind or "–",
-            stage.status or "–",
+            (f"of {stage.extra['shared_from']}" if stage.extra.get("shared_from") else stage.status) or "–",
             lr_label(stage.lr),
             "–" if not stage.arm else str(stage.seed),
             duration(stage.wall_s or None),

@@ -1,0 +1,157 @@
+"""The verbs of `sftrl` that run recipes: plan, run, resume."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from sftrl_ext.errors import SftrlError
+
+if TYPE_CHECKING:
+    from sftrl_ext.experiments.launchers import Submission
+    from sftrl_ext.experiments.recipe import Recipe
+
+
+def add_run_verbs(verbs: Any) -> None:
+    """Add them to the verbs of the command line."""
+    for name, text, run in (
+        ("plan", "print every command a recipe would run", _plan),
+        ("run", "run a recipe from data to report", _run),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument(
+            "recipe", help="a recipe file, the name of one that ships, several with commas, or all"
+        )
+        verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu, node or cluster")
+        verb.add_argument("--seeds", help="seeds of every arm: 0,1,2")
+        verb.add_argument("--sft-lrs", help="learning rates of the SFT arms: 1e-4,2e-4")
+        verb.add_argument("--rl-lrs", help="learning rates of the RL arms")
+        verb.add_argument("--model", help="an HF folder or hub name to start from")
+        verb.add_argument(
+            "--tracker",
+            action="append",
+            default=[],
+            help="beside console and file: wandb, tensorboard, mlflow",
+        )
+        verb.add_argument(
+            "--run-dir", type=Path, help="default: runs/<recipe>-<scale>; of several recipes: runs/<scale>"
+        )
+        verb.add_argument(
+            "--share",
+            type=Path,
+            metavar="RUNS",
+            help="take over finished stages that are the same from the runs in this folder",
+        )
+        verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
+        verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
+        verb.add_argument(
+            "overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5; ~key"
+        )
+        verb.set_defaults(run=run)
+
+    resume = verbs.add_parser("resume", help="go on with a run that stopped")
+    resume.add_argument("run_dir", type=Path)
+    resume.set_defaults(run=_resume)
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    overrides = list(args.overrides)
+    for key, value in (("seeds", args.seeds), ("sft_lrs", args.sft_lrs), ("rl_lrs", args.rl_lrs)):
+        if value:
+            overrides.append(f"sweep.{key}=[{value}]")
+    if args.tracker:
+        overrides.append(f"trackers=[{','.join(args.tracker)}]")
+    if args.model:
+        overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}"]
+        overrides += ["budget.base=null", "budget.dialogues=null"]
+    return overrides
+
+
+def _recipes(args: argparse.Namespace) -> dict[str, Recipe]:
+    """The recipes that a command line names, composed."""
+    from sftrl_ext.experiments.many import recipes_named
+    from sftrl_ext.experiments.recipe_files import load_recipe
+
+    names = recipes_named(args.recipe)
+    return {name: load_recipe(name, args.scale, _overrides(args), args.launcher) for name in names}
+
+
+def _run_dir(args: argparse.Namespace, recipe: Recipe, several: bool) -> Path:
+    name = f"{recipe.name}-{recipe.scale.name}"
+    if several:
+        return _runs_dir(args) / name
+    return args.run_dir or Path("runs") / name
+
+
+def _runs_dir(args: argparse.Namespace) -> Path:
+    """The folder of the runs of several recipes, which take over stages from each other."""
+    if args.share is not None:
+        raise SftrlError("--share: several recipes share with each other; name the folder with --run-dir.")
+    return args.run_dir or Path("runs") / args.scale
+
+
+def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bool) -> Submission:
+    from sftrl_ext.experiments.launchers import LAUNCHERS, make_job
+
+    if args.share is not None:
+        raise SftrlError(f"--share is for runs that start here, not for launcher {args.launcher!r}.")
+    run_dir = _run_dir(args, recipe, several) if args.run_dir is not None else None
+    return LAUNCHERS[args.launcher](make_job(recipe, name, _overrides(args), run_dir))
+
+
+def _plan(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.plan import make_plan
+
+    recipes = _recipes(args)
+    for name, recipe in recipes.items():
+        if args.launcher != "local":
+            text = str(_submission(args, name, recipe, len(recipes) > 1))
+            console.print(text, markup=False, highlight=False)
+            continue
+        for stage in make_plan(recipe, _run_dir(args, recipe, len(recipes) > 1).resolve()):
+            env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
+            console.print(f"# {stage.name}: {stage.title}", style="bold", highlight=False)
+            console.print(f"{env} {shlex.join(stage.command)}".strip() + "\n", markup=False, highlight=False)
+
+
+def _run(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.many import run_many
+    from sftrl_ext.experiments.runner import start_or_resume, start_run
+
+    recipes = _recipes(args)
+    if args.launcher != "local":
+        from sftrl_ext.experiments.launchers import submit
+
+        for name, recipe in recipes.items():
+            submit(_submission(args, name, recipe, len(recipes) > 1), console)
+        return
+    if len(recipes) > 1:
+        for outcome in run_many(list(recipes.values()), _runs_dir(args), console):
+            say_where(outcome.run_dir, console)
+        return
+    [recipe] = recipes.values()
+    run_dir = _run_dir(args, recipe, several=False)
+    start = start_or_resume if args.or_resume else start_run
+    start(recipe, run_dir, console, args.share)
+    say_where(run_dir, console)
+
+
+def _resume(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.runner import resume_run
+
+    resume_run(args.run_dir, console)
+    say_where(args.run_dir, console)
+
+
+def say_where(run_dir: Path, console: Console) -> None:
+    """Name the report of a run, if it is there."""
+    report = run_dir / "report"
+    summary = report / "report.md"
+    if summary.is_file():
+        console.print(f"\nThe figures and the report: {report.resolve()}", highlight=False)
+        for name in ("report.html", "report.md"):
+            console.print(f"  {report.resolve() / name}", highlight=False)

@@ -1,0 +1,54 @@
+"""Several recipes in one command."""
+
+import pytest
+from rich.console import Console
+
+from sftrl_ext.cli import main
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments import many
+from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files
+
+
+def test_all_names_every_recipe_once_and_figures_first():
+    names = many.recipes_named("all")
+    assert len(names) == len(set(names)) == len({path.resolve() for path in recipe_files().values()})
+    assert names == [path.stem for path in distinct_recipes()]
+    assert names[0] == "fig6_gp_l" and names[-1].startswith("beyond_")
+    assert many.recipes_named("fig6_gp_l,fig10_attempts") == ["fig6_gp_l", "fig10_attempts"]
+
+
+def test_one_failure_does_not_keep_the_others_from_running(tmp_path, monkeypatch):
+    ran = []
+
+    def start(recipe, run_dir, console, share):
+        ran.append((recipe.name, run_dir, share))
+        if recipe.name == "fig10_attempts":
+            raise SftrlError("[out] of memory")
+
+    monkeypatch.setattr(many, "start_or_resume", start)
+    recipes = [load_recipe(name, "smoke") for name in ("fig6_gp_l", "fig10_attempts", "fig17_rl_rates")]
+    console = Console(record=True, width=120)
+    with pytest.raises(SftrlError, match="1 of 3 recipes failed: fig10_attempts"):
+        many.run_many(recipes, tmp_path, console)
+    assert ran == [(recipe.name, tmp_path / f"{recipe.name}-smoke", tmp_path) for recipe in recipes]
+    said = console.export_text()
+    assert "[out] of memory" in said and "3 of 3: fig17_rl_rates" in said
+
+
+def test_the_plan_of_several_has_a_folder_for_each(tmp_path, capsys):
+    assert main(["plan", "fig6_gp_l,fig10_attempts", "--scale", "smoke", "--run-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/fig6_gp_l-smoke/" in said and f"{tmp_path}/fig10_attempts-smoke/" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "fig6_gp_l,fig10_attempts", "--share", "x"], "share with each other"),
+        (["plan", "fig6_gp_l", "--launcher", "slurm", "--share", "x"], "not for launcher 'slurm'"),
+        (["plan", "fig6_gp_l,fig99"], "fig99"),
+    ],
+)
+def test_what_makes_no_sense_is_said(words, said, capsys):
+    assert main(words) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
