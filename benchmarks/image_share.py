@@ -11,12 +11,12 @@ process, the best of several rounds; prints one JSON object.
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from step_times import median, timed_steps
 from timing import best_seconds
 from transformers import AutoModelForImageTextToText
 
@@ -61,13 +61,6 @@ def costs(layout: RunLayout) -> dict[str, float]:
     return {name: best_seconds(call, rounds=5) / len(facts) for name, call in calls.items()}
 
 
-def median(layout: RunLayout, stage: str, key: str) -> float:
-    """Median of a metric over the steps of a stage, the first left out."""
-    lines = layout.metrics(stage).read_text().splitlines()
-    values = [json.loads(line)["data"].get(key) for line in lines][1:]
-    return statistics.median(value for value in values if value is not None)
-
-
 def sft_step_seconds(layout: RunLayout, stage: str) -> float:
     """Wall seconds of a supervised step: those of the stage's command over its steps, start-up included."""
     state = json.loads(layout.state.read_text())
@@ -103,7 +96,10 @@ def main() -> None:
             * (each["encode"] + recipe.budget.rl.epochs * each["encode_and_backward"]),
         },
     }
-    steps = {"sft": sft_step_seconds(layout, sft), "rl": median(layout, rl, "timing_s/step")}
+    steps = {
+        "sft": sft_step_seconds(layout, sft),
+        "rl": median(timed_steps(layout.metrics(rl)), "timing_s/step"),
+    }
     report = {
         "microseconds of an image": {name: round(value * 1e6) for name, value in each.items()},
         "cores": ranks,

@@ -13,8 +13,7 @@ import statistics
 import sys
 from pathlib import Path
 
-MODEL = ("gen", "old_log_prob", "ref", "values", "update_critic", "update_actor")
-"""verl's timers around model compute."""
+from step_times import MODEL, phases, timed_steps
 
 
 def shares(metrics: Path) -> dict[str, float]:
@@ -23,20 +22,14 @@ def shares(metrics: Path) -> dict[str, float]:
     Args:
         metrics: ``metrics.jsonl`` of an RL stage.
     """
-    steps = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
-    steps = [data for data in steps if "timing_s/step" in data][1:]
-    if not steps:
-        raise SystemExit(f"{metrics}: fewer than two steps with timings.")
-    found = {name: statistics.median(data.get(f"timing_s/{name}", 0.0) for data in steps) for name in MODEL}
-    whole = statistics.median(data["timing_s/step"] for data in steps)
+    steps = timed_steps(metrics)
     inside = statistics.median(
         sum(data.get(f"timing_s/{name}", 0.0) for name in MODEL) / data["timing_s/step"] for data in steps
     )
     tokens = statistics.median(data["tokens/step_trained"] / data["timing_s/step"] for data in steps)
     return {
         "steps": len(steps),
-        "step_s": whole,
-        **{f"{name}_s": seconds for name, seconds in found.items()},
+        **phases(steps),
         "share_outside_model": 1 - inside,
         "trained_tokens_per_s": tokens,
     }

@@ -3,6 +3,8 @@ import shlex
 import shutil
 import stat
 import subprocess
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +16,8 @@ from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.launchers import LAUNCHERS, make_job, submit
 from sftrl_ext.experiments.launchers.base import Submission
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe import SCALES
+from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
 from tests.experiments.launcher_schemas import RAYJOB, SKY_TASK
 
 NEEDED = {
@@ -43,6 +46,23 @@ def driver_of(text):
     return words[words.index("sftrl") :]
 
 
+@lru_cache
+def options_of(launcher):
+    """Those of a launcher, with what it does not do without; the same for every recipe."""
+    return load_recipe("fig6_gp_l", "cluster", NEEDED.get(launcher, []), launcher).launcher
+
+
+def driver_in(launcher, made):
+    """The driver's words in a submission."""
+    if launcher == "kuberay":
+        return shlex.split(yaml.safe_load(only_file(made))["spec"]["entrypoint"])
+    if launcher == "sky":
+        return driver_of(yaml.safe_load(only_file(made))["run"])
+    if launcher == "slurm":
+        return driver_of(only_file(made))
+    return list(made.command[made.command.index("--") + 1 :])
+
+
 def bash_takes(text):
     checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
     assert checked.returncode == 0, checked.stderr
@@ -56,18 +76,29 @@ def bash_takes(text):
 @pytest.mark.parametrize("scale", ["node", "cluster"])
 @pytest.mark.parametrize("launcher", ["ray", "slurm", "sky", "kuberay"])
 def test_the_nodes_run_what_was_asked_for_word_for_word(launcher, scale):
-    made = submission(launcher, "budget.rl.lr=2e-6", scale=scale)
-    if launcher == "kuberay":
-        driver = shlex.split(yaml.safe_load(only_file(made))["spec"]["entrypoint"])
-    elif launcher == "sky":
-        driver = driver_of(yaml.safe_load(only_file(made))["run"])
-    elif launcher == "slurm":
-        driver = driver_of(only_file(made))
-    else:
-        driver = list(made.command[made.command.index("--") + 1 :])
+    driver = driver_in(launcher, submission(launcher, "budget.rl.lr=2e-6", scale=scale))
     run_dir = f"/runs/fig6_gp_l-{scale}" if launcher != "slurm" else f"{Path.cwd()}/runs/fig6_gp_l-{scale}"
     head = ["sftrl", "run", "fig6_gp_l", "--scale", scale, "--run-dir", run_dir, "--or-resume"]
     assert driver == [*head, *AWKWARD, "budget.rl.lr=2e-6"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [path.stem for path in distinct_recipes()])
+def test_every_recipe_at_every_scale_can_be_handed_to_every_launcher(name, scale):
+    loaded = load_recipe(name, scale)
+    for launcher in LAUNCHERS:
+        made = LAUNCHERS[launcher](
+            make_job(replace(loaded, launcher=options_of(launcher)), name, AWKWARD, None)
+        )
+        if launcher == "slurm":
+            bash_takes(only_file(made))
+        elif launcher == "sky":
+            task = yaml.safe_load(only_file(made))
+            jsonschema.validate(task, SKY_TASK)
+            bash_takes(task["run"])
+        elif launcher == "kuberay":
+            jsonschema.validate(yaml.safe_load(only_file(made)), RAYJOB)
+        assert driver_in(launcher, made)[:5] == ["sftrl", "run", name, "--scale", scale]
 
 
 def test_every_launcher_has_its_file_of_options():
