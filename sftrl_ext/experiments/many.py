@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +16,13 @@ from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import distinct_recipes
 from sftrl_ext.experiments.runner import start_or_resume
-from sftrl_ext.experiments.state import RunState
+from sftrl_ext.experiments.state import RunState, describe_commit, describe_hardware
+from sftrl_ext.files import write_json
+from sftrl_ext.reports.results_file import hardware_words
 
 ALL = "all"
 """Names every recipe that ships."""
+SUMMARY = "recipes.json"
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,11 @@ class Outcome:
     Attributes:
         name: The recipe.
         run_dir: Its run folder.
-        wall_s: Seconds it took this time.
         error: What stopped it; None if it is done.
     """
 
     name: str
     run_dir: Path
-    wall_s: float
     error: SftrlError | None = None
 
 
@@ -48,7 +50,8 @@ def recipes_named(text: str) -> list[str]:
 def run_many(recipes: Sequence[Recipe], folder: Path, console: Console) -> list[Outcome]:
     """Run recipes, each in ``<folder>/<recipe>-<scale>``; started again, go on with what is not done.
 
-    One that fails does not keep the others from running.
+    One that fails does not keep the others from running. What was run, where and in what time is written to
+    ``<folder>/recipes.json``; wall times are of the stages that a recipe ran itself, over all launches.
 
     Raises:
         SftrlError: at the end, naming those that failed.
@@ -57,7 +60,6 @@ def run_many(recipes: Sequence[Recipe], folder: Path, console: Console) -> list[
     for number, recipe in enumerate(recipes, 1):
         run_dir = folder / f"{recipe.name}-{recipe.scale.name}"
         console.rule(f"{number} of {len(recipes)}: {recipe.name}", align="left")
-        started = time.monotonic()
         error = None
         try:
             start_or_resume(recipe, run_dir, console, share=folder)
@@ -65,8 +67,10 @@ def run_many(recipes: Sequence[Recipe], folder: Path, console: Console) -> list[
             error = stopped
             console.print(f"[bold red]{recipe.name} failed:[/] ", end="")
             console.print(str(stopped), markup=False, highlight=False)
-        outcomes.append(Outcome(recipe.name, run_dir, time.monotonic() - started, error))
-    console.print(_table(outcomes))
+        outcomes.append(Outcome(recipe.name, run_dir, error))
+    told = {"scale": recipes[0].scale.name, **_told(outcomes)}
+    write_json(folder / SUMMARY, told)
+    console.print(_table(told))
     failed = [outcome.name for outcome in outcomes if outcome.error is not None]
     if failed:
         raise SftrlError(
@@ -76,14 +80,32 @@ def run_many(recipes: Sequence[Recipe], folder: Path, console: Console) -> list[
     return outcomes
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table("Recipe", "Stages run", "Stages shared", "Wall time", "Result", box=None)
+def _told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    recipes = {}
     for outcome in outcomes:
         state = RunLayout(outcome.run_dir).state
         done = [s for s in RunState.load(state).stages if s.status == "done"] if state.is_file() else []
-        shared = sum(stage.shared_from is not None for stage in done)
-        result = "[green]done[/]" if outcome.error is None else "[red]failed[/]"
-        table.add_row(outcome.name, str(len(done) - shared), str(shared), f"{outcome.wall_s:.0f} s", result)
-    total = sum(outcome.wall_s for outcome in outcomes)
-    table.add_row("all", "", "", f"{total:.0f} s", "")
+        own = [stage for stage in done if stage.shared_from is None]
+        recipes[outcome.name] = {
+            "done": outcome.error is None,
+            "stages": len(done),
+            "shared": len(done) - len(own),
+            "wall_s": round(sum(stage.wall_s for stage in own), 1),
+        }
+    return {
+        "date": date.today().isoformat(),
+        "commit": describe_commit(),
+        "hardware": hardware_words(describe_hardware()),
+        "wall_s": round(sum(one["wall_s"] for one in recipes.values()), 1),
+        "recipes": recipes,
+    }
+
+
+def _table(told: Mapping[str, Any]) -> Table:
+    table = Table("Recipe", "Stages run", "Stages shared", "Wall time", "Result", box=None)
+    for name, one in told["recipes"].items():
+        result = "[green]done[/]" if one["done"] else "[red]failed[/]"
+        own = one["stages"] - one["shared"]
+        table.add_row(name, str(own), str(one["shared"]), f"{one['wall_s']:.0f} s", result)
+    table.add_row("all", "", "", f"{told['wall_s']:.0f} s", "")
     return table

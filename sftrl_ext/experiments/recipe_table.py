@@ -3,7 +3,8 @@
 ``python -m sftrl_ext.experiments.recipe_table`` writes it. What has been run is told by the results files
 alone. Each has the keys ``recipe``, ``scale``, ``date``, ``commit``, ``hardware``, ``metric``, and
 ``measurements``, a list with ``name``, ``what`` and ``rows``; the table shows the first of them. A row is an
-arm with its ``percent``: each split with one number, or with one for each seed.
+arm with its ``percent``: each split with one number, or with one for each seed. A file with the key
+``recipes`` is what `sftrl run all` writes: which recipes ran from data to report, and in what time.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Every recipe has the scales {scales}; at `node` the hyper-parameters are the pap
 
 Numbers are percent on one split, as success per episode unless another measure is named. The paper's are of
 its own model. "Has run" tells what this code has measured (`results/`, in words in
-[RESULTS.md](../RESULTS.md)); the other recipes compose against verl's own schema and have not run beyond
-tests.
+[RESULTS.md](../RESULTS.md)). At `smoke` a recipe runs from data to report and its numbers mean nothing; where
+no other scale is named it has composed against verl's own schema and not run.
 
 This file is generated: `python -m sftrl_ext.experiments.recipe_table`.
 """
@@ -47,9 +48,17 @@ def recipe_table(results: Path) -> str:
         SftrlError: if a results file names an unknown recipe or lacks a key.
     """
     ran: dict[str, list[Mapping[str, Any]]] = {}
+    whole: dict[str, list[str]] = {}
     files = recipe_files()
     for path in sorted(results.glob("*.json")):
         told = read_json(path)
+        if "recipes" in told:
+            for name, one in told["recipes"].items():
+                if name not in files:
+                    raise SftrlError(f"{path}: unknown recipe {name!r}; expected those that ship.")
+                if one["done"]:
+                    whole.setdefault(files[name].stem, []).append(_ran_whole(told, one))
+            continue
         missing = {"recipe", "scale", "date", "commit", "hardware", "measurements"} - set(told)
         if missing or told["recipe"] not in files:
             found = f"no {', '.join(sorted(missing))}" if missing else f"unknown recipe {told['recipe']!r}"
@@ -60,9 +69,10 @@ def recipe_table(results: Path) -> str:
         recipe = load_recipe(path, "node")
         arms = _arms(recipe)
         names = f"`{recipe.name}`" + (f" ({', '.join(f'`{n}`' for n in recipe.also)})" if recipe.also else "")
+        has_run = [_has_run(one, arms) for one in ran.get(path.stem, [])] + whole.get(path.stem, [])
         body.append([
             names, recipe.title, recipe.task.name, _arm_words(recipe, arms), _paper(recipe, arms),
-            "; ".join(_has_run(one, arms) for one in ran.get(path.stem, [])) or "–", recipe.source,
+            "<br>".join(has_run) or "–", recipe.source,
         ])  # fmt: skip
     header = ["Recipe", "What it asks", "Task", "Arms", "The paper's numbers", "Has run", "Source"]
     table = Table(header, body, words=len(header)).to_markdown()
@@ -96,6 +106,12 @@ def _paper(recipe: Recipe, arms: Arms) -> str:
     return "<br>".join(one(entry) for entry in recipe.expected) or (
         "curves only" if "2501.17161" in recipe.source else "–"
     )
+
+
+def _ran_whole(told: Mapping[str, Any], one: Mapping[str, Any]) -> str:
+    shared = f" and {one['shared']} shared stages" if one["shared"] else ""
+    where = f"`{told['scale']}`, {told['date']}, {told['hardware']}, commit {told['commit']}"
+    return f"{where}: from data to report in {one['wall_s']:.0f} s{shared}."
 
 
 def _has_run(told: Mapping[str, Any], arms: Arms) -> str:

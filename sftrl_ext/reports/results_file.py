@@ -55,7 +55,7 @@ def results_of(found: Analysis) -> dict[str, Any]:
         "scale": summary["scale"],
         "date": datetime.date.fromtimestamp((found.run.folder / "state.json").stat().st_mtime).isoformat(),
         "commit": str(summary["commit"] or "unknown")[:7],
-        "hardware": _hardware(summary["hardware"] or {}),
+        "hardware": hardware_words(summary["hardware"] or {}),
         "model": summary["model"],
         "measure": str(summary.get("measure", "success per episode")).partition(";")[0],
         "max_attempts": task.get("max_attempts"),
@@ -75,7 +75,8 @@ def results_of(found: Analysis) -> dict[str, Any]:
     }
 
 
-def _hardware(told: Mapping[str, Any]) -> str:
+def hardware_words(told: Mapping[str, Any]) -> str:
+    """The machine of a run, as its state tells it."""
     words = [str(told.get("cpu", "unknown processor"))]
     words += [f"{told['cores']} cores"] if "cores" in told else []
     words += [f"{told['memory_gb']} GB"] if "memory_gb" in told else []

@@ -7,6 +7,8 @@ from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import many
 from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files
+from sftrl_ext.experiments.state import RunState, StageState
+from sftrl_ext.files import read_json
 
 
 def test_all_names_every_recipe_once_and_figures_first():
@@ -22,6 +24,13 @@ def test_one_failure_does_not_keep_the_others_from_running(tmp_path, monkeypatch
 
     def start(recipe, run_dir, console, share):
         ran.append((recipe.name, run_dir, share))
+        stages = [
+            StageState("base", "sft", status="done", wall_s=30.0, shared_from="fig6_gp_l-smoke"),
+            StageState("sft", "sft", status="done", wall_s=12.0),
+            StageState("eval", "eval", status="failed", wall_s=5.0),
+        ]
+        if recipe.name != "fig10_attempts":
+            RunState(recipe.name, "smoke", stages=stages).save(run_dir / "state.json")
         if recipe.name == "fig10_attempts":
             raise SftrlError("[out] of memory")
 
@@ -31,6 +40,12 @@ def test_one_failure_does_not_keep_the_others_from_running(tmp_path, monkeypatch
     with pytest.raises(SftrlError, match="1 of 3 recipes failed: fig10_attempts"):
         many.run_many(recipes, tmp_path, console)
     assert ran == [(recipe.name, tmp_path / f"{recipe.name}-smoke", tmp_path) for recipe in recipes]
+    told = read_json(tmp_path / "recipes.json")
+    assert {name: one["done"] for name, one in told["recipes"].items()} == {
+        "fig6_gp_l": True, "fig10_attempts": False, "fig17_rl_rates": True,
+    }  # fmt: skip
+    assert (told["scale"], told["wall_s"]) == ("smoke", 24.0)
+    assert told["recipes"]["fig17_rl_rates"] == {"done": True, "stages": 2, "shared": 1, "wall_s": 12.0}
     said = console.export_text()
     assert "[out] of memory" in said and "3 of 3: fig17_rl_rates" in said
 

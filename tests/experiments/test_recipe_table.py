@@ -28,6 +28,21 @@ def test_every_recipe_and_every_measured_number_is_in_it():
     assert "SFT 12.5, RL 28.6" in row and "340f56a" in row  # ours
 
 
+def test_what_ran_whole_is_told_with_its_time(tmp_path):
+    told = {"scale": "smoke", "date": "2026-01-02", "hardware": "one core", "commit": "abc", "wall_s": 70}
+    recipes = {
+        "fig10_attempts": {"done": True, "stages": 9, "shared": 4, "wall_s": 61.4},
+        "fig17_rl_rates": {"done": False, "stages": 3, "shared": 0, "wall_s": 9.0},
+    }
+    (tmp_path / "smoke.json").write_text(json.dumps({**told, "recipes": recipes}))
+    rows = {line.split("`")[1]: line for line in recipe_table(tmp_path).splitlines() if line[:3] == "| `"}
+    assert (
+        "`smoke`, 2026-01-02, one core, commit abc: from data to report in 61 s and 4 shared stages."
+        in (rows["fig10_attempts"])
+    )
+    assert "smoke" not in rows["fig17_rl_rates"]
+
+
 def test_results_of_no_recipe_are_refused(tmp_path):
     keys = {"scale": "laptop", "date": "", "commit": "", "hardware": "", "measurements": []}
     (tmp_path / "one.json").write_text(json.dumps({"recipe": "fig66", **keys}))
