@@ -71,7 +71,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     return overrides
 
 
-def _recipes(args: argparse.Namespace) -> dict[str, Recipe]:
+def recipes_of(args: argparse.Namespace) -> dict[str, Recipe]:
     """The recipes that a command line names, composed."""
     from sftrl_ext.experiments.many import recipes_named
     from sftrl_ext.experiments.recipe_files import load_recipe
@@ -106,7 +106,7 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
 def _plan(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.plan import make_plan
 
-    recipes = _recipes(args)
+    recipes = recipes_of(args)
     for name, recipe in recipes.items():
         if args.launcher != "local":
             text = str(_submission(args, name, recipe, len(recipes) > 1))
@@ -122,7 +122,7 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.many import run_many
     from sftrl_ext.experiments.runner import start_or_resume, start_run
 
-    recipes = _recipes(args)
+    recipes = recipes_of(args)
     if args.launcher != "local":
         from sftrl_ext.experiments.launchers import submit
 

@@ -25,7 +25,6 @@ from data_prep.splits import get_split
 from data_prep.virl_splits import ROUTE_SPLITS
 from sftrl_ext.cli import _parse
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe_files import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,11 +80,11 @@ def test_every_command_line_parses_and_names_what_there_is(page, capsys):
 
 def check_names(args):
     """What the parser takes as any text: recipes with their overrides, kinds of rows, splits."""
-    from sftrl_ext.cli import _overrides
+    from sftrl_ext.cli_run import recipes_of
 
     if hasattr(args, "recipe") and not args.recipe.startswith("my_"):
-        overrides = [word for word in _overrides(args) if "<" not in word]
-        load_recipe(args.recipe, args.scale, overrides, args.launcher)
+        args.overrides = [word for word in args.overrides if "<" not in word]
+        assert recipes_of(args)
     if hasattr(args, "kind"):
         routes = args.task == "virl"
         assert args.kind in {*(ROUTE_BUILDERS if routes else BUILDERS), IMPORT, *ROUTE_KINDS}, args.kind
