@@ -24,6 +24,7 @@ from data_prep.writer import ROW_GROUP
 from sftrl_ext.envs.general_points.cards import parse_cards
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
 from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.envs.general_points.working import calculations
 from sftrl_ext.errors import SftrlError, unknown_name
 
 Solutions = Literal["random", "first"]
@@ -115,13 +116,34 @@ def sft_rows(
     Raises:
         SftrlError: if ``solutions`` is neither, or the grader cannot read the template's answers.
     """
-    _check_answers(source, solutions)
+    return _answered(source, rows, solutions, images, reasoned=False)
+
+
+def reasoned_rows(
+    source: Source, rows: int, solutions: Solutions = "random", *, images: Images = "draw"
+) -> Iterator[pa.Table]:
+    """The rows of `sft_rows`, hand by hand and solution by solution, whose answers show their working.
+
+    Args:
+        source: Where the hands come from.
+        rows: How many.
+        solutions: As in `sft_rows`.
+        images: As in `rl_rows`.
+
+    Raises:
+        SftrlError: as in `sft_rows`, or if the template has no place for the working.
+    """
+    return _answered(source, rows, solutions, images, reasoned=True)
+
+
+def _answered(source: Source, rows: int, solutions: str, images: str, reasoned: bool) -> Iterator[pa.Table]:
+    """Prompts with a right answer at the first attempt."""
+    _check_answers(source, solutions, reasoned)
 
     def table_of(words: HandWords, part: Part) -> pa.Table:
         keys = words.keys(part.hands)
-        answers = [
-            words.answer(k, u, solutions) for k, u in zip(keys, part.chance[:, 0].tolist(), strict=True)
-        ]
+        chances = part.chance[:, 0].tolist()
+        answers = [words.answer(k, u, solutions, reasoned) for k, u in zip(keys, chances, strict=True)]
         contents = _opening_columns(words, keys)
         return _table(
             words,
@@ -204,13 +226,18 @@ def _answerable(source: Source) -> Accept | None:
     )
 
 
-def _check_answers(source: Source, solutions: str) -> None:
-    """Refuse an unknown choice of solutions, and a template whose answers name no cards the grader reads."""
+def _check_answers(source: Source, solutions: str, reasoned: bool = False) -> None:
+    """Refuse an unknown choice of solutions, and a template whose answers the grader does not read.
+
+    Raises:
+        SftrlError: naming what was found and what is expected.
+    """
     if solutions not in get_args(Solutions):
         raise unknown_name("choice of solutions", solutions, get_args(Solutions))
     play = source.settings
-    cards, numbers = parse_cards(["K", "5", "2", "4"]), (10, 5, 2, 4)
-    answer = expert_answer(load_template(play.template), cards, numbers, "10+5*2+4")
+    cards, numbers, formula = parse_cards(["K", "5", "2", "4"]), (10, 5, 2, 4), "10+5*2+4"
+    steps = calculations(formula) if reasoned else None
+    answer = expert_answer(load_template(play.template), cards, numbers, formula, calculations=steps)
     verdict = grade_response(
         answer, cards="K524", numbers=numbers, profile=play.profile, modality=play.modality
     )
@@ -218,4 +245,9 @@ def _check_answers(source: Source, solutions: str) -> None:
         raise SftrlError(
             f"template {play.template!r}: profile {play.profile!r} does not read the cards in its answers, "
             "which counts with images. Expected answer_card: \"'$rank'\", as in the template 'single_quotes'."
+        )
+    if not verdict.correct:
+        raise SftrlError(
+            f"template {play.template!r}: profile {play.profile!r} grades its own answer {answer[:200]!r} "
+            f"{verdict.outcome!r}; expected an answer from which the grader reads $formula."
         )

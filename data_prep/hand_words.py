@@ -22,6 +22,7 @@ from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.general_points.solver import solve
 from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.envs.general_points.working import calculations
 
 POOL = 8
 """Most mistakes that are kept of a hand."""
@@ -29,7 +30,7 @@ POOL = 8
 Key = tuple[int, ...]
 """Indices of a hand's ranks, followed by those of its suits where a text shows suits."""
 
-_FORMULA = "\x00"
+_FORMULA, _STEPS = "\x00", "\x01"
 
 
 class HandWords:
@@ -52,7 +53,8 @@ class HandWords:
         head, _, _ = facts_text(make_facts([], spec.rule, spec.target, settings)).rpartition('"cards": [')
         self._facts_head = head + '"cards": ["'
         self.opening: Callable[[Key], tuple[str, ...]] = lru_cache(1 << 16)(self._opening)
-        self.expert: Callable[[Key], tuple[Sequence[str], str]] = lru_cache(1 << 16)(self._expert)
+        self.expert: Callable[[Key, bool], tuple[Sequence[str], str]] = lru_cache(1 << 16)(self._expert)
+        self.steps: Callable[[str], str] = lru_cache(1 << 16)(self._steps)
         self.mistakes: Callable[[Key], list[tuple[str, str]]] = lru_cache(1 << 15)(self._mistakes)
         self.reply: Callable[[str, int], str] = lru_cache(1 << 12)(self._reply)
         self.roles = [message["role"] for message in self._messages((0,) * spec.num_cards)]
@@ -79,10 +81,12 @@ class HandWords:
         seeds = image_seeds(self.seed, part.index).tolist()
         return [f'{hand}"], "image_seed": {seed}}}' for hand, seed in zip(hands, seeds, strict=True)]
 
-    def answer(self, key: Key, chance: float, solutions: str) -> str:
-        """An expert's answer; ``chance`` in [0, 1) chooses the solution."""
-        formulas, text = self.expert(key)
-        return text.replace(_FORMULA, formulas[int(chance * len(formulas)) if solutions == "random" else 0])
+    def answer(self, key: Key, chance: float, solutions: str, reasoned: bool = False) -> str:
+        """An expert's answer; ``chance`` in [0, 1) chooses the solution, ``reasoned`` shows its working."""
+        formulas, text = self.expert(key, reasoned)
+        formula = formulas[int(chance * len(formulas)) if solutions == "random" else 0]
+        text = text.replace(_FORMULA, formula)
+        return text.replace(_STEPS, self.steps(formula)) if reasoned else text
 
     def _messages(self, key: Key) -> list[dict[str, str]]:
         play = self.settings
@@ -93,12 +97,16 @@ class HandWords:
     def _opening(self, key: Key) -> tuple[str, ...]:
         return tuple([message["content"] for message in self._messages(key)])
 
-    def _expert(self, key: Key) -> tuple[Sequence[str], str]:
-        """Solutions of a hand, and its answer with a mark where the formula goes."""
+    def _expert(self, key: Key, reasoned: bool) -> tuple[Sequence[str], str]:
+        """Solutions of a hand, and its answer with a mark where the formula goes, and one for its steps."""
         cards = self.cards(key)
         numbers = self.rule.numbers(cards)
-        text = expert_answer(self.template, cards, numbers, _FORMULA, self.target)
+        steps = [_STEPS] if reasoned else None
+        text = expert_answer(self.template, cards, numbers, _FORMULA, self.target, steps)
         return solutions_of(tuple(sorted(numbers)), self.target, self.settings.profile), text
+
+    def _steps(self, formula: str) -> str:
+        return self.template.texts["answer_join"].template.join(map(str, calculations(formula)))
 
     def _mistakes(self, key: Key) -> list[tuple[str, str]]:
         """Wrong answers of a hand, all different, each with the feedback it gets."""
@@ -106,7 +114,7 @@ class HandWords:
         numbers = tuple(sorted(self.rule.numbers(cards)))
         pool = wrong_formulas(numbers, self.target, self.seed)
         episode = GeneralPointsEpisode(make_facts(cards, self.rule.name, self.target, self.settings))
-        text = self.expert(key)[1]
+        text = self.expert(key, False)[1]
         found: list[tuple[str, str]] = []
         start = sum(part * 31**place for place, part in enumerate(key))
         for i in range(len(pool)):
