@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from data_prep.authors import import_authors
 from data_prep.build_routes import ROUTE_KINDS, build_routes
-from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
+from data_prep.general_points import reasoned_rows, rl_rows, sft_rows, suboptimal_rows
 from data_prep.request import IMPORT, Request, Tell, authors_file, look_fields
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.sources import Source
@@ -22,6 +22,7 @@ BUILDERS: Registry[Callable[..., Iterator[pa.Table]]] = Registry("kind of rows")
 
 BUILDERS.add("rl", rl_rows)
 BUILDERS.add("sft", sft_rows)
+BUILDERS.add("reasoned", reasoned_rows)
 BUILDERS.add("suboptimal", suboptimal_rows)
 
 ATTEMPTS = 5

@@ -60,6 +60,11 @@ def build_routes(request: Request, tell: Tell) -> int:
             raise SftrlError(f"--{name} is about cards; expected nothing of it with --task virl.")
     if request.kind == IMPORT:
         return import_authors(authors_file(request), request.out, task="virl")
+    if request.kind == "reasoned":
+        raise SftrlError(
+            "kind 'reasoned' is about cards: an answer of task 'virl' names what is seen and the instruction "
+            "before its action as it is. Expected kind 'sft'."
+        )
     if request.kind not in ROUTE_BUILDERS:
         raise unknown_name("kind of rows", request.kind, [*ROUTE_BUILDERS, IMPORT, *ROUTE_KINDS])
     source = _source(request, modality, tell)

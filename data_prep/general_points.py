@@ -10,154 +10,31 @@ A row whose cards are shown as an image holds a marker in its prompt, and the fa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from data_prep.hand_words import POOL, HandWords, Key, solutions_of
 from data_prep.images import Images, check_images, embed_images
-from data_prep.mistakes import spoiled
 from data_prep.schema import dialogues_array, messages_array, rows_table
-from data_prep.sources import Accept, Part, Source, draw_parts, image_seeds, runs_of_rows
-from data_prep.splits import Split
+from data_prep.sources import Accept, Part, Source, draw_parts, runs_of_rows
 from data_prep.writer import ROW_GROUP
-from sftrl_ext.envs.base import facts_text
-from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, make_facts
-from sftrl_ext.envs.general_points.hands import HandArrays
+from sftrl_ext.envs.general_points.cards import parse_cards
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
-from sftrl_ext.envs.general_points.rules import RULES
-from sftrl_ext.envs.general_points.solver import solve
 from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.envs.general_points.working import calculations
 from sftrl_ext.errors import SftrlError, unknown_name
 
 Solutions = Literal["random", "first"]
 """Which solution an expert row shows."""
 
-_FORMULA = "\x00"
-_POOL = 8
-_Key = tuple[int, ...]
-"""Indices of a hand's ranks, followed by those of its suits where a text shows suits."""
-
-
-class _Words:
-    """Texts of one split's hands, each made once per key."""
-
-    def __init__(self, split: Split, source: Source) -> None:
-        settings = split.settings(source.settings)
-        spec = split.hands
-        self.seed = source.seed
-        self.settings = settings
-        self.rule = RULES[spec.rule]
-        self.target = spec.target
-        self.template = load_template(settings.template)
-        self._letters = suits_of(spec.suits)
-        self._names = [[rank + suit for suit in self._letters] for rank in self.rule.ranks]
-        self._num_cards = spec.num_cards
-        self._shows_suits = "symbol" in self.template.texts["card"].template
-        self.image = settings.modality == "image"
-        self.data_source = split.data_source(settings.modality)
-        head, _, _ = facts_text(make_facts([], spec.rule, spec.target, settings)).rpartition('"cards": [')
-        self._facts_head = head + '"cards": ["'
-        self.opening: Callable[[_Key], tuple[str, ...]] = lru_cache(1 << 16)(self._opening)
-        self.expert: Callable[[_Key], tuple[Sequence[str], str]] = lru_cache(1 << 16)(self._expert)
-        self.mistakes: Callable[[_Key], list[tuple[str, str]]] = lru_cache(1 << 15)(self._mistakes)
-        self.reply: Callable[[str, int], str] = lru_cache(1 << 12)(self._reply)
-        self.roles = [message["role"] for message in self._messages((0,) * spec.num_cards)]
-
-    def keys(self, hands: HandArrays) -> list[_Key]:
-        """What the texts of some hands depend on."""
-        columns = [hands.ranks, hands.suits] if self._shows_suits else [hands.ranks]
-        return list(map(tuple, np.hstack(columns).tolist()))
-
-    def cards(self, key: _Key) -> list[Card]:
-        """The cards of a key; where it has no suits no text shows them, and any suit will do."""
-        ranks, suits = key[: self._num_cards], key[self._num_cards :] or (0,) * self._num_cards
-        return [Card(self.rule.ranks[r], self._letters[s]) for r, s in zip(ranks, suits, strict=True)]
-
-    def facts(self, part: Part) -> list[str]:
-        """The same texts as `facts_text` of `make_facts`, made faster."""
-        head, names = self._facts_head, self._names
-        hands = [
-            head + '", "'.join([names[r][s] for r, s in zip(ranks, suits, strict=True)])
-            for ranks, suits in zip(part.hands.ranks.tolist(), part.hands.suits.tolist(), strict=True)
-        ]
-        if not self.image:
-            return [f'{hand}"]}}' for hand in hands]
-        seeds = image_seeds(self.seed, part.index).tolist()
-        return [f'{hand}"], "image_seed": {seed}}}' for hand, seed in zip(hands, seeds, strict=True)]
-
-    def answer(self, key: _Key, chance: float, solutions: str) -> str:
-        """An expert's answer; ``chance`` in [0, 1) chooses the solution."""
-        formulas, text = self.expert(key)
-        return text.replace(_FORMULA, formulas[int(chance * len(formulas)) if solutions == "random" else 0])
-
-    def _messages(self, key: _Key) -> list[dict[str, str]]:
-        play = self.settings
-        return self.template.opening(
-            self.cards(key), self.rule, self.target, play.max_attempts, play.modality
-        )
-
-    def _opening(self, key: _Key) -> tuple[str, ...]:
-        return tuple([message["content"] for message in self._messages(key)])
-
-    def _expert(self, key: _Key) -> tuple[Sequence[str], str]:
-        """Solutions of a hand, and its answer with a mark where the formula goes."""
-        cards = self.cards(key)
-        numbers = self.rule.numbers(cards)
-        text = expert_answer(self.template, cards, numbers, _FORMULA, self.target)
-        return solutions_of(tuple(sorted(numbers)), self.target, self.settings.profile), text
-
-    def _mistakes(self, key: _Key) -> list[tuple[str, str]]:
-        """Wrong answers of a hand, all different, each with the feedback it gets."""
-        cards = self.cards(key)
-        numbers = tuple(sorted(self.rule.numbers(cards)))
-        pool = wrong_formulas(numbers, self.target, self.seed)
-        episode = GeneralPointsEpisode(make_facts(cards, self.rule.name, self.target, self.settings))
-        text = self.expert(key)[1]
-        found: list[tuple[str, str]] = []
-        start = sum(part * 31**place for place, part in enumerate(key))
-        for i in range(len(pool)):
-            answer = text.replace(_FORMULA, pool[(start + i) % len(pool)])
-            verdict = episode.grade(answer)
-            if not verdict.correct:
-                found.append((answer, verdict.feedback))
-            if len(found) == _POOL:
-                break
-        return found
-
-    def _reply(self, feedback: str, attempt: int) -> str:
-        return self.template.reply(feedback, attempt, self.settings.max_attempts, self.target)
-
-
-@lru_cache(maxsize=1 << 15)
-def solutions_of(numbers: tuple[int, ...], target: int, profile: str = "exact") -> Sequence[str]:
-    """Solutions of sorted numbers, solved once; under ``authors`` only those that grader accepts."""
-    solutions = solve(numbers, target)
-    if profile == "exact":
-        return solutions
-
-    def accepted(formula: str) -> bool:
-        answer = json.dumps({"formula": f"{formula}={target}"})
-        return grade_response(answer, cards=(), numbers=numbers, target=target, profile=profile).correct
-
-    return [formula for formula in solutions if accepted(formula)]
-
-
-@lru_cache(maxsize=1 << 15)
-def wrong_formulas(numbers: tuple[int, ...], target: int, seed: int) -> list[str]:
-    """Different formulas for sorted numbers, most of them wrong, a pure function of the arguments."""
-    rng = np.random.default_rng([seed, target, *numbers])
-    return list(dict.fromkeys(spoiled(rng, solutions_of(numbers, target), numbers, tries=8 * _POOL)))
-
 
 def _build(
     source: Source,
     rows: int,
-    table_of: Callable[[_Words, Part], pa.Table],
+    table_of: Callable[[HandWords, Part], pa.Table],
     images: str,
     accept: Accept | None = None,
 ) -> Iterator[pa.Table]:
@@ -167,10 +44,10 @@ def _build(
 
 
 def _tables(
-    source: Source, rows: int, table_of: Callable[[_Words, Part], pa.Table], accept: Accept | None
+    source: Source, rows: int, table_of: Callable[[HandWords, Part], pa.Table], accept: Accept | None
 ) -> Iterator[pa.Table]:
     """Make row groups; ``table_of`` makes the rows of one split in one group."""
-    words = [_Words(split, source) for split in source.resolved()]
+    words = [HandWords(split, source) for split in source.resolved()]
     for first, last in runs_of_rows(rows, ROW_GROUP):
         parts = draw_parts(source, first, last, accept)
         tables = [table_of(w, part) for w, part in zip(words, parts, strict=True) if len(part)]
@@ -182,7 +59,7 @@ def _tables(
 
 
 def _table(
-    words: _Words,
+    words: HandWords,
     part: Part,
     prompt: pa.Array,
     messages: pa.Array | None = None,
@@ -200,7 +77,7 @@ def _table(
     )
 
 
-def _opening_columns(words: _Words, keys: list[_Key]) -> list[pa.Array]:
+def _opening_columns(words: HandWords, keys: list[Key]) -> list[pa.Array]:
     openings = [words.opening(key) for key in keys]
     return [pa.array(texts, pa.string()) for texts in zip(*openings, strict=True)]
 
@@ -217,7 +94,7 @@ def rl_rows(source: Source, rows: int, *, images: Images = "draw") -> Iterator[p
         SftrlError: if ``images`` is unknown, or "embed" for cards as text.
     """
 
-    def table_of(words: _Words, part: Part) -> pa.Table:
+    def table_of(words: HandWords, part: Part) -> pa.Table:
         return _table(
             words, part, messages_array(words.roles, _opening_columns(words, words.keys(part.hands)))
         )
@@ -239,13 +116,34 @@ def sft_rows(
     Raises:
         SftrlError: if ``solutions`` is neither, or the grader cannot read the template's answers.
     """
-    _check_answers(source, solutions)
+    return _answered(source, rows, solutions, images, reasoned=False)
 
-    def table_of(words: _Words, part: Part) -> pa.Table:
+
+def reasoned_rows(
+    source: Source, rows: int, solutions: Solutions = "random", *, images: Images = "draw"
+) -> Iterator[pa.Table]:
+    """The rows of `sft_rows`, hand by hand and solution by solution, whose answers show their working.
+
+    Args:
+        source: Where the hands come from.
+        rows: How many.
+        solutions: As in `sft_rows`.
+        images: As in `rl_rows`.
+
+    Raises:
+        SftrlError: as in `sft_rows`, or if the template has no place for the working.
+    """
+    return _answered(source, rows, solutions, images, reasoned=True)
+
+
+def _answered(source: Source, rows: int, solutions: str, images: str, reasoned: bool) -> Iterator[pa.Table]:
+    """Prompts with a right answer at the first attempt."""
+    _check_answers(source, solutions, reasoned)
+
+    def table_of(words: HandWords, part: Part) -> pa.Table:
         keys = words.keys(part.hands)
-        answers = [
-            words.answer(k, u, solutions) for k, u in zip(keys, part.chance[:, 0].tolist(), strict=True)
-        ]
+        chances = part.chance[:, 0].tolist()
+        answers = [words.answer(k, u, solutions, reasoned) for k, u in zip(keys, chances, strict=True)]
         contents = _opening_columns(words, keys)
         return _table(
             words,
@@ -283,14 +181,14 @@ def suboptimal_rows(
     """
     _check_answers(source, solutions)
     limit = source.settings.max_attempts - 1
-    fewest, most = mistakes or (1, min(limit, _POOL))
-    if not 0 <= fewest <= most <= min(limit, _POOL):
+    fewest, most = mistakes or (1, min(limit, POOL))
+    if not 0 <= fewest <= most <= min(limit, POOL):
         raise SftrlError(
-            f"mistakes is {(fewest, most)}, expected 0 <= fewest <= most <= {min(limit, _POOL)} "
+            f"mistakes is {(fewest, most)}, expected 0 <= fewest <= most <= {min(limit, POOL)} "
             f"(max_attempts is {limit + 1})."
         )
 
-    def dialogue(words: _Words, key: _Key, pick: float, how: float) -> list[str]:
+    def dialogue(words: HandWords, key: Key, pick: float, how: float) -> list[str]:
         texts = list(words.opening(key))
         pool = words.mistakes(key)
         size = max(1, len(pool))
@@ -301,7 +199,7 @@ def suboptimal_rows(
         texts.append(words.answer(key, pick, solutions))
         return texts
 
-    def table_of(words: _Words, part: Part) -> pa.Table:
+    def table_of(words: HandWords, part: Part) -> pa.Table:
         keys = words.keys(part.hands)
         chance = part.chance.tolist()
         texts = [dialogue(words, key, pick, how) for key, (pick, how) in zip(keys, chance, strict=True)]
@@ -328,13 +226,18 @@ def _answerable(source: Source) -> Accept | None:
     )
 
 
-def _check_answers(source: Source, solutions: str) -> None:
-    """Refuse an unknown choice of solutions, and a template whose answers name no cards the grader reads."""
+def _check_answers(source: Source, solutions: str, reasoned: bool = False) -> None:
+    """Refuse an unknown choice of solutions, and a template whose answers the grader does not read.
+
+    Raises:
+        SftrlError: naming what was found and what is expected.
+    """
     if solutions not in get_args(Solutions):
         raise unknown_name("choice of solutions", solutions, get_args(Solutions))
     play = source.settings
-    cards, numbers = parse_cards(["K", "5", "2", "4"]), (10, 5, 2, 4)
-    answer = expert_answer(load_template(play.template), cards, numbers, "10+5*2+4")
+    cards, numbers, formula = parse_cards(["K", "5", "2", "4"]), (10, 5, 2, 4), "10+5*2+4"
+    steps = calculations(formula) if reasoned else None
+    answer = expert_answer(load_template(play.template), cards, numbers, formula, calculations=steps)
     verdict = grade_response(
         answer, cards="K524", numbers=numbers, profile=play.profile, modality=play.modality
     )
@@ -342,4 +245,9 @@ def _check_answers(source: Source, solutions: str) -> None:
         raise SftrlError(
             f"template {play.template!r}: profile {play.profile!r} does not read the cards in its answers, "
             "which counts with images. Expected answer_card: \"'$rank'\", as in the template 'single_quotes'."
+        )
+    if not verdict.correct:
+        raise SftrlError(
+            f"template {play.template!r}: profile {play.profile!r} grades its own answer {answer[:200]!r} "
+            f"{verdict.outcome!r}; expected an answer from which the grader reads $formula."
         )

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="verb")
 
     data = verbs.add_parser("data", help="build or import parquet files")
-    data.add_argument("kind", help="rl, sft, suboptimal, import, virl-city or panoramas")
+    data.add_argument("kind", help="rl, sft, reasoned, suboptimal, import, virl-city or panoramas")
     data.add_argument("--task", default="general_points", help="general_points or virl")
     data.add_argument("--split", default="id", help="split, or several with commas (mixed evenly)")
     data.add_argument("--rows", type=int, default=1000, help="how many; of a city, its routes")

@@ -39,6 +39,16 @@ def test_a_parquet_without_a_column_is_named(capsys, tmp_path):
     assert "'prompt'" in message
 
 
+def test_answers_that_show_their_working_are_built_and_valid(capsys, tmp_path):
+    out = tmp_path / "reasoned.parquet"
+    assert main(["data", "reasoned", "--split", "id,all_5", "--rows", "20", "--out", str(out)]) == 0
+    assert main(["validate", str(out)]) == 0
+    assert "20 dialogues with 20 trained answers" in " ".join(capsys.readouterr().out.split())
+    words = ("data", "reasoned", "--task", "virl", "--out", tmp_path / "routes.parquet")
+    assert "'reasoned' is about cards" in refused(capsys, *words)
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_a_file_that_is_no_parquet_is_named(capsys, tmp_path):
     bad = tmp_path / "bad.parquet"
     bad.write_text("not parquet")

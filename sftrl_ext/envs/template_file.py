@@ -62,6 +62,10 @@ class TextTemplate:
             if key in self.texts
         ]
 
+    def has(self, key: str, placeholder: str) -> bool:
+        """Whether the text of a key has a placeholder."""
+        return placeholder in _placeholders(Path(self.name), key, self.texts[key].template)
+
     def check_image(self) -> None:
         """Refuse a template that does not say how to show the task as images, or that gives them away.
 

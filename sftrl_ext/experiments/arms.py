@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 
 KINDS = ("sft", "rl")
-ROWS = ("expert", "suboptimal")
+ROWS = ("expert", "reasoned", "suboptimal")
 
 RESERVED = ("base", "dialogues", "init", "data", "model", "eval", "report")
 """Names of stages that no arm may have."""
@@ -59,7 +59,8 @@ class ArmConfig:
     freeze: str | None = None
     """Part of a vision-language model it leaves as it is, as in ``model.freeze``; null: what that says."""
     rows: str = "expert"
-    """SFT: ``expert`` answers, or ``suboptimal`` dialogues with failed attempts and feedback before them."""
+    """SFT: ``expert`` answers, ``reasoned`` ones that show their working before the formula (cards only), or
+    ``suboptimal`` dialogues with failed attempts and feedback before the answer."""
     loss: str = "nll"
     """SFT: what is minimized; one of `sftrl_ext.training.engine_settings.LOSSES`."""
     kl_coef: float | None = None
@@ -218,6 +219,11 @@ def check_arms(path: Path, recipe: Recipe) -> None:
             if value not in values:
                 known = [one for one in values if one is not None]
                 raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), known)}")
+        if arm.rows == "reasoned" and recipe.task.kind == "virl":
+            raise SftrlError(
+                f"{where}.rows: 'reasoned' is about cards: an answer of task kind 'virl' names what is seen "
+                "and the instruction before its action as it is. Expected expert or suboptimal."
+            )
         dead = {
             "lr_times": bool(arm.lrs and arm.lr_times),
             "rows": arm.kind == "rl" and arm.rows != "expert",

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from data_prep.card import write_card
-from data_prep.general_points import Solutions, rl_rows, sft_rows, suboptimal_rows
+from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows, suboptimal_rows
 from data_prep.sources import Source
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
@@ -35,6 +35,7 @@ class Rows(ABC):
         prompts: Builds prompts of so many rows of a source.
         experts: Builds expert answers.
         failures: Builds dialogues with so many failed attempts, fewest and most.
+        reasoned: Builds expert answers that show their working; None: all answers show as much as any can.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Rows(ABC):
         prompts: Callable[[Any, int], Tables],
         experts: Callable[[Any, int], Tables],
         failures: Callable[[Any, int, tuple[int, int]], Tables],
+        reasoned: Callable[[Any, int], Tables] | None = None,
     ) -> None:
         self._prompts, self._experts, self._failures = prompts, experts, failures
+        self._reasoned = reasoned or experts
 
     @abstractmethod
     def source(
@@ -62,6 +65,10 @@ class Rows(ABC):
     ) -> Tables:
         """Expert answers."""
         return self._experts(self.source(splits, seed, attempts, pretraining=pretraining), rows)
+
+    def reasoned(self, splits: Splits, rows: int, seed: int, attempts: int | None = None) -> Tables:
+        """Expert answers that show their working."""
+        return self._reasoned(self.source(splits, seed, attempts), rows)
 
     def dialogues(
         self,
@@ -114,7 +121,8 @@ def _rows_of(run: ArmRun, make: Rows, task: TaskConfig) -> Tables:
         return make.prompts(splits, rows, run.seed, attempts=arm.max_attempts)
     if arm.rows == "suboptimal":
         return make.dialogues(splits, rows, run.seed, fewest=1, pretraining=False, attempts=arm.max_attempts)
-    return make.sft(splits, rows, run.seed, attempts=arm.max_attempts)
+    answers = make.reasoned if arm.rows == "reasoned" else make.sft
+    return answers(splits, rows, run.seed, attempts=arm.max_attempts)
 
 
 @ROWS.register("general_points")
@@ -128,6 +136,7 @@ class HandRows(Rows):
             rl_rows,
             lambda source, rows: sft_rows(source, rows, how),
             lambda source, rows, mistakes: suboptimal_rows(source, rows, how, mistakes),
+            lambda source, rows: reasoned_rows(source, rows, how),
         )
         self.task = task
         self.settings = PlaySettings(

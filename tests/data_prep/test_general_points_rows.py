@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import Counter
 
 import gymnasium
 import pyarrow as pa
 import pytest
 
-from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
+from data_prep.general_points import reasoned_rows, rl_rows, sft_rows, suboptimal_rows
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, get_split, register_split
 from sftrl_ext.envs import make_episode
@@ -15,6 +17,7 @@ from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.hands import is_held_out
 from sftrl_ext.envs.general_points.rules import RULES, Rule, register_rule
+from sftrl_ext.envs.general_points.working import calculations
 from sftrl_ext.errors import SftrlError
 
 COMPACT = PlaySettings(template="compact")
@@ -30,7 +33,7 @@ def _multisets(rows: list[dict]) -> set:
 
 
 @pytest.mark.parametrize("template", ["default", "compact"])
-@pytest.mark.parametrize("builder", [rl_rows, sft_rows, suboptimal_rows])
+@pytest.mark.parametrize("builder", [rl_rows, sft_rows, reasoned_rows, suboptimal_rows])
 @pytest.mark.parametrize("split", ["id", "rule_ood", "ood_five_cards", "ood_target_36", "ood_large"])
 def test_row_episode_and_environment_have_the_same_prompt(builder, split, template):
     for row in _rows(builder(Source(split, settings=PlaySettings(template=template)), 30)):
@@ -52,10 +55,11 @@ def test_row_episode_and_environment_have_the_same_prompt(builder, split, templa
         ]
 
 
+@pytest.mark.parametrize("builder", [sft_rows, reasoned_rows])
 @pytest.mark.parametrize("profile", ["exact", "authors"])
-def test_expert_answers_solve_at_once(profile):
+def test_expert_answers_solve_at_once(profile, builder):
     hands = set()
-    for row in _rows(sft_rows(Source("face_10", settings=PlaySettings(profile=profile)), 4000)):
+    for row in _rows(builder(Source("face_10", settings=PlaySettings(profile=profile)), 4000)):
         (turn,) = row["train_turns"]
         assert turn == len(row["messages"]) - 1 == 1
         episode = make_episode(json.loads(row["extra_info"]["facts"]))
@@ -76,6 +80,45 @@ def test_expert_answers_vary_unless_the_first_is_asked_for():
 
     assert max(map(len, formulas().values())) > 1
     assert max(map(len, formulas(solutions="first").values())) == 1
+
+
+@pytest.mark.parametrize("template", ["default", "compact", "single_quotes"])
+@pytest.mark.parametrize("splits", [["id", "all_5", "all_7"], "ood_five_cards"])
+def test_reasoned_rows_are_the_expert_rows_with_their_working(splits, template):
+    source = Source(splits, seed=2, settings=PlaySettings(template=template))
+    pairs = zip(_rows(sft_rows(source, 300)), _rows(reasoned_rows(source, 300)), strict=True)
+    for plain, reasoned in pairs:
+        *opening, answer = plain.pop("messages")
+        *same, shown = reasoned.pop("messages")
+        assert (plain, opening) == (reasoned, same)
+        working = re.search(r'"working": "([^"]*)", ', shown["content"])
+        assert shown["content"].replace(working[0], "") == answer["content"]
+        formula = re.search(r'"formula": "([^"]*)=24"', answer["content"])
+        assert working.start() < shown["content"].index(formula[0])
+        episode = make_episode(json.loads(plain["extra_info"]["facts"]))
+        steps = working[1].split(", ")
+        assert steps[1 - len(episode.cards) :] == [str(step) for step in calculations(formula[1])]
+        read = {re.match("[AJQK]", step)[0] for step in steps[: 1 - len(episode.cards)]}
+        assert read == {card.rank for card in episode.cards} & set("AJQK")
+
+
+def test_reasoned_rows_need_a_place_for_the_working(tmp_path):
+    path = tmp_path / "mine.yaml"
+    text = "prompt: $cards\nfeedback: {otherwise: nope}\n"
+    path.write_text(text + 'answer: \'{"formula": "$formula"}\'\n')
+    source = Source("id", settings=PlaySettings(template=str(path)))
+    assert len(_rows(sft_rows(source, 3))) == 3
+    with pytest.raises(SftrlError, match=r"mine\.yaml: key 'answer' lacks the placeholder \$working"):
+        list(reasoned_rows(source, 3))
+    path.write_text(text + "answer: '$working{\"formula\": \"$formula\"}'\nanswer_working: 'So $steps. '\n")
+    os.utime(path, ns=(1, 1))
+    for row in _rows(reasoned_rows(source, 3)):
+        assert re.fullmatch(r'So .*=24\. {"formula": "[^"]*"}', row["messages"][-1]["content"])
+    path.write_text(text + "answer: '$working$formula'\n")
+    os.utime(path, ns=(2, 2))
+    for builder in (sft_rows, reasoned_rows):
+        with pytest.raises(SftrlError, match=r"mine\.yaml.*own answer.*expected an answer"):
+            list(builder(source, 3))
 
 
 def test_suboptimal_dialogues_are_what_the_episode_gives():
@@ -107,7 +150,7 @@ def test_suboptimal_settings():
         list(suboptimal_rows(Source("id"), 1, solutions="frst"))
 
 
-@pytest.mark.parametrize("builder", [rl_rows, sft_rows, suboptimal_rows])
+@pytest.mark.parametrize("builder", [rl_rows, sft_rows, reasoned_rows, suboptimal_rows])
 @pytest.mark.parametrize("splits", ["id", ("id", "ood_five_cards")])
 def test_a_longer_file_starts_with_the_same_rows(builder, splits):
     short, long = (_rows(builder(Source(splits, seed=4), rows)) for rows in (100, 700))
@@ -180,14 +223,14 @@ def test_a_rule_and_a_split_are_a_line_each(monkeypatch):
 def test_a_template_with_a_system_message(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("system: Play.\nprompt: $cards\nfeedback: {otherwise: nope}\n")
-    for builder in (sft_rows, suboptimal_rows):
+    for builder in (sft_rows, reasoned_rows, suboptimal_rows):
         for row in _rows(builder(Source("id", settings=PlaySettings(template=str(path))), 20)):
             assert [message["role"] for message in row["prompt"]] == ["system", "user"]
             assert row["messages"][:2] == row["prompt"]
             assert row["messages"][row["train_turns"][0]]["role"] == "assistant"
 
 
-@pytest.mark.parametrize("builder", [rl_rows, sft_rows, suboptimal_rows])
+@pytest.mark.parametrize("builder", [rl_rows, sft_rows, reasoned_rows, suboptimal_rows])
 def test_a_template_that_shows_suits(builder, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("prompt: $cards\ncard: $symbol\nfeedback: {otherwise: not with $cards}\n")

@@ -78,16 +78,21 @@ def test_arms_train_on_the_rows_they_ask_for(tmp_path):
     words += [
         "arms.mixed={kind: sft, splits: [id, all_5], budget: {rows: 40}}",
         "arms.dft={kind: sft, loss: dft}",
+        "arms.cot={kind: sft, rows: reasoned, splits: [id, all_7], budget: {rows: 40}}",
     ]
     recipe = load_recipe("fig6_gp_l", "smoke", [*words, "budget.base.rows=60", "budget.sft.rows=40"])
     layout = RunLayout(tmp_path)
     build_data(recipe, layout)
     trained = {path.stem for path in layout.data.glob("*-s0.parquet")}
-    assert trained == {"sft-s0", "rl-s0", "old-s0", "mixed-s0"}  # dft trains on those of sft
+    assert trained == {"sft-s0", "rl-s0", "old-s0", "mixed-s0", "cot-s0"}  # dft trains on those of sft
     turns = [len(row["messages"]) for row in rows(layout, "old-s0")]
     assert min(turns) == 4 and max(turns) > 4  # an error and its feedback at least
     assert all(row["train_turns"] == [len(row["messages"]) - 1] for row in rows(layout, "old-s0"))
     assert {row["data_source"] for row in rows(layout, "mixed-s0")} == {"gp_l/id", "gp_l/all_5"}
+    assert {row["data_source"] for row in rows(layout, "cot-s0")} == {"gp_l/id", "gp_l/all_7"}
+    for name in ("sft-s0", "cot-s0"):
+        answers = [json.loads(row["messages"][-1]["content"]) for row in rows(layout, name)]
+        assert {"working" in answer for answer in answers} == {name == "cot-s0"}
     attempts = [json.loads(row["extra_info"]["facts"])["max_attempts"] for row in rows(layout, "rl-s0")]
     assert set(attempts) == {2}
     facts = json.loads(rows(layout, "eval-id")[0]["extra_info"]["facts"])

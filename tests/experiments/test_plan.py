@@ -91,10 +91,12 @@ def test_an_arm_has_the_budget_but_for_what_it_changes(tmp_path):
 def test_arms_of_the_same_rows_share_a_file(tmp_path):
     words = ["arms.dft={kind: sft, loss: dft}", "arms.long={kind: sft, budget: {rows: 999}}"]
     words += ["arms.mixed={kind: sft, splits: [id, all_5]}", "arms.old={kind: sft, rows: suboptimal}"]
+    words += ["arms.cot={kind: sft, rows: reasoned}", "arms.cot_dft={kind: sft, rows: reasoned, loss: dft}"]
     rows = {run.arm: run.rows for run in arm_runs(load_recipe("fig6_gp_l", "smoke", words))}
     assert rows == {
         "sft": "sft-s0", "rl": "rl-s0", "dft": "sft-s0",
         "long": "long-s0", "mixed": "mixed-s0", "old": "old-s0",
+        "cot": "cot-s0", "cot_dft": "cot-s0",
     }  # fmt: skip
 
 

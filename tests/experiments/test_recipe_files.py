@@ -69,6 +69,8 @@ def test_a_recipe_is_found_by_the_names_it_has_also():
         (["+arms.sft.budget.steps=three"], ["arms.sft.budget", "three"]),
         (["+arms.sft.times.schedule=2"], ["arms.sft.times", "'constant'"]),
         (["arms.rl.loss=dft"], ["arms.rl.loss", "no effect"]),
+        (["arms.rl.rows=reasoned"], ["arms.rl.rows", "no effect"]),
+        (["arms.sft.rows=reasond"], ["arms.sft.rows", "Did you mean 'reasoned'"]),
         (["arms.sft.kl_coef=0.2"], ["arms.sft.kl_coef", "no effect"]),
         (["arms.sft.freeze=vision"], ["arms.sft.freeze", "no effect"]),
         (["+arms.init.kind=sft"], ["arms.init", "not a name"]),
@@ -81,6 +83,11 @@ def test_a_wrong_key_or_value_is_named(overrides, names):
     for name in names:
         assert name in str(raised.value)
     assert "fig6_gp_l.yaml" in str(raised.value)
+
+
+def test_answers_of_routes_have_no_other_reasoning():
+    with pytest.raises(SftrlError, match=r"fig6_virl_l\.yaml: arms\.sft\.rows: 'reasoned' is about cards"):
+        load_recipe("fig6_virl_l", "smoke", ["arms.sft.rows=reasoned"])
 
 
 def test_a_key_that_does_not_exist_in_a_recipe_file(tmp_path):

@@ -4,22 +4,24 @@ Three come with the package, ``default``, ``compact`` and ``single_quotes``; the
 wherever a name does, so a checkpoint that was trained on other prompts can be played with those. A file holds
 these keys, each a text with ``$placeholders`` (a literal dollar is ``$$``):
 
-=============  =========  ==========================================================================
-key            needed     placeholders
-=============  =========  ==========================================================================
-prompt         yes        $cards $rule $target $num_cards $max_attempts
-image_prompt   images     $image $rule $target $num_cards $max_attempts; $image once, where the picture goes
-feedback       yes        a mapping from outcome to text: $target $numbers $cards $verdict
-reply          no         $feedback $attempts_left $attempt $max_attempts $target; the message after a failure
-system         no         as prompt; a system message before the prompt
-rule           no         $statement $jack $queen $king; how a rule is worded
-rules          no         a mapping from rule name to text, for rules worded differently
-card           no         $rank $symbol; one card in $cards
-card_join      no         none; what stands between two cards
-answer         no         $cards $numbers $formula $target; how expert rows write an answer
-answer_card    no         $rank; one card in the answer
-answer_join    no         none; what stands between two cards or numbers of the answer
-=============  =========  ==========================================================================
+==============  =========  ==========================================================================
+key             needed     placeholders
+==============  =========  ==========================================================================
+prompt          yes        $cards $rule $target $num_cards $max_attempts
+image_prompt    images     $image $rule $target $num_cards $max_attempts; $image once, where the picture goes
+feedback        yes        a mapping from outcome to text: $target $numbers $cards $verdict
+reply           no         $feedback $attempts_left $attempt $max_attempts $target; the message after failing
+system          no         as prompt; a system message before the prompt
+rule            no         $statement $jack $queen $king; how a rule is worded
+rules           no         a mapping from rule name to text, for rules worded differently
+card            no         $rank $symbol; one card in $cards
+card_join       no         none; what stands between two cards
+answer          no         $cards $numbers $working $formula $target; how expert rows write an answer
+answer_card     no         $rank; one card in the answer
+answer_join     no         none; what stands between two cards, numbers or steps of the answer
+answer_working  no         $steps; what $working is in an answer that shows its working, nothing in others
+answer_reading  no         $rank $number; the step that reads a card which is no number itself, as J
+==============  =========  ==========================================================================
 
 ``feedback`` needs every outcome, or ``otherwise`` for those it leaves out. ``$verdict`` is the verifier's
 own sentence.
@@ -39,6 +41,7 @@ from sftrl_ext.envs.base import Message, Verdict
 from sftrl_ext.envs.general_points.cards import Card
 from sftrl_ext.envs.general_points.rules import Rule
 from sftrl_ext.envs.template_file import TemplateForm, TextTemplate
+from sftrl_ext.errors import SftrlError
 
 OUTCOMES: tuple[str, ...] = (
     "correct",
@@ -61,24 +64,29 @@ _PLACEHOLDERS: dict[str, frozenset[str]] = {
     "rules": frozenset({"statement", "jack", "queen", "king"}),
     "card": frozenset({"rank", "symbol"}),
     "card_join": frozenset(),
-    "answer": frozenset({"cards", "numbers", "formula", "target"}),
+    "answer": frozenset({"cards", "numbers", "working", "formula", "target"}),
     "answer_card": frozenset({"rank"}),
     "answer_join": frozenset(),
+    "answer_working": frozenset({"steps"}),
+    "answer_reading": frozenset({"rank", "number"}),
 }
 _NEEDED: dict[str, frozenset[str]] = {
     "prompt": frozenset({"cards"}),
     "image_prompt": frozenset({"image"}),
     "reply": frozenset({"feedback"}),
     "answer": frozenset({"formula"}),
+    "answer_working": frozenset({"steps"}),
 }
 _DEFAULTS: dict[str, str] = {
     "reply": "$feedback",
     "rule": "$statement",
     "card": "$rank",
     "card_join": ", ",
-    "answer": '{"cards": [$cards], "number": [$numbers], "formula": "$formula=$target"}',
+    "answer": '{"cards": [$cards], $working"number": [$numbers], "formula": "$formula=$target"}',
     "answer_card": '"$rank"',
     "answer_join": ", ",
+    "answer_working": '"working": "$steps", ',
+    "answer_reading": "$rank counts as $number",
 }
 _FORM = TemplateForm(
     folder=Path(__file__).parent / "templates",
@@ -151,27 +159,79 @@ class PromptTemplate(TextTemplate):
             target=target,
         )
 
-    def answer(self, cards: Sequence[Card], numbers: Sequence[int], formula: str, target: int) -> str:
-        """The text of an answer with this formula, in the form the prompt asks for."""
+    def answer(
+        self,
+        cards: Sequence[Card],
+        numbers: Sequence[int],
+        formula: str,
+        target: int,
+        calculations: Sequence[object] | None = None,
+    ) -> str:
+        """The text of an answer with this formula, in the form the prompt asks for.
+
+        Args:
+            cards: The hand.
+            numbers: What each card counts.
+            formula: A solution.
+            target: The number to reach.
+            calculations: The working of the formula, which the answer shows after the readings of cards that
+                are no numbers themselves; None: the answer shows no working.
+
+        Raises:
+            SftrlError: if working is asked for and the template has no place for it.
+        """
         join = self.texts["answer_join"].template
+        working = ""
+        if calculations is not None:
+            if not self.has("answer", "working"):
+                raise SftrlError(
+                    f"{self.name}: key 'answer' lacks the placeholder $working, which says where an answer "
+                    "shows its working; expected it before $formula."
+                )
+            steps = [*self._readings(cards, numbers), *map(str, calculations)]
+            working = self.texts["answer_working"].substitute(steps=join.join(steps))
         return self.texts["answer"].substitute(
             cards=join.join([self.texts["answer_card"].substitute(rank=card.rank) for card in cards]),
             numbers=join.join(map(str, numbers)),
+            working=working,
             formula=formula,
             target=target,
         )
 
+    def _readings(self, cards: Sequence[Card], numbers: Sequence[int]) -> list[str]:
+        """What the cards count, each rank once, but for those that count what stands on them."""
+        read = {card.rank: number for card, number in zip(cards, numbers, strict=True)}
+        text = self.texts["answer_reading"]
+        return [text.substitute(rank=rank, number=n) for rank, n in read.items() if rank != str(n)]
+
 
 def expert_answer(
-    template: PromptTemplate, cards: Sequence[Card], numbers: Sequence[int], formula: str, target: int = 24
+    template: PromptTemplate,
+    cards: Sequence[Card],
+    numbers: Sequence[int],
+    formula: str,
+    target: int = 24,
+    calculations: Sequence[object] | None = None,
 ) -> str:
     """The text an expert answers with; the one place where expert answers are written.
 
     With ``default`` and ``compact`` it is one JSON object. The ``authors`` grader reads a JSON list of cards
     (double quotes) as wrong cards, which matters only for images; ``single_quotes`` satisfies it, and so does
     ``answer_card: "'$rank'"`` in a template of your own.
+
+    Args:
+        template: The words.
+        cards: The hand.
+        numbers: What each card counts.
+        formula: A solution.
+        target: The number to reach.
+        calculations: The working of the formula (`sftrl_ext.envs.general_points.working`), to be shown before
+            it; None: the answer shows no working.
+
+    Raises:
+        SftrlError: if working is asked for and the template has no place for it.
     """
-    return template.answer(cards, numbers, formula, target)
+    return template.answer(cards, numbers, formula, target, calculations)
 
 
 def template_names() -> frozenset[str]:

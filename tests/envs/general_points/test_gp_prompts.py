@@ -10,6 +10,7 @@ from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySett
 from sftrl_ext.envs.general_points.prompts import OUTCOMES, expert_answer, load_template, template_names
 from sftrl_ext.envs.general_points.rules import RULES, Rule
 from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.envs.general_points.working import calculations
 from sftrl_ext.errors import SftrlError
 
 CARDS = parse_cards(["K♠", "5", "2", "4"])
@@ -73,6 +74,36 @@ def test_expert_answers_are_correct_under_both_profiles(name, profile):
         text, cards=["K", "5", "2", "4"], numbers=(10, 5, 2, 4), target=21, profile=profile
     )
     assert verdict.correct
+
+
+@pytest.mark.parametrize("name", ["default", "compact", "single_quotes"])
+@pytest.mark.parametrize("modality", ["text", "image"])
+@pytest.mark.parametrize("profile", ["exact", "authors"])
+def test_answers_that_show_their_working_are_read_like_others(name, modality, profile):
+    cards, numbers, formula = parse_cards(["A", "K", "K", "3"]), (1, 10, 10, 3), "1+10+10+3"
+    texts = [
+        expert_answer(load_template(name), cards, numbers, formula, calculations=steps)
+        for steps in (None, calculations(formula))
+    ]
+    verdicts = [
+        grade_response(text, cards="AKK3", numbers=numbers, profile=profile, modality=modality)
+        for text in texts
+    ]
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0].correct or (modality, profile, name == "single_quotes") == ("image", "authors", False)
+
+
+def test_the_working_reads_each_lettered_rank_once():
+    cards, numbers = parse_cards(["K", "5", "A", "K"]), (10, 5, 1, 10)
+    answers = {
+        name: expert_answer(load_template(name), cards, numbers, "10+5-1+10", calculations=["10+5=15"])
+        for name in ("compact", "default")
+    }
+    assert answers["compact"] == (
+        '{"cards": ["K", "5", "A", "K"], "working": "K=10, A=1, 10+5=15", '
+        '"number": [10, 5, 1, 10], "formula": "10+5-1+10=24"}'
+    )
+    assert '"working": "K counts as 10, A counts as 1, 10+5=15", ' in answers["default"]
 
 
 def test_every_outcome_has_feedback():
@@ -143,6 +174,10 @@ def test_an_edited_file_is_read_again(write):
         (
             "image_prompt: $image $numbers\nprompt: $cards\nfeedback: {otherwise: x}",
             "allowed there: \\$image",
+        ),
+        (
+            "prompt: $cards\nanswer_working: hm\nfeedback: {otherwise: x}",
+            "key 'answer_working' lacks the placeholder \\$steps",
         ),
         ("- a", "expected a mapping"),
         ("a: [", "not a YAML file"),

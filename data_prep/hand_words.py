@@ -1,0 +1,151 @@
+"""Texts of the card game's rows: openings, expert answers and mistakes, each made once for equal hands.
+
+Every text comes from the `PromptTemplate` and the verifier that the episode uses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from data_prep.mistakes import spoiled
+from data_prep.sources import Part, Source, image_seeds
+from data_prep.splits import Split
+from sftrl_ext.envs.base import facts_text
+from sftrl_ext.envs.general_points.cards import Card, suits_of
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, make_facts
+from sftrl_ext.envs.general_points.hands import HandArrays
+from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
+from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.general_points.solver import solve
+from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.envs.general_points.working import calculations
+
+POOL = 8
+"""Most mistakes that are kept of a hand."""
+
+Key = tuple[int, ...]
+"""Indices of a hand's ranks, followed by those of its suits where a text shows suits."""
+
+_FORMULA, _STEPS = "\x00", "\x01"
+
+
+class HandWords:
+    """Texts of one split's hands, each made once per key."""
+
+    def __init__(self, split: Split, source: Source) -> None:
+        settings = split.settings(source.settings)
+        spec = split.hands
+        self.seed = source.seed
+        self.settings = settings
+        self.rule = RULES[spec.rule]
+        self.target = spec.target
+        self.template = load_template(settings.template)
+        self._letters = suits_of(spec.suits)
+        self._names = [[rank + suit for suit in self._letters] for rank in self.rule.ranks]
+        self._num_cards = spec.num_cards
+        self._shows_suits = "symbol" in self.template.texts["card"].template
+        self.image = settings.modality == "image"
+        self.data_source = split.data_source(settings.modality)
+        head, _, _ = facts_text(make_facts([], spec.rule, spec.target, settings)).rpartition('"cards": [')
+        self._facts_head = head + '"cards": ["'
+        self.opening: Callable[[Key], tuple[str, ...]] = lru_cache(1 << 16)(self._opening)
+        self.expert: Callable[[Key, bool], tuple[Sequence[str], str]] = lru_cache(1 << 16)(self._expert)
+        self.steps: Callable[[str], str] = lru_cache(1 << 16)(self._steps)
+        self.mistakes: Callable[[Key], list[tuple[str, str]]] = lru_cache(1 << 15)(self._mistakes)
+        self.reply: Callable[[str, int], str] = lru_cache(1 << 12)(self._reply)
+        self.roles = [message["role"] for message in self._messages((0,) * spec.num_cards)]
+
+    def keys(self, hands: HandArrays) -> list[Key]:
+        """What the texts of some hands depend on."""
+        columns = [hands.ranks, hands.suits] if self._shows_suits else [hands.ranks]
+        return list(map(tuple, np.hstack(columns).tolist()))
+
+    def cards(self, key: Key) -> list[Card]:
+        """The cards of a key; where it has no suits no text shows them, and any suit will do."""
+        ranks, suits = key[: self._num_cards], key[self._num_cards :] or (0,) * self._num_cards
+        return [Card(self.rule.ranks[r], self._letters[s]) for r, s in zip(ranks, suits, strict=True)]
+
+    def facts(self, part: Part) -> list[str]:
+        """The same texts as `facts_text` of `make_facts`, made faster."""
+        head, names = self._facts_head, self._names
+        hands = [
+            head + '", "'.join([names[r][s] for r, s in zip(ranks, suits, strict=True)])
+            for ranks, suits in zip(part.hands.ranks.tolist(), part.hands.suits.tolist(), strict=True)
+        ]
+        if not self.image:
+            return [f'{hand}"]}}' for hand in hands]
+        seeds = image_seeds(self.seed, part.index).tolist()
+        return [f'{hand}"], "image_seed": {seed}}}' for hand, seed in zip(hands, seeds, strict=True)]
+
+    def answer(self, key: Key, chance: float, solutions: str, reasoned: bool = False) -> str:
+        """An expert's answer; ``chance`` in [0, 1) chooses the solution, ``reasoned`` shows its working."""
+        formulas, text = self.expert(key, reasoned)
+        formula = formulas[int(chance * len(formulas)) if solutions == "random" else 0]
+        text = text.replace(_FORMULA, formula)
+        return text.replace(_STEPS, self.steps(formula)) if reasoned else text
+
+    def _messages(self, key: Key) -> list[dict[str, str]]:
+        play = self.settings
+        return self.template.opening(
+            self.cards(key), self.rule, self.target, play.max_attempts, play.modality
+        )
+
+    def _opening(self, key: Key) -> tuple[str, ...]:
+        return tuple([message["content"] for message in self._messages(key)])
+
+    def _expert(self, key: Key, reasoned: bool) -> tuple[Sequence[str], str]:
+        """Solutions of a hand, and its answer with a mark where the formula goes, and one for its steps."""
+        cards = self.cards(key)
+        numbers = self.rule.numbers(cards)
+        steps = [_STEPS] if reasoned else None
+        text = expert_answer(self.template, cards, numbers, _FORMULA, self.target, steps)
+        return solutions_of(tuple(sorted(numbers)), self.target, self.settings.profile), text
+
+    def _steps(self, formula: str) -> str:
+        return self.template.texts["answer_join"].template.join(map(str, calculations(formula)))
+
+    def _mistakes(self, key: Key) -> list[tuple[str, str]]:
+        """Wrong answers of a hand, all different, each with the feedback it gets."""
+        cards = self.cards(key)
+        numbers = tuple(sorted(self.rule.numbers(cards)))
+        pool = wrong_formulas(numbers, self.target, self.seed)
+        episode = GeneralPointsEpisode(make_facts(cards, self.rule.name, self.target, self.settings))
+        text = self.expert(key, False)[1]
+        found: list[tuple[str, str]] = []
+        start = sum(part * 31**place for place, part in enumerate(key))
+        for i in range(len(pool)):
+            answer = text.replace(_FORMULA, pool[(start + i) % len(pool)])
+            verdict = episode.grade(answer)
+            if not verdict.correct:
+                found.append((answer, verdict.feedback))
+            if len(found) == POOL:
+                break
+        return found
+
+    def _reply(self, feedback: str, attempt: int) -> str:
+        return self.template.reply(feedback, attempt, self.settings.max_attempts, self.target)
+
+
+@lru_cache(maxsize=1 << 15)
+def solutions_of(numbers: tuple[int, ...], target: int, profile: str = "exact") -> Sequence[str]:
+    """Solutions of sorted numbers, solved once; under ``authors`` only those that grader accepts."""
+    solutions = solve(numbers, target)
+    if profile == "exact":
+        return solutions
+
+    def accepted(formula: str) -> bool:
+        answer = json.dumps({"formula": f"{formula}={target}"})
+        return grade_response(answer, cards=(), numbers=numbers, target=target, profile=profile).correct
+
+    return [formula for formula in solutions if accepted(formula)]
+
+
+@lru_cache(maxsize=1 << 15)
+def wrong_formulas(numbers: tuple[int, ...], target: int, seed: int) -> list[str]:
+    """Different formulas for sorted numbers, most of them wrong, a pure function of the arguments."""
+    rng = np.random.default_rng([seed, target, *numbers])
+    return list(dict.fromkeys(spoiled(rng, solutions_of(numbers, target), numbers, tries=8 * POOL)))
