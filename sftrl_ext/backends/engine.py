@@ -116,11 +116,12 @@ class Engine:
         self.vocab_size = int(model.get_input_embeddings().num_embeddings)
         unsaid = self.eyes.banned if self.eyes else []
         # A model may read more tokens than it can say.
-        self._banned = _banned(
+        self.banned = _banned(
             self.vocab_size, int(config.vocab_size), vocab_size, [*banned_token_ids, *unsaid]
         ).to(self.device)
+        """Which of the tokens that the model can say are never sampled. Shape (vocabulary,)."""
         self._random = np.random.default_rng(seed)
-        with self._on_device():
+        with self.on_device():
             self._cache = _new_cache(config, model.dtype, max_rows)
         self._waiting: deque[_Job] = deque()
         self._rows: list[_Row] = []
@@ -194,7 +195,7 @@ class Engine:
             raise SftrlError(
                 f"{self.model.config.model_type}: this model sees no images, but a prompt has some."
             )
-        with self._on_device():
+        with self.on_device():
             seen = self.eyes.look(prompt, request.images) if self.eyes else None
         request.result = Generation()
         self._waiting.append(_Job(request, seen.keys if seen else prompt, seen))
@@ -211,11 +212,42 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Request]:
         """Admit waiting requests into free slots, decode one token for every row; return what ended."""
-        with self._on_device():
+        with self.on_device():
             ended = self._admit()
             if self._rows:
                 ended += self._decode()
         return ended
+
+    @torch.inference_mode()
+    def read_texts(
+        self, texts: Sequence[Sequence[int]], images: Sequence[Sequence[Image]], keep: Tensor
+    ) -> Tensor:
+        """Logits after some tokens of whole texts, read in one pass that leaves nothing in the slots.
+
+        Args:
+            texts: The tokens of each row.
+            images: What each row's placeholder tokens stand for, in order.
+            keep: Indices of the tokens whose logits are wanted, the same for all rows; those of a row's
+                padding mean nothing. Shape (kept,).
+
+        Returns:
+            Shape (rows, kept, vocabulary), in the model's type.
+        """
+        with self.on_device():
+            width = max(map(len, texts))
+            # Padding on the right: nothing before it attends to it.
+            tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in texts])
+            if self.eyes is None:
+                positions = torch.arange(width).expand(len(texts), -1)
+                logits: Tensor = self.model(
+                    input_ids=tokens, position_ids=positions, logits_to_keep=keep, use_cache=False
+                ).logits
+                return logits
+            seen = [self.eyes.look(ids, shown) for ids, shown in zip(texts, images, strict=True)]
+            self.eyes.encode(seen)
+            starts = torch.zeros(len(texts), dtype=torch.long)
+            states = self.eyes.read(tokens, starts, seen, attention_mask=None, use_cache=False)
+            return self.model.lm_head(states[:, keep])
 
     def load_weights(self, source: str | Path | Iterable[tuple[str, Tensor]]) -> None:
         """Replace all weights, by those of a folder or by (name, tensor) pairs as in ``state_dict``.
@@ -259,7 +291,7 @@ class Engine:
         if missing:
             raise SftrlError(f"{len(missing)} weights were not sent: {', '.join(missing[:5])}.")
 
-    def _on_device(self) -> AbstractContextManager[Any]:
+    def on_device(self) -> AbstractContextManager[Any]:
         """Make new tensors where the model is."""
         return nullcontext() if self.device.type == "cpu" else self.device
 
@@ -378,9 +410,9 @@ class Engine:
         """Sample a token for ``count`` rows from ``first`` on; return the rows that it ends."""
         rows = self._rows[first : first + count]
         if count < len(self._rows):
-            sampler = BatchSampler([row.request.sampling for row in rows], self._banned)
+            sampler = BatchSampler([row.request.sampling for row in rows], self.banned)
         elif self._sampler is None:
-            sampler = self._sampler = BatchSampler([row.request.sampling for row in rows], self._banned)
+            sampler = self._sampler = BatchSampler([row.request.sampling for row in rows], self.banned)
         else:
             sampler = self._sampler
         uniform = self._random.random(count)

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.base import make_episode
 from sftrl_ext.experiments.arms import starts_from_base
 from sftrl_ext.experiments.checkpoints import list_checkpoints
+from sftrl_ext.experiments.divergence import DivergenceMeter, measured_split, start_of
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.samples import stored_episode
@@ -164,17 +165,20 @@ def evaluate_run(
     ]
     todo = [(target, missing) for target, missing in todo if missing]
     task = progress.add_task("evaluate", total=sum(len(s.facts) for _, missing in todo for s in missing))
-    asyncio.run(_evaluate_all(recipe, todo, engine, layout, lambda: progress.advance(task)))
+    how = EvalPlay.of(recipe)
+    meter = _meter(how, recipe, state, layout, sets, engine)
+    asyncio.run(_evaluate_all(recipe, how, todo, engine, meter, layout, lambda: progress.advance(task)))
 
 
 async def _evaluate_all(
     recipe: Recipe,
+    how: EvalPlay,
     todo: Sequence[tuple[Target, Sequence[EvalSet]]],
     engine: EvalEngine,
+    meter: DivergenceMeter | None,
     layout: RunLayout,
     advance: Any,
 ) -> None:
-    how = EvalPlay.of(recipe)
     for target, sets in todo:
         await engine.load_weights(target.folder)
         for chosen in sets:
@@ -191,11 +195,38 @@ async def _evaluate_all(
                 "engine": engine.name,
                 "temperature": how.temperature,
             }
+            if meter is not None and chosen.split == meter.split:
+                divergence = await meter.measure(target, played)
+                record |= {} if divergence is None else {"divergence": divergence}
             of = {key: record[key] for key in ("stage", "arm", "seed", "step", "split")}
             shown = list(zip(chosen.facts, played, strict=True))[: recipe.budget.eval.sample_episodes]
             samples = [{**of, **stored_episode(facts, episode)} for facts, episode in shown]
             _append(layout.episodes, samples)
             _append(layout.records, [record])
+
+
+def _meter(
+    how: EvalPlay,
+    recipe: Recipe,
+    state: RunState,
+    layout: RunLayout,
+    sets: Sequence[EvalSet],
+    engine: EvalEngine,
+) -> DivergenceMeter | None:
+    """What measures the divergence of every checkpoint from its start; None if that is not wanted."""
+    split, episodes = measured_split(recipe), recipe.budget.eval.kl_episodes
+    chosen = next((one for one in sets if one.split == split), None)
+    if chosen is None:
+        return None
+    few = replace(chosen, facts=chosen.facts[:episodes])
+    return DivergenceMeter(
+        engine,
+        split=chosen.split,
+        episodes=episodes,
+        temperature=how.temperature,
+        play=lambda: play_all(how, few, engine, lambda: None),
+        find_start=lambda target: start_of(target, state, layout),
+    )
 
 
 async def play_all(how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: Any) -> list[PlayedEpisode]:

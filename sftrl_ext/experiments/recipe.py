@@ -218,6 +218,9 @@ class EvalConfig:
     batch_size: int = 128
     sample_episodes: int = 6
     """Episodes per checkpoint and split that are kept word for word."""
+    kl_episodes: int = 32
+    """Most episodes of the split trained on over which a checkpoint's divergence from its start is measured;
+    0: it is not."""
 
 
 @dataclass

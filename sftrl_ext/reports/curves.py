@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sftrl_ext.reports.compute import Cost, buffer_ratio, cost_of
+from sftrl_ext.reports.divergence import Divergence, Nats, mean_divergence
 from sftrl_ext.reports.runfiles import EvalRecord, RunMetrics, TokenCount
 from sftrl_ext.reports.splits import lr_label, split_order
 from sftrl_ext.reports.stats import Measure, over_seeds
@@ -36,6 +37,12 @@ class Checkpoint:
     step: int
     cost: Cost | None
     results: Mapping[str, EvalRecord]
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """How far it is from its start, in the record of the split that was measured; None if in none."""
+        told = (record.divergence for record in self.results.values())
+        return next((one for one in told if isinstance(one, Divergence)), None)
 
 
 def _solved_first_if_read(record: EvalRecord) -> int | None:
@@ -74,6 +81,16 @@ def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "main") 
     counts = [METRICS[metric](c.results[split]) for c in checkpoints if split in c.results]
     known = [(part, whole) for part, whole in counts if part is not None and whole]
     return over_seeds(known) if known else None
+
+
+def pooled_divergence(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> Nats | None:
+    """Divergence of several seeds' checkpoints from their starts; None if it was not measured.
+
+    Args:
+        checkpoints: One for each seed.
+        direction: ``forward`` or ``reverse``.
+    """
+    return mean_divergence([c.divergence for c in checkpoints if c.divergence], direction)
 
 
 def mean_cost(checkpoints: Sequence[Checkpoint], axis: str) -> float | None:

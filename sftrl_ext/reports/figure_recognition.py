@@ -12,7 +12,7 @@ from sftrl_ext.reports.curves import Checkpoint, pooled
 from sftrl_ext.reports.figure_success import (
     against_compute,
     all_rates,
-    curve_name,
+    curve_handle,
     split_panels,
     start_label,
 )
@@ -100,16 +100,7 @@ def recognition_against_success(found: Analysis) -> Figure | None:
         _draw_panel(panel, found, split)
     figure.supxlabel("First responses that name the right cards (± SE)", fontsize=9)
     figure.supylabel("Success per episode (± SE)", fontsize=9)
-    handles = []
-    for curve in curves.arms:
-        rates = curves.rates(curve.arm)
-        handles.append(
-            Line2D(
-                [], [], label=curve_name(found, curve, len(rates) > 1), ms=7, mew=0,
-                marker=lr_marker(curve.lr, all_rates(found)), ls=lr_line(curve.lr, rates), lw=1.3,
-                color=found.arms.colour(curve.arm),
-            )
-        )  # fmt: skip
+    handles = [curve_handle(found, curve) for curve in curves.arms]
     handles.append(Line2D([], [], label=start_label(found), color=START_COLOUR, marker="D", ls="", ms=6.5))
     handles.append(
         Line2D([], [], label="larger point: later in training", color=FAINT, marker="o", mew=0, ls="", ms=3.5)

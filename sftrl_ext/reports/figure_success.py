@@ -192,6 +192,15 @@ def start_label(found: Analysis) -> str:
     return f"{found.arms.label(found.curves.start_arm)} (shared start)"
 
 
+def curve_handle(found: Analysis, curve: Curve) -> Line2D:
+    """The entry of a curve in the legend of a figure without a compute axis."""
+    rates = found.curves.rates(curve.arm)
+    return Line2D(
+        [], [], label=curve_name(found, curve, len(rates) > 1), color=found.arms.colour(curve.arm),
+        marker=lr_marker(curve.lr, all_rates(found)), ls=lr_line(curve.lr, rates), ms=7, mew=0, lw=1.3,
+    )  # fmt: skip
+
+
 def curve_name(found: Analysis, curve: Curve, several: bool) -> str:
     """Name of a curve for a legend; learning rate and seeds only where there are several."""
     name = found.arms.label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")

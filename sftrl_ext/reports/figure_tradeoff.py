@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint, pooled
-from sftrl_ext.reports.figure_success import all_rates, curve_name, start_label
+from sftrl_ext.reports.figure_success import all_rates, curve_handle, start_label
 from sftrl_ext.reports.splits import is_ood
 from sftrl_ext.reports.style import (
     FAINT,
@@ -134,16 +134,7 @@ def ood_against_id(found: Analysis) -> Figure | None:
         _draw_panel(panel, found, split, large=False)
     figure.supxlabel(f"{found.measure} in distribution (± SE)", fontsize=9)
     figure.supylabel(f"{found.measure} out of distribution (± SE)", fontsize=9)
-    handles = []
-    for curve in curves.arms:
-        several = len(curves.rates(curve.arm)) > 1
-        handles.append(
-            Line2D(
-                [], [], label=curve_name(found, curve, several), color=found.arms.colour(curve.arm),
-                marker=lr_marker(curve.lr, all_rates(found)), ls=lr_line(curve.lr, curves.rates(curve.arm)),
-                ms=7, mew=0, lw=1.3,
-            )
-        )  # fmt: skip
+    handles = [curve_handle(found, curve) for curve in curves.arms]
     handles.append(Line2D([], [], label=start_label(found), color=START_COLOUR, marker="D", ls="", ms=7))
     put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.figure_bars import bars_at_equal_compute, route_bars_at_equal_compute, where
+from sftrl_ext.reports.figure_forgetting import change_against_divergence
 from sftrl_ext.reports.figure_outcomes import outcome_shares
 from sftrl_ext.reports.figure_recognition import recognition_against_compute, recognition_against_success
 from sftrl_ext.reports.figure_success import routes_against_compute, success_against_compute
 from sftrl_ext.reports.figure_tradeoff import ood_against_id
 from sftrl_ext.reports.figure_training import training_curves
+from sftrl_ext.reports.forgetting import forgetting_sentences
 from sftrl_ext.reports.method import reading_sentences
 from sftrl_ext.reports.style import look, save
 
@@ -71,6 +73,18 @@ FIGURES = (
         "The way of each arm from the shared start, one point per evaluated checkpoint, the last one large "
         "with its standard errors. To the right is better on what was trained, up is better on what was not.",
         ood_against_id,
+    ),
+    FigureSpec(
+        "forgetting_vs_divergence",
+        "Forgetting against divergence from the start",
+        "One point per evaluated checkpoint, from each arm's own start on (grey diamond), with standard "
+        "errors. Farther to the right, the model is farther from its start on episodes that the start played "
+        "of the task trained on; farther down, more is lost of what was not trained. arXiv 2509.04259 finds "
+        "that this divergence predicts what is forgotten: then all arms lie on one falling line, with a rank "
+        "correlation of -1. Checkpoints of one run are not independent of each other, so no significance is "
+        "claimed.",
+        change_against_divergence,
+        says=forgetting_sentences,
     ),
     FigureSpec(
         "success_vs_compute",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,12 @@ class Fields:
     def __init__(self, path: Path, line: int, item: Mapping[str, Any]) -> None:
         self.where = f"{path}, line {line}"
         self.item = item
+        self.within = ""
 
     def bad(self, key: str, expected: str) -> SftrlError:
         """The error for a value of the wrong kind."""
         found = repr(self.item[key])[:60] if key in self.item else "no such key"
-        return SftrlError(f"{self.where}: key {key!r} should be {expected}, found {found}.")
+        return SftrlError(f"{self.where}: key {self.within + key!r} should be {expected}, found {found}.")
 
     def text(self, key: str, default: str | None = None) -> str:
         """A text."""
@@ -94,6 +96,17 @@ class Fields:
         if not isinstance(value, dict) or not all(isinstance(v, int | float) for v in value.values()):
             raise self.bad(key, "an object of counts")
         return {str(name): int(count) for name, count in value.items()}
+
+    def inner(self, key: str) -> Fields | None:
+        """An object within this one, with the same access; None if absent."""
+        value = self.item.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.bad(key, "an object")
+        made = copy(self)
+        made.item, made.within = value, f"{self.within}{key}."
+        return made
 
     def objects(self, key: str) -> tuple[Mapping[str, Any], ...]:
         """A list of objects; empty if absent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sftrl_ext.reports.analysis import Analysis, Judged
 from sftrl_ext.reports.compute import buffer_ratio
 from sftrl_ext.reports.curves import pooled
+from sftrl_ext.reports.forgetting import has_divergence
 from sftrl_ext.reports.splits import LOOKS, ood_kind
 from sftrl_ext.reports.stats import SE_FORMULA, SMOOTHING_MIN_POINTS, SMOOTHING_ORDER, change
 
@@ -97,6 +98,15 @@ def method_notes(found: Analysis) -> list[str]:
             "and right cards stand in the same response, is not in the records; at most (numbers right) / "
             "recognized of the recognized hands have right numbers.",
         ]
+    if has_divergence(found):
+        notes.append(
+            "Divergence, in nats per generated token: at every token that was generated, the exact KL "
+            "between the two distributions of the next token, over all tokens that can be sampled and at the "
+            "temperature of the evaluation; prompts and feedback are read and not counted. "
+            "KL(start || checkpoint) is on episodes that the start played, KL(checkpoint || start) on the "
+            "checkpoint's own, all of the split trained on. Error bars are over episodes, as of a ratio of "
+            "nats to tokens, and over seeds as above."
+        )
     looks = [f"`{split}`: {LOOKS[split]}" for split in found.curves.splits if split in LOOKS]
     if looks and found.task == "gp_vl":
         notes.append(f"What the visual splits show. {'; '.join(looks)}.")

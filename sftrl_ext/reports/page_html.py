@@ -14,10 +14,12 @@ from sftrl_ext.reports.page_episodes import file_uri, instance_html
 from sftrl_ext.reports.page_style import html_document
 from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.tables import (
+    DIVERGENCE,
     Table,
     all_rows,
     change_table,
     compared_rows,
+    divergence_table,
     recognition_table,
     run_facts,
     stage_table,
@@ -105,6 +107,8 @@ def html_page(
             lead, compared, every = f"{lead}{compared}{every}", *_whole_routes(found)
         if found.recognizes:
             lead, compared, every = f"{lead}{compared}{every}", *_recognition(found)
+        if (distances := divergence_table(found)) is not None:
+            every += _fold(DIVERGENCE, _table(distances))
         parts.append(f"<section><h2>Numbers</h2>{lead}{compared}{every}</section>")
     if shown:
         rows = "".join(

@@ -12,9 +12,11 @@ from sftrl_ext.reports.method import method_notes, verdict_groups
 from sftrl_ext.reports.pictures import in_words
 from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.tables import (
+    DIVERGENCE,
     all_rows,
     change_table,
     compared_rows,
+    divergence_table,
     recognition_table,
     run_facts,
     stage_table,
@@ -104,6 +106,8 @@ def markdown_page(
             every = recognition_table(found, all_rows(found)).to_markdown()
             parts.append(f"First responses that name the right cards ± SE in percent.\n\n{compared}")
             parts.append(_fold("Recognition at every evaluated checkpoint", every))
+        if (distances := divergence_table(found)) is not None:
+            parts.append(_fold(DIVERGENCE, distances.to_markdown()))
     if shown:
         parts.append(
             "## Sample episodes\n\n"

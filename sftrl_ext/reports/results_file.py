@@ -107,6 +107,11 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 row.setdefault(name, {"percent": {}, "se": {}})
                 for part in ("percent", "se"):
                     row[name][part][line["split"]] = _short(line[name][part])
+        if "divergence" in line:
+            row["divergence"] = {
+                direction: {part: value and _short(value, 5) for part, value in one.items()}
+                for direction, one in line["divergence"].items()
+            }
     return list(rows.values())
 
 

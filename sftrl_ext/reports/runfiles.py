@@ -18,6 +18,7 @@ import yaml
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.arms import Arms
+from sftrl_ext.reports.divergence import Divergence, read_divergence
 from sftrl_ext.reports.jsonl import Fields, read_jsonl
 
 
@@ -58,6 +59,8 @@ class EvalRecord:
             where there is no picture to read.
         correct_actions, responses: Right actions and all responses, of all episodes together; None where only
             whole episodes are right or wrong.
+        divergence: From what the checkpoint's stage started from, in the record of the split trained on; None
+            elsewhere, and in older runs. A text says why it could not be measured.
     """
 
     stage: str
@@ -78,6 +81,7 @@ class EvalRecord:
     number_right: int | None = None
     correct_actions: int | None = None
     responses: int | None = None
+    divergence: Divergence | str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,7 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
         recognized=get.share("recognized_first", episodes),
         number_right=get.share("number_right_first", episodes), responses=responses,
         correct_actions=None if responses is None else get.share("correct_actions", responses),
+        divergence=read_divergence(get),
     )  # fmt: skip
 
 
@@ -289,6 +294,8 @@ def load_run(run_dir: Path) -> RunMetrics:
         run.records = list({(r.stage, r.arm, r.seed, r.lr, r.step, r.split): r for r in records}.values())
     if not run.records:
         run.notes.append("No evaluation records yet (`eval/records.jsonl`): no success figures, no verdict.")
+    for reason in sorted({r.divergence for r in run.records if isinstance(r.divergence, str)}):
+        run.notes.append(f"The divergence from the start was not measured: {reason}.")
     if episodes_file.is_file():
         run.episodes = [
             _episode(episodes_file, line, item) for line, item in read_jsonl(episodes_file, run.notes)

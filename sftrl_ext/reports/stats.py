@@ -53,11 +53,43 @@ def over_seeds(counts: Sequence[tuple[int, int]]) -> Measure:
         counts: For each seed (solved, episodes); at least one.
     """
     rates = [solved / episodes for solved, episodes in counts]
-    within = sum(binomial_se(*count) ** 2 for count in counts) / len(counts)
-    mean = sum(rates) / len(rates)
-    between = sum((p - mean) ** 2 for p in rates) / (len(rates) - 1) if len(rates) > 1 else 0.0
-    se = math.sqrt(max(between, within) / len(rates))
+    mean, se = mean_of_seeds(rates, [binomial_se(*count) for count in counts])
     return Measure(mean, se, len(counts), sum(episodes for _, episodes in counts))
+
+
+def mean_of_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
+    """Mean over seeds and its standard error (`SE_FORMULA`), of numbers of any kind.
+
+    Args:
+        values: One for each seed; at least one.
+        errors: Their standard errors.
+    """
+    within = sum(error**2 for error in errors) / len(errors)
+    mean = sum(values) / len(values)
+    between = sum((value - mean) ** 2 for value in values) / (len(values) - 1) if len(values) > 1 else 0.0
+    return mean, math.sqrt(max(between, within) / len(values))
+
+
+def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
+    """Spearman's rank correlation: that of Pearson between ranks, where equal values share their mean rank.
+
+    Args:
+        xs: Numbers, shape [n].
+        ys: Numbers, shape [n].
+
+    Returns:
+        From -1 to 1; None for fewer than three pairs, or where all of one side are equal.
+    """
+    if len(xs) < 3 or len(set(xs)) == 1 or len(set(ys)) == 1:
+        return None
+    return float(np.corrcoef(_ranks(xs), _ranks(ys))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    _, which, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: npt.NDArray[np.float64] = (last - (counts - 1) / 2)[which]
+    return ranks
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.compute import AXES
-from sftrl_ext.reports.curves import mean_cost, pooled
+from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
+from sftrl_ext.reports.divergence import DIRECTIONS, Divergence
+from sftrl_ext.reports.forgetting import Correlation, correlations
 from sftrl_ext.reports.recognition import Reading
 from sftrl_ext.reports.stats import Change
 from sftrl_ext.reports.tables import Row, all_rows, compared_rows
@@ -65,6 +67,24 @@ def _of_routes(found: Analysis, row: Row, split: str) -> dict[str, Any]:
     return {"routes": {"percent": 100 * whole.p, "se": 100 * whole.se, "episodes": whole.episodes}}
 
 
+def _of_divergence(row: Row, split: str) -> dict[str, Any]:
+    """Nats per token from the start, on the line of the split they were measured on; empty elsewhere."""
+    records = [c.results[split] for c in row.checkpoints if split in c.results]
+    if not any(isinstance(record.divergence, Divergence) for record in records):
+        return {}
+    told = {direction: pooled_divergence(row.checkpoints, direction) for direction in DIRECTIONS}
+    return {"divergence": {name: {"nats": one.mean, "se": one.se} for name, one in told.items() if one}}
+
+
+def _correlation(value: Correlation) -> dict[str, Any]:
+    return {
+        "split": value.split,
+        "arm": value.arm,
+        "checkpoints": value.checkpoints,
+        "spearman": value.values,
+    }
+
+
 def _reading(value: Reading) -> dict[str, Any]:
     changes = {
         "success": value.success,
@@ -91,7 +111,7 @@ def _rows(found: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
                     "flops_measured": costs["measured"], "tokens": costs["tokens"],
                 }  # fmt: skip
                 routes = _of_routes(found, row, split)
-                lines.append(line | routes | _of_pictures(row, split))
+                lines.append(line | routes | _of_pictures(row, split) | _of_divergence(row, split))
     return lines
 
 
@@ -104,6 +124,8 @@ def summarize(found: Analysis) -> dict[str, Any]:
         further["verdicts_at_equal_measured_compute"] = [_verdict(one.other_axis) for one in found.judged]
     if found.metric == "steps":
         further["measure"] = "per-step accuracy; `episodes` of a line counts responses"
+    if forgetting := correlations(found):
+        further["divergence_and_change"] = [_correlation(one) for one in forgetting]
     if found.readings:
         further["reading"] = [_reading(reading) for reading in found.readings]
     return {

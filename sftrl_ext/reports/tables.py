@@ -9,9 +9,14 @@ from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis, analyse
 from sftrl_ext.reports.compute import AXES, readable
-from sftrl_ext.reports.curves import Checkpoint, mean_cost, pooled
+from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled, pooled_divergence
+from sftrl_ext.reports.divergence import DIRECTIONS
+from sftrl_ext.reports.forgetting import has_divergence, moved
 from sftrl_ext.reports.splits import lr_label
 from sftrl_ext.reports.stats import change
+
+DIVERGENCE = "Divergence from the start at every evaluated checkpoint (nats per token ± SE)"
+"""Title of `divergence_table`."""
 
 _COST_HEADERS = {"paper": "Compute (paper)", "measured": "Compute (counted)", "tokens": "Tokens"}
 
@@ -27,8 +32,8 @@ class Table:
     def to_markdown(self) -> str:
         """The table as GitHub Markdown."""
         marks = [":--" if i < self.words else "--:" for i in range(len(self.header))]
-        lines = [self.header, marks, *([cell.replace("|", "\\|") for cell in row] for row in self.rows)]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows))
+        return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
 
 def duration(seconds: float | None) -> str:
@@ -144,6 +149,34 @@ def change_table(found: Analysis) -> Table | None:
             cells = [f"{found.arms.label(arm)} ({entry.label})", "–"]
             body.append(cells + [entry.text(arm) if split == entry.split else "–" for split in splits])
     return Table(["Arm", "lr", *splits], body)
+
+
+def divergence_table(found: Analysis) -> Table | None:
+    """How far every checkpoint is from its start, in nats per token ± SE; None where it was not measured.
+
+    With what it gained or lost since its start on the verdicts' splits, in points.
+    """
+    if not has_divergence(found):
+        return None
+    path = found.curves.path
+    ways: list[tuple[Curve | None, list[Checkpoint]]] = []
+    ways += [(None, group) for group in (path.steps() if path else [])]
+    ways += [(curve, group) for curve in found.curves.arms for group in curve.steps()]
+    body = []
+    for curve, group in ways:
+        there = [c for c in group if c.divergence]
+        if not there:
+            continue
+        row = Row(there[0].arm, there[0].lr, there)
+        cells = [found.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(there))]
+        cells += [str(pooled_divergence(there, direction)) for direction in DIRECTIONS]
+        for split in found.main_splits:
+            one = moved(there, curve, split) if curve else None
+            cells.append(str(one.change) if one else "–")
+        body.append(cells)
+    changes = [f"Change, {split}" for split in found.main_splits]
+    header = ["Arm", "lr", "Step", "Seeds", "KL(start || checkpoint)", "KL(checkpoint || start)", *changes]
+    return Table(header, body)
 
 
 def stage_table(found: Analysis) -> Table:

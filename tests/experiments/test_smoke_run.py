@@ -81,6 +81,20 @@ def test_every_checkpoint_is_evaluated_on_every_split(smoke):
     assert {r["split"] for r in records} == splits
 
 
+def test_every_checkpoint_has_its_divergence_from_its_start(smoke):
+    layout, _ = smoke
+    found = {(r["arm"], r["step"]): r["divergence"] for r in read_jsonl(layout.records) if "divergence" in r}
+    assert {key: one["start"] for key, one in found.items()} == {
+        ("init", 4): "dialogues@4",
+        **{(arm, step): "init@4" for arm, step in (("sft", 2), ("sft", 4), ("rl", 1), ("rl", 2))},
+    }
+    for one in found.values():
+        assert 0 < one["forward"]["nats"] < 10 and 0 < one["reverse"]["nats"] < 10
+        assert one["forward"]["episodes"] == one["reverse"]["episodes"] == 24
+    assert found["sft", 2]["forward"]["nats"] < found["sft", 4]["forward"]["nats"]
+    assert (layout.report / "forgetting_vs_divergence.png").stat().st_size > 500
+
+
 def test_a_report_regenerates_from_the_metrics_alone(smoke, tmp_path):
     layout, _ = smoke
     copy = tmp_path / "copy"

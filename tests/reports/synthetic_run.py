@@ -48,6 +48,8 @@ DRIFT = {  # change at the end of training, in parts of one
         "large": 0.01,
     },
 }
+FARTHEST = {"sft": 0.42, "rl": 0.045}
+"""Nats per token from the start, at the end of training."""
 PARAMETERS = 1_050_000
 READ = {  # cards recognized: at the start, and what SFT and RL add to it by the end
     "id": (0.82, 0.10, 0.12),
@@ -90,6 +92,12 @@ def _outcomes(solved: int, episodes: int, split: str, arm: str) -> dict[str, int
         "illegal_formula": failed // 20,
         "unparsable": failed // 10 - failed // 20,
     }
+
+
+def _divergence(rng: np.random.Generator, kind: str, part: float, start: str) -> dict[str, Any]:
+    far = FARTHEST[kind] * part * float(np.exp(rng.normal(0, 0.05)))
+    side = {"se": 0.06 * far, "episodes": 32, "tokens": 2400}
+    return {"start": start, "forward": {"nats": far, **side}, "reverse": {"nats": 0.7 * far, **side}}
 
 
 def _picture_counts(
@@ -183,6 +191,7 @@ def make_run(
     tokens: bool = True,
     training: bool = True,
     sign: float = 1.0,
+    divergence: bool = True,
     pictures: bool = False,
     kinds: Mapping[str, str] | None = None,
     starts: Mapping[str, str] | None = None,
@@ -193,9 +202,10 @@ def make_run(
         pictures: Whether the cards are shown as images; the splits are then those of `READ`.
         kinds: Arm to "sft" or "rl" where its name does not say it.
         starts: Arm to ``<stage>@<step>`` where it does not start from the init.
+        divergence: Whether the records of `id` have that of the arms.
         sign: Factor on the invented changes; 0 gives arms that stay at the start.
     """
-    rng = np.random.default_rng(7)
+    rng, far = np.random.default_rng(7), np.random.default_rng(11)
     kinds, starts = kinds or {}, starts or {}
     records, samples, stages = [], [], []
     init_step = 100
@@ -219,6 +229,9 @@ def make_run(
                 "generated_tokens": 40000, "feedback_tokens": 5000, "wall_s": 6.5, "engine": "hf",
                 "temperature": 0.2, **seen,
             })  # fmt: skip
+            if divergence and split == "id" and arm not in ("init", "base"):
+                start = starts.get(arm, f"init@{init_step}")
+                records[-1]["divergence"] = _divergence(far, kinds.get(arm, arm), part * pull, start)
             for index in range(3):
                 solved_here = bool((index + number + (arm == "rl")) % 2)
                 played = _picture_episode if pictures else _episode

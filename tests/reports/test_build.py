@@ -18,6 +18,7 @@ from tests.reports.synthetic_run import make_run
 ALL_FIGURES = {
     "bars",
     "ood_vs_id",
+    "forgetting_vs_divergence",
     "success_vs_compute",
     "success_vs_compute_measured",
     "success_vs_tokens",

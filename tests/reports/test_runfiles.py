@@ -45,6 +45,15 @@ def test_everything_is_read(run_dir):
             "eval/records.jsonl",
             '{"stage": "a", "arm": "rl", "split": "id", "episodes": 3, "solved": 1, "recognized_first": 4}',
         ),
+        (
+            "eval/records.jsonl",
+            '{"stage": "a", "arm": "rl", "split": "id", "episodes": 3, "solved": 1, "divergence": 0.1}',
+        ),
+        (
+            "eval/records.jsonl",
+            '{"stage": "a", "arm": "rl", "split": "id", "episodes": 3, "solved": 1, '
+            '"divergence": {"start": "init@1", "forward": {"nats": 0.1, "se": 0.01}}}',
+        ),
         ("eval/episodes.jsonl", '{"arm": "rl", "split": "id", "messages": "hello"}'),
         ("stages/rl-s0/tokens.jsonl", '{"trained_tokens": 3}'),
         ("stages/rl-s0/tokens.jsonl", '{"step": 3, "trained_tokens": "many"}'),

@@ -14,7 +14,9 @@ from sftrl_ext.reports.stats import (
     Measure,
     binomial_se,
     change,
+    mean_of_seeds,
     over_seeds,
+    rank_correlation,
     savitzky_golay,
     smoothing_window,
 )
@@ -43,6 +45,23 @@ def test_seeds_that_differ_widely_give_the_standard_error_of_means():
 def test_seeds_that_agree_by_chance_keep_the_binomial_floor():
     measure = over_seeds([(50, 100)] * 4)
     assert measure.se == pytest.approx(binomial_se(50, 100) / 2)
+
+
+def test_numbers_of_any_kind_are_pooled_alike():
+    assert mean_of_seeds([0.2, 0.4], [0.01, 0.01]) == pytest.approx((0.3, 0.1))
+    assert mean_of_seeds([0.3], [0.02]) == pytest.approx((0.3, 0.02))
+    assert mean_of_seeds([0.3, 0.3], [0.02, 0.04]) == pytest.approx((0.3, math.sqrt(0.001 / 2)))
+
+
+def test_rank_correlation():
+    assert rank_correlation([1, 2, 3, 40], [5, 4, 3, -7]) == pytest.approx(-1.0)
+    # 1 - 6 sum(d^2) / (n (n^2 - 1)) without ties: d = 0, -1, 1, -1, 1.
+    assert rank_correlation([1, 2, 3, 4, 5], [10, 30, 20, 50, 40]) == pytest.approx(1 - 6 * 4 / 120)
+    # With ties: ranks 1, 2.5, 2.5, 4 and 4, 3, 1.5, 1.5.
+    ranks = np.corrcoef([1, 2.5, 2.5, 4], [4, 3, 1.5, 1.5])[0, 1]
+    assert rank_correlation([0.1, 0.2, 0.2, 0.3], [9, 8, 2, 2]) == pytest.approx(ranks)
+    assert rank_correlation([1, 2], [2, 1]) is None
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
 
 
 def test_change_counts_beyond_two_errors():
