@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-AT_LEAST_ROWS_PER_S = {"rl": 50_000, "sft": 40_000, "suboptimal": 18_000}
+AT_LEAST_ROWS_PER_S = {"rl": 50_000, "sft": 40_000, "reasoned": 40_000, "suboptimal": 18_000}
 """Floors, per second of processor time: a million rows in well under a minute."""
 
 
