@@ -73,7 +73,7 @@ class Comparing:
 
     async def divergence(self, segments, other, temperature, *, to_other):
         if len(self.asked) == self.fails_at:
-            raise KeyboardInterrupt
+            raise ConnectionError("killed")
         self.asked.append((self.loaded[-1], place(other), to_other, temperature, len(segments)))
         return [0.5 * sum(segment.response_mask) * (2 if to_other else 1) for segment in segments]
 
@@ -213,7 +213,7 @@ def test_a_killed_evaluation_goes_on_and_measures_nothing_twice(run, chat):
     expected = {key_of(r): {**r["divergence"], "wall_s": 0} for r in whole if "divergence" in r}
     run[0].records.unlink()
     killed = Comparing(chat, fails_at=7)  # within the third checkpoint after the init: forward, not reverse
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ConnectionError, match="killed"):
         go(run, killed)
     before = [key_of(r) for r in read_jsonl(run[0].records) if "divergence" in r]
     assert len(before) == 3
