@@ -223,6 +223,14 @@ def test_the_sky_task_has_the_structure_of_one():
     bash_takes(task["setup"])
 
 
+@pytest.mark.parametrize("options", [[], ["launcher.sky.infra=k8s", "launcher.sky.cpus='64+'"]])
+def test_sky_itself_takes_the_task(options):
+    sky = pytest.importorskip("sky")
+    task = sky.Task.from_yaml_config(yaml.safe_load(only_file(submission("sky", *options))))
+    assert task.num_nodes == 2
+    assert {resources.accelerators["H100"] for resources in task.resources} == {8}
+
+
 def test_the_nodes_of_sky_agree_on_their_parts(tmp_path):
     """The run section on both ranks, with a Ray that notes what it is asked."""
     run = yaml.safe_load(only_file(submission("sky")))["run"]
