@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from data_prep.virl_sources import RouteSet, RouteSource
-from sftrl_ext.envs.virl.episode import track_of
 from sftrl_ext.envs.virl.street_view import StreetViews
 from sftrl_ext.errors import SftrlError
 
@@ -40,9 +39,7 @@ def _check_set(routes: RouteSet, source: RouteSource, skip_bad: bool) -> tuple[R
     good, problems, needed = [], list(routes.problems), []
     for route in routes.routes:
         try:
-            track = track_of(
-                route, settings, routes.panoramas, source.points_per_leg, source.missing_panorama
-            )
+            track = source.track(routes, route)
         except SftrlError as error:
             problem = f"{routes.name}: {error}"
             if not skip_bad:

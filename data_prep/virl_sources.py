@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +51,7 @@ class RouteSet:
         panoramas: Where there are panoramas; None to stay where the routes go.
         street_views: Folder of the panoramas; needed for images.
         problems: One sentence for each bad route that was left out.
+        laid: The tracks laid so far and how; the check of routes and all files made of a set share them.
     """
 
     name: str
@@ -59,6 +59,7 @@ class RouteSet:
     panoramas: PanoramaMap | None = None
     street_views: Path | None = None
     problems: Sequence[str] = ()
+    laid: dict[tuple[object, ...], Track] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_route_set(
@@ -118,7 +119,7 @@ class RouteSource:
     """Where the walks of a file come from.
 
     Attributes:
-        home: Routes of the city that is trained on, usually one set.
+        home: Routes of the cities that are trained on; more than one are mixed route by route.
         away: Routes of the other cities.
         splits: A split name, or several for an even mixture: walk by walk in turns.
         seed: Seed of the order of routes, and of the rails.
@@ -144,6 +145,23 @@ class RouteSource:
         if self.settings.modality != "image" or not routes.street_views:
             return self.settings
         return replace(self.settings, street_views=str(routes.street_views))
+
+    def track(self, routes: RouteSet, route: Route) -> Track:
+        """A route of a set with its places, laid once.
+
+        Raises:
+            SftrlError: if it lacks a panorama.
+        """
+        key = route, self.settings.street_views, self.points_per_leg, self.missing_panorama
+        if key not in routes.laid:
+            routes.laid[key] = track_of(
+                route,
+                self.settings_of(routes),
+                routes.panoramas,
+                self.points_per_leg,
+                self.missing_panorama,
+            )
+        return routes.laid[key]
 
     def resolved(self) -> list[RouteSplit]:
         """The splits.
@@ -177,21 +195,14 @@ def _walks(source: RouteSource, split: RouteSplit) -> Iterator[Walk]:
     found = _routes(source, split)
     sets = _sets(source, split)
     settings = [replace(source.settings_of(routes), action_space=split.action_space) for routes in sets]
-
-    @lru_cache(maxsize=1 << 14)
-    def track(number: int) -> Track:
-        of, route = found[number]
-        return track_of(
-            route, settings[of], sets[of].panoramas, source.points_per_leg, source.missing_panorama
-        )
-
     stream = zlib.crc32(split.stream(source.train).encode())
     lap = 0
     while True:
         rng = np.random.default_rng([source.seed, stream, lap])
         for number in rng.permutation(len(found)).tolist():
             rail, chance = rng.integers(2**31, size=2).tolist()
-            yield Walk(split, track(number), settings[found[number][0]], rail, chance)
+            of, route = found[number]
+            yield Walk(split, source.track(sets[of], route), settings[of], rail, chance)
         lap += 1
 
 

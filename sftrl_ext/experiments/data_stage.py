@@ -19,7 +19,7 @@ from data_prep.virl_sources import RouteSet, RouteSource, read_route_set
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.virl.episode import PlaySettings as RouteSettings
-from sftrl_ext.errors import Registry
+from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import CityConfig, Recipe, TaskConfig
@@ -171,19 +171,22 @@ class RouteRows(Rows):
         super().__init__(route_rl_rows, route_sft_rows, route_suboptimal_rows)
         task = recipe.task
         self.routes = task.routes
-        images = task.modality == "image"
-        cities = (self.routes.home, *self.routes.away)
-        names = [f"{number}-{city.style}-{city.seed}" for number, city in enumerate(cities)]
-        home, *away = [
-            read_route_set(city_of(city, layout.city(name), images))
-            for city, name in zip(cities, names, strict=True)
-        ]
-        self.walked, _ = check_routes(self._every(task, home, away))
+        pretrain = [] if recipe.budget.base is None else self.routes.pretrain
+        _check_unseen(pretrain, self.routes.away)
+        cities = (self.routes.home, *self.routes.away, *pretrain)
+        home, *others = [self._read(number, city, task, layout) for number, city in enumerate(cities)]
+        away = len(self.routes.away)
+        self.walked, _ = check_routes(self._every(task, [home, *others[away:]], others[:away]))
 
-    def _every(self, task: TaskConfig, home: RouteSet, away: list[RouteSet]) -> RouteSource:
-        images = task.modality == "image"
+    def _read(self, number: int, city: CityConfig, task: TaskConfig, layout: RunLayout) -> RouteSet:
+        folder = layout.city(f"{number}-{city.style}-{city.seed}")
+        return read_route_set(city_of(city, folder, task.modality == "image", self.routes.points_per_leg))
+
+    def _every(self, task: TaskConfig, trained: list[RouteSet], away: list[RouteSet]) -> RouteSource:
+        """All walks: those of home, then those of pre-training, and those of the other cities."""
+        images, home = task.modality == "image", trained[0]
         return RouteSource(
-            [home],
+            trained,
             away,
             settings=RouteSettings(
                 max_attempts=task.max_attempts,
@@ -209,14 +212,33 @@ class RouteRows(Rows):
         train: bool = True,
         pretraining: bool = False,
     ) -> RouteSource:
-        """See `Rows`."""
+        """See `Rows`; pre-training walks its own cities too."""
         settings = self.walked.settings
         settings = replace(settings, max_attempts=attempts or settings.max_attempts)
-        return replace(self.walked, splits=splits, seed=seed, train=train, settings=settings)
+        home = self.walked.home if pretraining else self.walked.home[:1]
+        return replace(self.walked, home=home, splits=splits, seed=seed, train=train, settings=settings)
 
 
-def city_of(city: CityConfig, folder: Path, images: bool) -> Path:
-    """The routes of a city: where its path says, or a synthetic one, made in ``folder``."""
+def _check_unseen(pretrain: Sequence[CityConfig], away: Sequence[CityConfig]) -> None:
+    """Refuse a city that is pre-trained in and tested in as another one."""
+
+    def key(city: CityConfig) -> tuple[object, ...]:
+        return (city.path,) if city.path else (city.style, city.seed)
+
+    tested = {key(city) for city in away}
+    for number, city in enumerate(pretrain):
+        if key(city) in tested:
+            raise SftrlError(
+                f"task.routes.pretrain[{number}] is {city.path or f'{city.style} {city.seed}'}, one of "
+                "task.routes.away; expected a city that no evaluation walks."
+            )
+
+
+def city_of(city: CityConfig, folder: Path, images: bool, points_per_leg: int) -> Path:
+    """The routes of a city: where its path says, or a synthetic one, made in ``folder``.
+
+    Of a synthetic one only the panoramas are drawn that walks with so many points a leg may pass.
+    """
     if city.path is not None:
         return Path(city.path).expanduser().resolve()
     from sftrl_ext.envs.virl.city import build_city
@@ -228,5 +250,6 @@ def city_of(city: CityConfig, folder: Path, images: bool) -> Path:
         city.routes,
         width=city.width,
         most_legs=city.most_legs,
+        points_per_leg=points_per_leg,
         pictures=images,
     )

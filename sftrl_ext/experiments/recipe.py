@@ -43,8 +43,13 @@ class RoutesConfig:
     """The city that is trained on."""
     away: list[CityConfig] = field(default_factory=list)
     """Other cities, for the split ``visual_ood``."""
+    pretrain: list[CityConfig] = field(default_factory=list)
+    """Further cities, where only a base model of our own is pre-trained: the stages ``base`` and
+    ``dialogues`` walk the routes of these and of home, each as often. A small model reads only names like
+    those it has read: without these cities ``visual_ood`` is a test of unknown names. None may be one of
+    ``away``. They are not made where ``budget.base`` is null."""
     holdout: float = 0.1
-    """Share of the routes at home that no training walks."""
+    """Share of the routes, at home and of ``pretrain``, that no training walks."""
     drop_rate: float = 0.5
     """Probability that a point between milestones is left out."""
     points_per_leg: int = 5

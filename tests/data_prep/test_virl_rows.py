@@ -3,18 +3,21 @@ from __future__ import annotations
 import argparse
 import json
 import tracemalloc
+from dataclasses import replace
 from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep import virl_sources
 from data_prep.authors import import_authors
 from data_prep.build import build_file
 from data_prep.card import inspect_file, write_card
 from data_prep.schema import SCHEMA
 from data_prep.validate import validate_file
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
+from data_prep.virl_check import check_routes
 from data_prep.virl_sources import RouteSet, RouteSource, held_out, read_route_set, walks
 from data_prep.virl_splits import ROUTE_SPLITS, register_route_split
 from data_prep.writer import write_rows
@@ -121,6 +124,37 @@ def test_every_route_once_and_then_again_with_other_rails(sets):
     laps = [[walk.track.index for walk in part] for part in (found[: len(seen)], found[len(seen) :])]
     assert sorted(laps[0]) == sorted(laps[1]) == sorted(route.index for route in seen)
     assert laps[0] != laps[1] and len({walk.rail_seed for walk in found}) == len(found)
+
+
+def test_routes_of_several_cities_are_walked_equally_often(sets):
+    both = RouteSource(list(sets), splits=("id", "rule_ood"), holdout=0.2)
+    seen = [[route for route in found.routes if not held_out(route, 0.2)] for found in sets]
+    lap = sum(map(len, seen))
+    found = list(islice(walks(both), 4 * lap))
+    for split in range(2):
+        for walked in (found[split : 2 * lap : 2], found[2 * lap + split :: 2]):
+            starts = sorted(walk.track.start.geocode for walk in walked)
+            assert starts == sorted(
+                both.track(one, r).start.geocode for one, part in zip(sets, seen, strict=True) for r in part
+            )
+
+
+def test_a_track_is_laid_once_for_its_check_and_all_files(sets, monkeypatch):
+    laid = []
+
+    def counted(route, *args):
+        laid.append(route)
+        return track_of(route, *args)
+
+    monkeypatch.setattr(virl_sources, "track_of", counted)
+    fresh = [replace(found, laid={}) for found in sets]
+    checked, _ = check_routes(source(fresh))
+    for split in ("id", "rule_ood", "visual_ood"):
+        assert len(list(islice(walks(replace(checked, splits=split, seed=3)), 200))) == 200
+    assert len(laid) == 70 == len(set(laid))
+    few = replace(checked, points_per_leg=2)
+    other = next(walks(few)).track
+    assert len(laid) == 71 and other == track_of(laid[-1], few.settings, fresh[0].panoramas, 2)
 
 
 def test_splits_share_routes_only_where_they_should(tmp_path, sets):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from data_prep.validate import validate_file
+from data_prep.virl_sources import held_out, read_route_set
 from sftrl_ext.envs.base import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
@@ -53,8 +55,8 @@ def rows(layout, name):
 )
 def test_every_file_of_a_run_is_built_and_valid(name, words, tmp_path):
     recipe = load_recipe(name, "smoke", [*words, "budget.base.rows=150", "budget.sft.rows=60"])
-    if recipe.task.routes.away:
-        recipe.task.routes.away[0].width = 64
+    for city in (*recipe.task.routes.away, *recipe.task.routes.pretrain):
+        city.width = 64
     layout = RunLayout(tmp_path)
     build_data(recipe, layout)
     for file in layout.data.glob("*.parquet"):
@@ -71,6 +73,80 @@ def test_every_file_of_a_run_is_built_and_valid(name, words, tmp_path):
     assert before == {file: file.read_bytes() for file in before}, "a resumed run builds the same files"
     card = (layout.data / "dataset_card.md").read_text()
     assert ("Routes that two files share" in card) == (recipe.task.kind == "virl")
+
+
+def cities_of(layout, name):
+    """The city and the words of a turn of each row of a file, with the numbers of its routes."""
+    found = {}
+    for row in rows(layout, name):
+        facts = json.loads(row["extra_info"]["facts"])
+        city = Path(facts["street_views"]).parent.name
+        found.setdefault((city, facts["action_space"]), set()).add(facts["route"]["index"])
+    return found
+
+
+CITIES = [
+    "task.routes.home={routes: 12, width: 64, most_legs: 2}",
+    "task.routes.away=[{style: marble, seed: 1, routes: 3, width: 64, most_legs: 2}]",
+    "task.routes.pretrain=[{style: pastel, seed: 7, routes: 3, width: 64, most_legs: 2}, "
+    "{style: brick, seed: 8, routes: 3, width: 64, most_legs: 2}]",
+    "task.routes.holdout=0.3",
+    *("budget.base.rows=240", "budget.dialogues.rows=120", "budget.sft.rows=80", "budget.rl.rows=30"),
+]
+
+
+def test_only_the_base_is_trained_in_the_cities_of_pre_training(tmp_path):
+    recipe = load_recipe("fig7_virl_vl", "smoke", CITIES)
+    layout = RunLayout(tmp_path)
+    build_data(recipe, layout)
+    home, away, *further = ("0-brick-0", "1-marble-1", "2-pastel-7", "3-brick-8")
+    assert sorted(path.name for path in (layout.data / "cities").iterdir()) == [home, away, *further]
+    rules = ("absolute", "relative")
+    seen = {
+        route.index
+        for route in read_route_set(layout.city(home)).routes
+        if not held_out(route, recipe.task.routes.holdout)
+    }
+    assert 0 < len(seen) < 12
+    for name in ("base", "dialogues"):
+        found = cities_of(layout, name)
+        assert set(found) == {(city, rule) for city in (home, *further) for rule in rules}
+        assert found[home, "absolute"] <= seen and found[home, "relative"] <= seen
+    assert cities_of(layout, "base")[home, "absolute"] == seen
+    for name in ("init", "sft-s0", "rl-s0", "eval-id", "eval-rule_ood"):
+        rule = "relative" if name == "eval-rule_ood" else "absolute"
+        assert set(cities_of(layout, name)) == {(home, rule)}
+    assert set(cities_of(layout, "eval-visual_ood")) == {(away, "absolute")}
+
+
+def test_a_model_that_comes_trained_needs_no_cities_of_pre_training(tmp_path):
+    words = ["budget.base=null", "budget.dialogues=null", "model.path=some/model"]
+    layout = RunLayout(tmp_path)
+    build_data(load_recipe("fig7_virl_vl", "smoke", [*CITIES, *words]), layout)
+    assert sorted(path.name for path in (layout.data / "cities").iterdir()) == ["0-brick-0", "1-marble-1"]
+    for scale in ("gpu", "node", "cluster"):
+        assert not load_recipe("fig7_virl_vl", scale).task.routes.pretrain
+
+
+def test_a_city_of_pre_training_is_not_tested_in(tmp_path):
+    words = ["task.routes.pretrain=[{style: pastel}, {style: marble, seed: 1, routes: 30}]"]
+    with pytest.raises(SftrlError, match=r"pretrain\[1\] is marble 1, one of task.routes.away"):
+        build_data(load_recipe("fig7_virl_vl", "smoke", words), RunLayout(tmp_path))
+    assert not (tmp_path / "data").exists()
+
+
+def test_routes_in_words_may_have_cities_of_pre_training_too(tmp_path):
+    words = ["task.routes.home.routes=20", "task.routes.pretrain=[{style: marble, seed: 3, routes: 20}]"]
+    layout = RunLayout(tmp_path)
+    build_data(load_recipe("fig6_virl_l", "smoke", [*words, "budget.base.rows=300"]), layout)
+    starts = {
+        name: {
+            round(json.loads(row["extra_info"]["facts"])["route"]["start"][0]) for row in rows(layout, name)
+        }
+        for name in ("base", "sft-s0")
+    }
+    assert starts == {"base": {41, 45}, "sft-s0": {41}}
+    assert not load_recipe("fig6_virl_l", "laptop").task.routes.pretrain
 
 
 def test_arms_train_on_the_rows_they_ask_for(tmp_path):

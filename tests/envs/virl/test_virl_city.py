@@ -14,6 +14,7 @@ from sftrl_ext.envs.virl.city.build import MAP, PICKLE, ROUTES, VIEWS
 from sftrl_ext.envs.virl.city.names import KINDS, invent_names
 from sftrl_ext.envs.virl.city.paint import CAMERA, Painter
 from sftrl_ext.envs.virl.city.walks import LEGS, SIDES, geocodes, make_routes
+from sftrl_ext.envs.virl.episode import PlaySettings, track_of
 from sftrl_ext.envs.virl.geo import compass_word, distance_m, heading_deg, turn_deg
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.routes import load_routes
@@ -94,6 +95,25 @@ def test_an_interrupted_build_goes_on(built, tmp_path):
     assert next((out / VIEWS).glob("*-00000.jpg")).stat().st_mtime_ns == kept
 
 
+@pytest.mark.parametrize("points", [0, 2])
+def test_only_what_walks_may_pass_is_drawn(built, tmp_path, points):
+    routes = build_city(tmp_path / "few", **SMALL, points_per_leg=points)
+    few, whole = files(tmp_path / "few"), files(built)
+    pictures = {name for name in few if name.startswith(VIEWS)}
+    assert pictures < {name for name in whole if name.startswith(VIEWS)}
+    assert {name: whole[name] for name in pictures | {ROUTES, MAP}} == {
+        name: few[name] for name in pictures | {ROUTES, MAP}
+    }
+    mapping = PanoramaMap.load(tmp_path / "few" / MAP)
+    settings = PlaySettings(modality="image", street_views=str(tmp_path / "few" / VIEWS))
+    found = load_routes(routes).routes
+    passed = {place.pano_id for r in found for place in track_of(r, settings, mapping, points).places}
+    assert pictures == {f"{VIEWS}/{pano_id}{end}" for pano_id in passed for end in (".jpg", ".metadata.json")}
+    with pytest.raises(SftrlError, match="no picture of its panorama"):
+        for route in found:
+            track_of(route, settings, mapping, 5)
+
+
 def test_folders_of_others_are_left_alone(built, tmp_path):
     with pytest.raises(SftrlError, match="another city"):
         build_city(built, **{**SMALL, "seed": 8})
@@ -111,6 +131,7 @@ def test_wrong_arguments_are_refused(tmp_path):
         ({"width": 32}, "width"),
         ({"streets": 2}, "streets across"),
         ({"seed": -1}, "seed"),
+        ({"points_per_leg": -1}, "points a leg"),
         ({"routes": 100_000}, "more streets"),
     ):
         with pytest.raises(SftrlError, match=words):
@@ -271,7 +292,7 @@ def test_styles_do_not_look_alike():
         look[style] = np.concatenate(thirds)
     for a, b in combinations(look, 2):
         assert np.abs(look[a] - look[b]).max() > 18, (a, b)
-    assert len(look) >= 9
+    assert len(look) >= 12
 
 
 def test_names_are_not_used_twice():

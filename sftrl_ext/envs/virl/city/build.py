@@ -17,7 +17,8 @@ from sftrl_ext.envs.virl.city.plan import Plan, make_plan
 from sftrl_ext.envs.virl.city.styles import CITY_STYLES
 from sftrl_ext.envs.virl.city.walks import LEGS, geocodes, make_routes
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
-from sftrl_ext.envs.virl.routes import write_routes
+from sftrl_ext.envs.virl.routes import Route, write_routes
+from sftrl_ext.envs.virl.track import lay_track
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
 
@@ -26,6 +27,9 @@ STREETS = (3, 12)
 
 WIDTHS = (64, 8192)
 """Least and greatest width of a panorama."""
+
+POINTS = (0, 100)
+"""Least and greatest number of parts of a leg."""
 
 ROUTES, PICKLE, MAP, VIEWS = (
     "route_infos.json",
@@ -36,7 +40,7 @@ ROUTES, PICKLE, MAP, VIEWS = (
 """What a city's folder holds."""
 
 _SETTINGS = "city.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class City:
         width: Width of the panoramas in pixels, an even number; they are half as high.
         pictures: Whether to draw panoramas at all; text needs none.
         most_legs: Most legs of a route.
+        points_per_leg: Draw only what a walk with so many points a leg may pass; None for every panorama.
     """
 
     style: str = "brick"
@@ -60,6 +65,7 @@ class City:
     width: int = 1024
     pictures: bool = True
     most_legs: int = max(LEGS)
+    points_per_leg: int | None = None
 
     def __post_init__(self) -> None:
         CITY_STYLES[self.style]
@@ -69,6 +75,7 @@ class City:
             ("number of streets across", STREETS[0] if self.streets is None else self.streets, STREETS),
             ("width of a panorama", self.width, WIDTHS),
             ("most legs of a route", self.most_legs, (min(LEGS), max(LEGS))),
+            ("points a leg", POINTS[0] if self.points_per_leg is None else self.points_per_leg, POINTS),
         ):
             if type(value) is not int or not low <= value <= high:
                 raise SftrlError(f"the {name} of a city must be {low} to {high}, found {value!r}.")
@@ -96,6 +103,7 @@ def build_city(
     streets: int | None = None,
     pictures: bool = True,
     most_legs: int = max(LEGS),
+    points_per_leg: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a city: its routes, its map of panoramas and its panoramas.
@@ -112,6 +120,7 @@ def build_city(
         streets: Streets across; None for as many as the routes need.
         pictures: Whether to draw panoramas; text needs none.
         most_legs: Most legs of a route: 2 to 8.
+        points_per_leg: Draw only the panoramas that a walk with so many points a leg may pass; None for all.
         progress: Told how many panoramas are there of how many, after each.
 
     Returns:
@@ -121,16 +130,16 @@ def build_city(
         SftrlError: if an argument is out of its range, the folder holds another city or other files, or the
             city is too small for its routes.
     """
-    city = City(style, seed, routes, streets, width, pictures, most_legs)
+    city = City(style, seed, routes, streets, width, pictures, most_legs, points_per_leg)
     out = Path(out)
     plan = city.plan()
     walks = make_routes(plan, city.routes, city.number, city.most_legs)
     _claim(out, city)
     places = geocodes(plan)
     ids = [f"{city.style}-{city.seed}-{index:05d}" for index in range(len(places))]
-    if city.pictures:
-        _draw(out / VIEWS, city, plan, ids, progress)
     mapping = PanoramaMap(dict(zip(places, ids, strict=True)))
+    if city.pictures:
+        _draw(out / VIEWS, city, plan, _wanted(city, walks, mapping, ids), progress)
     mapping.save(out / MAP)
     _write(out / PICKLE, pickle.dumps(mapping.places, protocol=4))
     write_routes(out / ROUTES, walks)
@@ -152,16 +161,25 @@ def _claim(out: Path, city: City) -> None:
     write_json(out / _SETTINGS, settings)
 
 
+def _wanted(city: City, walks: list[Route], mapping: PanoramaMap, ids: list[str]) -> dict[int, str]:
+    """The panoramas to draw: point to id."""
+    if city.points_per_leg is None:
+        return dict(enumerate(ids))
+    tracks = (lay_track(route, mapping, points_per_leg=city.points_per_leg) for route in walks)
+    passed = {place.pano_id for track in tracks for place in track.places}
+    return {index: pano_id for index, pano_id in enumerate(ids) if pano_id in passed}
+
+
 def _draw(
-    folder: Path, city: City, plan: Plan, ids: list[str], progress: Callable[[int, int], None] | None
+    folder: Path, city: City, plan: Plan, ids: dict[int, str], progress: Callable[[int, int], None] | None
 ) -> None:
     """Draw the panoramas that are missing."""
     folder.mkdir(exist_ok=True)
     for left in folder.glob(".*.tmp"):
         left.unlink()
     painter: Painter | None = None
-    turns = np.random.default_rng([city.number, 61]).uniform(0, 360, len(ids)).round(2)
-    for index, pano_id in enumerate(ids):
+    turns = np.random.default_rng([city.number, 61]).uniform(0, 360, len(plan.points)).round(2)
+    for done, (index, pano_id) in enumerate(ids.items(), start=1):
         path = folder / f"{pano_id}.jpg"
         if not path.is_file():
             painter = painter or Painter(plan, (city.width, city.width // 2), city.number)
@@ -174,7 +192,7 @@ def _draw(
             image.save(temporary, "JPEG", quality=90)
             os.replace(temporary, path)
         if progress is not None:
-            progress(index + 1, len(ids))
+            progress(done, len(ids))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -21,7 +21,7 @@ _MARGIN = 6
 _ROTATION = 120.0
 
 
-def views_sheet(side: int = 224, width: int = 1400) -> Image.Image:
+def views_sheet(side: int = 200, width: int = 1400) -> Image.Image:
     """For each style what a traveller sees at an intersection with a landmark; above them one panorama.
 
     Args:
@@ -53,9 +53,10 @@ def _best(stops: list[Milestone]) -> Milestone:
 
 
 def write_sheet(folder: Path) -> Path:
-    """Write the sheet as a PNG file of at most 128 colours."""
+    """Write the sheet as a PNG file of at most 128 colours, chosen so that a small picture keeps its own."""
     path = folder / "virl-views.png"
-    views_sheet().quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    colours = Image.Quantize.FASTOCTREE
+    views_sheet().quantize(128, colours, dither=Image.Dither.NONE).save(path, optimize=True)
     return path
 
 

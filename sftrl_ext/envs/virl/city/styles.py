@@ -75,7 +75,7 @@ class CityStyle:
 
 
 CITY_STYLES: Registry[CityStyle] = Registry("city style")
-"""Style name to style: nine cities that do not look alike."""
+"""Style name to style: twelve cities that do not look alike."""
 
 CITY_STYLES.add("brick", CityStyle())
 CITY_STYLES.add(
@@ -292,5 +292,87 @@ CITY_STYLES.add(
         leaves=(46, 100, 56),
         sun=150.0,
         origin=(45.4600, 9.1800),
+    ),
+)
+CITY_STYLES.add(
+    "snow",
+    CityStyle(
+        sky=((176, 190, 204), (232, 236, 240)),
+        clouds=(240, 242, 244),
+        cloudy=0.8,
+        walls=((96, 72, 58), (120, 92, 72), (84, 88, 96), (136, 70, 56), (148, 128, 104)),
+        joints="plank",
+        trim=(244, 246, 250),
+        glass=(78, 88, 104),
+        lit=0.35,
+        windows="shutter",
+        roof="cornice",
+        floors=(2, 4),
+        asphalt=(206, 212, 220),
+        marking=(168, 172, 180),
+        pavement=(238, 242, 246),
+        street=9.0,
+        walk=3.5,
+        block=76.0,
+        turn=-8.0,
+        tree="cone",
+        leaves=(170, 192, 190),
+        sun=220.0,
+        origin=(46.8000, -71.2000),
+    ),
+)
+CITY_STYLES.add(
+    "dusk",
+    CityStyle(
+        sky=((62, 62, 118), (214, 132, 130)),
+        clouds=(150, 96, 122),
+        cloudy=0.45,
+        walls=((126, 104, 124), (146, 112, 112), (104, 98, 128), (158, 128, 120), (116, 88, 104)),
+        joints="stone",
+        trim=(184, 158, 158),
+        glass=(52, 48, 84),
+        lit=0.4,
+        windows="tall",
+        roof="cornice",
+        floors=(3, 6),
+        asphalt=(70, 62, 82),
+        marking=(214, 190, 170),
+        pavement=(128, 112, 128),
+        street=10.0,
+        walk=3.0,
+        block=84.0,
+        layout="rings",
+        turn=-20.0,
+        leaves=(66, 80, 72),
+        signs="light",
+        sun=280.0,
+        day=0.9,
+        famous=0.8,
+        origin=(48.8500, 2.3500),
+    ),
+)
+CITY_STYLES.add(
+    "garden",
+    CityStyle(
+        sky=((116, 176, 190), (224, 236, 206)),
+        clouds=(238, 244, 232),
+        cloudy=0.55,
+        walls=((164, 176, 136), (204, 196, 158), (132, 152, 126), (222, 214, 190), (176, 152, 118)),
+        joints="plank",
+        trim=(88, 96, 70),
+        glass=(84, 106, 92),
+        windows="wide",
+        roof="flat",
+        floors=(1, 3),
+        asphalt=(104, 112, 92),
+        marking=(236, 232, 196),
+        pavement=(112, 148, 84),
+        street=9.0,
+        walk=5.0,
+        block=80.0,
+        turn=40.0,
+        leaves=(50, 132, 56),
+        sun=60.0,
+        origin=(-37.8000, 144.9600),
     ),
 )
