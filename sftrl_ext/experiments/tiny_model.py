@@ -48,10 +48,16 @@ PLAIN = ChatFormat(
 """One token a role and one for the end of a turn."""
 
 _ATOMS = r"\d{1,2}|[-+*/()=]|(?<![A-Za-z])[AJQK](?![A-Za-z])"
+_NAMES = r"[A-Z][a-z]+"
 
 
 def train_tokenizer(
-    corpus: Iterable[str], vocab_size: int, max_length: int, chat: ChatFormat = PLAIN
+    corpus: Iterable[str],
+    vocab_size: int,
+    max_length: int,
+    chat: ChatFormat = PLAIN,
+    *,
+    names: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Train the tokenizer on sample texts.
 
@@ -60,11 +66,14 @@ def train_tokenizer(
         vocab_size: Upper bound of the vocabulary, special tokens and the 256 bytes included.
         max_length: Longest sequence of the model, in tokens.
         chat: How a dialogue is written.
+        names: Keep capitalised words apart from what is around them: a name has the same tokens wherever it
+            stands, so a model can copy one that it has never read.
     """
+    atoms = f"{_ATOMS}|{_NAMES}" if names else _ATOMS
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_ATOMS), "isolated"),
+            pre_tokenizers.Split(Regex(atoms), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -66,7 +66,7 @@ def build_tiny_qwen_vl(out: Path, corpus: Iterable[str], config: ModelConfig, se
     """
     assert config.vision is not None
     texts = [*corpus, *(f"{role}\n" for role in ("system", "user", "assistant") for _ in range(200))]
-    tokenizer = train_tokenizer(texts, config.vocab_size, config.max_positions, CHATML)
+    tokenizer = train_tokenizer(texts, config.vocab_size, config.max_positions, CHATML, names=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(_model_config(config, config.vision, tokenizer))

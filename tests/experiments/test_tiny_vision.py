@@ -27,6 +27,26 @@ def test_parameters_and_parts():
     assert model.config.text_config.vocab_size == len(load_tokenizer(folder()))
 
 
+def test_a_name_has_the_same_tokens_wherever_it_stands(tmp_path):
+    words = [f"{first}{last}" for first in ("Al", "Bran", "Hol") for last in ("ia", "ker", "vale")]
+    corpus = [
+        text
+        for word in words
+        for text in (
+            f"2. go on where {word} Books is on your left\nO_1: {word} Books",
+            f'{{"current observation": "{word} Books is on your left; intersection"}}',
+        )
+    ]
+    config = ModelConfig(name="t", hidden_size=32, layers=1, vocab_size=400, vision=VisionConfig(16, 1, 2))
+    build_tiny_qwen_vl(tmp_path / "m", corpus * 20, config, seed=0)
+    tokenizer = load_tokenizer(tmp_path / "m")
+    for name in ("Holker Books", "Branvale Grill"):  # read, and never read
+        ids = tokenizer(name)["input_ids"]
+        for text in corpus[-2:]:
+            found = tokenizer(text.replace("Holvale Books", name))["input_ids"]
+            assert any(found[start : start + len(ids)] == ids for start in range(len(found)))
+
+
 def test_a_folder_without_its_image_processor_is_named(tmp_path):
     for file in folder().iterdir():
         if file.name != "processor_config.json":
