@@ -17,7 +17,7 @@ test: $(VENV)/.dev
 
 # Every recipe at scale smoke, from data to report; what recipes have in common is run once.
 smoke: $(VENV)/.cpu
-	$(BIN)/sftrl run all --scale smoke --run-dir $(SMOKE)
+	$(BIN)/sftrl run all --scale smoke --jobs 2 --run-dir $(SMOKE)
 
 nightly: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ""

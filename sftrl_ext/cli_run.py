@@ -46,6 +46,9 @@ def add_run_verbs(verbs: Any) -> None:
             metavar="RUNS",
             help="take over finished stages that are the same from the runs in this folder",
         )
+        verb.add_argument(
+            "--jobs", type=int, default=1, help="of several recipes, how many run at the same time"
+        )
         verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
         verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
         verb.add_argument(
@@ -130,7 +133,7 @@ def _run(args: argparse.Namespace, console: Console) -> None:
             submit(_submission(args, name, recipe, len(recipes) > 1), console)
         return
     if len(recipes) > 1:
-        for outcome in run_many(list(recipes.values()), _runs_dir(args), console):
+        for outcome in run_many(list(recipes.values()), _runs_dir(args), console, args.jobs):
             say_where(outcome.run_dir, console)
         return
     [recipe] = recipes.values()

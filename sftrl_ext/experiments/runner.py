@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import state as states
 from sftrl_ext.experiments.checkpoints import latest_step, list_checkpoints
 from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.locks import held
 from sftrl_ext.experiments.metrics import Follower, merge_launches
 from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
@@ -33,9 +32,6 @@ from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.reports.compute import buffer_ratio
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a network file system without locks answers; it has to do without."""
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
@@ -135,23 +131,44 @@ def _go_on(recipe: Recipe, layout: RunLayout, console: Console) -> None:
         known = {stage.name for stage in run.stages}
         run.stages += [_new(stage) for stage in plan if stage.name not in known]
         for number, stage in enumerate(plan, 1):
-            where = f"[{number}/{len(plan)}]"
-            if run.stage(stage.name).status == "done" or _taken_over(
-                recipe, stage, where, run, layout, console
-            ):
+            if run.stage(stage.name).status == "done":
                 continue
-            _run_stage(recipe, stage, where, run, layout, console)
+            where = f"[{number}/{len(plan)}]"
+            _note_key(recipe, stage, run, layout)
+            with _only_one_like_it(stage, where, run, console):
+                if not _taken_over(recipe, stage, where, run, layout, console):
+                    _run_stage(recipe, stage, where, run, layout, console)
 
 
-def _taken_over(
-    recipe: Recipe, stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console
-) -> bool:
-    """Note the key of a stage that is about to run, and take it over from another run that has done it."""
+def _note_key(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayout) -> None:
+    """Note the key of a stage that is about to run."""
     entry = run.stage(stage.name)
     keys = {one.name: one.key for one in run.stages if one.status == "done" and one.key is not None}
     key = stage_key(recipe, stage, layout, keys)
     # Begun with other code than it goes on with, it is no other stage's like.
     entry.key = key if entry.launches == 0 or key == entry.key else None
+
+
+@contextlib.contextmanager
+def _only_one_like_it(stage: Stage, where: str, run: states.RunState, console: Console) -> Iterator[None]:
+    """Where runs share stages, wait for one of them that is at the same stage now."""
+    key = run.stage(stage.name).key
+    if run.share is None or key is None:
+        yield
+        return
+
+    def say() -> None:
+        console.print(f"{where} waits for {stage.title} ({stage.name}) of another run", highlight=False)
+
+    with held(Path(run.share) / ".stages" / key, on_wait=say):
+        yield
+
+
+def _taken_over(
+    recipe: Recipe, stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console
+) -> bool:
+    """Take a stage over from another run that has done it, where that is wanted."""
+    entry = run.stage(stage.name)
     if run.share is None or entry.launches > 0:
         return False
     if stage.kind == "eval":
@@ -248,14 +265,11 @@ def _already_trained(stage: Stage, layout: RunLayout) -> bool:
 @contextlib.contextmanager
 def _only_one(layout: RunLayout) -> Iterator[None]:
     """Hold the run folder: two runners in it would train over each other."""
-    with (layout.root / ".lock").open("w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held(layout.root / ".lock"))
         except BlockingIOError:
             raise SftrlError(f"{layout.root}: another process is running this run.") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
         yield
 
 

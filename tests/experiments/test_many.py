@@ -6,9 +6,10 @@ from rich.console import Console
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import many
-from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files
+from sftrl_ext.experiments.plan import make_plan
+from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files, to_yaml
 from sftrl_ext.experiments.state import RunState, StageState
-from sftrl_ext.files import read_json
+from sftrl_ext.files import read_json, write_text
 
 
 def test_all_names_every_recipe_once_and_figures_first():
@@ -48,6 +49,37 @@ def test_one_failure_does_not_keep_the_others_from_running(tmp_path, monkeypatch
     assert told["recipes"]["fig17_rl_rates"] == {"done": True, "stages": 2, "shared": 1, "wall_s": 12.0}
     said = console.export_text()
     assert "[out] of memory" in said and "3 of 3: fig17_rl_rates" in said
+
+
+def finished(recipe, run_dir):
+    """The folder of a run that has nothing left to do."""
+    stages = [
+        StageState(s.name, s.kind, s.arm, s.seed, s.lr, s.start, status="done", wall_s=1.0)
+        for s in make_plan(recipe, run_dir)
+    ]
+    RunState(recipe.name, "smoke", stages=stages).save(run_dir / "state.json")
+
+
+def test_side_by_side_each_is_a_process_and_a_failure_stays_its_own(tmp_path):
+    pytest.importorskip("verl")
+    names = ("fig6_gp_l", "fig10_attempts", "fig17_rl_rates")
+    recipes = [load_recipe(name, "smoke") for name in names]
+    for recipe in recipes:
+        run_dir = tmp_path / f"{recipe.name}-smoke"
+        finished(recipe, run_dir)
+        write_text(run_dir / "recipe.yaml", to_yaml(recipe))
+    other = load_recipe("fig10_attempts", "smoke", ["budget.rl.lr=1"])
+    write_text(tmp_path / "fig10_attempts-smoke" / "recipe.yaml", to_yaml(other))
+    console = Console(record=True, width=200)
+    with pytest.raises(SftrlError, match="1 of 3 recipes failed: fig10_attempts"):
+        many.run_many(recipes, tmp_path, console, jobs=2)
+    told = read_json(tmp_path / "recipes.json")
+    assert {name: one["done"] for name, one in told["recipes"].items()} == {
+        "fig6_gp_l": True, "fig10_attempts": False, "fig17_rl_rates": True,
+    }  # fmt: skip
+    assert told["jobs"] == 2 and told["elapsed_s"] > 0
+    assert "fig10_attempts: " in console.export_text(clear=False)
+    assert "a run of another recipe is there" in console.export_text()
 
 
 def test_the_plan_of_several_has_a_folder_for_each(tmp_path, capsys):

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -179,6 +181,34 @@ def test_a_run_takes_over_what_is_done_and_says_from_where(stages, tmp_path):
     assert taken.read_text() == "rl-lr0.0002-s0"
 
 
+def test_a_stage_that_another_run_is_at_is_waited_for(stages, tmp_path):
+    """Two runs of one recipe at once: every stage that they share is run once."""
+    told = Console(record=True, width=200)
+
+    def other():
+        recipe = load_recipe("fig6_gp_l", "smoke", SMALL)
+        runner.start_run(recipe, tmp_path / "b", told, tmp_path)
+
+    first_of_all = threading.Event()
+
+    def slow(recipe, stage, where, run, layout, console):
+        if stage.kind == "model" and layout.root.name == "a":
+            first_of_all.set()
+            deadline = time.monotonic() + 60
+            while "waits for" not in told.export_text(clear=False) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        stages(recipe, stage, where, run, layout, console)
+
+    runner._run_stage = slow  # put back by the fixture
+    thread = threading.Thread(target=lambda: (first_of_all.wait(60), other()))
+    thread.start()
+    run("fig6_gp_l", tmp_path / "a", share=tmp_path)
+    thread.join(120)
+    assert "waits for put the start model into the run folder" in told.export_text()
+    trained = [name for name in stages.ran if name not in ("data", "eval", "report")]
+    assert len(trained) == len(set(trained)) == 6
+
+
 def test_twins_in_one_run_are_run_once(stages, tmp_path):
     """Of four steps of SFT two are saved, so 20 % and 60 % of the way are one checkpoint."""
     state = run("beyond_checkpoint_sweep", tmp_path / "b", share=tmp_path)
@@ -228,8 +258,8 @@ def test_a_stage_that_goes_on_with_other_code_is_no_others_like(first, tmp_path,
     recipe, layout, one = first
     plan = {stage.name: stage for stage in make_plan(recipe, layout.root)}
     state = RunState("fig6_gp_l", "smoke", stages=[StageState("model", "model", launches=1, key="old")])
-    assert not runner._taken_over(recipe, plan["model"], "", state, layout, Console(quiet=True))
+    runner._note_key(recipe, plan["model"], state, layout)
     assert state.stage("model").key is None
     state.stage("model").launches = 0
-    runner._taken_over(recipe, plan["model"], "", state, layout, Console(quiet=True))
+    runner._note_key(recipe, plan["model"], state, layout)
     assert state.stage("model").key == one["model"]

@@ -1,0 +1,38 @@
+"""Locks between processes, on files; gone with the process that holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a network file system without locks answers; it has to do without."""
+
+
+@contextlib.contextmanager
+def held(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock.
+
+    Args:
+        path: Its file, made if it is not there.
+        on_wait: Called once if another process holds it; then this one waits. None: it does not wait.
+
+    Raises:
+        BlockingIOError: if another process holds it and there is no waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is None:
+                raise
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
