@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from sftrl_ext.files import read_json, write_json
+
+MARK = "SFTRL_STAGE_RECORD"
+"""Variable of every process of a stage: the path of its record. What outlived its parents is found by it."""
 
 _POLL_SECONDS = 0.5
 _MEMORY_SECONDS = 3.0
@@ -66,7 +69,7 @@ def run_child(
         output.flush()
         child = subprocess.Popen(
             list(command),
-            env={**os.environ, **env},
+            env={**os.environ, **env, MARK: str(record)},
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -92,10 +95,10 @@ def run_child(
 
 
 def end_leftover(record: Path) -> bool:
-    """End the child a killed run left alive, if it still is the same process.
+    """End what a killed run left alive: its child, and what that started, be its parents alive or not.
 
     Returns:
-        Whether there was one.
+        Whether there was anything.
     """
     if not record.is_file():
         return False
@@ -108,8 +111,21 @@ def end_leftover(record: Path) -> bool:
             found = True
     except psutil.NoSuchProcess:
         pass
+    for orphan in _marked(record):
+        end_tree(orphan)
+        found = True
     record.unlink(missing_ok=True)
     return found
+
+
+def _marked(record: Path) -> Iterator[psutil.Process]:
+    """Processes of this machine that belong to a stage, told by their variables."""
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(record):
+                yield process
+        except (psutil.Error, OSError):  # gone, or another user's
+            continue
 
 
 def end_tree(process: psutil.Process, patience: float = 10.0) -> None:

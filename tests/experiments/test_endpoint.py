@@ -321,7 +321,12 @@ def test_a_stopped_evaluation_goes_on(rows, tmp_path, stop):
     with served(canned(slowly)) as seen:
         command = [sys.executable, "-m", "sftrl_ext.cli", *map(str, words), seen.url]
         process = subprocess.Popen(
-            command, env={**os.environ, "OPENAI_API_KEY": KEY}, stderr=subprocess.PIPE, text=True
+            command,
+            env={**os.environ, "OPENAI_API_KEY": KEY},
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell without job control starts its background jobs with SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             deadline = time.monotonic() + 300

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -5,7 +6,7 @@ import time
 import psutil
 import pytest
 
-from sftrl_ext.experiments.process import end_leftover, run_child, tail
+from sftrl_ext.experiments.process import MARK, end_leftover, run_child, tail
 from sftrl_ext.files import write_json
 
 
@@ -69,3 +70,22 @@ def test_tail_gives_the_last_lines(tmp_path):
     log.write_text("".join(f"{i}\n" for i in range(100)))
     assert tail(log, 3) == "97\n98\n99"
     assert tail(tmp_path / "none") == ""
+
+
+def test_an_orphan_of_a_killed_stage_is_ended_too(tmp_path):
+    """Its parent is gone and it has a session of its own: only its variables tell whose it is."""
+    record, told = tmp_path / "process.json", tmp_path / "pid"
+    inner = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    outer = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True)"
+    )
+    parent = subprocess.run([sys.executable, "-c", outer], env={**os.environ, MARK: str(record)}, check=True)
+    assert parent.returncode == 0
+    deadline = time.monotonic() + 30
+    while not (told.is_file() and told.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    orphan = psutil.Process(int(told.read_text()))
+    write_json(record, {"pid": 2**22 - 1, "created": 0.0})
+    assert end_leftover(record)
+    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    assert not end_leftover(record)
