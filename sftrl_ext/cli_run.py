@@ -84,10 +84,11 @@ def recipes_of(args: argparse.Namespace) -> dict[str, Recipe]:
 
 
 def _run_dir(args: argparse.Namespace, recipe: Recipe, several: bool) -> Path:
-    name = f"{recipe.name}-{recipe.scale.name}"
+    from sftrl_ext.experiments.many import run_dir_of
+
     if several:
-        return _runs_dir(args) / name
-    return args.run_dir or Path("runs") / name
+        return run_dir_of(recipe, _runs_dir(args))
+    return args.run_dir or run_dir_of(recipe, Path("runs"))
 
 
 def _runs_dir(args: argparse.Namespace) -> Path:

@@ -90,7 +90,7 @@ def run_many(recipes: Sequence[Recipe], folder: Path, console: Console, jobs: in
 
 def _one(recipe: Recipe, folder: Path, console: Console, number: int, count: int) -> Outcome:
     """Run a recipe here."""
-    run_dir = _run_dir(recipe, folder)
+    run_dir = run_dir_of(recipe, folder)
     console.rule(f"{number} of {count}: {recipe.name}", align="left")
     try:
         start_or_resume(recipe, run_dir, console, share=folder)
@@ -107,7 +107,7 @@ def _side_by_side(recipes: Sequence[Recipe], folder: Path, console: Console, job
     stopped = threading.Event()
 
     def run(recipe: Recipe) -> Outcome:
-        run_dir = _run_dir(recipe, folder)
+        run_dir = run_dir_of(recipe, folder)
         asked = folder / ".recipes" / f"{run_dir.name}.yaml"
         write_text(asked, to_yaml(recipe))
         if stopped.is_set():
@@ -136,7 +136,8 @@ def _side_by_side(recipes: Sequence[Recipe], folder: Path, console: Console, job
             raise
 
 
-def _run_dir(recipe: Recipe, folder: Path) -> Path:
+def run_dir_of(recipe: Recipe, folder: Path) -> Path:
+    """The folder of a run among others."""
     return folder / f"{recipe.name}-{recipe.scale.name}"
 
 

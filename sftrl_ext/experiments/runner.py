@@ -181,7 +181,7 @@ def _taken_over(
         return False
     take_over(donor, layout, stage)
     if stage.kind == "model":
-        run.model = {**run.model, **read_json(layout.start_model / "size.json")}
+        _note_size(run, layout)
     theirs = donor.stage
     entry.wall_s, entry.peak_rss_mb = theirs.wall_s, theirs.peak_rss_mb
     entry.shared_from = theirs.shared_from or donor.layout.root.name
@@ -247,7 +247,7 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
     if stage.total:
         merge_launches(layout.stage(stage.name))
     if stage.kind == "model":
-        run.model = {**run.model, **read_json(layout.start_model / "size.json")}
+        _note_size(run, layout)
     if stage.kind in ("sft", "rl"):
         for checkpoint in list_checkpoints(layout.checkpoints(stage.name)):
             declare_stored_dtype(checkpoint.folder)
@@ -256,6 +256,11 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
         write_tokens(layout, stage.name, stage.kind, size, prefix_cache=cached, ratio=ratio)
     run.stage(stage.name).status = "done"
     run.save(layout.state)
+
+
+def _note_size(run: states.RunState, layout: RunLayout) -> None:
+    """Note the size of the start model."""
+    run.model = {**run.model, **read_json(layout.start_model / "size.json")}
 
 
 def _already_trained(stage: Stage, layout: RunLayout) -> bool:

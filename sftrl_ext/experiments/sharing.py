@@ -46,12 +46,10 @@ class Donor:
 
     Attributes:
         layout: The run.
-        run: Its state.
         stage: The stage.
     """
 
     layout: RunLayout
-    run: RunState
     stage: StageState
 
 
@@ -103,7 +101,8 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
 
 def find_donor(folder: Path, key: str) -> Donor | None:
     """A finished stage with a key, of any run in a folder."""
-    return next((donor for donor in _donors(folder) if donor.stage.key == key), None)
+    done = (Donor(layout, s) for layout, run in _runs(folder) for s in run.stages if s.status == "done")
+    return next((donor for donor in done if donor.stage.key == key), None)
 
 
 def take_over(donor: Donor, layout: RunLayout, stage: Stage) -> None:
@@ -139,21 +138,20 @@ def take_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path)
     episodes: list[dict[str, Any]] = []
     wanted = {stage.key: stage for stage in run.stages if stage.status == "done" and stage.key}
     there: set[tuple[str, str]] = set()  # stage and split
-    for other in _runs(folder):
-        if other.layout.root == layout.root:
+    for other, state in _runs(folder):
+        if other.root == layout.root:
             continue
-        donors = {s.name: wanted[s.key] for s in other.run.stages if s.status == "done" and s.key in wanted}
-        if not donors or not other.layout.records.is_file():
+        donors = {s.name: wanted[s.key] for s in state.stages if s.status == "done" and s.key in wanted}
+        if not donors or not other.records.is_file():
             continue
-        theirs = from_yaml(other.layout.recipe)
+        theirs = from_yaml(other.recipe)
         same = {
             split
             for split in set(asked) & set(theirs.task.eval_splits)
-            if other.layout.eval_rows(split).is_file()
-            and asked[split] == _eval_key(theirs, other.layout, split)
+            if other.eval_rows(split).is_file() and asked[split] == _eval_key(theirs, other, split)
         }
         found: set[tuple[str, str]] = set()
-        for path, into in ((other.layout.records, records), (other.layout.episodes, episodes)):
+        for path, into in ((other.records, records), (other.episodes, episodes)):
             for line in read_jsonl(path, torn_tail=True):
                 mine = donors.get(line["stage"])
                 if mine is None or line["split"] not in same or (mine.name, line["split"]) in there:
@@ -189,12 +187,10 @@ def _rows_digest(path: Path, root: Path, changed: int, size: int) -> str:
 def code_digest() -> str:
     """Digest of the code and of the versions that it runs with."""
     digest = hashlib.sha256()
-    for package in (sftrl_ext, data_prep):
-        folder = Path(str(package.__file__)).parent
+    packages = [Path(str(package.__file__)).parent for package in (sftrl_ext, data_prep)]
+    for folder in (*packages, configs_dir()):
         for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.yaml")]):
             digest.update(f"{path.relative_to(folder)}\0{_file_digest(path)}".encode())
-    for path in sorted(configs_dir().rglob("*.yaml")):
-        digest.update(f"{path.relative_to(configs_dir())}\0{_file_digest(path)}".encode())
     for name in _PACKAGES:
         try:
             digest.update(f"{name} {importlib.metadata.version(name)}".encode())
@@ -218,25 +214,13 @@ def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
     return _digest(how)
 
 
-@dataclass(frozen=True)
-class _Run:
-    layout: RunLayout
-    run: RunState
-
-
-def _runs(folder: Path) -> Iterator[_Run]:
+def _runs(folder: Path) -> Iterator[tuple[RunLayout, RunState]]:
+    """Every run of a folder."""
     for path in sorted(folder.glob("*/state.json")):
         try:
-            yield _Run(RunLayout(path.parent.resolve()), RunState.load(path))
+            yield RunLayout(path.parent.resolve()), RunState.load(path)
         except SftrlError:  # a run of an older form has nothing to share
             continue
-
-
-def _donors(folder: Path) -> Iterator[Donor]:
-    for other in _runs(folder):
-        for stage in other.run.stages:
-            if stage.status == "done":
-                yield Donor(other.layout, other.run, stage)
 
 
 def _replaced(word: str, said: Mapping[str, str]) -> str:
