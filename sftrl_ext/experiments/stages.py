@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,10 +62,16 @@ def evaluate(recipe: Recipe, layout: RunLayout) -> None:
         dtype=recipe.model.dtype,
         rows=recipe.budget.eval.batch_size,
         tensor_parallel=recipe.scale.tensor_parallel,
-        device="cuda" if recipe.scale.backend == "gpu" else "cpu",
+        device=_device(recipe),
     )
     with Progress(console=Console(file=sys.stdout)) as progress:
         evaluate_run(recipe, state, layout, sets, engine, progress)
+
+
+def _device(recipe: Recipe) -> str:
+    """Where the evaluated model is: on the card of a GPU scale, unless the CPU stands for it."""
+    rehearsal = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+    return "cuda" if recipe.scale.backend == "gpu" and not rehearsal else "cpu"
 
 
 @KINDS.register("report")
