@@ -131,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, required=True, help="on each node")
     parser.add_argument("--cpus", type=int, required=True, help="on each node, as Ray counts them")
     parser.add_argument("--shared", type=Path, required=True, help="a folder every node must see")
+    parser.add_argument("--flash-attn", action="store_true", help="every node must have flash-attn")
     parser.add_argument("--wait", type=float, default=600.0, help="seconds for nodes to join")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args(argv)
@@ -163,7 +164,7 @@ def _main(args: argparse.Namespace) -> int:
     try:
         needs = Needs(args.nodes, args.gpus, args.cpus)
         nodes = wait_for_nodes(needs, args.wait)
-        check_nodes(nodes, args.shared)
+        check_nodes(nodes, args.shared, flash_attn=args.flash_attn)
         env = driver_env(os.environ, ray.get_runtime_context().gcs_address)
         return run_and_watch(args.command, env, nodes)
     finally:

@@ -151,6 +151,9 @@ class ScaleConfig:
     eval_threads: int = 1
     """Threads of the evaluation engine on a CPU; small matrices are faster on one."""
     tensor_parallel: int = 1
+    attention: str = "auto"
+    """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
+    ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
 
 
 @dataclass
