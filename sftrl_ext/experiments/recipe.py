@@ -193,7 +193,9 @@ class RLConfig:
     micro_batch_size: int = 64
     lr: float = MISSING
     warmup: int = 0
-    """Optimizer steps over which the actor's learning rate rises to ``lr``."""
+    """Updates over which the actor's learning rate rises to ``lr``; the first has ``lr / warmup``."""
+    decay_updates: int | None = None
+    """Updates of a whole cosine from ``lr`` to almost 0, which a run may end before; null: constant rates."""
     critic_lr: float | None = None
     """Null: the same as ``lr``."""
     critic_warmup: int = 0
