@@ -154,6 +154,9 @@ class ScaleConfig:
     attention: str = "auto"
     """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
     ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
+    eval_workers: int | None = None
+    """Engines that evaluate at the same time, each a Ray actor; null: one for each GPU (for each
+    ``tensor_parallel`` GPUs), and on a CPU one."""
 
 
 @dataclass

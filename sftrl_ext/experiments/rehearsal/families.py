@@ -340,9 +340,7 @@ _QWEN_TOKENS = (
 
 def _qwen_tokenizer(texts: list[str], system: str) -> Qwen2Tokenizer:
     vocab, merges, _ = _train(texts, _QWEN_SPLIT)
-    tokenizer = Qwen2Tokenizer(
-        vocab=vocab, merges=merges, eos_token="<|im_end|>", model_max_length=131072, unk_token=None
-    )
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, eos_token="<|im_end|>", model_max_length=131072)
     tokenizer.add_special_tokens({"additional_special_tokens": _special(_QWEN_TOKENS)})
     tokenizer.chat_template = _chatml(system, _START + _IMAGE + _STOP)
     return tokenizer
@@ -494,7 +492,6 @@ def mllama(out: Path, texts: list[str]) -> None:
             "vision_output_dim": 3 * 64,
         },
         image_token_index=size,
-        tie_word_embeddings=False,
     )
     images = MllamaImageProcessorPil(size={"height": 56, "width": 56}, max_image_tiles=4)
     processor = MllamaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
