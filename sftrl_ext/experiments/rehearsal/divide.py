@@ -18,6 +18,8 @@ RANKS = 2
 _TURN_TOKENS = 24
 _REPLY_TOKENS = 96
 _POINTS = 4
+_ROUTES = 60
+"""Routes of a city without pictures: some of them are held out."""
 _CARD_SIDE = 112
 _STREET_SIDE = 168
 
@@ -46,8 +48,8 @@ def rehearsed(recipe: Recipe) -> Recipe:
             routes=replace(
                 recipe.task.routes,
                 image_size=_STREET_SIDE,
-                home=_city(recipe.task.routes.home),
-                away=[_city(city) for city in recipe.task.routes.away[:1]],
+                home=_city(recipe.task.routes.home, _ROUTES if recipe.task.modality == "text" else 12),
+                away=[_city(city, 6) for city in recipe.task.routes.away[:1]],
             ),
         ),
         budget=replace(
@@ -115,8 +117,8 @@ def _look(recipe: Recipe) -> dict[str, object]:
     return look
 
 
-def _city(city: CityConfig) -> CityConfig:
-    return replace(city, routes=min(city.routes, 12), width=256, most_legs=3)
+def _city(city: CityConfig, routes: int) -> CityConfig:
+    return replace(city, routes=min(city.routes, routes), width=256, most_legs=3)
 
 
 def _sft(config: SFTConfig, ranks: int, steps: int) -> SFTConfig:

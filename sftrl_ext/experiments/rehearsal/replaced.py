@@ -153,3 +153,17 @@ def _pattern(name: str) -> re.Pattern[str]:
         return re.compile(r"(?:.*\.)?" + _pattern(name[3:]).pattern)
     text = re.escape(name).replace(r"\*\*", ".*").replace(r"\*", r"[^.]+")
     return re.compile(text)
+
+
+def markdown_table() -> str:
+    """The list as a table of ``docs/rehearsal.md``."""
+    lines = ["| about | keys | why |", "|---|---|---|"]
+    for entry in REPLACED:
+        keys = ", ".join(f"`{key}`" for key in entry.keys)
+        lines.append(f"| {entry.group} | {keys} | {entry.reason} |")
+    lines += [f"| environment | `{names}` | {why} |" for names, why in ENVIRONMENT.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown_table())  # noqa: T201

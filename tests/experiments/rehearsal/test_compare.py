@@ -13,7 +13,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
 from sftrl_ext.experiments.rehearsal.compare import differences
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
-from sftrl_ext.experiments.rehearsal.replaced import ENVIRONMENT, REPLACED
+from sftrl_ext.experiments.rehearsal.replaced import ENVIRONMENT, REPLACED, markdown_table
 
 RUN = Path("/runs/x")
 NAMES = [path.stem for path in distinct_recipes()]
@@ -84,3 +84,9 @@ def test_two_ranks_stand_for_several_gpus_and_one_for_one() -> None:
         "cluster": (2, 1),
     }
     assert {s.backend for s in scales.values()} == {"gpu"}
+
+
+def test_the_documentation_holds_the_list() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "rehearsal.md").read_text(encoding="utf-8")
+    table = text.partition("rehearsal.replaced -->\n")[2].partition("\n<!-- end -->")[0]
+    assert table == markdown_table()
