@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sftrl_ext.experiments.arms import ArmConfig
-from sftrl_ext.experiments.recipe import CityConfig, EvalConfig, Recipe, RLConfig, ScaleConfig, SFTConfig
+from sftrl_ext.experiments.recipe import (
+    CityConfig,
+    EvalConfig,
+    Recipe,
+    RLConfig,
+    ScaleConfig,
+    SFTConfig,
+    TaskConfig,
+)
 from sftrl_ext.experiments.rehearsal.families import repository_of
 
 RANKS = 2
@@ -56,7 +64,7 @@ def rehearsed(recipe: Recipe) -> Recipe:
             budget,
             init=_sft(budget.init, ranks, steps=1),
             sft=_sft(budget.sft, ranks, steps=2),
-            rl=_rl(budget.rl, ranks, recipe.task.max_attempts),
+            rl=_rl(budget.rl, ranks, recipe.task),
             eval=_eval(budget.eval),
         ),
         arms={name: _arm(recipe, arm, ranks) for name, arm in recipe.arms.items()},
@@ -135,7 +143,7 @@ def _sft(config: SFTConfig, ranks: int, steps: int) -> SFTConfig:
     )
 
 
-def _rl(config: RLConfig, ranks: int, attempts: int) -> RLConfig:
+def _rl(config: RLConfig, ranks: int, task: TaskConfig) -> RLConfig:
     """Two updates of the fewest episodes that every rank and minibatch can share."""
     episodes = config.group * config.minibatches * ranks
     return replace(
@@ -144,9 +152,9 @@ def _rl(config: RLConfig, ranks: int, attempts: int) -> RLConfig:
         updates=2,
         episodes=episodes,
         micro_batch_size=1,
-        max_response_length=attempts * (_TURN_TOKENS + _REPLY_TOKENS),
+        max_response_length=task.max_attempts * (_TURN_TOKENS + _REPLY_TOKENS),
         max_turn_tokens=_TURN_TOKENS,
-        max_prompts=_POINTS,
+        max_prompts=_POINTS if task.kind == "virl" else config.max_prompts,
         save_every=1,
         validate_every=2 if config.validate_every > 0 else config.validate_every,
     )
