@@ -170,11 +170,8 @@ def _arm(recipe: Recipe, arm: ArmConfig, ranks: int) -> ArmConfig:
     """An arm's own sizes divided too; its learning rates, algorithm and minibatches stay."""
     times = {key: factor for key, factor in arm.times.items() if key not in _SIZES}
     own = dict(arm.budget)
-    if arm.kind == "rl":
+    if arm.kind == "rl" and own:
         base = recipe.budget.rl
-        group = own.get("group", base.group)
-        episodes = group * own.get("minibatches", base.minibatches) * ranks
-        if own:
-            own |= {"episodes": episodes, "rows": 2 * episodes // group}
+        own["episodes"] = own.get("group", base.group) * own.get("minibatches", base.minibatches) * ranks
     own = {key: value for key, value in own.items() if key not in ("updates", "steps", "save_every")}
     return replace(arm, budget=own, times=times)
