@@ -83,7 +83,13 @@ class EvalWorker:
         from sftrl_ext.experiments.stages import open_engine
 
         settings = self._settings
-        if settings.gpus == 0:
+        gpus = ""
+        if settings.gpus:
+            # Ray leaves the variable alone where a cluster was started with RAY_EXPERIMENTAL_NOSET_*.
+            own = ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+            os.environ["CUDA_VISIBLE_DEVICES"] = own
+            gpus = f", GPU {own}"
+        else:
             import torch
 
             torch.set_num_threads(settings.threads)
@@ -96,7 +102,6 @@ class EvalWorker:
             device="cuda" if settings.gpus else "cpu",
         )
         address = ray.util.get_node_ip_address()
-        gpus = f", GPU {os.environ.get('CUDA_VISIBLE_DEVICES', 'unnamed')}" if settings.gpus else ""
         return f"pid {os.getpid()} on {socket.gethostname()} {address}{gpus}"
 
     def play(self, folder: Path, split: str, indices: Sequence[int]) -> PlayedUnit:

@@ -9,6 +9,8 @@ import pytest
 pytest.importorskip("verl")
 
 from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
+from sftrl_ext.reports.divergence import Divergence
+from sftrl_ext.reports.runfiles import load_run
 from tests.experiments.eval_runs import (
     Killer,
     by_one_engine,
@@ -54,6 +56,8 @@ def test_two_workers_give_the_records_of_one_engine_though_one_is_killed(tmp_pat
 
     killer = Killer(at=3)
     assert by_workers(recipe, other, state, sets, killer) == expected
+    read = load_run(other.root).records  # by the report
+    assert sum(isinstance(record.divergence, Divergence) for record in read) == 4
     failures = [line for line in killer.lines if "failed at" in line]
     assert len(failures) == 1 and re.search(r"worker \d \(pid .*\) failed at \S+@\d on \w+", failures[0])
     of_workers = {re.match(r"worker (\d)", line).group(1) for line in killer.lines if "instances" in line}
