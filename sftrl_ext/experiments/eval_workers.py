@@ -79,9 +79,17 @@ class EvalWorker:
 
     def start(self) -> str:
         """Start the engine; return the process, its node and its GPUs."""
+        import ray
+
         from sftrl_ext.experiments.stages import open_engine
 
         settings = self._settings
+        gpus = ""
+        if settings.gpus:
+            # Ray leaves the variable alone where a cluster was started with RAY_EXPERIMENTAL_NOSET_*.
+            own = ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+            os.environ["CUDA_VISIBLE_DEVICES"] = own
+            gpus = f", GPU {own}"
         if device_of(settings.gpus) == "cpu":
             import torch
 
@@ -94,8 +102,8 @@ class EvalWorker:
             tensor_parallel=max(1, settings.gpus),
             device=device_of(settings.gpus),
         )
-        gpus = f", GPU {os.environ.get('CUDA_VISIBLE_DEVICES', 'unnamed')}" if settings.gpus else ""
-        return f"pid {os.getpid()} on {socket.gethostname()}{gpus}"
+        address = ray.util.get_node_ip_address()
+        return f"pid {os.getpid()} on {socket.gethostname()} {address}{gpus}"
 
     def play(self, folder: Path, split: str, indices: Sequence[int]) -> PlayedUnit:
         """Play instances of a split with the weights of a checkpoint.
@@ -104,12 +112,9 @@ class EvalWorker:
             RuntimeError: if the engine died on the way: its episodes are not those of the checkpoint.
         """
         started = time.monotonic()
-
-        async def work() -> list[PlayedEpisode]:
-            engine = await self._holding(folder)
-            return await play_all(self._play, self._sets[split], engine, lambda: None, indices)
-
-        episodes = [_without_pictures(episode) for episode in asyncio.run(work())]
+        engine = self._holding(folder)
+        played = asyncio.run(play_all(self._play, self._sets[split], engine, lambda: None, indices))
+        episodes = [_without_pictures(episode) for episode in played]
         if not getattr(self._engine, "alive", True):
             raise RuntimeError("the engine died; its last error stands above in this log")
         return PlayedUnit(episodes, time.monotonic() - started)
@@ -130,10 +135,10 @@ class EvalWorker:
             ``forward`` and ``reverse`` or ``absent``, and ``wall_s``.
         """
         started = time.monotonic()
+        engine = self._holding(folder)
+        assert isinstance(engine, ComparesWeights)
 
         async def work() -> dict[str, Any]:
-            engine = await self._holding(folder)
-            assert isinstance(engine, ComparesWeights)
             chosen, chat = self._sets[split], engine.chat_tokens()
             first, second = [
                 [await replay(self._play, chosen, index, turns, chat) for index, turns in enumerate(episodes)]
@@ -150,12 +155,13 @@ class EvalWorker:
         if close is not None:
             close()
 
-    async def _holding(self, folder: Path) -> EvalEngine:
+    def _holding(self, folder: Path) -> EvalEngine:
         """The engine with the weights of a checkpoint."""
+        # Not a coroutine: one such method, and Ray would run all of them inside an event loop.
         assert self._engine is not None
         if self._loaded != folder:
             self._loaded = None
-            await self._engine.load_weights(folder)
+            asyncio.run(self._engine.load_weights(folder))
             self._loaded = folder
         return self._engine
 
@@ -184,7 +190,14 @@ def connected_ray(recipe: Recipe, workers: int) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if joins_cluster(recipe):
-        ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", configure_logging=False)
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+        try:
+            ray.init(address=address, configure_logging=False)
+        except (ConnectionError, RuntimeError) as error:
+            raise SftrlError(
+                f"evaluation needs the run's Ray cluster, and there is none at {address!r} "
+                f"({str(error).splitlines()[0]})."
+            ) from None
     else:
         # When a worker is killed, the raylet ends the processes of its engine, which hold its GPU.
         os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
@@ -284,19 +297,16 @@ class WorkerPool:
         """
         import ray
 
-        idle = [number for number, member in self._members.items() if member.place and member.unit is None]
         end = time.monotonic() + self.patience
         while True:
-            for number in idle:
-                self._next(number, queue, submit)
-            idle = []
+            for number, member in self._members.items():
+                if member.place and member.unit is None:
+                    self._next(number, queue, submit)
             if not queue and not any(member.unit for member in self._members.values()):
                 return
             ready, _ = ray.wait(list(self._waits), num_returns=1, timeout=5.0)
             for reference in ready:
-                number = self._waits.pop(reference)
-                if self._settle(number, reference, queue, finish, give_up):
-                    idle.append(number)
+                self._settle(self._waits.pop(reference), reference, queue, finish, give_up)
             if any(member.place for member in self._members.values()):
                 end = time.monotonic() + self.patience
             elif time.monotonic() > end:
@@ -320,8 +330,8 @@ class WorkerPool:
         queue: UnitQueue[U],
         finish: Callable[[U, Any], None],
         give_up: Callable[[U, str], None] | None,
-    ) -> bool:
-        """Take what a worker returned; False if the worker is gone."""
+    ) -> None:
+        """Take what a worker returned."""
         import ray
 
         member = self._members[number]
@@ -332,13 +342,12 @@ class WorkerPool:
             if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, SftrlError):
                 raise SftrlError(str(error.cause)) from None  # wrong input: no worker would do better
             self._lose(number, queue, _reason(error), give_up)
-            return False
+            return
         if unit is None:
             member.place = str(result)
         else:
             member.unit = None
             finish(unit, result)
-        return True
 
     def _lose(
         self, number: int, queue: UnitQueue[U], reason: str, give_up: Callable[[U, str], None] | None
