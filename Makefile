@@ -5,8 +5,9 @@ RUN    ?= runs/fig6_gp_l-laptop
 SMOKE  ?= runs/smoke-$(shell git describe --always --dirty)
 BIN    := $(VENV)/bin
 DOCS   := .venv-docs
+GPU    := .venv-gpu
 
-.PHONY: reproduce test smoke nightly check docs
+.PHONY: reproduce test smoke nightly gpu-imports check docs
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -19,9 +20,15 @@ test: $(VENV)/.dev
 smoke: $(VENV)/.cpu
 	$(BIN)/sftrl run all --scale smoke --jobs 2 --run-dir $(SMOKE)
 
+# The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ""
 	$(MAKE) smoke
+	$(MAKE) gpu-imports
+
+# The extra gpu as it is installed on a GPU node (8 GB of wheels): every module that a GPU run imports is imported.
+gpu-imports: $(GPU)/.ready
+	$(GPU)/bin/python -m pytest -m "" tests/backends/test_gpu_imports.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -42,6 +49,11 @@ $(VENV)/.cpu: $(VENV)/bin/python pyproject.toml constraints/cpu.txt
 
 $(VENV)/.dev: $(VENV)/.cpu
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[cpu,dev]'
+	@touch $@
+
+$(GPU)/.ready: pyproject.toml constraints/gpu.txt
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --constraint constraints/gpu.txt --editable '.[gpu,dev]'
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt

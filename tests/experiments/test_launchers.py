@@ -168,14 +168,6 @@ def test_options_of_slurm_reach_the_script():
     bash_takes(text)
 
 
-@pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm here")
-def test_slurm_itself_takes_the_script(tmp_path):
-    script = tmp_path / "job.sbatch"
-    script.write_text(only_file(submission("slurm", run_dir=tmp_path)))
-    tested = subprocess.run(["sbatch", "--test-only", str(script)], capture_output=True, text=True)
-    assert tested.returncode == 0, tested.stderr
-
-
 def fake(folder, name, text):
     path = folder / name
     path.write_text(f"#!/bin/bash\n{text}\n")
