@@ -114,7 +114,7 @@ class SlurmCluster:
 def wait_until(
     ready: Callable[[], bool], seconds: float, otherwise: str, still: Callable[[], bool] = lambda: True
 ) -> None:
-    """Poll until ``ready``; fail with ``otherwise`` after so many seconds, or when ``still`` no longer holds."""
+    """Poll until ``ready``; fail with ``otherwise`` when time is up, or when ``still`` no longer holds."""
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end and still(), otherwise
