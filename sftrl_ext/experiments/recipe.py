@@ -18,6 +18,7 @@ SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
+TRAINING_STATES = ("newest", "all")
 
 
 @dataclass
@@ -151,6 +152,9 @@ class ScaleConfig:
     eval_threads: int = 1
     """Threads of the evaluation engine on a CPU; small matrices are faster on one."""
     tensor_parallel: int = 1
+    training_state: str = "newest"
+    """Saved steps that keep what verl resumes from (weights in float32, Adam, the critic): ``newest``, or
+    ``all``. Every saved step keeps its model, in ``model.dtype``."""
 
 
 @dataclass
