@@ -38,6 +38,7 @@ def _policy_loss(_: ModuleType) -> None:
 
 
 def _models(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.packed_pictures").unpack_on_the_way_in(module)
     importlib.import_module("sftrl_ext.training.vision_critic").register_critics(module)
     importlib.import_module("sftrl_ext.training.mllama_rows").register_mllama()
 
@@ -48,6 +49,7 @@ def _engine(module: ModuleType) -> None:
 
 def _agent_loop(module: ModuleType) -> None:
     # By name, so that only a worker that plays episodes imports the loop.
+    importlib.import_module("sftrl_ext.training.packed_pictures").pack_on_the_way_out(module)
     module._agent_loop_registry[AGENT_LOOP] = {"_target_": "sftrl_ext.rollout.verifier_loop.VerifierLoop"}
 
 
