@@ -37,31 +37,6 @@ def verl_utils_distributed_init_process_group(module: ModuleType) -> None:
     )
 
 
-def verl_utils_model_load_valuehead_model(module: ModuleType) -> None:
-    """``attn_implementation="flash_attention_2"`` of the critic: the one its config asks for instead.
-
-    Its new head is drawn from a seed, so that a run that starts again is the same run.
-    """
-
-    def load_valuehead_model(
-        local_path: str, torch_dtype: object, model_config: object, trust_remote_code: bool
-    ) -> object:
-        import torch
-        from transformers import AutoModelForTokenClassification
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return AutoModelForTokenClassification.from_pretrained(
-                local_path,
-                dtype=torch_dtype,
-                config=model_config,
-                attn_implementation=model_config._attn_implementation,  # type: ignore[attr-defined]
-                trust_remote_code=trust_remote_code,
-            )
-
-    module.load_valuehead_model = load_valuehead_model  # type: ignore[attr-defined]
-
-
 def verl_engine_fsdp_cpu_offload_policy(module: ModuleType) -> None:
     """``CPUOffloadPolicy(pin_memory=True)`` of the reference model: nothing to offload, no memory to pin."""
     from torch.distributed.fsdp import OffloadPolicy
@@ -112,7 +87,6 @@ def partitions_by_length(costs: Sequence[float], parts: int) -> list[list[int]]:
 
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "verl.utils.distributed": verl_utils_distributed_init_process_group,
-    "verl.utils.model": verl_utils_model_load_valuehead_model,
     "verl.utils.seqlen_balancing": verl_utils_seqlen_balancing_partitions,
     "verl.workers.engine.fsdp.transformer_impl": verl_engine_fsdp_cpu_offload_policy,
 }

@@ -1,8 +1,8 @@
 """Entry point of the group ``verl.plugins``: ``import verl`` loads this module in every process.
 
 It imports nothing heavy. It makes our trainer, agent loop, policy loss and rollout engine known to verl. On a
-GPU it changes nothing of verl; with ``VERL_PLATFORM=cpu`` it registers the CPU platform and arranges for the
-patches.
+GPU it replaces one function of verl, the loader of critics; with ``VERL_PLATFORM=cpu`` it registers the CPU
+platform and arranges for the patches.
 """
 
 from __future__ import annotations

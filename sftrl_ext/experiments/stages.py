@@ -42,7 +42,8 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
         build = build_tiny_llama if model.vision is None else build_tiny_qwen_vl
         build(layout.start_model, _sample_texts(layout), model, seed=0)
     else:
-        fetch_model(model, layout.start_model)
+        done = fetch_model(model, layout.start_model, portable=recipe.scale.nnodes > 1)
+        sys.stdout.write(f"{done}\n")
     size = {"parameters": parameter_count(layout.start_model)}
     write_json(layout.start_model / "size.json", size)
 

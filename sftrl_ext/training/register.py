@@ -41,6 +41,7 @@ def _models(module: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.packed_pictures").unpack_on_the_way_in(module)
     importlib.import_module("sftrl_ext.training.vision_critic").register_critics(module)
     importlib.import_module("sftrl_ext.training.mllama_rows").register_mllama()
+    importlib.import_module("sftrl_ext.training.value_model").verl_utils_model_load_valuehead_model(module)
 
 
 def _engine(module: ModuleType) -> None:
