@@ -108,6 +108,7 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.attention import resolve_attention
     from sftrl_ext.experiments.plan import make_plan
 
     recipes = recipes_of(args)
@@ -116,6 +117,7 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
             text = str(_submission(args, name, recipe, len(recipes) > 1))
             console.print(text, markup=False, highlight=False)
             continue
+        console.print(f"# attention: {resolve_attention(recipe)}\n", markup=False, highlight=False)
         for stage in make_plan(recipe, _run_dir(args, recipe, len(recipes) > 1).resolve()):
             env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
             console.print(f"# {stage.name}: {stage.title}", style="bold", highlight=False)

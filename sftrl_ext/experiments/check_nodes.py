@@ -107,13 +107,16 @@ def wait_for_nodes(
         time.sleep(pause)
 
 
-def check_nodes(nodes: Sequence[Node], shared: Path, patience: float = 600.0) -> None:
+def check_nodes(
+    nodes: Sequence[Node], shared: Path, patience: float = 600.0, flash_attn: bool = False
+) -> None:
     """Run the check on every node.
 
     Args:
         nodes: The nodes; this process must be connected to their cluster.
         shared: A folder that every node must see.
         patience: Seconds for all answers (a first import of verl takes long on a slow disk).
+        flash_attn: The run trains with flash-attn, so every node needs it.
 
     Raises:
         SftrlError: naming each node at fault and what is wrong with it.
@@ -124,7 +127,7 @@ def check_nodes(nodes: Sequence[Node], shared: Path, patience: float = 600.0) ->
     mark = shared / f".seen-by-all-nodes-{uuid4().hex}"
     mark.touch()
     try:
-        task: Any = ray.remote(num_cpus=0, max_retries=0)(_probe(_versions(), str(mark)))
+        task: Any = ray.remote(num_cpus=0, max_retries=0)(_probe(_versions(), str(mark), flash_attn))
         asked = {
             task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
@@ -182,7 +185,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _probe(expected: dict[str, str], mark: str) -> Callable[[], list[str]]:
+def _probe(expected: dict[str, str], mark: str, flash_attn: bool = False) -> Callable[[], list[str]]:
     """The function that runs on a node.
 
     It is a closure, so it travels by value: a node without this package can run it and say so.
@@ -216,6 +219,14 @@ def _probe(expected: dict[str, str], mark: str) -> Callable[[], list[str]]:
                     wrong.append(f"verl took the platform {device!r}, expected 'cpu'")
             except Exception as error:  # noqa: BLE001 - the reason travels to the driver as text
                 wrong.append(f"verl cannot be used: {type(error).__name__}: {error}")
+        if flash_attn:
+            try:
+                _ = importlib.import_module("flash_attn").flash_attn_varlen_func
+            except Exception as error:  # noqa: BLE001 - a build against another torch fails in many ways
+                wrong.append(
+                    "the run trains with flash_attention_2, but flash-attn cannot be imported "
+                    f"({type(error).__name__}: {error}); install it there, or set scale.attention=sdpa"
+                )
         for _ in range(20):  # a network file system shows a new file some seconds late
             if os.path.exists(mark):
                 break

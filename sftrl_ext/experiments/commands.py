@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.attention import resolve_attention, rl_attention_overrides, sft_attention_overrides
+from sftrl_ext.experiments.local_ray import local_ray_env, requested_address
 from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
 from sftrl_ext.paths import configs_dir
@@ -56,6 +57,7 @@ def sft_command(
     tokens = config.micro_tokens or micro * config.max_length
     overrides = [
         f"sft_backend={scale.backend}",
+        *sft_attention_overrides(recipe),
         f"model.path={model}",
         f"data.train_files={rows}",
         f"data.train_batch_size={config.batch_size}",
@@ -124,6 +126,7 @@ def ppo_command(
     overrides = [
         f"backend={_backend(recipe)}",
         f"algorithm={rl.algorithm}",
+        *rl_attention_overrides(recipe),
         f"data.train_files={rows}",
         f"data.val_files={_paths(validation)}",
         f"data.train_batch_size={prompts}",
@@ -176,7 +179,7 @@ def ppo_command(
 
 def joins_cluster(recipe: Recipe) -> bool:
     """Whether verl runs on a Ray cluster that is up: on several nodes, or where ``RAY_ADDRESS`` names one."""
-    return recipe.scale.nnodes > 1 or os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    return recipe.scale.nnodes > 1 or requested_address() is not None
 
 
 def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
@@ -191,6 +194,8 @@ def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
         "--shared": checkpoints.parent,
     }
     words = [word for name, value in asked.items() for word in (name, str(value))]
+    if resolve_attention(recipe).packed:
+        words.append("--flash-attn")
     return [sys.executable, "-m", "sftrl_ext.experiments.on_cluster", *words, "--"]
 
 
@@ -202,7 +207,7 @@ def _joined_ray(recipe: Recipe) -> list[str]:
 
 
 def _env(recipe: Recipe, engine: Mapping[str, str] | None, checkpoints: Path) -> dict[str, str]:
-    env = {"HYDRA_FULL_ERROR": "1"}
+    env = {"HYDRA_FULL_ERROR": "1", **({} if joins_cluster(recipe) else local_ray_env())}
     env |= tracker_env(recipe.trackers, checkpoints.parent, f"{recipe.name}-{recipe.scale.name}")
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}

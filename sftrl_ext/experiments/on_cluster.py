@@ -22,6 +22,7 @@ import psutil
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.check_nodes import Needs, Node, alive_nodes, ask_all, check_nodes, wait_for_nodes
+from sftrl_ext.experiments.local_ray import ADDRESS_VARIABLE, requested_address
 from sftrl_ext.experiments.process import end_tree, end_with_parent
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -131,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, required=True, help="on each node")
     parser.add_argument("--cpus", type=int, required=True, help="on each node, as Ray counts them")
     parser.add_argument("--shared", type=Path, required=True, help="a folder every node must see")
+    parser.add_argument("--flash-attn", action="store_true", help="every node must have flash-attn")
     parser.add_argument("--wait", type=float, default=600.0, help="seconds for nodes to join")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args(argv)
@@ -144,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> int:
     import ray
 
-    address = os.environ.get("RAY_ADDRESS") or "auto"
+    # ``local`` would be a new Ray of this machine alone; the variable goes before the argument of ray.init.
+    address = os.environ[ADDRESS_VARIABLE] = requested_address() or "auto"
     os.environ[OVERRIDE] = "1"  # inside a Ray job, whose variables are in our environment too
     try:
         ray.init(
@@ -163,7 +166,7 @@ def _main(args: argparse.Namespace) -> int:
     try:
         needs = Needs(args.nodes, args.gpus, args.cpus)
         nodes = wait_for_nodes(needs, args.wait)
-        check_nodes(nodes, args.shared)
+        check_nodes(nodes, args.shared, flash_attn=args.flash_attn)
         env = driver_env(os.environ, ray.get_runtime_context().gcs_address)
         return run_and_watch(args.command, env, nodes)
     finally:

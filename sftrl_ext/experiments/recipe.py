@@ -155,6 +155,9 @@ class ScaleConfig:
     training_state: str = "newest"
     """Saved steps that keep what verl resumes from (weights in float32, Adam, the critic): ``newest``, or
     ``all``. Every saved step keeps its model, in ``model.dtype``."""
+    attention: str = "auto"
+    """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
+    ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
 
 
 @dataclass

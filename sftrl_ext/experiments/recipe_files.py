@@ -23,6 +23,7 @@ from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments import recipe as schemas
 from sftrl_ext.experiments.arms import check_arms
+from sftrl_ext.experiments.attention import check_attention
 from sftrl_ext.experiments.recipe import (
     METRICS,
     SAYS,
@@ -190,6 +191,10 @@ def _check(path: Path, recipe: Recipe) -> None:
                 f"{path}: budget.eval.hands_of: "
                 f"{unknown_name('evaluated split', split, recipe.task.eval_splits)}"
             )
+    try:
+        check_attention(recipe)
+    except SftrlError as error:
+        raise SftrlError(f"{path}: {error}") from None
     try:
         check_names(recipe.trackers)
     except SftrlError as error:

@@ -18,8 +18,10 @@ from rich.progress import (
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import state as states
+from sftrl_ext.experiments.attention import pin_attention, require_attention, same_but_auto
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
 from sftrl_ext.experiments.checkpoints import latest_step
+from sftrl_ext.experiments.commands import joins_cluster
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.locks import held
 from sftrl_ext.experiments.metrics import Follower, merge_launches
@@ -54,6 +56,8 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | Non
         )
     require_training()
     require_packages(recipe.trackers)
+    recipe = pin_attention(recipe)
+    require_attention(recipe, joins_cluster(recipe))
     write_text(layout.recipe, to_yaml(recipe))
     run = states.RunState(
         recipe=recipe.name,
@@ -80,7 +84,7 @@ def start_or_resume(recipe: Recipe, run_dir: Path, console: Console, share: Path
     if not layout.state.exists():
         start_run(recipe, run_dir, console, share)
         return
-    if from_yaml(layout.recipe) != recipe:
+    if not same_but_auto(recipe, from_yaml(layout.recipe)):
         raise SftrlError(
             f"{run_dir}: a run of another recipe is there ({layout.recipe} differs from what was asked "
             f"for). Go on with it by `sftrl resume {run_dir}`, or choose another --run-dir."
@@ -98,7 +102,9 @@ def resume_run(run_dir: Path, console: Console) -> None:
     if not layout.state.exists():
         raise SftrlError(f"{run_dir}: no run there (no {layout.state.name}); start one with `sftrl run`.")
     require_training()
-    _go_on(from_yaml(layout.recipe), layout, console)
+    recipe = from_yaml(layout.recipe)
+    require_attention(recipe, joins_cluster(recipe))
+    _go_on(recipe, layout, console)
 
 
 def require_training() -> None:

@@ -27,6 +27,8 @@ def register_with_verl() -> None:
     after_import("verl.trainer.ppo.core_algos", _policy_loss)
     after_import("verl.workers.engine.fsdp.transformer_impl", _engine)
     after_import("verl.utils.model", _models)
+    after_import("verl.workers.engine.utils", _micro_batches)
+    after_import("verl.utils.torch_functional", _entropy)
 
 
 def _trainer(_: ModuleType) -> None:
@@ -46,6 +48,14 @@ def _models(module: ModuleType) -> None:
 
 def _engine(module: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.engine").register_engine(module)
+
+
+def _micro_batches(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.padded_batches").cap_padded_rows(module)
+
+
+def _entropy(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.padded_batches").entropy_row_by_row(module)
 
 
 def _agent_loop(module: ModuleType) -> None:
