@@ -152,6 +152,9 @@ class ScaleConfig:
     eval_threads: int = 1
     """Threads of the evaluation engine on a CPU; small matrices are faster on one."""
     tensor_parallel: int = 1
+    eval_workers: int | None = None
+    """Engines that evaluate at the same time, each a Ray actor; null: one for each GPU (for each
+    ``tensor_parallel`` GPUs), and on a CPU one."""
     training_state: str = "newest"
     """Saved steps that keep what verl resumes from (weights in float32, Adam, the critic): ``newest``, or
     ``all``. Every saved step keeps its model, in ``model.dtype``."""
