@@ -181,7 +181,11 @@ class RLConfig:
     rows: int = MISSING
     updates: int = MISSING
     episodes: int = MISSING
-    """Episodes per update (prompts times ``group``)."""
+    """Episodes per update (prompts times ``group``); with ``responses``, of the first wave of the first
+    update."""
+    responses: int | None = None
+    """Responses an update must have: whole episodes are generated until it has them, as many as that takes.
+    Null: an update is ``episodes``, however many responses they have."""
     group: int = 1
     """Episodes per prompt (above 1 for GRPO and RLOO)."""
     epochs: int = 4
