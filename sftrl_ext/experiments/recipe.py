@@ -191,7 +191,11 @@ class RLConfig:
     rows: int = MISSING
     updates: int = MISSING
     episodes: int = MISSING
-    """Episodes per update (prompts times ``group``)."""
+    """Episodes per update (prompts times ``group``); with ``responses``, of the first wave of the first
+    update."""
+    responses: int | None = None
+    """Responses an update must have: whole episodes are generated until it has them, as many as that takes.
+    Null: an update is ``episodes``, however many responses they have."""
     group: int = 1
     """Episodes per prompt (above 1 for GRPO and RLOO)."""
     epochs: int = 4
@@ -200,7 +204,9 @@ class RLConfig:
     micro_batch_size: int = 64
     lr: float = MISSING
     warmup: int = 0
-    """Optimizer steps over which the actor's learning rate rises to ``lr``."""
+    """Updates over which the actor's learning rate rises to ``lr``; the first has ``lr / warmup``."""
+    decay_updates: int | None = None
+    """Updates of a whole cosine from ``lr`` to almost 0, which a run may end before; null: constant rates."""
     critic_lr: float | None = None
     """Null: the same as ``lr``."""
     critic_warmup: int = 0
