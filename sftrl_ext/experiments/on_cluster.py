@@ -22,6 +22,7 @@ import psutil
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.check_nodes import Needs, Node, alive_nodes, ask_all, check_nodes, wait_for_nodes
+from sftrl_ext.experiments.local_ray import ADDRESS_VARIABLE, requested_address
 from sftrl_ext.experiments.process import end_tree, end_with_parent
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -145,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> int:
     import ray
 
-    address = os.environ.get("RAY_ADDRESS") or "auto"
+    # ``local`` would be a new Ray of this machine alone; the variable goes before the argument of ray.init.
+    address = os.environ[ADDRESS_VARIABLE] = requested_address() or "auto"
     os.environ[OVERRIDE] = "1"  # inside a Ray job, whose variables are in our environment too
     try:
         ray.init(

