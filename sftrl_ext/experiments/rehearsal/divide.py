@@ -144,13 +144,18 @@ def _sft(config: SFTConfig, ranks: int, steps: int) -> SFTConfig:
 
 
 def _rl(config: RLConfig, ranks: int, task: TaskConfig) -> RLConfig:
-    """Two updates of the fewest episodes that every rank and minibatch can share."""
+    """Two updates of the fewest episodes that every rank and minibatch can share.
+
+    An update that counts responses needs a second wave of episodes.
+    """
     episodes = config.group * config.minibatches * ranks
+    responses = None if config.responses is None else task.max_attempts * episodes + ranks
     return replace(
         config,
-        rows=2 * episodes // config.group,
+        rows=4 * episodes // config.group,
         updates=2,
         episodes=episodes,
+        responses=responses,
         micro_batch_size=1,
         max_response_length=task.max_attempts * (_TURN_TOKENS + _REPLY_TOKENS),
         max_turn_tokens=_TURN_TOKENS,

@@ -104,6 +104,8 @@ REPLACED = (
             "sftrl.rollout.max_turn_tokens",
             "sftrl.rollout.max_prompts",
             "optim.lr_warmup_steps",
+            "**.optim.num_cycles",
+            "sftrl.responses",
             "trainer.total_epochs",
             "**.total_training_steps",
             "trainer.save_freq",
