@@ -9,6 +9,7 @@ GPU    := .venv-gpu
 VLLM   := .venv-vllm-cpu
 REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
+REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
 .PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs
 
@@ -25,7 +26,7 @@ smoke: $(VENV)/.cpu
 
 # The composed commands of the GPU scales, on toy models of the named families and vLLM's CPU build.
 rehearse: $(VLLM)/.ready
-	$(VLLM)/bin/sftrl rehearse $(REHEARSE) --scale $(REHEARSE_SCALES)
+	$(VLLM)/bin/sftrl rehearse $(REHEARSE) --scale $(REHEARSE_SCALES) --run-dir $(REHEARSAL)
 
 # The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev

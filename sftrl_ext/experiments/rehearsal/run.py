@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,17 +21,17 @@ from rich.table import Table
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.arms import saved_steps
+from sftrl_ext.experiments.attention import same_but_auto
 from sftrl_ext.experiments.checkpoints import latest_step
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import Stage, make_plan
-from sftrl_ext.experiments.process import tail
 from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.recipe_files import to_yaml
+from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
 from sftrl_ext.experiments.rehearsal.compare import Difference, differences
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
 from sftrl_ext.experiments.rehearsal.hub import put_toy_model, sample_texts
 from sftrl_ext.experiments.rehearsal.local_cluster import LocalCluster
-from sftrl_ext.experiments.state import RunState
+from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_jsonl, write_json, write_text
 
 GPU_SCALES = ("gpu", "node", "cluster")
@@ -84,6 +85,8 @@ def rehearse(real: Recipe, folder: Path, console: Console) -> Rehearsal:
     name = f"{real.name}-{real.scale.name}"
     layout = RunLayout(folder / name)
     small = rehearsed(real)
+    if layout.state.is_file() and not _goes_on(small, layout):
+        shutil.rmtree(layout.root)
     console.print(replaced_table(differences(real, small, layout.root)))
     started = time.monotonic()
     with _surroundings(small, folder) as env:
@@ -91,12 +94,13 @@ def rehearse(real: Recipe, folder: Path, console: Console) -> Rehearsal:
         write_text(requested, to_yaml(small))
         command = [sys.executable, "-m", "sftrl_ext.experiments.many"]
         command += [str(requested), str(layout.root), str(folder)]
-        resumed = _run_and_kill(command, env, small, layout)
-        if resumed is not None:
-            console.print(f"killed in {resumed} after a checkpoint; resuming", highlight=False)
+        kill = _stage_to_kill(small, layout)
+        killed = _run(command, env, layout, kill)
+        if killed:
+            console.print(f"killed in {kill.name} after a checkpoint; resuming", highlight=False)
             _run(command, env, layout)
     check_records(small, layout)
-    stages = RunState.load(layout.state).stages
+    stages = _stages(layout)
     own = [stage for stage in stages if stage.shared_from is None]
     return Rehearsal(
         real.name,
@@ -105,8 +109,14 @@ def rehearse(real: Recipe, folder: Path, console: Console) -> Rehearsal:
         round(time.monotonic() - started, 1),
         len(own),
         len(stages) - len(own),
-        resumed,
+        kill.name if killed else None,
     )
+
+
+def _goes_on(recipe: Recipe, layout: RunLayout) -> bool:
+    """True for an unfinished rehearsal of the same recipe; any other is begun anew."""
+    unfinished = any(stage.status != "done" for stage in _stages(layout))
+    return unfinished and same_but_auto(recipe, from_yaml(layout.recipe))
 
 
 def rehearse_all(recipes: list[Recipe], folder: Path, console: Console) -> list[Rehearsal]:
@@ -230,60 +240,52 @@ def _surroundings(recipe: Recipe, folder: Path) -> Iterator[dict[str, str]]:
         yield {**env, "RAY_ADDRESS": cluster.address}
 
 
-def _run(command: list[str], env: Mapping[str, str], layout: RunLayout) -> None:
-    done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        raise SftrlError(_failure(layout, done.stdout + done.stderr))
-
-
-def _run_and_kill(
-    command: list[str], env: Mapping[str, str], recipe: Recipe, layout: RunLayout
-) -> str | None:
-    """Run until the first arm has a checkpoint before its last, then kill runner and stage as a crash does.
+def _run(command: list[str], env: Mapping[str, str], layout: RunLayout, kill: Stage | None = None) -> bool:
+    """Run a recipe; kill runner and stage, as a crash does, once a stage has a checkpoint before its last.
 
     Returns:
-        The stage that was killed; None if the run came to its end, as it does where the stage is shared.
+        True if it was killed; False if it came to its end, as it does where the stage is shared.
+
+    Raises:
+        SftrlError: if it failed.
     """
-    killed = _stage_to_kill(recipe, layout)
-    with tempfile.TemporaryFile("w+") as output:
-        runner = subprocess.Popen(
-            command, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        record = layout.stage(killed.name) / "process.json"
-        try:
-            while runner.poll() is None:
-                if record.is_file() and 0 < latest_step(layout.checkpoints(killed.name)) < (
-                    killed.total or 0
-                ):
-                    with contextlib.suppress(OSError, ValueError, KeyError):
-                        child = int(json.loads(record.read_text(encoding="utf-8"))["pid"])
-                        os.kill(runner.pid, signal.SIGKILL)
-                        os.killpg(child, signal.SIGKILL)
-                        runner.wait()
-                        return killed.name
-                time.sleep(_POLL_SECONDS)
-        except BaseException:
-            runner.terminate()
-            raise
-        if runner.returncode:
-            output.seek(0)
-            raise SftrlError(_failure(layout, output.read()))
+    runner = subprocess.Popen(command, env=dict(env), start_new_session=True)
+    try:
+        while runner.poll() is None:
+            if kill is not None and (child := _process_past_a_checkpoint(kill, layout)) is not None:
+                os.kill(runner.pid, signal.SIGKILL)
+                os.killpg(child, signal.SIGKILL)
+                runner.wait()
+                return True
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        runner.terminate()
+        runner.wait()
+        raise
+    if runner.returncode:
+        failed = [stage.name for stage in _stages(layout) if stage.status != "done"][:1]
+        raise SftrlError(f"the rehearsal failed in {failed or 'no stage'}; logs: {layout.root / 'stages'}")
+    return False
+
+
+def _process_past_a_checkpoint(stage: Stage, layout: RunLayout) -> int | None:
+    """The process group of a running stage that has saved, but not its last step."""
+    record = layout.stage(stage.name) / "process.json"
+    if not 0 < latest_step(layout.checkpoints(stage.name)) < (stage.total or 0):
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError):  # not there, or half written
+        return int(json.loads(record.read_text(encoding="utf-8"))["pid"])
     return None
+
+
+def _stages(layout: RunLayout) -> list[StageState]:
+    return RunState.load(layout.state).stages if layout.state.is_file() else []
 
 
 def _stage_to_kill(recipe: Recipe, layout: RunLayout) -> Stage:
     """The first stage of RL, or of SFT where there is none, that saves a checkpoint before its last."""
     plan = [stage for stage in make_plan(recipe, layout.root) if (stage.total or 0) > 1]
     return next((stage for stage in plan if stage.kind == "rl"), plan[0])
-
-
-def _failure(layout: RunLayout, output: str) -> str:
-    """The end of the log of the stage that failed, and what the runner printed."""
-    failed = []
-    if layout.state.is_file():
-        failed = [stage.name for stage in RunState.load(layout.state).stages if stage.status == "failed"]
-    logs = "\n".join(tail(layout.log(name)) for name in failed)
-    return f"{logs}\n{output[-2000:]}".strip()
 
 
 def replaced_table(found: list[Difference]) -> Table:
