@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -202,7 +203,7 @@ def _check_updates(stage: Stage, layout: RunLayout) -> None:
     for step, data in updates.items():
         if step and data["episode/episode_error"]:
             raise SftrlError(f"{stage.name}: update {step} has failed episodes.")
-        mismatch = data.get("training/rollout_probs_diff_mean", 0.0)
+        mismatch = data.get("training/rollout_probs_diff_mean", math.nan)
         if not mismatch < _MISMATCH:
             raise SftrlError(
                 f"{stage.name}: update {step}: probabilities of sampler and trainer differ by {mismatch:g} "
