@@ -29,6 +29,7 @@ def register_with_verl() -> None:
     after_import("verl.utils.model", _models)
     after_import("verl.workers.engine.utils", _micro_batches)
     after_import("verl.utils.torch_functional", _entropy)
+    after_import("verl.models.transformers.qwen2_vl", _pictureless_rows)
 
 
 def _trainer(_: ModuleType) -> None:
@@ -56,6 +57,11 @@ def _micro_batches(module: ModuleType) -> None:
 
 def _entropy(module: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.padded_batches").entropy_row_by_row(module)
+
+
+def _pictureless_rows(module: ModuleType) -> None:
+    patches = importlib.import_module("sftrl_ext.training.pictureless_rows")
+    patches.verl_models_transformers_qwen2_vl_get_input_embeds(module)
 
 
 def _agent_loop(module: ModuleType) -> None:
