@@ -1,9 +1,10 @@
-"""The trainer `sftrl_turn`: verl's synchronous V1 trainer, with credit over turns.
+"""verl's three V1 trainers (synchronous, colocated and separate asynchronous) with credit over turns.
 
-Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but four things: advantages and
-returns come from `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where
-its value is read), an update makes as many optimizer steps however many prompts its episodes had, and the
-metrics say what happened to episodes, turns and tokens.
+Chosen with ``trainer.v1.trainer_mode=sftrl_turn``, ``sftrl_turn_colocate_async`` or
+``sftrl_turn_separate_async``. Everything is verl's but four things: advantages and returns come from
+`sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where its value is read),
+an update makes as many optimizer steps however many prompts its episodes had, and the metrics say what
+happened to episodes, turns and tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transfer_queue as tq
@@ -22,7 +23,10 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.trainer.ppo.utils import need_critic
-from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBufferAsync
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
@@ -30,7 +34,7 @@ from verl.workers.utils.padding import response_to_nested
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import credit
 from sftrl_ext.training.metrics import StepRows, TokenCounts, policy_metrics, row_metrics, turn_metrics
-from sftrl_ext.training.register import AGENT_LOOP, TRAINER
+from sftrl_ext.training.register import AGENT_LOOP, TRAINERS
 from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
 
 _TOKEN_FIELDS = ["response_mask", "turn_ids", "rm_scores", "token_level_rewards", "values", "old_log_probs"]
@@ -91,9 +95,14 @@ class MinibatchSizes:
             OmegaConf.update(config, key, fitted)
 
 
-@register_trainer(TRAINER)
-class TurnTrainer(PPOTrainerSync):
-    """Synchronous PPO, GRPO or RLOO in which one response is one action."""
+class TurnCreditMixin(PPOTrainer):
+    """PPO, GRPO or RLOO in which one response is one action; goes in front of one of verl's V1 trainers.
+
+    Attributes:
+        verl_mode: verl's name of the trainer behind it.
+    """
+
+    verl_mode: ClassVar[str]
 
     def __init__(self, config: DictConfig) -> None:
         if AGENT_LOOP not in _agent_loop_registry:
@@ -105,11 +114,21 @@ class TurnTrainer(PPOTrainerSync):
         self.credit = credit_settings(config)
         with open_dict(config):
             # verl picks its replay buffer and its checkpoint contents by this name.
-            config.trainer.v1.trainer_mode = "sync"
+            config.trainer.v1.trainer_mode = self.verl_mode
         self.tokens = TokenCounts()
         self._named = (-1, 0)
         self._minibatches = MinibatchSizes(config)
         super().__init__(config)
+        self._check_replay_buffer()
+
+    def _check_replay_buffer(self) -> None:
+        buffer = type(self.replay_buffer)
+        if (self.verl_mode != "sync") != issubclass(buffer, ReplayBufferAsync):
+            wanted = "subclass" if self.verl_mode != "sync" else "no subclass"
+            raise SftrlError(
+                f"trainer.v1.sampler.custom_sampler is {buffer.__name__}; trainer "
+                f"{TRAINERS[self.verl_mode]} expects {wanted} of verl's ReplayBufferAsync."
+            )
 
     # ------------------------------------------------------------------ prompts
 
@@ -247,3 +266,24 @@ class TurnTrainer(PPOTrainerSync):
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 self.tokens.total.update(json.load(file))
+
+
+@register_trainer(TRAINERS["sync"])
+class TurnTrainer(TurnCreditMixin, PPOTrainerSync):
+    """Generates all episodes of an update with the policy it updates, then trains."""
+
+    verl_mode = "sync"
+
+
+@register_trainer(TRAINERS["colocate_async"])
+class TurnTrainerColocateAsync(TurnCreditMixin, PPOTrainerColocateAsync):
+    """Generates on the same GPUs, ahead of the update: unfinished episodes go on under the next policy."""
+
+    verl_mode = "colocate_async"
+
+
+@register_trainer(TRAINERS["separate_async"])
+class TurnTrainerSeparateAsync(TurnCreditMixin, PPOTrainerSeparateAsync):
+    """Generates on GPUs of its own while the others train."""
+
+    verl_mode = "separate_async"
