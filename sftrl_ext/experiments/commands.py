@@ -11,6 +11,7 @@ from pathlib import Path
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
+from sftrl_ext.experiments.trainer_modes import gpu_split, mode_overrides
 from sftrl_ext.paths import configs_dir
 
 Command = tuple[list[str], dict[str, str]]
@@ -116,7 +117,7 @@ def ppo_command(
         seed: Seed of the order of the prompts and of the rollout.
         engine: Variables of `sftrl_ext.training.engine_settings`.
     """
-    scale = recipe.scale
+    scale, split = recipe.scale, gpu_split(recipe.scale)
     prompts = rl.episodes // rl.group
     minibatch = prompts // rl.minibatches
     epochs = math.ceil(rl.updates * prompts / rl.rows)
@@ -161,9 +162,10 @@ def ppo_command(
         f"trainer.test_freq={rl.validate_every}",
         f"trainer.default_local_dir={checkpoints}",
         f"trainer.experiment_name={name}",
-        f"trainer.nnodes={scale.nnodes}",
-        f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
+        f"trainer.nnodes={split.nodes}",
+        f"trainer.n_gpus_per_node={split.gpus}",
         f"hydra.run.dir={checkpoints.parent}",
+        *mode_overrides(recipe, rl),
         *_joined_ray(recipe),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,

@@ -32,3 +32,9 @@ class EagerReplayBuffer(ReplayBuffer):
 
 class EagerReplayBufferAsync(EagerReplayBuffer, ReplayBufferAsync):
     """The same for verl's asynchronous trainers: older prompts first, the episodes of an update by key."""
+
+
+def eager_replay_buffer(*args: Any, **kwargs: Any) -> EagerReplayBuffer:
+    """The buffer of the trainer's mode, so that one ``custom_sampler.name`` serves all modes."""
+    buffer = EagerReplayBuffer if kwargs["trainer_mode"] == "sync" else EagerReplayBufferAsync
+    return buffer(*args, **kwargs)

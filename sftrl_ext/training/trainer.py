@@ -33,12 +33,23 @@ from verl.workers.utils.padding import response_to_nested
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import credit
-from sftrl_ext.training.metrics import StepRows, TokenCounts, policy_metrics, row_metrics, turn_metrics
+from sftrl_ext.training.correction import as_loss_weights, correction_level, turn_is_action, turn_weights
+from sftrl_ext.training.metrics import (
+    StepRows,
+    TokenCounts,
+    first_minibatch_metrics,
+    merge_metrics,
+    mismatch_metrics,
+    policy_metrics,
+    row_metrics,
+    staleness_metrics,
+    turn_metrics,
+)
 from sftrl_ext.training.register import AGENT_LOOP, TRAINERS
 from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
 
 _TOKEN_FIELDS = ["response_mask", "turn_ids", "rm_scores", "token_level_rewards", "values", "old_log_probs"]
-_TOKEN_FIELDS += ["ref_log_prob", "entropy"]
+_TOKEN_FIELDS += ["ref_log_prob", "entropy", "rollout_log_probs"]
 _MINIBATCHES = ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_batch_size")
 
 
@@ -76,16 +87,17 @@ class MinibatchSizes:
 
     Args:
         config: The training config, as given.
+        parts: Parts in which the trainer draws the episodes of a step.
     """
 
-    def __init__(self, config: DictConfig) -> None:
-        self.episodes = int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n)
+    def __init__(self, config: DictConfig, parts: int = 1) -> None:
+        self.episodes = int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n) // parts
         self.group = int(config.actor_rollout_ref.rollout.n)
         self.ranks = int(config.trainer.n_gpus_per_node) * int(config.trainer.nnodes)
         self.sizes = {key: int(OmegaConf.select(config, key)) for key in _MINIBATCHES}
 
     def fit(self, config: DictConfig, rows: int) -> None:
-        """Set the sizes for a step of so many rows; with a row for each episode they are as given."""
+        """Set the sizes for a part of so many rows; with a row for each episode they are as given."""
         steps = {key: max(1, self.episodes // (size * self.group)) for key, size in self.sizes.items()}
         # verl pads a step to a multiple of every minibatch; this is one.
         unit = math.lcm(self.group, self.ranks) * math.lcm(*steps.values())
@@ -103,6 +115,7 @@ class TurnCreditMixin(PPOTrainer):
     """
 
     verl_mode: ClassVar[str]
+    correction: str | None = None
 
     def __init__(self, config: DictConfig) -> None:
         if AGENT_LOOP not in _agent_loop_registry:
@@ -112,14 +125,41 @@ class TurnCreditMixin(PPOTrainer):
                 "VERL_USE_EXTERNAL_PLUGINS not 'none'?"
             )
         self.credit = credit_settings(config)
+        self.correction = correction_level(config, self.verl_mode)
         with open_dict(config):
             # verl picks its replay buffer and its checkpoint contents by this name.
             config.trainer.v1.trainer_mode = self.verl_mode
+            if self.correction is not None:
+                by_token = self.correction == "token"
+                config.algorithm.rollout_correction.rollout_is = "token" if by_token else None
         self.tokens = TokenCounts()
         self._named = (-1, 0)
-        self._minibatches = MinibatchSizes(config)
+        self._parts: list[tuple[int, dict[str, float]]] = []
+        self._minibatches = MinibatchSizes(config, self._check_mode(config))
         super().__init__(config)
         self._check_replay_buffer()
+
+    def _check_mode(self, config: DictConfig) -> int:
+        """Refuse what the mode cannot do; return the parts in which it draws the episodes of a step."""
+        if self.verl_mode == "sync":
+            return 1
+        if OmegaConf.select(config, "sftrl.rollout.seeded"):
+            raise SftrlError(
+                f"sftrl.rollout.seeded=true with trainer {TRAINERS[self.verl_mode]}: a response that is "
+                "interrupted by an update would continue with the random numbers it began with; expected "
+                f"seeded=false (mode={self.verl_mode} sets it)."
+            )
+        if self.verl_mode != "separate_async":
+            return 1
+        parts = int(config.trainer.v1.separate_async.parameter_sync_step)
+        if parts > 1 and OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.param_offload"):
+            # verl_utils_fsdp_utils: the "copy" of a parameter that is on the CPU already is the parameter.
+            raise SftrlError(
+                "trainer.v1.separate_async.parameter_sync_step above 1 with "
+                "actor_rollout_ref.actor.fsdp_config.param_offload=true: verl keeps no copy of the policy "
+                "before the update, so its log-probabilities would be of the policy after it."
+            )
+        return parts
 
     def _check_replay_buffer(self) -> None:
         buffer = type(self.replay_buffer)
@@ -146,6 +186,21 @@ class TurnCreditMixin(PPOTrainer):
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
 
+    # ------------------------------------------------------------------ parts of an update
+
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """verl's, with the episode and token metrics of an update's parts merged by what they count."""
+        self._parts = []
+        batch = super().step(metrics, timing_raw)
+        metrics.update(merge_metrics(self._parts))
+        return batch
+
+    def _step_once(self, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        batch = super()._step_once(metrics, *args, **kwargs)
+        rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
+        self._parts.append((rows, dict(metrics)))
+        return batch
+
     # ------------------------------------------------------------------ minibatches
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
@@ -164,6 +219,10 @@ class TurnCreditMixin(PPOTrainer):
         data, nested_mask = self._token_data(batch)
         self._count_tokens(rows, metrics)
         metrics.update(policy_metrics(data))
+        metrics.update(mismatch_metrics(data))
+        metrics.update(staleness_metrics(rows, self.global_steps - 1))
+        if self.correction == "turn":
+            self._put_turn_weights(batch, data, nested_mask, metrics)
         if self.credit.estimator == "token":
             return batch
 
@@ -196,6 +255,21 @@ class TurnCreditMixin(PPOTrainer):
             keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch))
         )
 
+    def _put_turn_weights(
+        self, batch: KVBatchMeta, data: dict[str, torch.Tensor], nested_mask: torch.Tensor, metrics: dict
+    ) -> None:
+        """Write the turns' importance weights where the policy loss finds verl's own."""
+        threshold = self.config.algorithm.rollout_correction.rollout_is_threshold
+        weights, is_last, measured = turn_weights(
+            data["old_log_probs"], data["rollout_log_probs"], data["turn_ids"], threshold
+        )
+        metrics.update(measured)
+        weights = as_loss_weights(weights, is_last, turn_is_action=turn_is_action(self.config))
+        fields = {"rollout_is_weights": response_to_nested(weights, nested_mask)}
+        tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch))
+        )
+
     def _extra_fields(self, batch: KVBatchMeta) -> list[Any]:
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
@@ -211,6 +285,16 @@ class TurnCreditMixin(PPOTrainer):
         # verl's padding rows copy the turns of a real row, but have no mask.
         tensors["turn_ids"] = tensors["turn_ids"] * tensors["response_mask"]
         return tensors, nested_mask
+
+    # ------------------------------------------------------------------ actor
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """verl's, which averages what the optimizer steps log; the first of them is logged alone too."""
+        with _outputs_of(self.actor_rollout_wg, "update_actor") as outputs:
+            batch = super()._update_actor(batch, metrics)
+        for output in outputs:
+            metrics.update(first_minibatch_metrics(output["metrics"]))
+        return batch
 
     # ------------------------------------------------------------------ critic
 
@@ -266,6 +350,23 @@ class TurnCreditMixin(PPOTrainer):
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 self.tokens.total.update(json.load(file))
+
+
+@contextmanager
+def _outputs_of(group: Any, method: str) -> Iterator[list[Any]]:
+    """Collect what a method of a worker group returns while the context is open."""
+    call = getattr(group, method)
+    outputs: list[Any] = []
+
+    def collect(*args: Any, **kwargs: Any) -> Any:
+        outputs.append(call(*args, **kwargs))
+        return outputs[-1]
+
+    setattr(group, method, collect)
+    try:
+        yield outputs
+    finally:
+        setattr(group, method, call)
 
 
 @register_trainer(TRAINERS["sync"])

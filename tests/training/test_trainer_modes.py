@@ -64,3 +64,62 @@ def test_the_asynchronous_buffer_polls_often_and_drops_or_waits_as_verls_does():
     buffer.finished_keys["train"] = {"new", "old"}
     buffer.prompt_global_steps["train"] = {"new": 9, "old": 1}
     assert buffer._terminal_eviction_reasons(9, "train")[0] == {"old"}
+
+
+def mode_config(**actor):
+    return OmegaConf.create(
+        {
+            "sftrl": {"rollout": {"seeded": False}},
+            "trainer": {"v1": {"separate_async": {"parameter_sync_step": 2}}},
+            "actor_rollout_ref": {"actor": {"fsdp_config": {"param_offload": False, **actor}}},
+        }
+    )
+
+
+def test_an_interrupted_response_cannot_be_seeded():
+    config = mode_config()
+    config.sftrl.rollout.seeded = True
+    assert object.__new__(ours.TurnTrainer)._check_mode(config) == 1
+    for cls in (ours.TurnTrainerColocateAsync, ours.TurnTrainerSeparateAsync):
+        with pytest.raises(SftrlError, match="sftrl.rollout.seeded=true"):
+            object.__new__(cls)._check_mode(config)
+
+
+def test_parts_of_an_update_need_a_kept_copy_of_the_policy():
+    separate = object.__new__(ours.TurnTrainerSeparateAsync)
+    assert separate._check_mode(mode_config()) == 2
+    config = mode_config(param_offload=True)
+    with pytest.raises(SftrlError, match="param_offload=true"):
+        separate._check_mode(config)
+    config.trainer.v1.separate_async.parameter_sync_step = 1
+    assert separate._check_mode(config) == 1
+
+
+def test_minibatches_of_a_part_are_a_share_of_its_rows():
+    config = OmegaConf.create(
+        {
+            "data": {"train_batch_size": 8},
+            "actor_rollout_ref": {"rollout": {"n": 1}, "actor": {"ppo_mini_batch_size": 4}},
+            "critic": {"ppo_mini_batch_size": 4},
+            "trainer": {"n_gpus_per_node": 2, "nnodes": 1},
+        }
+    )
+    sizes = ours.MinibatchSizes(config, parts=2)
+    sizes.fit(config, 4)
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 4
+    # Four routes of three prompts each: one optimizer step on all of them, as on four rows.
+    sizes.fit(config, 12)
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 12
+
+
+def test_outputs_of_a_worker_group_are_collected_while_asked_for():
+    class Group:
+        def __init__(self):
+            self.update_actor = lambda batch: {"metrics": {"actor/pg_clipfrac": [batch, 0.5]}}
+
+    group = Group()
+    call = group.update_actor
+    with pytest.raises(RuntimeError), ours._outputs_of(group, "update_actor") as outputs:
+        group.update_actor(0.25)
+        raise RuntimeError
+    assert group.update_actor is call and outputs[0]["metrics"]["actor/pg_clipfrac"][0] == 0.25
