@@ -166,7 +166,7 @@ def ppo_command(
         f"trainer.n_gpus_per_node={split.gpus}",
         f"hydra.run.dir={checkpoints.parent}",
         *mode_overrides(recipe, rl),
-        *_joined_ray(recipe),
+        *_ray_resources(recipe),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,
     ]
@@ -196,10 +196,13 @@ def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
     return [sys.executable, "-m", "sftrl_ext.experiments.on_cluster", *words, "--"]
 
 
-def _joined_ray(recipe: Recipe) -> list[str]:
-    """On a cluster without GPUs: it says itself what it has."""
-    if not joins_cluster(recipe) or recipe.scale.backend != "cpu":
+def _ray_resources(recipe: Recipe) -> list[str]:
+    """Without GPUs: a Ray cluster says itself what it has; a local Ray is told of processes that generate."""
+    split = gpu_split(recipe.scale)
+    if recipe.scale.backend != "cpu":
         return []
+    if not joins_cluster(recipe):
+        return [f"ray_kwargs.ray_init.num_gpus={split.total}"] if split.total > split.ranks else []
     return ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
 
 

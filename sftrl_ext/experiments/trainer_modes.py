@@ -80,8 +80,6 @@ def mode_overrides(recipe: Recipe, rl: RLConfig) -> list[str]:
             f"actor_rollout_ref.rollout.nnodes={split.rollout_nodes}",
             f"actor_rollout_ref.rollout.n_gpus_per_node={split.rollout_gpus}",
         ]
-        if scale.backend == "cpu":
-            overrides.append(f"ray_kwargs.ray_init.num_gpus={split.total}")
     return overrides
 
 
