@@ -72,7 +72,7 @@ def test_gpus_are_divided(nodes, wanted, split):
 @pytest.mark.parametrize(
     ("scale", "words", "message"),
     [
-        ("gpu", ["scale.trainer_mode=separate_async"], "different GPUs, and the scale has 1 .*colocate_async"),
+        ("gpu", ["scale.trainer_mode=separate_async"], "GPUs, and the scale has 1 .*colocate_async"),
         ("smoke", ["scale.trainer_mode=separate_async"], "the scale has 1"),
         ("node", ["scale.trainer_mode=colocated_async"], "Did you mean 'colocate_async'"),
         ("node", ["scale.rollout_gpus=4"], "scale.rollout_gpus: has no effect with scale.trainer_mode=sync"),
