@@ -1,4 +1,4 @@
-"""Three updates of each asynchronous trainer on two ranks, without a GPU: the real thing, as a user starts it."""
+"""Three updates of each asynchronous trainer on two ranks, without a GPU, as a user starts it."""
 
 from __future__ import annotations
 
