@@ -13,6 +13,7 @@ from sftrl_ext.experiments.local_ray import local_ray_env, requested_address
 from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.schedules import rl_schedule, sft_schedule
 from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
+from sftrl_ext.experiments.trainer_modes import gpu_split, mode_overrides
 from sftrl_ext.paths import configs_dir
 
 Command = tuple[list[str], dict[str, str]]
@@ -118,7 +119,7 @@ def ppo_command(
         seed: Seed of the order of the prompts and of the rollout.
         engine: Variables of `sftrl_ext.training.engine_settings`.
     """
-    scale = recipe.scale
+    scale, split = recipe.scale, gpu_split(recipe.scale)
     prompts = rl.episodes // rl.group
     minibatch = prompts // rl.minibatches
     critic_lr = rl.lr if rl.critic_lr is None else rl.critic_lr
@@ -167,10 +168,11 @@ def ppo_command(
         f"trainer.test_freq={rl.validate_every}",
         f"trainer.default_local_dir={checkpoints}",
         f"trainer.experiment_name={name}",
-        f"trainer.nnodes={scale.nnodes}",
-        f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
+        f"trainer.nnodes={split.nodes}",
+        f"trainer.n_gpus_per_node={split.gpus}",
         f"hydra.run.dir={checkpoints.parent}",
-        *_joined_ray(recipe),
+        *mode_overrides(recipe, rl),
+        *_ray_resources(recipe),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,
     ]
@@ -213,10 +215,13 @@ def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
     return [sys.executable, "-m", "sftrl_ext.experiments.on_cluster", *words, "--"]
 
 
-def _joined_ray(recipe: Recipe) -> list[str]:
-    """On a cluster without GPUs: it says itself what it has."""
-    if not joins_cluster(recipe) or recipe.scale.backend != "cpu":
+def _ray_resources(recipe: Recipe) -> list[str]:
+    """Without GPUs: a Ray cluster says itself what it has; a local Ray is told of processes that generate."""
+    split = gpu_split(recipe.scale)
+    if recipe.scale.backend != "cpu":
         return []
+    if not joins_cluster(recipe):
+        return [f"ray_kwargs.ray_init.num_gpus={split.total}"] if split.total > split.ranks else []
     return ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
 
 

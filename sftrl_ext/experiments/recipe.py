@@ -161,6 +161,12 @@ class ScaleConfig:
     attention: str = "auto"
     """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
     ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
+    trainer_mode: str = "sync"
+    """RL: ``sync`` generates all episodes of an update, then trains. ``colocate_async`` trains as soon as
+    enough episodes have ended, and continues the others under the next policy. ``separate_async`` generates
+    on GPUs of its own."""
+    rollout_gpus: int | None = None
+    """GPUs that only generate, with ``separate_async``; null: half of them. Of several nodes: whole nodes."""
 
 
 @dataclass
@@ -212,6 +218,13 @@ class RLConfig:
     critic_warmup: int = 0
     algorithm: str = "ppo_turn"
     """A file of ``configs/algorithm``."""
+    rollout_correction: str | None = None
+    """Importance weights of samples of an older policy: ``none``, ``token`` or ``turn``. Null: ``none`` in
+    trainer mode ``sync``, whose samples are of the policy that is trained; otherwise ``turn`` for a policy
+    loss with one ratio per turn, else ``token``."""
+    max_staleness: int = 3
+    """Most updates between the start of an episode and its training, in an asynchronous trainer mode; an
+    update waits for episodes that would become older."""
     temperature: float = 1.0
     max_prompt_length: int = 256
     max_response_length: int = 512

@@ -34,6 +34,7 @@ from sftrl_ext.experiments.recipe import (
     Recipe,
 )
 from sftrl_ext.experiments.trackers import check_names
+from sftrl_ext.experiments.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
 
 
@@ -206,6 +207,7 @@ def _check(path: Path, recipe: Recipe) -> None:
         for arm in entry.arms:
             if arm not in recipe.arms:
                 raise SftrlError(f"{path}: expected[{number}].arms: {unknown_name('arm', arm, recipe.arms)}")
+    check_mode(path, recipe)
     check_arms(path, recipe)
     size, ranks = recipe.budget.init.batch_size, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
     if size % ranks:
