@@ -18,6 +18,7 @@ from typing import Any, Generic
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.commands import joins_cluster
+from sftrl_ext.experiments.device import cpu_stands_for_gpus, device_of
 from sftrl_ext.experiments.divergence import ComparesWeights, compare_weights
 from sftrl_ext.experiments.eval_units import U, UnitQueue
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalPlay, EvalSet, play_all
@@ -89,7 +90,7 @@ class EvalWorker:
             own = ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"])
             os.environ["CUDA_VISIBLE_DEVICES"] = own
             gpus = f", GPU {own}"
-        else:
+        if device_of(settings.gpus) == "cpu":
             import torch
 
             torch.set_num_threads(settings.threads)
@@ -99,7 +100,7 @@ class EvalWorker:
             dtype=settings.dtype,
             rows=settings.rows,
             tensor_parallel=max(1, settings.gpus),
-            device="cuda" if settings.gpus else "cpu",
+            device=device_of(settings.gpus),
         )
         address = ray.util.get_node_ip_address()
         return f"pid {os.getpid()} on {socket.gethostname()} {address}{gpus}"
@@ -204,7 +205,7 @@ def connected_ray(recipe: Recipe, workers: int) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=workers,
-            num_gpus=0 if recipe.scale.backend == "cpu" else None,
+            num_gpus=_declared_gpus(recipe),
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             configure_logging=False,
@@ -213,6 +214,13 @@ def connected_ray(recipe: Recipe, workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _declared_gpus(recipe: Recipe) -> int | None:
+    """GPUs of a local Ray; None where it finds them itself."""
+    if recipe.scale.backend == "cpu":
+        return 0
+    return recipe.scale.n_gpus_per_node if cpu_stands_for_gpus() else None
 
 
 @dataclass
