@@ -49,7 +49,9 @@ def results_of(found: Analysis) -> dict[str, Any]:
     task, budget = recipe.get("task") or {}, (recipe.get("budget") or {}).get("eval") or {}
     equal = summary["equal_compute"]["budget"]
     seeds = max(len(line["seeds"]) for line in summary["compared"])
+    axis = {"counted": " (counted tokens)", "paper": " (paper's formula)"}
     at = f", at the largest compute every arm reached: {equal / 1e12:.3g} TFLOP" if equal else ""
+    at += axis.get(summary["equal_compute"]["axis"], "") if equal else ""
     return {
         "recipe": summary["recipe"],
         "scale": summary["scale"],
@@ -95,7 +97,8 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "lr": line["lr"],
                 "seeds": len(line["seeds"]),
                 "step": line["steps"][0],
-                "tflop_paper": None if line["flops_paper"] is None else _short(line["flops_paper"] / 1e12, 2),
+                "tflop_counted": _tflop(line["flops_counted"]),
+                "tflop_paper": _tflop(line["flops_paper"]),
                 "percent": {},
                 "se": {},
             },
@@ -113,6 +116,10 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 for direction, one in line["divergence"].items()
             }
     return list(rows.values())
+
+
+def _tflop(flops: float | None) -> float | None:
+    return None if flops is None else _short(flops / 1e12, 2)
 
 
 def _short(value: float, digits: int = 1) -> float:

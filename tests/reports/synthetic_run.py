@@ -195,6 +195,7 @@ def make_run(
     pictures: bool = False,
     kinds: Mapping[str, str] | None = None,
     starts: Mapping[str, str] | None = None,
+    epochs: int = 4,
 ) -> Path:
     """Write a synthetic run folder and return it.
 
@@ -202,6 +203,7 @@ def make_run(
         pictures: Whether the cards are shown as images; the splits are then those of `READ`.
         kinds: Arm to "sft" or "rl" where its name does not say it.
         starts: Arm to ``<stage>@<step>`` where it does not start from the init.
+        epochs: Epochs of actor and critic over each of RL's sequences.
         divergence: Whether the records of `id` have that of the arms.
         sign: Factor on the invented changes; 0 gives arms that stay at the start.
     """
@@ -304,10 +306,13 @@ def make_run(
                     step = point * (50 if kind == "sft" else 4)
                     evaluate(stage, arm, seed, lr, step, point / points)
                     trained = point / points * (5e6 if kind == "sft" else 1.8e6)
+                    sequence = trained / (epochs if kind == "rl" else 1)
+                    rolled_out = sequence if kind == "rl" else 0
                     lines.append({
-                        "step": step, "trained_tokens": trained,
-                        "generated_tokens": trained * 0.3 if kind == "rl" else 0,
-                        "prefill_tokens": trained * 0.5 if kind == "rl" else 0,
+                        "step": step, "trained_tokens": trained, "sequence_tokens": sequence,
+                        "generated_tokens": 0.4 * rolled_out, "prefill_tokens": 0.6 * rolled_out,
+                        "forward_tokens": 2 * rolled_out, "trained_critic_tokens": epochs * rolled_out,
+                        "forward_critic_tokens": rolled_out,
                     })  # fmt: skip
                 if tokens:
                     _write_lines(folder / "stages" / stage / "tokens.jsonl", lines)

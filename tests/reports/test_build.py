@@ -20,7 +20,7 @@ ALL_FIGURES = {
     "ood_vs_id",
     "forgetting_vs_divergence",
     "success_vs_compute",
-    "success_vs_compute_measured",
+    "success_vs_compute_paper",
     "success_vs_tokens",
     "outcomes",
     "training",

@@ -138,7 +138,8 @@ def test_token_counts_leave_padding_out(monkeypatch):
     trainer._compute_advantage(fill(queue), metrics)
     assert metrics["tokens/generated"] == 9 and metrics["tokens/prefill"] == 4 * 5
     assert metrics["tokens/trained"] == 4 * 40 and metrics["tokens/trained_critic"] == 2 * 40
-    assert metrics["tokens/forward"] == 3 * 40
+    assert metrics["tokens/forward"] == 2 * 40 and metrics["tokens/forward_critic"] == 40
+    assert metrics["tokens/sequence"] == 40
     trainer._compute_advantage(fill(queue), metrics)
     assert metrics["tokens/generated"] == 18 and metrics["tokens/step_generated"] == 9
     trainer.config.trainer.critic_warmup = 5
