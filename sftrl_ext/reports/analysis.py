@@ -146,7 +146,9 @@ class Analysis:
     @property
     def task(self) -> str:
         """Name of the task: the first part of the data sources."""
-        return self.run.records[0].data_source.partition("/")[0] if self.run.records else ""
+        if self.run.records:
+            return self.run.records[0].data_source.partition("/")[0]
+        return str(self.run.state.get("task", ""))
 
     def split_title(self, split: str) -> str:
         """A split in words for a panel's title."""

@@ -30,6 +30,9 @@ class AxisComparison:
     @property
     def sentence(self) -> str:
         """The comparison in words."""
+        if self.counted == self.paper == "unknown":
+            head = f"`{self.split}`: arms that change otherwise on the two compute axes:"
+            return f"{head} {'; '.join(self.differences) or 'none'}."
         if not self.flips and not self.differences:
             return f"`{self.split}`: the verdict is the same on both compute axes ({self.counted})."
         if not self.flips:
@@ -44,13 +47,14 @@ def compare_axes(counted: Verdict, paper: Verdict) -> AxisComparison | None:
     """Compare a verdict at equal counted compute with the one by the paper's formula.
 
     Returns:
-        None without a split, or where an arm is missing on either axis.
+        None without a split.
     """
-    if counted.split is None or counted.difference is None or paper.difference is None:
+    if counted.split is None:
         return None
-    differences = []
-    apart = _difference("RL minus SFT", counted.difference, paper.difference)
-    differences += apart
+    apart: list[str] = []
+    if counted.difference is not None and paper.difference is not None:
+        apart = _difference("RL minus SFT", counted.difference, paper.difference)
+    differences = list(apart)
     others = {finding.key: finding for finding in paper.findings}
     for finding in counted.findings:
         if (other := others.get(finding.key)) is not None:

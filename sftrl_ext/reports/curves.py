@@ -133,6 +133,14 @@ class Curve:
         """(arm, learning rate)."""
         return self.arm, self.lr
 
+    @property
+    def seed_count(self) -> int:
+        """How many seeds the curve has; a checkpoint of a results file stands for several."""
+        stored = [
+            m.seeds for group in self.seeds.values() for c in group for m in (c.measures or {}).values()
+        ]
+        return max(stored, default=len(self.seeds))
+
     def steps(self) -> list[list[Checkpoint]]:
         """Checkpoints grouped by step, in order; one group holds the seeds that have that step."""
         groups: dict[int, list[Checkpoint]] = defaultdict(list)

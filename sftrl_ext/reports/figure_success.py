@@ -204,4 +204,4 @@ def curve_handle(found: Analysis, curve: Curve) -> Line2D:
 def curve_name(found: Analysis, curve: Curve, several: bool) -> str:
     """Name of a curve for a legend; learning rate and seeds only where there are several."""
     name = found.arms.label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")
-    return name + (f" ({len(curve.seeds)} seeds)" if len(curve.seeds) > 1 else "")
+    return name + (f" ({curve.seed_count} seeds)" if curve.seed_count > 1 else "")

@@ -54,9 +54,9 @@ def _sentences(found: Analysis, judged: Judged, first: bool) -> list[str]:
     verdict, other = judged.verdict, judged.other_axis
     sentences = [verdict.headline, *(f.in_words(in_distribution=first) for f in verdict.findings)]
     if other is not None and judged.comparison is not None:
-        sentences.append(
-            f"{judged.comparison.sentence} By the paper's formula RL minus SFT: {other.difference}."
-        )
+        sentences.append(judged.comparison.sentence)
+        if other.difference is not None:
+            sentences[-1] += f" By the paper's formula RL minus SFT: {other.difference}."
     return sentences
 
 

@@ -52,9 +52,15 @@ def results_of(found: Analysis) -> dict[str, Any]:
     axis = {"counted": " (counted tokens)", "paper": " (paper's formula)"}
     at = f", at the largest compute every arm reached: {equal / 1e12:.3g} TFLOP" if equal else ""
     at += axis.get(summary["equal_compute"]["axis"], "") if equal else ""
+    arms = found.arms
+    kinds: dict[str, dict[str, str]] = {arm: {"kind": arms.kind(arm)} for arm in found.curves.arm_names()}
+    for arm, named in kinds.items():
+        named |= {"title": arms.titles[arm]} if arm in arms.titles else {}
     return {
         "recipe": summary["recipe"],
         "scale": summary["scale"],
+        "task": found.task,
+        "arms": kinds,
         "date": datetime.date.fromtimestamp((found.run.folder / "state.json").stat().st_mtime).isoformat(),
         "commit": str(summary["commit"] or "unknown")[:7],
         "hardware": hardware_words(summary["hardware"] or {}),
@@ -62,6 +68,7 @@ def results_of(found: Analysis) -> dict[str, Any]:
         "measure": str(summary.get("measure", "success per episode")).partition(";")[0],
         "max_attempts": task.get("max_attempts"),
         "temperature": budget.get("temperature"),
+        "paper_formula_absent": found.curves.paper_absent,
         "measurements": [
             {
                 "name": "compared",
@@ -105,6 +112,8 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         )
         row["percent"][line["split"]] = _short(line["percent"])
         row["se"][line["split"]] = _short(line["se"])
+        if "se_unit" in line:
+            row["se_unit"] = line["se_unit"]
         for name in FURTHER:
             if line.get(name):
                 row.setdefault(name, {"percent": {}, "se": {}})
