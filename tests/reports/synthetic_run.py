@@ -205,7 +205,7 @@ def make_run(
         pictures: Whether the cards are shown as images; the splits are then those of `READ`.
         kinds: Arm to "sft" or "rl" where its name does not say it.
         starts: Arm to ``<stage>@<step>`` where it does not start from the init.
-        critic: Whether RL has one.
+        critic: True if RL has one.
         epochs: Epochs of actor and critic over each of RL's sequences.
         rl_tokens: Tokens that RL trains on, every epoch counted; with 2.2e6 it reaches SFT's last checkpoint.
         divergence: Whether the records of `id` have that of the arms.
