@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sftrl_ext.errors import SftrlError
@@ -248,35 +250,90 @@ def merge_metrics(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str,
     return merged
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Passes over every sequence of one update.
+
+    Attributes:
+        actor_epochs: Forward and backward passes of the actor.
+        critic_epochs: Forward and backward passes of the critic.
+        forward: Forward-only passes of the policy's size: old and reference log-probabilities.
+        forward_critic: Forward-only passes of the critic: values.
+    """
+
+    actor_epochs: int
+    critic_epochs: int = 0
+    forward: int = 0
+    forward_critic: int = 0
+
+    @classmethod
+    def of_update(cls, config: DictConfig, step: int, *, critic: bool, reference: bool) -> Passes:
+        """Passes of the update at ``step``.
+
+        Args:
+            config: verl's training config.
+            step: Number of the update, from 1.
+            critic: True if there is a critic.
+            reference: True if there is a reference policy.
+        """
+        correction = OmegaConf.select(config, "algorithm.rollout_correction")
+        # In bypass mode verl takes the sampler's log-probabilities and makes no pass for the old ones.
+        old_log_probs = not (correction and correction.get("bypass_mode", False))
+        trains_actor = config.trainer.critic_warmup <= step
+        return cls(
+            actor_epochs=int(config.actor_rollout_ref.actor.ppo_epochs) if trains_actor else 0,
+            critic_epochs=int(config.critic.ppo_epochs) if critic else 0,
+            forward=int(old_log_probs) + int(reference),
+            forward_critic=int(critic),
+        )
+
+
 class TokenCounts:
     """Tokens spent, for the compute axis: of the last step, and in total since the start of the stage.
 
+    * ``sequence``: tokens of the update's sequences, each once.
     * ``generated``: written by the model in the rollout.
     * ``prefill``: prompt and feedback tokens, each read once (an engine with a prefix cache).
     * ``prefill_uncached``: for each turn everything before it (an engine without one).
-    * ``forward``: tokens of forward passes without gradient (old policy, start model, critic).
+    * ``forward``: tokens of the policy's forward-only passes (old and reference log-probabilities).
+    * ``forward_critic``: tokens of the critic's forward-only passes (values).
     * ``trained``: tokens of the sequences the actor was updated on, times epochs.
     * ``trained_critic``: the same for the critic.
     """
 
-    NAMES = ("generated", "prefill", "prefill_uncached", "forward", "trained", "trained_critic")
+    NAMES = (
+        *("sequence", "generated", "prefill", "prefill_uncached"),
+        *("forward", "forward_critic", "trained", "trained_critic"),
+    )
 
     def __init__(self) -> None:
         self.step: dict[str, int] = dict.fromkeys(self.NAMES, 0)
         self.total: dict[str, int] = dict.fromkeys(self.NAMES, 0)
 
-    def add_step(self, rows: StepRows, *, actor_epochs: int, critic_epochs: int, forwards: int) -> None:
+    def add_step(self, rows: StepRows, passes: Passes) -> None:
         """Count one step; verl's padding rows are left out."""
         self.step = {
+            "sequence": rows.sequence_tokens,
             "generated": int(rows.sum("generated_tokens")),
             "prefill": int(rows.sum("prompt_tokens") + rows.sum("feedback_tokens")),
             "prefill_uncached": int(rows.sum("prefill_tokens")),
-            "forward": forwards * rows.sequence_tokens,
-            "trained": actor_epochs * rows.sequence_tokens,
-            "trained_critic": critic_epochs * rows.sequence_tokens,
+            "forward": passes.forward * rows.sequence_tokens,
+            "forward_critic": passes.forward_critic * rows.sequence_tokens,
+            "trained": passes.actor_epochs * rows.sequence_tokens,
+            "trained_critic": passes.critic_epochs * rows.sequence_tokens,
         }
         for name, count in self.step.items():
             self.total[name] += count
+
+    def restore(self, totals: Mapping[str, int]) -> None:
+        """Continue from the totals of a checkpoint.
+
+        Checkpoints of earlier versions lack ``sequence``, which is what the rollout read and wrote, and count
+        the critic's values in ``forward``.
+        """
+        self.total.update(totals)
+        if "sequence" not in totals:
+            self.total["sequence"] = totals.get("generated", 0) + totals.get("prefill", 0)
 
     def metrics(self) -> dict[str, float]:
         """``tokens/<name>`` in total and ``tokens/step_<name>``."""

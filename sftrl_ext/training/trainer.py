@@ -36,6 +36,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import credit
 from sftrl_ext.training.correction import as_loss_weights, correction_level, turn_is_action, turn_weights
 from sftrl_ext.training.metrics import (
+    Passes,
     StepRows,
     TokenCounts,
     first_minibatch_metrics,
@@ -356,14 +357,13 @@ class TurnCreditMixin(PPOTrainer):
     # ------------------------------------------------------------------ token counts
 
     def _count_tokens(self, rows: StepRows, metrics: dict) -> None:
-        actor = self.config.actor_rollout_ref.actor
-        trains_actor = self.config.trainer.critic_warmup <= self.global_steps
-        self.tokens.add_step(
-            rows,
-            actor_epochs=int(actor.ppo_epochs) if trains_actor else 0,
-            critic_epochs=int(self.config.critic.ppo_epochs) if self.use_critic else 0,
-            forwards=1 + int(self.use_reference_policy) + int(self.use_critic),
+        passes = Passes.of_update(
+            self.config,
+            self.global_steps,
+            critic=self.use_critic,
+            reference=self.use_reference_policy,
         )
+        self.tokens.add_step(rows, passes)
         metrics.update(self.tokens.metrics())
 
     def _save_checkpoint(self) -> None:
@@ -388,7 +388,7 @@ class TurnCreditMixin(PPOTrainer):
         path = os.path.join(folder, TOKENS_FILE)
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
-                self.tokens.total.update(json.load(file))
+                self.tokens.restore(json.load(file))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ ALL_FIGURES = {
     "ood_vs_id",
     "forgetting_vs_divergence",
     "success_vs_compute",
-    "success_vs_compute_measured",
+    "success_vs_compute_paper",
     "success_vs_tokens",
     "outcomes",
     "training",
@@ -29,7 +29,7 @@ ALL_FIGURES = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    run_dir = make_run(tmp_path_factory.mktemp("run"), points=3, splits=("id", "rule_ood"))
+    run_dir = make_run(tmp_path_factory.mktemp("run"), points=3, splits=("id", "rule_ood"), rl_tokens=2.2e6)
     return run_dir, build_report(run_dir)
 
 

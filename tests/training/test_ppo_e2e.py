@@ -90,8 +90,14 @@ def test_episodes_turns_and_tokens_are_counted(metrics):
         assert 1 <= step["turns/mean"] <= 3 and step["turns/share_1"] == 1.0
         assert step["episode/generated_tokens"] <= 3 * TURN_TOKENS
         assert step["tokens/step_generated"] == pytest.approx(EPISODES * step["episode/generated_tokens"])
-        # Every token is trained twice: two epochs.
-        assert step["tokens/step_trained"] == 2 * step["perf/total_num_tokens"]
+        tokens = step["perf/total_num_tokens"]
+        # Actor and critic train on every token twice: two epochs.
+        assert step["tokens/step_trained"] == step["tokens/step_trained_critic"] == 2 * tokens
+        # Old and reference log-probabilities, and values, read every token once each.
+        assert (step["tokens/step_forward"], step["tokens/step_forward_critic"]) == (2 * tokens, tokens)
+        # A prompt or feedback token is read once, a model token written once.
+        assert step["tokens/step_sequence"] == tokens
+        assert step["tokens/step_generated"] + step["tokens/step_prefill"] == tokens
         assert step["critic/score/mean"] == pytest.approx(step["episode/reward_total"])
         assert step["training/global_step"] == number
     assert metrics[1]["tokens/generated"] == sum(step["tokens/step_generated"] for step in metrics)
