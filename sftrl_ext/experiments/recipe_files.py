@@ -23,7 +23,15 @@ from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments import recipe as schemas
 from sftrl_ext.experiments.arms import check_arms
-from sftrl_ext.experiments.recipe import METRICS, SAYS, SCALES, TASK_KINDS, ComposedRecipe, Recipe
+from sftrl_ext.experiments.recipe import (
+    METRICS,
+    OFFLOADS,
+    SAYS,
+    SCALES,
+    TASK_KINDS,
+    ComposedRecipe,
+    Recipe,
+)
 from sftrl_ext.experiments.trackers import check_names
 from sftrl_ext.paths import configs_dir, recipes_dir
 
@@ -173,6 +181,8 @@ def _check(path: Path, recipe: Recipe) -> None:
     """Refuse what composes but cannot run."""
     if recipe.task.kind not in TASK_KINDS:
         raise SftrlError(f"{path}: task.kind: {unknown_name('kind of task', recipe.task.kind, TASK_KINDS)}")
+    if recipe.scale.offload not in OFFLOADS:
+        raise SftrlError(f"{path}: scale.offload: {unknown_name('offload', recipe.scale.offload, OFFLOADS)}")
     for split in recipe.budget.eval.hands_of:
         if split not in recipe.task.eval_splits:
             raise SftrlError(
