@@ -10,6 +10,10 @@ from sftrl_ext.experiments.planner.memory import ModelEngine
 from sftrl_ext.experiments.planner.stage import PlanContext
 from sftrl_ext.experiments.planner.workload import Workload
 
+PADDING_CAPPED = False
+"""Padded micro-batches are cut by their tokens with padding, rows of like length together, and their entropy
+is computed in chunks. verl 0.9.1 cuts them by real tokens, and then a row is as long as the longest of all."""
+
 
 def engine_of(
     context: PlanContext,
@@ -60,6 +64,8 @@ def micro_batch(
         packed: Rows are packed without padding.
     """
     valid = max(min(cap, share), min(longest, cap))
+    if PADDING_CAPPED and not packed:
+        return MicroBatch(valid, valid, valid / row, valid / row * workload.images, workload.patches)
     rows = max(1.0, valid / row)
     tokens = valid if packed else max(valid, rows * min(longest, cap))
     return MicroBatch(tokens, valid, rows, rows * workload.images, workload.patches)

@@ -11,7 +11,7 @@ from sftrl_ext.experiments.arms import ArmConfig, saved_steps
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.planner import activations, disk, memory, work
 from sftrl_ext.experiments.planner.activations import LogitPass, MicroBatch
-from sftrl_ext.experiments.planner.engines import engine_of, has_flash, is_packed, micro_batch
+from sftrl_ext.experiments.planner.engines import PADDING_CAPPED, engine_of, has_flash, is_packed, micro_batch
 from sftrl_ext.experiments.planner.memory import VLLM_WORKSPACE, Keys, ModelEngine, Phase
 from sftrl_ext.experiments.planner.stage import PlanContext, StagePlan, finish, on_cpu
 from sftrl_ext.experiments.planner.verl_settings import command_settings
@@ -67,7 +67,7 @@ def rl_plan(context: PlanContext, stage: Stage, config: RLConfig, arm: ArmConfig
     if context.cpu:
         phases = [on_cpu(phase) for phase in phases]
     row = workload.row
-    padding = 1.0 if passes.packed else min(workload.longest_row, passes.longest) / row
+    padding = 1.0 if passes.packed or PADDING_CAPPED else min(workload.longest_row, passes.longest) / row
     moved = sum(
         2 * engine.host for engine in engines if engine.param_offload or engine.optimizer_offload
     ) + sum(
@@ -127,7 +127,7 @@ class _Passes:
 
     def _logits(self, engine: ModelEngine, training: bool, entropy: bool) -> LogitPass:
         actor = self.settings.actor_rollout_ref.actor
-        chunked = bool(actor.entropy_from_logits_with_chunking) and self.packed
+        chunked = bool(actor.entropy_from_logits_with_chunking) and (self.packed or PADDING_CAPPED)
         return LogitPass(
             training=training,
             entropy="none" if not entropy else "chunked" if chunked else "full",
