@@ -81,6 +81,7 @@ def sft_command(
         f"trainer.nnodes={scale.nnodes}",
         f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
         f"hydra.run.dir={checkpoints.parent}",
+        *(_offload(recipe, ("engine",)) if scale.offload == "always" else []),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_sft,
     ]
@@ -125,6 +126,8 @@ def ppo_command(
     critic_lr = rl.lr if rl.critic_lr is None else rl.critic_lr
     epochs = _epochs("prompts of an update", rl.rows, prompts, rl.updates)
     tokens = rl.micro_batch_size * (rl.max_prompt_length + rl.max_response_length)
+    # A pass without gradients keeps no activations, but its logits are as large as the training ones.
+    forward_tokens = 2 * tokens if scale.backend == "cpu" else tokens
     overrides = [
         f"backend={_backend(recipe)}",
         f"algorithm={rl.algorithm}",
@@ -141,8 +144,8 @@ def ppo_command(
         f"actor_rollout_ref.actor.ppo_epochs={rl.epochs}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={minibatch}",
         f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={tokens}",
-        f"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu={2 * tokens}",
-        f"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu={2 * tokens}",
+        f"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu={forward_tokens}",
+        f"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu={forward_tokens}",
         f"actor_rollout_ref.rollout.n={rl.group}",
         f"actor_rollout_ref.rollout.seed={seed}",
         f"actor_rollout_ref.rollout.temperature={rl.temperature:g}",
@@ -154,7 +157,7 @@ def ppo_command(
         f"critic.ppo_epochs={rl.epochs}",
         f"critic.ppo_mini_batch_size={minibatch}",
         f"critic.ppo_max_token_len_per_gpu={tokens}",
-        f"critic.forward_max_token_len_per_gpu={2 * tokens}",
+        f"critic.forward_max_token_len_per_gpu={forward_tokens}",
         *([f"sftrl.responses={rl.responses}"] if rl.responses is not None else []),
         f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
         *([f"sftrl.rollout.max_prompts={rl.max_prompts}"] if rl.max_prompts is not None else []),
@@ -172,6 +175,7 @@ def ppo_command(
         f"trainer.n_gpus_per_node={split.gpus}",
         f"hydra.run.dir={checkpoints.parent}",
         *mode_overrides(recipe, rl),
+        *_offload(recipe, ("actor_rollout_ref.actor.fsdp_config", "critic.fsdp")),
         *_ray_resources(recipe),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,
@@ -244,6 +248,12 @@ def _light_router(recipe: Recipe) -> list[str]:
 
     router = Path(sftrl_ext.backends.__file__).parent / "router.yaml"
     return [f"actor_rollout_ref.rollout.router_config_path={router}"]
+
+
+def _offload(recipe: Recipe, engines: tuple[str, ...]) -> list[str]:
+    """Overrides of ``scale.offload`` for the FSDP configs of some engines."""
+    keys = {"none": (), "idle": ("param_offload", "optimizer_offload"), "always": ("offload_policy",)}
+    return [f"{engine}.{key}=true" for engine in engines for key in keys[recipe.scale.offload]]
 
 
 def _reward_file(recipe: Recipe) -> list[str]:

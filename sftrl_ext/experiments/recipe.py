@@ -16,6 +16,7 @@ from sftrl_ext.experiments.launcher_config import LauncherConfig
 
 SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
+OFFLOADS = ("none", "idle", "always")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
 TRAINING_STATES = ("newest", "all")
@@ -167,6 +168,18 @@ class ScaleConfig:
     on GPUs of its own."""
     rollout_gpus: int | None = None
     """GPUs that only generate, with ``separate_async``; null: half of them. Of several nodes: whole nodes."""
+    offload: str = "none"
+    """What is on the host instead of a GPU: ``none``; ``idle``: weights and optimizer states of actor and
+    critic while others work; ``always``: also while they train, so that the optimizer's step runs on the
+    CPU."""
+    hardware: str | None = None
+    """Accelerator that the plan is made for: ``H100-80GB``, ``H200`` or ``A100-80GB``; null: the first."""
+    host_memory_gb: float | None = None
+    """Memory of one node's host in GB; null: the hardware's share (256 GB) for each device."""
+    disk_gb: float | None = None
+    """Free disk of the run folder in GB; null: it is not checked."""
+    check_fit: bool = True
+    """Refuse, before anything runs, a stage whose planned memory or disk the hardware does not have."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ from sftrl_ext.experiments.arms import check_arms
 from sftrl_ext.experiments.attention import check_attention
 from sftrl_ext.experiments.recipe import (
     METRICS,
+    OFFLOADS,
     SAYS,
     SCALES,
     TASK_KINDS,
@@ -186,6 +187,8 @@ def _check(path: Path, recipe: Recipe) -> None:
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
+    if recipe.scale.offload not in OFFLOADS:
+        raise SftrlError(f"{path}: scale.offload: {unknown_name('offload', recipe.scale.offload, OFFLOADS)}")
     for split in recipe.budget.eval.hands_of:
         if split not in recipe.task.eval_splits:
             raise SftrlError(
