@@ -65,7 +65,7 @@ def test_the_critic_lacks_its_head_alone(run):
 
 def test_every_checkpoint_is_evaluated_on_every_split(run):
     records = list(read_jsonl(run.records))
-    assert {record["stage"] for record in records} == {"model", "init", "sft-lr0.0002-s0", "rl-lr0.0002-s0"}
+    assert {record["stage"] for record in records} == {"init", "sft-lr0.0002-s0", "rl-lr0.0002-s0"}
     assert {record["split"] for record in records} == {"id", "rule_ood", "visual_ood"}
     for record in records:
         assert record["episodes"] == HANDS and record["errors"] == 0
