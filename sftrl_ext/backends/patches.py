@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 from sftrl_ext.backends.after_import import after_import
 
@@ -37,31 +38,6 @@ def verl_utils_distributed_init_process_group(module: ModuleType) -> None:
     )
 
 
-def verl_utils_model_load_valuehead_model(module: ModuleType) -> None:
-    """``attn_implementation="flash_attention_2"`` of the critic: the one its config asks for instead.
-
-    Its new head is drawn from a seed, so that a run that starts again is the same run.
-    """
-
-    def load_valuehead_model(
-        local_path: str, torch_dtype: object, model_config: object, trust_remote_code: bool
-    ) -> object:
-        import torch
-        from transformers import AutoModelForTokenClassification
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return AutoModelForTokenClassification.from_pretrained(
-                local_path,
-                dtype=torch_dtype,
-                config=model_config,
-                attn_implementation=model_config._attn_implementation,  # type: ignore[attr-defined]
-                trust_remote_code=trust_remote_code,
-            )
-
-    module.load_valuehead_model = load_valuehead_model  # type: ignore[attr-defined]
-
-
 def verl_engine_fsdp_cpu_offload_policy(module: ModuleType) -> None:
     """``CPUOffloadPolicy(pin_memory=True)`` of the reference model: nothing to offload, no memory to pin."""
     from torch.distributed.fsdp import OffloadPolicy
@@ -72,9 +48,24 @@ def verl_engine_fsdp_cpu_offload_policy(module: ModuleType) -> None:
     module.CPUOffloadPolicy = no_offload  # type: ignore[attr-defined]
 
 
+def verl_utils_fsdp_utils_sharded_save_to_cpu(module: ModuleType) -> None:
+    """``_local_tensor.detach().cpu()``, meant as a copy, is the parameter itself where that is on the CPU.
+
+    The trainer `separate_async` restores the policy before the update from it, to compute its
+    log-probabilities: without a copy they would be those of the policy after the update.
+    """
+    save = module.fsdp2_sharded_save_to_cpu
+
+    def fsdp2_sharded_save_to_cpu(model: object) -> tuple[dict[str, tuple[Any, object]], object]:
+        state, spec = save(model)
+        return {name: (shard.clone(), shard_spec) for name, (shard, shard_spec) in state.items()}, spec
+
+    module.fsdp2_sharded_save_to_cpu = fsdp2_sharded_save_to_cpu  # type: ignore[attr-defined]
+
+
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "verl.utils.distributed": verl_utils_distributed_init_process_group,
-    "verl.utils.model": verl_utils_model_load_valuehead_model,
+    "verl.utils.fsdp_utils": verl_utils_fsdp_utils_sharded_save_to_cpu,
     "verl.workers.engine.fsdp.transformer_impl": verl_engine_fsdp_cpu_offload_policy,
 }
 """Module of verl -> the function that changes it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -11,24 +10,7 @@ from typing import Any
 import torch
 from verl.plugin.platform.platform_base import PlatformBase
 
-from sftrl_ext.errors import SftrlError
-
-VERL_VERSION = "0.9.1"
-"""The verl release that the platform and the patches were written against."""
-
-
-def check_verl_version() -> None:
-    """Refuse any verl but the one the CPU patches were written for.
-
-    Raises:
-        SftrlError: if another version is installed.
-    """
-    found = importlib.metadata.version("verl")
-    if found != VERL_VERSION:
-        raise SftrlError(
-            f"training on the CPU patches verl {VERL_VERSION}, but verl {found} is installed: "
-            f"install verl=={VERL_VERSION}, or unset VERL_PLATFORM to train on a GPU."
-        )
+from sftrl_ext.verl_version import check_verl_version
 
 
 class CpuModule(ModuleType):
@@ -91,7 +73,7 @@ class CpuPlatform(PlatformBase):
     """
 
     def __init__(self) -> None:
-        check_verl_version()
+        check_verl_version("training on the CPU", ", or unset VERL_PLATFORM to train on a GPU")
         self._module = CpuModule()
 
     @property

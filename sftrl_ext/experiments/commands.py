@@ -11,7 +11,9 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.attention import resolve_attention, rl_attention_overrides, sft_attention_overrides
 from sftrl_ext.experiments.local_ray import local_ray_env, requested_address
 from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
+from sftrl_ext.experiments.schedules import rl_schedule, sft_schedule
 from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
+from sftrl_ext.experiments.trainer_modes import gpu_split, mode_overrides
 from sftrl_ext.paths import configs_dir
 
 Command = tuple[list[str], dict[str, str]]
@@ -51,7 +53,7 @@ def sft_command(
         engine: Variables of `sftrl_ext.training.engine_settings`: what is frozen, which loss.
     """
     scale = recipe.scale
-    epochs = math.ceil(config.steps / max(1, config.rows // config.batch_size))
+    epochs = _epochs("batch_size", config.rows, config.batch_size, config.steps)
     share = config.batch_size // (scale.nnodes * scale.n_gpus_per_node)
     micro = math.gcd(config.micro_batch_size, share)  # rows of one step on one rank, in equal parts
     tokens = config.micro_tokens or micro * config.max_length
@@ -67,8 +69,7 @@ def sft_command(
         f"data.max_length={config.max_length}",
         f"optim.lr={config.lr:g}",
         f"optim.betas={_list(config.betas)}",
-        f"optim.lr_warmup_steps_ratio={config.warmup_ratio:g}",
-        f"optim.lr_scheduler_type={config.schedule}",
+        *sft_schedule(config.schedule, config.steps, config.warmup_ratio),
         "optim.weight_decay=0.0",
         "optim.clip_grad=1.0",
         f"trainer.total_epochs={epochs}",
@@ -118,10 +119,11 @@ def ppo_command(
         seed: Seed of the order of the prompts and of the rollout.
         engine: Variables of `sftrl_ext.training.engine_settings`.
     """
-    scale = recipe.scale
+    scale, split = recipe.scale, gpu_split(recipe.scale)
     prompts = rl.episodes // rl.group
     minibatch = prompts // rl.minibatches
-    epochs = math.ceil(rl.updates * prompts / rl.rows)
+    critic_lr = rl.lr if rl.critic_lr is None else rl.critic_lr
+    epochs = _epochs("prompts of an update", rl.rows, prompts, rl.updates)
     tokens = rl.micro_batch_size * (rl.max_prompt_length + rl.max_response_length)
     overrides = [
         f"backend={_backend(recipe)}",
@@ -135,7 +137,7 @@ def ppo_command(
         f"data.seed={seed}",
         f"actor_rollout_ref.model.path={model}",
         f"actor_rollout_ref.actor.optim.lr={rl.lr:g}",
-        f"actor_rollout_ref.actor.optim.lr_warmup_steps={rl.warmup}",
+        *rl_schedule("actor_rollout_ref.actor.optim", rl.lr, rl.updates, rl.warmup, rl.decay_updates),
         f"actor_rollout_ref.actor.ppo_epochs={rl.epochs}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={minibatch}",
         f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={tokens}",
@@ -147,11 +149,13 @@ def ppo_command(
         f"actor_rollout_ref.rollout.val_kwargs.temperature={recipe.budget.eval.temperature:g}",
         f"actor_rollout_ref.rollout.val_kwargs.do_sample={str(recipe.budget.eval.temperature > 0).lower()}",
         f"actor_rollout_ref.rollout.tensor_model_parallel_size={scale.tensor_parallel}",
-        f"critic.optim.lr={rl.critic_lr if rl.critic_lr is not None else rl.lr:g}",
+        f"critic.optim.lr={critic_lr:g}",
+        *rl_schedule("critic.optim", critic_lr, rl.updates, 0, rl.decay_updates),
         f"critic.ppo_epochs={rl.epochs}",
         f"critic.ppo_mini_batch_size={minibatch}",
         f"critic.ppo_max_token_len_per_gpu={tokens}",
         f"critic.forward_max_token_len_per_gpu={2 * tokens}",
+        *([f"sftrl.responses={rl.responses}"] if rl.responses is not None else []),
         f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
         *([f"sftrl.rollout.max_prompts={rl.max_prompts}"] if rl.max_prompts is not None else []),
         f"sftrl.rollout.reward={recipe.task.reward}",
@@ -164,10 +168,11 @@ def ppo_command(
         f"trainer.test_freq={rl.validate_every}",
         f"trainer.default_local_dir={checkpoints}",
         f"trainer.experiment_name={name}",
-        f"trainer.nnodes={scale.nnodes}",
-        f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
+        f"trainer.nnodes={split.nodes}",
+        f"trainer.n_gpus_per_node={split.gpus}",
         f"hydra.run.dir={checkpoints.parent}",
-        *_joined_ray(recipe),
+        *mode_overrides(recipe, rl),
+        *_ray_resources(recipe),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,
     ]
@@ -175,6 +180,17 @@ def ppo_command(
     return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(
         recipe, engine, checkpoints
     )
+
+
+def _epochs(key: str, rows: int, batch: int, steps: int) -> int:
+    """Passes over the rows that so many steps need; the loaders drop the last batch of a pass if not full.
+
+    Raises:
+        SftrlError: if the rows do not fill one batch.
+    """
+    if rows < batch:
+        raise SftrlError(f"rows: {rows}, fewer than one batch ({key}: {batch}); expected at least as many.")
+    return math.ceil(steps / (rows // batch))
 
 
 def joins_cluster(recipe: Recipe) -> bool:
@@ -199,10 +215,13 @@ def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
     return [sys.executable, "-m", "sftrl_ext.experiments.on_cluster", *words, "--"]
 
 
-def _joined_ray(recipe: Recipe) -> list[str]:
-    """On a cluster without GPUs: it says itself what it has."""
-    if not joins_cluster(recipe) or recipe.scale.backend != "cpu":
+def _ray_resources(recipe: Recipe) -> list[str]:
+    """Without GPUs: a Ray cluster says itself what it has; a local Ray is told of processes that generate."""
+    split = gpu_split(recipe.scale)
+    if recipe.scale.backend != "cpu":
         return []
+    if not joins_cluster(recipe):
+        return [f"ray_kwargs.ray_init.num_gpus={split.total}"] if split.total > split.ranks else []
     return ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
 
 

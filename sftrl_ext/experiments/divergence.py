@@ -154,13 +154,36 @@ class DivergenceMeter:
             self._start = folder
             await engine.load_weights(target.folder)
         own = played[: self._episodes]
-        sides = {"forward": (self._of_start, False), "reverse": (own, True)}
-        if not all(any(map(generated, episodes)) for episodes, _ in sides.values()):
-            return {"start": start, "absent": "no token was generated"}
-        told: dict[str, Any] = {"start": start}
-        for name, (episodes, to_start) in sides.items():
-            segments = [segment for episode in episodes for segment in episode.segments]
-            nats = iter(await engine.divergence(segments, folder, self._temperature, to_other=to_start))
-            sums = [sum(next(nats) for _ in episode.segments) for episode in episodes]
-            told[name] = per_token(sums, [generated(episode) for episode in episodes])
-        return {**told, "wall_s": round(time.monotonic() - started, 2)}
+        measured = await compare_weights(engine, folder, self._of_start, own, self._temperature)
+        return {"start": start, **measured, "wall_s": round(time.monotonic() - started, 2)}
+
+
+async def compare_weights(
+    engine: ComparesWeights,
+    start: Path,
+    of_start: Sequence[PlayedEpisode],
+    own: Sequence[PlayedEpisode],
+    temperature: float,
+) -> dict[str, Any]:
+    """Divergence in both directions between the checkpoint that an engine holds and its start.
+
+    Args:
+        engine: It holds the checkpoint.
+        start: Folder of the start.
+        of_start: Episodes that the start played.
+        own: Episodes that the checkpoint played.
+        temperature: Of the evaluation.
+
+    Returns:
+        ``forward`` and ``reverse`` (see `per_token`), or ``absent`` with the reason.
+    """
+    sides = {"forward": (of_start, False), "reverse": (own, True)}
+    if not all(any(map(generated, episodes)) for episodes, _ in sides.values()):
+        return {"absent": "no token was generated"}
+    measured = {}
+    for name, (episodes, to_start) in sides.items():
+        segments = [segment for episode in episodes for segment in episode.segments]
+        nats = iter(await engine.divergence(segments, start, temperature, to_other=to_start))
+        sums = [sum(next(nats) for _ in episode.segments) for episode in episodes]
+        measured[name] = per_token(sums, [generated(episode) for episode in episodes])
+    return measured

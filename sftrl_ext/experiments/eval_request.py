@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import list_checkpoints, model_folder
 from sftrl_ext.experiments.endpoint import EndpointOptions
 from sftrl_ext.experiments.eval_tables import Prices
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+from sftrl_ext.experiments.model_source import find_model, is_hub_name
 
 
 @dataclass(frozen=True)
@@ -48,27 +45,9 @@ class EvalRequest:
     episodes: Path | None = None
 
 
-def find_model(path: Path) -> Path:
-    """The Hugging Face folder meant by a path: itself, or the newest checkpoint of a verl folder.
-
-    Raises:
-        SftrlError: if there is none.
-    """
-    if (path / "config.json").is_file():
-        return path
-    if model_folder(path).is_dir():
-        return model_folder(path)
-    checkpoints = list_checkpoints(path)
-    if checkpoints:
-        return checkpoints[-1].folder
-    raise SftrlError(
-        f"{path}: neither a Hugging Face folder (config.json) nor checkpoints of verl (global_step_<n>)."
-    )
-
-
 @contextmanager
 def local_model(name: str, dtype: str) -> Iterator[Path]:
-    """The folder of a model: that of a path, or a copy of a hub model that lasts as long as the context.
+    """The folder of a model: that of a path, or one of a hub model that lasts as long as the context.
 
     Raises:
         SftrlError: if there is no such folder and no such model.
@@ -86,8 +65,3 @@ def local_model(name: str, dtype: str) -> Iterator[Path]:
         except SftrlError as error:
             raise SftrlError(f"{name}: no such folder here, and as a name of the hub: {error}") from None
         yield out
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether a name is that of a hub model (``owner/name``) rather than of a folder that is here."""
-    return not Path(name).exists() and _HUB_NAME.fullmatch(name) is not None

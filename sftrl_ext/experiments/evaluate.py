@@ -155,10 +155,7 @@ def evaluate_run(
     progress: Progress,
 ) -> None:
     """Evaluate what is not in the records yet; a killed evaluation goes on with the next checkpoint."""
-    for path in (layout.records, layout.episodes):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drop_torn_tail(path)
-    done = {(r["stage"], r["step"], r["split"]) for r in read_jsonl(layout.records)}
+    done = {(r["stage"], r["step"], r["split"]) for r in stored_records(layout)}
     todo = [
         (target, [s for s in sets if (target.stage, target.step, s.split) not in done])
         for target in targets_of(state, layout, starts_from_base(recipe))
@@ -168,6 +165,14 @@ def evaluate_run(
     how = EvalPlay.of(recipe)
     meter = _meter(how, recipe, state, layout, sets, engine)
     asyncio.run(_evaluate_all(recipe, how, todo, engine, meter, layout, lambda: progress.advance(task)))
+
+
+def stored_records(layout: RunLayout) -> list[dict[str, Any]]:
+    """The records so far; after this, appending to them and to the episodes is safe."""
+    for path in (layout.records, layout.episodes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drop_torn_tail(path)
+    return list(read_jsonl(layout.records))
 
 
 async def _evaluate_all(
@@ -184,25 +189,47 @@ async def _evaluate_all(
         for chosen in sets:
             started = time.monotonic()
             played = await play_all(how, chosen, engine, advance)
-            record = {
-                "stage": target.stage,
-                "arm": target.arm,
-                "seed": target.seed,
-                "lr": target.lr,
-                "step": target.step,
-                **summarise(chosen, played),
-                "wall_s": round(time.monotonic() - started, 2),
-                "engine": engine.name,
-                "temperature": how.temperature,
-            }
+            record = make_record(target, how, chosen, played, time.monotonic() - started, engine.name)
             if meter is not None and chosen.split == meter.split:
                 divergence = await meter.measure(target, played)
                 record |= {} if divergence is None else {"divergence": divergence}
-            of = {key: record[key] for key in ("stage", "arm", "seed", "step", "split")}
-            shown = list(zip(chosen.facts, played, strict=True))[: recipe.budget.eval.sample_episodes]
-            samples = [{**of, **stored_episode(facts, episode)} for facts, episode in shown]
-            _append(layout.episodes, samples)
-            _append(layout.records, [record])
+            keep_record(layout, recipe, chosen, played, record)
+
+
+def make_record(
+    target: Target,
+    how: EvalPlay,
+    chosen: EvalSet,
+    played: Sequence[PlayedEpisode],
+    seconds: float,
+    engine: str,
+) -> dict[str, Any]:
+    """The record of one checkpoint on one split."""
+    return {
+        "stage": target.stage,
+        "arm": target.arm,
+        "seed": target.seed,
+        "lr": target.lr,
+        "step": target.step,
+        **summarise(chosen, played),
+        "wall_s": round(seconds, 2),
+        "engine": engine,
+        "temperature": how.temperature,
+    }
+
+
+def keep_record(
+    layout: RunLayout,
+    recipe: Recipe,
+    chosen: EvalSet,
+    played: Sequence[PlayedEpisode],
+    record: Mapping[str, Any],
+) -> None:
+    """Append a record and its first episodes, durably."""
+    of = {key: record[key] for key in ("stage", "arm", "seed", "step", "split")}
+    shown = list(zip(chosen.facts, played, strict=True))[: recipe.budget.eval.sample_episodes]
+    append_lines(layout.episodes, [{**of, **stored_episode(facts, episode)} for facts, episode in shown])
+    append_lines(layout.records, [record])
 
 
 def _meter(
@@ -229,15 +256,18 @@ def _meter(
     )
 
 
-async def play_all(how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: Any) -> list[PlayedEpisode]:
-    """Play every instance of a split at once; results in the split's order, the same for the same seed."""
+async def play_all(
+    how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: Any, indices: Sequence[int] | None = None
+) -> list[PlayedEpisode]:
+    """Play instances of a split at once, by default all; the same seed gives the same results, in order."""
 
     async def one(index: int) -> PlayedEpisode:
         played = await play_one(how, chosen, index, engine)
         advance()
         return played
 
-    return list(await asyncio.gather(*(one(index) for index in range(len(chosen.facts)))))
+    chosen_indices = range(len(chosen.facts)) if indices is None else indices
+    return list(await asyncio.gather(*(one(index) for index in chosen_indices)))
 
 
 def turn_seed(seed: int, split: str, index: int, turn: int) -> int:
@@ -294,6 +324,7 @@ def _steps(played: Sequence[PlayedEpisode]) -> dict[str, int]:
     return {name: round(sum(episode.metrics.get(name, 0.0) for episode in played)) for name in counted}
 
 
-def _append(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+def append_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    """Append JSON lines durably."""
     with path.open("a", encoding="utf-8") as file:
         append_durably(file, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))

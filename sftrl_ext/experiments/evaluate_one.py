@@ -19,9 +19,10 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.endpoint import Endpoint, EndpointOptions, Unanswered
 from sftrl_ext.experiments.episode_log import EpisodeLog, Place, describe_data, open_log
 from sftrl_ext.experiments.eval_players import ROWS, endpoint_player, local_player, play_places
-from sftrl_ext.experiments.eval_request import EvalRequest, find_model, is_hub_name, local_model
+from sftrl_ext.experiments.eval_request import EvalRequest, local_model
 from sftrl_ext.experiments.eval_tables import remarks, success_table, usage_of, usage_table
 from sftrl_ext.experiments.evaluate import EvalSet, summarise
+from sftrl_ext.experiments.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.stages import load_eval_set
 from sftrl_ext.rollout.player import PlayedEpisode
 

@@ -78,6 +78,10 @@ class RunLayout:
         """A few evaluated episodes, word for word."""
         return self.root / "eval" / "episodes.jsonl"
 
+    def played(self, checkpoint: str) -> Path:
+        """Tokens of the episodes of one checkpoint (``<stage>@<step>``) that divergence is measured on."""
+        return self.root / "eval" / "played" / f"{checkpoint}.json"
+
     @property
     def report(self) -> Path:
         """Figures, tables and the two report pages."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sftrl_ext.experiments import commands
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
+from sftrl_ext.experiments.eval_units import gpus_per_engine, worker_count
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
 from sftrl_ext.training.engine_settings import engine_env
@@ -60,7 +61,7 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     if needs_init(recipe):
         stages.append(_sft(recipe, layout, "init", "init", budget.init, base, "init"))
     stages += [_arm(recipe, layout, run, base, base_is) for run in arm_runs(recipe)]
-    stages.append(_internal("eval", "eval", "evaluate every checkpoint on every split", run_dir))
+    stages.append(_internal("eval", "eval", _eval_title(recipe), run_dir))
     stages.append(_internal("report", "report", "draw the figures and write the report", run_dir))
     return stages
 
@@ -85,6 +86,16 @@ def saved_model(layout: RunLayout, stage: str, step: int, kind: str = "sft") -> 
     """
     folder = layout.checkpoints(stage) / f"global_step_{step}"
     return (folder / "actor" if kind == "rl" else folder) / "huggingface"
+
+
+def _eval_title(recipe: Recipe) -> str:
+    """Title of the evaluation, with the number of its engines."""
+    engine, workers, gpus = recipe.scale.engine, worker_count(recipe.scale), gpus_per_engine(recipe.scale)
+    text = "evaluate every checkpoint on every split"
+    if workers == 0:
+        return f"{text} (1 {engine} engine)"
+    each = f" of {gpus} GPU{'s' * (gpus > 1)}" if gpus else ""
+    return f"{text} ({workers} {engine} engine{'s' * (workers > 1)}{each})"
 
 
 def _internal(name: str, kind: str, title: str, run_dir: Path) -> Stage:

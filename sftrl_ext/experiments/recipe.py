@@ -18,6 +18,7 @@ SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
+TRAINING_STATES = ("newest", "all")
 
 
 @dataclass
@@ -151,9 +152,21 @@ class ScaleConfig:
     eval_threads: int = 1
     """Threads of the evaluation engine on a CPU; small matrices are faster on one."""
     tensor_parallel: int = 1
+    eval_workers: int | None = None
+    """Engines that evaluate at the same time, each a Ray actor; null: one for each GPU (for each
+    ``tensor_parallel`` GPUs), and on a CPU one."""
+    training_state: str = "newest"
+    """Saved steps that keep what verl resumes from (weights in float32, Adam, the critic): ``newest``, or
+    ``all``. Every saved step keeps its model, in ``model.dtype``."""
     attention: str = "auto"
     """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
     ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
+    trainer_mode: str = "sync"
+    """RL: ``sync`` generates all episodes of an update, then trains. ``colocate_async`` trains as soon as
+    enough episodes have ended, and continues the others under the next policy. ``separate_async`` generates
+    on GPUs of its own."""
+    rollout_gpus: int | None = None
+    """GPUs that only generate, with ``separate_async``; null: half of them. Of several nodes: whole nodes."""
 
 
 @dataclass
@@ -184,7 +197,11 @@ class RLConfig:
     rows: int = MISSING
     updates: int = MISSING
     episodes: int = MISSING
-    """Episodes per update (prompts times ``group``)."""
+    """Episodes per update (prompts times ``group``); with ``responses``, of the first wave of the first
+    update."""
+    responses: int | None = None
+    """Responses an update must have: whole episodes are generated until it has them, as many as that takes.
+    Null: an update is ``episodes``, however many responses they have."""
     group: int = 1
     """Episodes per prompt (above 1 for GRPO and RLOO)."""
     epochs: int = 4
@@ -193,12 +210,21 @@ class RLConfig:
     micro_batch_size: int = 64
     lr: float = MISSING
     warmup: int = 0
-    """Optimizer steps over which the actor's learning rate rises to ``lr``."""
+    """Updates over which the actor's learning rate rises to ``lr``; the first has ``lr / warmup``."""
+    decay_updates: int | None = None
+    """Updates of a whole cosine from ``lr`` to almost 0, which a run may end before; null: constant rates."""
     critic_lr: float | None = None
     """Null: the same as ``lr``."""
     critic_warmup: int = 0
     algorithm: str = "ppo_turn"
     """A file of ``configs/algorithm``."""
+    rollout_correction: str | None = None
+    """Importance weights of samples of an older policy: ``none``, ``token`` or ``turn``. Null: ``none`` in
+    trainer mode ``sync``, whose samples are of the policy that is trained; otherwise ``turn`` for a policy
+    loss with one ratio per turn, else ``token``."""
+    max_staleness: int = 3
+    """Most updates between the start of an episode and its training, in an asynchronous trainer mode; an
+    update waits for episodes that would become older."""
     temperature: float = 1.0
     max_prompt_length: int = 256
     max_response_length: int = 512

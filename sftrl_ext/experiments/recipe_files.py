@@ -24,8 +24,17 @@ from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments import recipe as schemas
 from sftrl_ext.experiments.arms import check_arms
 from sftrl_ext.experiments.attention import check_attention
-from sftrl_ext.experiments.recipe import METRICS, SAYS, SCALES, TASK_KINDS, ComposedRecipe, Recipe
+from sftrl_ext.experiments.recipe import (
+    METRICS,
+    SAYS,
+    SCALES,
+    TASK_KINDS,
+    TRAINING_STATES,
+    ComposedRecipe,
+    Recipe,
+)
 from sftrl_ext.experiments.trackers import check_names
+from sftrl_ext.experiments.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
 
 
@@ -174,6 +183,9 @@ def _check(path: Path, recipe: Recipe) -> None:
     """Refuse what composes but cannot run."""
     if recipe.task.kind not in TASK_KINDS:
         raise SftrlError(f"{path}: task.kind: {unknown_name('kind of task', recipe.task.kind, TASK_KINDS)}")
+    if recipe.scale.training_state not in TRAINING_STATES:
+        nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
+        raise SftrlError(f"{path}: scale.training_state: {nearest}")
     for split in recipe.budget.eval.hands_of:
         if split not in recipe.task.eval_splits:
             raise SftrlError(
@@ -195,6 +207,7 @@ def _check(path: Path, recipe: Recipe) -> None:
         for arm in entry.arms:
             if arm not in recipe.arms:
                 raise SftrlError(f"{path}: expected[{number}].arms: {unknown_name('arm', arm, recipe.arms)}")
+    check_mode(path, recipe)
     check_arms(path, recipe)
     size, ranks = recipe.budget.init.batch_size, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
     if size % ranks:

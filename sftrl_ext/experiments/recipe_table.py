@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.paper_settings import DEVIATIONS, TASKS, varied_settings
 from sftrl_ext.experiments.recipe import SCALES, ExpectedConfig, Recipe
 from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files
 from sftrl_ext.files import read_json, write_text
@@ -25,7 +26,8 @@ _HEAD = """# Recipes
 
 One file per experiment; `sftrl plan <name> --scale <scale>` prints every command it runs, `sftrl run` runs
 them. A name in brackets finds the same recipe: those figures are made from the same runs, which are run once.
-Every recipe has the scales {scales}; at `node` the hyper-parameters are the paper's.
+Every recipe has the scales {scales}; at `node` and `cluster` they have the paper's hyper-parameters, but for
+[what is ours](#what-is-ours-at-node).
 
 Numbers are percent on one split, as success per episode unless another measure is named. The paper's are of
 its own model. "Has run" tells what this code has measured (`results/`, in words in
@@ -33,6 +35,16 @@ its own model. "Has run" tells what this code has measured (`results/`, in words
 no other scale is named it has composed against verl's own schema and not run.
 
 This file is generated: `python -m sftrl_ext.experiments.recipe_table`.
+"""
+
+_OURS = """## What is ours at `node`
+
+At `node` and `cluster` every stage has the values of the paper's appendix C, and where that is silent those
+of the authors' code: `sftrl_ext/experiments/paper_settings.py` lists them, and a test compares every recipe's
+composed config with them. In every recipe these differ:
+"""
+
+_VARIED = """Keys of the budget that a recipe changes on purpose:
 """
 
 _MEASURES = {"success": "", "per_step": "per step", "recognition": "recognition"}
@@ -76,7 +88,29 @@ def recipe_table(results: Path) -> str:
         ])  # fmt: skip
     header = ["Recipe", "What it asks", "Task", "Arms", "The paper's numbers", "Has run", "Source"]
     table = Table(header, body, words=len(header)).to_markdown()
-    return _HEAD.format(scales=", ".join(f"`{scale}`" for scale in SCALES)) + "\n" + table + "\n"
+    head = _HEAD.format(scales=", ".join(f"`{scale}`" for scale in SCALES))
+    return f"{head}\n{table}\n\n{_settings_text()}"
+
+
+def _settings_text() -> str:
+    """What no recipe takes from the paper at scale ``node``, and what single recipes vary."""
+    header = ["Stages", "Tasks", "Setting", "The paper", "Ours", "Why"]
+    rows = [
+        [
+            ", ".join(f"`{stage}`" for stage in entry.stage.split()),
+            "all" if entry.tasks == TASKS else ", ".join(f"`{task}`" for task in entry.tasks),
+            entry.what, entry.paper, entry.ours, entry.reason,
+        ]
+        for entry in DEVIATIONS
+    ]  # fmt: skip
+    table = Table(header, rows, words=len(header)).to_markdown()
+    lines = []
+    for path in distinct_recipes():
+        recipe = load_recipe(path, "node")
+        arms = [f"{arm} {', '.join(f'`{k}`' for k in keys)}" for arm, keys in varied_settings(recipe).items()]
+        if arms:
+            lines.append(f"- `{recipe.name}`: {'; '.join(arms)}")
+    return f"{_OURS}\n{table}\n\n{_VARIED}\n" + "\n".join(lines) + "\n"
 
 
 def _arms(recipe: Recipe) -> Arms:

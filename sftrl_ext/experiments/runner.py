@@ -16,11 +16,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from sftrl_ext.backends.checkpoints import declare_stored_dtype
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import state as states
 from sftrl_ext.experiments.attention import pin_attention, require_attention, same_but_auto
-from sftrl_ext.experiments.checkpoints import latest_step, list_checkpoints
+from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
+from sftrl_ext.experiments.checkpoints import latest_step
 from sftrl_ext.experiments.commands import joins_cluster
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.locks import held
@@ -218,12 +218,15 @@ def _run_stage(
     metrics = folder / f"metrics-{entry.launches}.jsonl"
     env = {**stage.env, "VERL_FILE_LOGGER_PATH": str(metrics)}
     follower = Follower(metrics)
+    keeper = _checkpoint_keeper(recipe, stage, layout)
     with _progress(console) as progress:
         task = progress.add_task(f"{where} {stage.title} ({stage.name})", total=stage.total, last="")
 
         def look() -> None:
             step, words = follower.look()
             progress.update(task, completed=step if stage.total else 0, last=words)
+            if stage.total:
+                keeper.look()
 
         finished = run_child(stage.command, env=env, log=log, record=record, on_poll=look)
         if stage.total and finished.code == 0:
@@ -255,13 +258,17 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
     if stage.kind == "model":
         _note_size(run, layout)
     if stage.kind in ("sft", "rl"):
-        for checkpoint in list_checkpoints(layout.checkpoints(stage.name)):
-            declare_stored_dtype(checkpoint.folder)
+        _checkpoint_keeper(recipe, stage, layout).look()
         cached = recipe.scale.engine != "hf"
         size, ratio = int(run.model["parameters"]), buffer_ratio(recipe.task.name)
         write_tokens(layout, stage.name, stage.kind, size, prefix_cache=cached, ratio=ratio)
     run.stage(stage.name).status = "done"
     run.save(layout.state)
+
+
+def _checkpoint_keeper(recipe: Recipe, stage: Stage, layout: RunLayout) -> CheckpointKeeper:
+    checkpoints = layout.checkpoints(stage.name)
+    return CheckpointKeeper(checkpoints, recipe.model.dtype, recipe.scale.training_state)
 
 
 def _note_size(run: states.RunState, layout: RunLayout) -> None:

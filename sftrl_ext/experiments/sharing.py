@@ -26,6 +26,8 @@ import data_prep
 import sftrl_ext
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.model_files import folder_digest
+from sftrl_ext.experiments.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml
@@ -70,7 +72,8 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     if stage.kind == "model":
         base = layout.rows("base")
         texts = rows_digest(base, layout.root) if base.is_file() else None
-        return _digest({"model": asdict(recipe.model), "texts": texts, "code": code_digest()})
+        model = {"model": asdict(recipe.model), "files": _model_digest(recipe.model.path)}
+        return _digest({**model, "texts": texts, "code": code_digest()})
     words = [*stage.command, *(f"{name}={value}" for name, value in sorted(stage.env.items()))]
     if "trainer.test_freq=-1" in words:  # validation is told how to play, and never does
         words = [word for word in words if not word.startswith(_VALIDATION)]
@@ -235,6 +238,11 @@ def _link(source: str, target: str) -> str:
     except OSError:  # another file system, or one without links
         shutil.copy2(source, target)
     return target
+
+
+def _model_digest(path: str | None) -> str | None:
+    """Digest of a local model; a hub model goes by its name."""
+    return None if path is None or is_hub_name(path) else folder_digest(find_model(Path(path)))
 
 
 def _file_digest(path: Path) -> str:

@@ -15,6 +15,7 @@ from data_prep.schema import read_schema
 from sftrl_ext.envs.base import IMAGE_MARKER, make_episode, parse_facts
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.data_stage import build_data
+from sftrl_ext.experiments.eval_units import worker_count
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
@@ -42,7 +43,8 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
         build = build_tiny_llama if model.vision is None else build_tiny_qwen_vl
         build(layout.start_model, _sample_texts(layout), model, seed=0)
     else:
-        fetch_model(model, layout.start_model)
+        done = fetch_model(model, layout.start_model, portable=recipe.scale.nnodes > 1)
+        sys.stdout.write(f"{done}\n")
     size = {"parameters": parameter_count(layout.start_model)}
     write_json(layout.start_model / "size.json", size)
 
@@ -54,16 +56,20 @@ def evaluate(recipe: Recipe, layout: RunLayout) -> None:
 
     state = RunState.load(layout.state)
     sets = [load_eval_set(layout.eval_rows(split)) for split in recipe.task.eval_splits]
+    console = Console(file=sys.stdout)
+    if worker_count(recipe.scale) > 0:
+        from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel
+
+        evaluate_in_parallel(recipe, state, layout, sets, console)
+        return
     torch.set_num_threads(recipe.scale.eval_threads)
     engine = open_engine(
         recipe.scale.engine,
         layout.start_model,
         dtype=recipe.model.dtype,
         rows=recipe.budget.eval.batch_size,
-        tensor_parallel=recipe.scale.tensor_parallel,
-        device="cuda" if recipe.scale.backend == "gpu" else "cpu",
     )
-    with Progress(console=Console(file=sys.stdout)) as progress:
+    with Progress(console=console) as progress:
         evaluate_run(recipe, state, layout, sets, engine, progress)
 
 

@@ -6,6 +6,7 @@ from sftrl_ext.reports.analysis import Analysis, Judged
 from sftrl_ext.reports.compute import buffer_ratio
 from sftrl_ext.reports.curves import pooled
 from sftrl_ext.reports.forgetting import has_divergence
+from sftrl_ext.reports.mismatch import NOTE, mismatch_table
 from sftrl_ext.reports.splits import LOOKS, ood_kind
 from sftrl_ext.reports.stats import SE_FORMULA, SMOOTHING_MIN_POINTS, SMOOTHING_ORDER, change
 
@@ -107,6 +108,8 @@ def method_notes(found: Analysis) -> list[str]:
             "checkpoint's own, all of the split trained on. Error bars are over episodes, as of a ratio of "
             "nats to tokens, and over seeds as above."
         )
+    if mismatch_table(found) is not None:
+        notes.append(NOTE)
     looks = [f"`{split}`: {LOOKS[split]}" for split in found.curves.splits if split in LOOKS]
     if looks and found.task == "gp_vl":
         notes.append(f"What the visual splits show. {'; '.join(looks)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class StepRows:
     Attributes:
         episode: Per row, the number of its episode.
         segment: Per row, its place in the episode.
+        versions: Per episode, for each of its turns the first and the last policy that wrote tokens of it;
+            None for a turn of which the engine does not say.
         group_of_episode: Per episode, the number of its prompt.
     """
 
@@ -41,6 +44,7 @@ class StepRows:
         self.infos: dict[int, Mapping[str, float]] = {}
         self.sequence_tokens = 0
         self.errors: list[str] = []
+        versions: dict[int, dict[int, Sequence[Any]]] = {}
         for key, tag, extra in zip(keys, tags, extra_fields, strict=True):
             prompt, session, segment = key.rsplit("_", 2)
             if (prompt, session) not in episodes:
@@ -52,10 +56,15 @@ class StepRows:
             if tag.get("is_padding", False):
                 continue
             self.sequence_tokens += int(tag["seq_len"])
+            versions.setdefault(number, {})[int(segment)] = extra.get("turn_versions") or []
             if number not in self.infos:
                 self.infos[number] = dict(extra.get("reward_extra_info", {}))
                 if "error" in extra:
                     self.errors.append(str(extra["error"]))
+        self.versions = {
+            number: [turn for _, turns in sorted(parts.items()) for turn in turns]
+            for number, parts in versions.items()
+        }
         self.group_of_episode = torch.tensor(groups, dtype=torch.int64)
 
     def sum(self, key: str) -> float:
@@ -78,6 +87,87 @@ class StepRows:
 def row_metrics(rows: StepRows) -> dict[str, float]:
     """Means over the step's episodes of what the rollout said about each."""
     return {f"episode/{key}": value for key, value in mean_metrics(rows.infos.values()).items()}
+
+
+def staleness_metrics(rows: StepRows, version: int) -> dict[str, float]:
+    """Age of the step's turns: updates between the policy that wrote a turn and the one being trained.
+
+    ``turns/staleness_mean`` and ``_max`` over all turns, ``turns/staleness_<k>`` over the k-th turns. A turn
+    that was interrupted by an update and continued by the next policy counts from its oldest token;
+    ``turns/mixed_share`` is the share of such turns. Empty where the engine reports no versions.
+
+    Args:
+        rows: The step's rows.
+        version: The policy being trained, as the number of updates before it.
+    """
+    by_place: dict[int, list[int]] = {}
+    mixed: list[bool] = []
+    for turns in rows.versions.values():
+        for number, turn in enumerate(turns, start=1):
+            if turn is not None:
+                by_place.setdefault(number, []).append(version - int(turn[0]))
+                mixed.append(turn[0] != turn[1])
+    ages = [age for place in by_place.values() for age in place]
+    if not ages:
+        return {}
+    metrics = {f"turns/staleness_{k}": sum(v) / len(v) for k, v in sorted(by_place.items())}
+    metrics["turns/staleness_mean"] = sum(ages) / len(ages)
+    metrics["turns/staleness_max"] = float(max(ages))
+    metrics["turns/mixed_share"] = sum(mixed) / len(mixed)
+    return metrics
+
+
+def mismatch_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
+    """Disagreement of sampler and trainer about the step's samples, before the update.
+
+    ``d`` is the log-probability of a sampled token under the trainer's policy minus that under the sampler.
+    Over the tokens the model wrote: mean and maximum of ``|d|``; KL(sampler || trainer) in its low-variance
+    form ``exp(d) - 1 - d``; the share of tokens whose probabilities differ by more than a factor of two. Over
+    turns, whose product is one ratio: mean and maximum of ``|sum of d|``.
+
+    With a synchronous trainer this is what two engines make of the same weights. With an asynchronous one it
+    contains the updates in between (``turns/staleness_*``).
+    """
+    if "rollout_log_probs" not in data or "old_log_probs" not in data:
+        return {}
+    turn_ids = data["turn_ids"]
+    written = turn_ids > 0
+    if not bool(written.any()):
+        return {}
+    difference = (data["old_log_probs"] - data["rollout_log_probs"]).double() * written
+    tokens = difference[written]
+    shape = (turn_ids.shape[0], int(turn_ids.max()) + 1)
+    sums = torch.zeros(shape, dtype=difference.dtype).scatter_add(1, turn_ids, difference)
+    counts = torch.zeros(shape, dtype=torch.int64).scatter_add(1, turn_ids, written.long())
+    turns = sums[counts > 0].abs()
+    return {
+        "mismatch/logp_abs_mean": float(tokens.abs().mean()),
+        "mismatch/logp_abs_max": float(tokens.abs().max()),
+        "mismatch/k3": float((torch.expm1(tokens) - tokens).mean()),
+        "mismatch/ratio_outliers": float((tokens.abs() > math.log(2)).double().mean()),
+        "mismatch/turn_logp_abs_mean": float(turns.mean()),
+        "mismatch/turn_logp_abs_max": float(turns.max()),
+    }
+
+
+def first_minibatch_metrics(logged: Mapping[str, Any]) -> dict[str, float]:
+    """Clip fraction and divergence in the first optimizer step of an update.
+
+    There the new policy is still the old one: both are 0 unless the trainer's own two passes over a sample
+    disagree.
+
+    Args:
+        logged: Metrics of verl's actor, lists over the optimizer steps.
+    """
+    metrics = {}
+    for name in ("pg_clipfrac", "ppo_kl"):
+        steps = logged.get(f"actor/{name}")
+        if isinstance(steps, Sequence) and steps:
+            first = steps[0]
+            metrics[f"actor/{name}_first"] = float(
+                first.aggregate() if hasattr(first, "aggregate") else first
+            )
+    return metrics
 
 
 def turn_metrics(
@@ -135,6 +225,27 @@ def policy_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
         low_variance = torch.expm1(-log_ratio) + log_ratio
         metrics["policy/kl_start_k3"] = float((low_variance * mask).sum() / count)
     return metrics
+
+
+def merge_metrics(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Put together what the parts of one update report, where verl's own merging goes by words in names.
+
+    verl adds up every metric with ``sum`` or ``total`` in its name (``episode/reward_total``), takes the
+    largest of those with ``max``, and averages running totals.
+
+    Args:
+        parts: Weight (rows) and metrics of each part.
+    """
+    merged: dict[str, float] = {}
+    for key in dict.fromkeys(key for _, metrics in parts for key in metrics):
+        values = [(weight, metrics[key]) for weight, metrics in parts if key in metrics]
+        if key.startswith("episode/"):
+            merged[key] = sum(w * v for w, v in values) / max(1, sum(w for w, _ in values))
+        elif key.startswith("tokens/step_"):
+            merged[key] = sum(v for _, v in values)
+        elif key.startswith("tokens/"):
+            merged[key] = values[-1][1]
+    return merged
 
 
 class TokenCounts:

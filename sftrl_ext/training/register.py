@@ -13,7 +13,13 @@ from types import ModuleType
 from sftrl_ext.backends.after_import import after_import
 
 TRAINER = "sftrl_turn"
-"""``trainer.v1.trainer_mode`` of our trainer."""
+"""``trainer.v1.trainer_mode`` of our synchronous trainer."""
+TRAINERS = {
+    "sync": TRAINER,
+    "colocate_async": f"{TRAINER}_colocate_async",
+    "separate_async": f"{TRAINER}_separate_async",
+}
+"""verl's trainer modes, and ``trainer.v1.trainer_mode`` of our trainer on top of each."""
 AGENT_LOOP = "verifier"
 """``agent_name`` of our agent loop in rows and in ``rollout.agent.default_agent_loop``."""
 POLICY_LOSS = "turn_ratio"
@@ -40,8 +46,10 @@ def _policy_loss(_: ModuleType) -> None:
 
 
 def _models(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.packed_pictures").unpack_on_the_way_in(module)
     importlib.import_module("sftrl_ext.training.vision_critic").register_critics(module)
     importlib.import_module("sftrl_ext.training.mllama_rows").register_mllama()
+    importlib.import_module("sftrl_ext.training.value_model").verl_utils_model_load_valuehead_model(module)
 
 
 def _engine(module: ModuleType) -> None:
@@ -58,6 +66,7 @@ def _entropy(module: ModuleType) -> None:
 
 def _agent_loop(module: ModuleType) -> None:
     # By name, so that only a worker that plays episodes imports the loop.
+    importlib.import_module("sftrl_ext.training.packed_pictures").pack_on_the_way_out(module)
     module._agent_loop_registry[AGENT_LOOP] = {"_target_": "sftrl_ext.rollout.verifier_loop.VerifierLoop"}
 
 
@@ -71,7 +80,7 @@ def missing_registrations() -> list[str]:
     from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
     found = {
-        f"trainer {TRAINER}": TRAINER in TRAINER_REGISTRY,
+        **{f"trainer {name}": name in TRAINER_REGISTRY for name in TRAINERS.values()},
         f"agent loop {AGENT_LOOP}": AGENT_LOOP in _agent_loop_registry,
         f"policy loss {POLICY_LOSS}": POLICY_LOSS in POLICY_LOSS_REGISTRY,
     }

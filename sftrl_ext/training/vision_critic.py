@@ -3,6 +3,10 @@
 transformers has no token classifier for the families of Qwen-VL and Llama-3.2-Vision, which is what verl
 looks for when it makes a critic; without one verl needs a further package. These are filed in transformers'
 own registry.
+
+transformers renames weights of a stored Qwen2-VL or Qwen2.5-VL while it loads (``model.layers`` to
+``model.language_model.layers``). It files the renaming under the class of the generating model, so a class of
+ours needs it filed under its name too, or its whole language model would be newly drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +19,10 @@ def register_critics(_: ModuleType) -> None:
     """File a token classifier for each model that has none."""
     from torch import nn
     from transformers import AutoModelForTokenClassification
+    from transformers.conversion_mapping import (
+        get_checkpoint_conversion_mapping,
+        register_checkpoint_conversion_mapping,
+    )
     from transformers.modeling_outputs import TokenClassifierOutput
     from transformers.models.mllama import modeling_mllama as mllama
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen2_5
@@ -54,4 +62,7 @@ def register_critics(_: ModuleType) -> None:
             backbone,
             config_class,
         )
+        renamed = get_checkpoint_conversion_mapping(f"{name}ForConditionalGeneration")
+        if renamed is not None:  # else it is filed under the type of the model, for all of its classes
+            register_checkpoint_conversion_mapping(made.__name__, renamed, overwrite=True)
         AutoModelForTokenClassification.register(config_class, made, exist_ok=True)

@@ -228,3 +228,87 @@ def test_engine_refuses_a_folder_without_its_weights(
 def test_engine_knows_the_chat_template(engine: Any) -> None:
     assert engine.name == "vllm"
     assert engine.chat_tokens() is not None
+
+
+def test_a_run_is_evaluated_and_its_divergence_measured_after_vllm(tmp_path: Path) -> None:
+    """Scale ``node`` without its GPUs: vLLM in a Ray actor, then the transformers engine in another one."""
+    import torch
+    from rich.console import Console
+
+    from sftrl_ext.backends.local import LocalEngine
+    from sftrl_ext.experiments.divergence import compare_weights
+    from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet
+    from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel
+    from sftrl_ext.experiments.layout import RunLayout
+    from sftrl_ext.experiments.played_tokens import read_played, replay
+    from sftrl_ext.experiments.recipe_files import load_recipe
+    from sftrl_ext.experiments.state import RunState, StageState
+    from sftrl_ext.files import read_jsonl
+
+    layout = RunLayout(tmp_path / "run")
+    write_model(layout.start_model, seed=0, padding=6)
+    checkpoint = layout.checkpoints("init") / "global_step_1" / "huggingface"
+    write_model(checkpoint, seed=1, padding=6)
+    (layout.checkpoints("init") / "latest_checkpointed_iteration.txt").write_text("1")
+    recipe = load_recipe(
+        "fig6_gp_l",
+        "smoke",
+        ["scale.engine=vllm", "budget.rl.max_prompt_length=512", "budget.rl.max_turn_tokens=16",
+         "budget.rl.max_response_length=400", "task.eval_splits=[id]"],
+    )  # fmt: skip
+    facts = {
+        "task": "general_points",
+        "template": "compact",
+        "max_attempts": 2,
+        "cards": ["6", "4", "A", "A"],
+    }
+    chosen = EvalSet("id", "gp_l/id", [facts] * 3)
+    stages = [StageState("model", "model"), StageState("init", "sft", "init", 0, 1e-4, start="model@0")]
+    lines: list[str] = []
+    vllm_alive: list[int] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if "divergence of" in line:
+            vllm_alive.append(sum("EngineCore" in name for name in names_of_processes()))
+
+    state = RunState("r", "smoke", stages=stages)
+    evaluate_in_parallel(recipe, state, layout, [chosen], Console(quiet=True), say)
+
+    [record] = read_jsonl(layout.records)
+    assert record["engine"] == "vllm" and record["errors"] == 0 and record["episodes"] == 3
+    own, of_start = read_played(layout.played("init@1")), read_played(layout.played("model@0"))
+    # What was measured are vLLM's episodes.
+    assert sum(len(turn) for turns in own for turn in turns) == record["generated_tokens"]
+    assert own != of_start
+    measured = record["divergence"]
+    assert measured["start"] == "model@0" and vllm_alive == [0], lines
+    assert measured["reverse"]["tokens"] == record["generated_tokens"]
+
+    async def again() -> dict[str, Any]:
+        engine = LocalEngine(layout.start_model, dtype=torch.float32)
+        await engine.load_weights(checkpoint)
+        played = [
+            [
+                await replay(EvalPlay.of(recipe), chosen, i, turns, engine.chat_tokens())
+                for i, turns in enumerate(side)
+            ]
+            for side in (of_start, own)
+        ]
+        return await compare_weights(engine, layout.start_model, *played, recipe.budget.eval.temperature)
+
+    expected = asyncio.run(again())
+    for direction in ("forward", "reverse"):
+        assert expected[direction]["nats"] > 0.01
+        assert measured[direction]["nats"] == pytest.approx(expected[direction]["nats"], rel=1e-4)
+
+
+def names_of_processes() -> list[str]:
+    """Titles of the processes that this one started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            found.append(" ".join([process.name(), *process.cmdline()]))
+        except psutil.NoSuchProcess:
+            continue
+    return found

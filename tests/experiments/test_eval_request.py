@@ -14,7 +14,8 @@ from huggingface_hub import constants
 from sftrl_ext.backends.model_folder import load_model
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.checkpoints import LATEST
-from sftrl_ext.experiments.eval_request import is_hub_name, local_model
+from sftrl_ext.experiments.eval_request import local_model
+from sftrl_ext.experiments.model_source import is_hub_name
 from tests.backends.ascii_models import text_model
 
 

@@ -99,6 +99,32 @@ def test_a_file_of_the_user_counts_by_its_content(tmp_path):
     assert keys[0]["rl-lr0.0002-s0"] != keys[1]["rl-lr0.0002-s0"]
 
 
+def test_a_start_model_counts_by_what_is_in_its_folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"1")
+    words = [f"model.path={folder}", "budget.base=null", "budget.dialogues=null"]
+    keys = [made("fig6_gp_l", tmp_path / name, *words)[2] for name in ("one", "two")]
+    assert keys[0]["model"] == keys[1]["model"]
+    (folder / "model.safetensors").write_bytes(b"22")
+    keys.append(made("fig6_gp_l", tmp_path / "three", *words)[2])
+    assert keys[2]["model"] != keys[0]["model"] and keys[2]["init"] != keys[0]["init"]
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_linked_start_model_is_taken_over_as_links(link, tmp_path):
+    recipe, donor, _ = made("fig6_gp_l", tmp_path / "donor")
+    taker = RunLayout(tmp_path / "taker")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    donor.start_model.mkdir()
+    link(weights, donor.start_model / weights.name)
+    [stage] = [stage for stage in make_plan(recipe, taker.root) if stage.kind == "model"]
+    sharing.take_over(sharing.Donor(donor, StageState("model", "model")), taker, stage)
+    assert (taker.start_model / weights.name).stat().st_ino == weights.stat().st_ino
+
+
 def test_no_key_without_those_of_its_inputs(first):
     recipe, layout, one = first
     [sft] = [s for s in make_plan(recipe, layout.root) if s.arm == "sft"]

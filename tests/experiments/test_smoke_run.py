@@ -95,6 +95,16 @@ def test_every_checkpoint_has_its_divergence_from_its_start(smoke):
     assert (layout.report / "forgetting_vs_divergence.png").stat().st_size > 500
 
 
+def test_only_the_newest_step_keeps_its_training_state(smoke):
+    layout, _ = smoke
+    for stage, last in (("sft-lr0.0002-s0", 4), ("rl-lr0.0002-s0", 2)):
+        shards = {
+            int(path.relative_to(layout.checkpoints(stage)).parts[0].rpartition("_")[2])
+            for path in layout.checkpoints(stage).rglob("optim_world_size_*.pt")
+        }
+        assert shards == {last}
+
+
 def test_a_report_regenerates_from_the_metrics_alone(smoke, tmp_path):
     layout, _ = smoke
     copy = tmp_path / "copy"

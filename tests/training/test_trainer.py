@@ -255,7 +255,10 @@ def test_every_algorithm_composes(name):
         assert (
             actor.clip_ratio == actor.clip_ratio_low == actor.clip_ratio_high == critic.cliprange_value == 0.1
         )
-        assert actor.ppo_epochs == critic.ppo_epochs == 4 and actor.grad_clip == critic.grad_clip == 1.0
+        assert (
+            actor.ppo_epochs == critic.ppo_epochs == 4
+            and actor.optim.clip_grad == critic.optim.clip_grad == 1.0
+        )
         assert config.actor_rollout_ref.rollout.temperature == 0.2
         assert actor.kl_loss_coef == actor.entropy_coeff == 0.0 and not config.algorithm.use_kl_in_reward
 

@@ -1,0 +1,56 @@
+"""The verb of `sftrl` that rehearses a GPU scale on a machine without one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sftrl_ext.errors import SftrlError, unknown_name
+
+
+def add_rehearse_verb(verbs: Any) -> None:
+    """Add it to the verbs of the command line."""
+    verb = verbs.add_parser(
+        "rehearse", help="run the composed commands of a GPU scale here, on a toy model of the named family"
+    )
+    verb.add_argument("recipe", help="a recipe file, the name of one that ships, several with commas, or all")
+    verb.add_argument("--scale", default="node", help="gpu, node or cluster; several with commas")
+    verb.add_argument(
+        "--run-dir",
+        type=Path,
+        default=Path("runs/rehearsal"),
+        help="folder of the rehearsals, which share stages",
+    )
+    verb.add_argument(
+        "--list", action="store_true", dest="only_list", help="print the replaced keys, and run nothing"
+    )
+    verb.add_argument("overrides", nargs="*", help="key=value of the recipe, as in scale.engine=hf")
+    verb.set_defaults(run=_rehearse)
+
+
+def _rehearse(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.many import recipes_named
+    from sftrl_ext.experiments.recipe_files import load_recipe
+    from sftrl_ext.experiments.rehearsal.compare import differences
+    from sftrl_ext.experiments.rehearsal.divide import rehearsed
+    from sftrl_ext.experiments.rehearsal.run import GPU_SCALES, rehearse_all, replaced_table
+    from sftrl_ext.experiments.runner import require_training
+
+    require_training()
+    scales = args.scale.split(",")
+    for scale in scales:
+        if scale not in GPU_SCALES:
+            raise unknown_name("scale to rehearse", scale, GPU_SCALES)
+    names = recipes_named(args.recipe)
+    if not names:
+        raise SftrlError("no recipe is named; expected a recipe, several with commas, or all.")
+    recipes = [load_recipe(name, scale, args.overrides) for scale in scales for name in names]
+    if args.only_list:
+        for recipe in recipes:
+            console.rule(f"{recipe.name} at {recipe.scale.name}", align="left")
+            console.print(replaced_table(differences(recipe, rehearsed(recipe), args.run_dir.resolve())))
+        return
+    rehearse_all(recipes, args.run_dir, console)

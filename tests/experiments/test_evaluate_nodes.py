@@ -1,0 +1,41 @@
+"""Evaluation over the nodes of a Ray cluster, one of which is lost on the way."""
+
+import re
+
+import pytest
+
+pytest.importorskip("verl")
+
+from sftrl_ext.experiments.recipe import ModelConfig
+from tests.backends.two_nodes import LocalCluster
+from tests.experiments.eval_runs import by_one_engine, by_workers, elsewhere, make_run, recipe_of, sets_of
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.nightly]
+
+
+def test_the_rest_of_a_cluster_does_the_work_of_a_lost_node(tmp_path, monkeypatch):
+    from sftrl_ext.experiments.tiny_model import build_tiny_llama
+
+    sets = sets_of("id", "rule_ood")
+    config = ModelConfig(name="t", hidden_size=32, layers=1, heads=1, max_positions=1024)
+    layout, state = make_run(tmp_path / "one", build_tiny_llama, sets, config)
+    recipe = recipe_of("fig6_gp_l", sets)
+    other = elsewhere(layout, tmp_path / "two")
+    expected = by_one_engine(recipe, layout, state, sets)
+    lines = []
+    with LocalCluster(tmp_path, cpus=1, gpus=0) as cluster:
+        cluster.add()
+        second = cluster.add()
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+        def say(line):
+            lines.append(line)
+            if "instances" in line and "127.0.0.2" in line and second.is_running():
+                cluster.kill(second)
+
+        assert by_workers(recipe, other, state, sets, say) == expected
+    started = [line for line in lines if "instances" in line and "failed" not in line]
+    nodes = {re.search(r"127\.0\.0\.\d", line).group() for line in started}
+    assert nodes == {"127.0.0.1", "127.0.0.2"}, lines
+    assert sum("failed at" in line for line in lines) == 1, lines
