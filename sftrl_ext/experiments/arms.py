@@ -260,6 +260,10 @@ def _check_batches(run: ArmRun, ranks: int) -> None:
             ("episodes", budget.episodes, budget.group * budget.minibatches),
             ("episodes", budget.episodes // max(1, budget.minibatches), ranks),
         ]
+        if budget.responses is not None and budget.responses < 1:
+            raise SftrlError(
+                f"arms.{run.arm}: budget.rl.responses: {budget.responses}; expected above 0, or null."
+            )
     for key, value, by in sizes:
         if by < 1 or value % by:
             raise SftrlError(

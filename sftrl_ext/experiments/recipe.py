@@ -228,7 +228,7 @@ class RLConfig:
     decay_updates: int | None = None
     """Updates of a whole cosine from ``lr`` to almost 0, which a run may end before; null: constant rates."""
     critic_lr: float | None = None
-    """Null: the same as ``lr``."""
+    """Null: the same as ``lr``, as in the paper, where one optimizer trains the policy and its value head."""
     critic_warmup: int = 0
     algorithm: str = "ppo_turn"
     """A file of ``configs/algorithm``."""
