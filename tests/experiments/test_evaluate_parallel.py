@@ -82,7 +82,8 @@ def test_two_workers_give_the_records_of_one_engine_though_one_is_killed(tmp_pat
     assert by_workers(recipe, other, state, sets, done.append) == expected and done == []
 
 
-def test_pictures_are_drawn_again_for_the_divergence(tmp_path, local_ray):
+def test_slices_of_a_split_are_one_record_and_pictures_are_drawn_again(tmp_path, local_ray, monkeypatch):
+    from sftrl_ext.experiments import eval_units
     from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
 
     sets = sets_of("id", suit="S", modality="image", look={"width": 112, "height": 56})
@@ -93,4 +94,8 @@ def test_pictures_are_drawn_again_for_the_divergence(tmp_path, local_ray):
     other = elsewhere(layout, tmp_path / "two")
     expected = by_one_engine(recipe, layout, state, sets)
     assert all("recognized_first" in record and "forward" in record["divergence"] for record in expected[0])
-    assert by_workers(recipe, other, state, sets) == expected
+    monkeypatch.setattr(eval_units, "UNITS_PER_WORKER", 4)
+    monkeypatch.setattr(eval_units, "SMALLEST_SLICE", 2)
+    lines = []
+    assert by_workers(recipe, other, state, sets, lines.append) == expected
+    assert sum("instances 3 to 5" in line for line in lines) == 4
