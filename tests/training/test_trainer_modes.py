@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 pytest.importorskip("verl")
 pytest.importorskip("transfer_queue")
 
+import torch
 from omegaconf import OmegaConf
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import trainer as ours
 from sftrl_ext.training.register import TRAINERS
 from sftrl_ext.training.replay import EagerReplayBuffer, EagerReplayBufferAsync
+from tests.training.test_trainer import fill, make_config, make_trainer
 
 MODES = tuple(TRAINERS)
 
@@ -74,6 +78,24 @@ def mode_config(**actor):
             "actor_rollout_ref": {"actor": {"fsdp_config": {"param_offload": False, **actor}}},
         }
     )
+
+
+@pytest.mark.parametrize("loss", ["turn_ratio", "vanilla"])
+def test_turn_weights_reach_the_queue_where_the_loss_reads_them(loss, monkeypatch):
+    config = make_config()
+    config.algorithm.rollout_correction = {"rollout_is": None, "rollout_is_threshold": 1.5}
+    config.actor_rollout_ref.actor.policy_loss = {"loss_mode": loss}
+    trainer, queue = make_trainer(config, monkeypatch)
+    trainer.correction = "turn"
+    batch, metrics = fill(queue), {}
+    # Turns of the first row: tokens 0 and 1, tokens 3 and 4; the sampler found the first likelier than now.
+    queue.rows["p_0_0"]["rollout_log_probs"] = torch.tensor([-0.75, -0.5, 0, -1.25, -2.0])
+    trainer._compute_advantage(batch, metrics)
+    low, high = math.exp(-0.75), 1.5
+    wanted = [1, low, 1, 1, high] if loss == "turn_ratio" else [low, low, 0, high, high]
+    assert queue.rows["p_0_0"]["rollout_is_weights"].tolist() == pytest.approx(wanted)
+    assert metrics["correction/turns_truncated"] == pytest.approx(1 / 4)
+    assert metrics["mismatch/turn_logp_abs_max"] == pytest.approx(1.25)
 
 
 def test_an_interrupted_response_cannot_be_seeded():
