@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_run_verbs(verbs: Any) -> None:
     """Add them to the verbs of the command line."""
     for name, text, run in (
-        ("plan", "print every command a recipe would run", _plan),
+        ("plan", "print what a recipe needs, and every command it would run", _plan),
         ("run", "run a recipe from data to report", _run),
     ):
         verb = verbs.add_parser(name, help=text)
@@ -54,6 +54,13 @@ def add_run_verbs(verbs: Any) -> None:
         verb.add_argument(
             "overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5; ~key"
         )
+        if name == "plan":
+            shown = verb.add_mutually_exclusive_group()
+            for part, text in (("budget", "memory, disk, tokens and hours"), ("commands", "commands")):
+                shown.add_argument(
+                    f"--{part}-only", dest="show", action="store_const", const=part, help=f"print only {text}"
+                )
+            verb.set_defaults(show="all")
         verb.set_defaults(run=run)
 
     resume = verbs.add_parser("resume", help="go on with a run that stopped")
@@ -110,12 +117,16 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
 def _plan(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.attention import resolve_attention
     from sftrl_ext.experiments.plan import make_plan
+    from sftrl_ext.experiments.planner.printing import print_budget
 
     recipes = recipes_of(args)
     for name, recipe in recipes.items():
         if args.launcher != "local":
             text = str(_submission(args, name, recipe, len(recipes) > 1))
             console.print(text, markup=False, highlight=False)
+            continue
+        print_budget(recipe, console, args.show)
+        if args.show == "budget":
             continue
         console.print(f"# attention: {resolve_attention(recipe)}\n", markup=False, highlight=False)
         for stage in make_plan(recipe, _run_dir(args, recipe, len(recipes) > 1).resolve()):
@@ -126,9 +137,12 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
 
 def _run(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.many import run_many
+    from sftrl_ext.experiments.planner.fit import check_fit
     from sftrl_ext.experiments.runner import start_or_resume, start_run
 
     recipes = recipes_of(args)
+    for recipe in recipes.values():
+        check_fit(recipe)
     if args.launcher != "local":
         from sftrl_ext.experiments.launchers import submit
 

@@ -91,13 +91,27 @@ def load_processor(folder: str | Path) -> Any | None:
 
 def parameter_count(folder: Path) -> int:
     """Number of parameters of the model in a Hugging Face folder, embeddings counted once if tied."""
+    return sum(p.numel() for p in _empty_model(folder).parameters())
+
+
+def critic_parameter_count(folder: Path) -> int:
+    """Number of parameters of a critic made from the model: its backbone and a head with one output."""
+    model = _empty_model(folder)
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    untied = 0 if outputs.weight is inputs.weight else sum(p.numel() for p in outputs.parameters())
+    hidden = int(outputs.weight.shape[1])
+    return sum(p.numel() for p in model.parameters()) - untied + hidden + 1
+
+
+def _empty_model(folder: Path) -> Any:
+    """The model of a folder without storage."""
     from accelerate import init_empty_weights
 
     config = AutoConfig.from_pretrained(folder)
     with init_empty_weights():
         model = model_class(config).from_config(config)
     model.tie_weights()
-    return sum(p.numel() for p in model.parameters())
+    return model
 
 
 def eos_token_ids(folder: str | Path, tokenizer: Any) -> set[int]:

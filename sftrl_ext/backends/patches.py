@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 from sftrl_ext.backends.after_import import after_import
 
@@ -47,8 +48,24 @@ def verl_engine_fsdp_cpu_offload_policy(module: ModuleType) -> None:
     module.CPUOffloadPolicy = no_offload  # type: ignore[attr-defined]
 
 
+def verl_utils_fsdp_utils_sharded_save_to_cpu(module: ModuleType) -> None:
+    """``_local_tensor.detach().cpu()``, meant as a copy, is the parameter itself where that is on the CPU.
+
+    The trainer `separate_async` restores the policy before the update from it, to compute its
+    log-probabilities: without a copy they would be those of the policy after the update.
+    """
+    save = module.fsdp2_sharded_save_to_cpu
+
+    def fsdp2_sharded_save_to_cpu(model: object) -> tuple[dict[str, tuple[Any, object]], object]:
+        state, spec = save(model)
+        return {name: (shard.clone(), shard_spec) for name, (shard, shard_spec) in state.items()}, spec
+
+    module.fsdp2_sharded_save_to_cpu = fsdp2_sharded_save_to_cpu  # type: ignore[attr-defined]
+
+
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "verl.utils.distributed": verl_utils_distributed_init_process_group,
+    "verl.utils.fsdp_utils": verl_utils_fsdp_utils_sharded_save_to_cpu,
     "verl.workers.engine.fsdp.transformer_impl": verl_engine_fsdp_cpu_offload_policy,
 }
 """Module of verl -> the function that changes it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +14,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.plugin.platform import get_platform
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica
+from verl.workers.rollout.utils import ensure_async_iterator
 
 from sftrl_ext.backends.buckets import BucketedWeightSender
 from sftrl_ext.backends.rollout import ROLLOUT_NAME
 from sftrl_ext.backends.server import HFServer
 from sftrl_ext.errors import SftrlError
+
+Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]]
 
 
 def _server_name(replica_rank: int) -> str:
@@ -88,7 +91,7 @@ class HFWeightSender(BaseRollout):
     @torch.no_grad()
     async def update_weights(  # type: ignore[override]
         self,
-        weights: Generator[tuple[str, torch.Tensor], None, None],
+        weights: Weights,
         global_steps: int | None = None,
         wire_format: str = "named_tensors",
         **unused: Any,
@@ -96,7 +99,8 @@ class HFWeightSender(BaseRollout):
         """Send every weight, through a bucket in shared memory.
 
         Args:
-            weights: Full tensors by name; making them is a collective operation of all ranks.
+            weights: Full tensors by name; making them is a collective operation of all ranks. A standalone
+                replica gets them from a checkpoint engine, as an asynchronous iterator.
             global_steps: The trainer step they belong to.
             wire_format: Only full tensors are supported.
             unused: LoRA options.
@@ -107,7 +111,7 @@ class HFWeightSender(BaseRollout):
         if wire_format != "named_tensors":
             raise SftrlError(f"rollout.name=hf takes full weights only, not {wire_format!r}.")
         if not self.sends:
-            for _ in weights:
+            async for _ in ensure_async_iterator(weights):
                 pass
             return
         if self._server is None:

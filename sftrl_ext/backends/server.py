@@ -40,6 +40,10 @@ class HFServer:
 
         self.config = config
         self.global_steps: int | None = None
+        self._open = asyncio.Event()
+        self._open.set()
+        self._rejects = False
+        self._running = 0
         engine = Engine.from_folder(
             model_path,
             dtype=PrecisionType.to_dtype(config.dtype),
@@ -88,7 +92,15 @@ class HFServer:
             raise SftrlError("rollout.name=hf generates from text and images only; got a video.")
         prompt = normalize_token_ids(prompt_ids)
         request = Request(prompt, self._sampling(dict(sampling_params), len(prompt)), image_data or ())
-        result = await self.batcher.generate(request)
+        while not self._open.is_set():
+            if self._rejects:
+                return self._aborted()
+            await self._open.wait()
+        self._running += 1
+        try:
+            result = await self.batcher.generate(request)
+        finally:
+            self._running -= 1
         aborted = result.finish_reason == "aborted"
         return TokenOutput(
             token_ids=result.token_ids,
@@ -106,8 +118,24 @@ class HFServer:
         self.global_steps = global_steps
 
     async def abort_all_requests(self, reject_request: bool = False) -> dict[str, Any]:
-        """End the requests in flight with what they have."""
-        return {"aborted_count": self.batcher.abort()}
+        """End the requests in flight with what they have, and admit no other until `resume_generation`.
+
+        Args:
+            reject_request: Answer later requests at once, as aborted, so that their client asks another
+                server; otherwise they wait.
+        """
+        self._rejects = reject_request
+        self._open.clear()
+        aborted = await asyncio.to_thread(self.batcher.abort)
+        while self._running:  # one that the batcher's thread had just taken from its inbox
+            await asyncio.sleep(0.005)
+            aborted += await asyncio.to_thread(self.batcher.abort)
+        return {"aborted_count": aborted}
+
+    async def resume_generation(self) -> None:
+        """Admit requests again after `abort_all_requests`."""
+        self._rejects = False
+        self._open.set()
 
     async def wake_up(self, tags: list[str] | None = None) -> None:
         """Nothing was released."""
@@ -118,13 +146,19 @@ class HFServer:
     async def clear_kv_cache(self) -> None:
         """No keys and values outlive a request."""
 
-    release_kv_cache = resume_kv_cache = resume_generation = clear_kv_cache
+    release_kv_cache = resume_kv_cache = clear_kv_cache
 
     async def start_profile(self, **unused: Any) -> None:
         """Profiling covers the trainer only."""
 
     async def stop_profile(self) -> None:
         """See :meth:`start_profile`."""
+
+    def _aborted(self) -> TokenOutput:
+        from verl.workers.rollout.replica import TokenOutput
+
+        versions = {"global_steps": self.global_steps}
+        return TokenOutput(token_ids=[], log_probs=[], stop_reason="aborted", extra_fields=versions)
 
     def _sampling(self, params: dict[str, Any], prompt_length: int) -> Sampling:
         """Translate verl's sampling parameters."""

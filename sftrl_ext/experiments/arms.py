@@ -237,9 +237,18 @@ def check_arms(path: Path, recipe: Recipe) -> None:
                 raise SftrlError(f"{where}.{key}: has no effect beside the arm's other keys; leave it out.")
     try:
         for run in arm_runs(recipe):
-            _check_batches(run, recipe.scale.n_gpus_per_node * recipe.scale.nnodes)
+            _check_batches(run, _ranks(recipe, run.config))
     except SftrlError as error:
         raise SftrlError(f"{path}: {error}") from None
+
+
+def _ranks(recipe: Recipe, arm: ArmConfig) -> int:
+    """Training processes of an arm."""
+    from sftrl_ext.experiments.trainer_modes import gpu_split
+
+    if arm.kind == "rl":
+        return gpu_split(recipe.scale).ranks
+    return recipe.scale.n_gpus_per_node * recipe.scale.nnodes
 
 
 def _check_batches(run: ArmRun, ranks: int) -> None:
@@ -251,6 +260,10 @@ def _check_batches(run: ArmRun, ranks: int) -> None:
             ("episodes", budget.episodes, budget.group * budget.minibatches),
             ("episodes", budget.episodes // max(1, budget.minibatches), ranks),
         ]
+        if budget.responses is not None and budget.responses < 1:
+            raise SftrlError(
+                f"arms.{run.arm}: budget.rl.responses: {budget.responses}; expected above 0, or null."
+            )
     for key, value, by in sizes:
         if by < 1 or value % by:
             raise SftrlError(

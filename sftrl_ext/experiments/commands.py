@@ -13,6 +13,7 @@ from sftrl_ext.experiments.local_ray import local_ray_env, requested_address
 from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.schedules import rl_schedule, sft_schedule
 from sftrl_ext.experiments.trackers import tracker_env, tracker_overrides
+from sftrl_ext.experiments.trainer_modes import gpu_split, mode_overrides
 from sftrl_ext.paths import configs_dir
 
 Command = tuple[list[str], dict[str, str]]
@@ -80,6 +81,7 @@ def sft_command(
         f"trainer.nnodes={scale.nnodes}",
         f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
         f"hydra.run.dir={checkpoints.parent}",
+        *(_offload(recipe, ("engine",)) if scale.offload == "always" else []),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_sft,
     ]
@@ -118,12 +120,14 @@ def ppo_command(
         seed: Seed of the order of the prompts and of the rollout.
         engine: Variables of `sftrl_ext.training.engine_settings`.
     """
-    scale = recipe.scale
+    scale, split = recipe.scale, gpu_split(recipe.scale)
     prompts = rl.episodes // rl.group
     minibatch = prompts // rl.minibatches
     critic_lr = rl.lr if rl.critic_lr is None else rl.critic_lr
     epochs = _epochs("prompts of an update", rl.rows, prompts, rl.updates)
     tokens = rl.micro_batch_size * (rl.max_prompt_length + rl.max_response_length)
+    # A pass without gradients keeps no activations, but its logits are as large as the training ones.
+    forward_tokens = 2 * tokens if scale.backend == "cpu" else tokens
     overrides = [
         f"backend={_backend(recipe)}",
         f"algorithm={rl.algorithm}",
@@ -140,8 +144,8 @@ def ppo_command(
         f"actor_rollout_ref.actor.ppo_epochs={rl.epochs}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={minibatch}",
         f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={tokens}",
-        f"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu={2 * tokens}",
-        f"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu={2 * tokens}",
+        f"actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu={forward_tokens}",
+        f"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu={forward_tokens}",
         f"actor_rollout_ref.rollout.n={rl.group}",
         f"actor_rollout_ref.rollout.seed={seed}",
         f"actor_rollout_ref.rollout.temperature={rl.temperature:g}",
@@ -153,7 +157,7 @@ def ppo_command(
         f"critic.ppo_epochs={rl.epochs}",
         f"critic.ppo_mini_batch_size={minibatch}",
         f"critic.ppo_max_token_len_per_gpu={tokens}",
-        f"critic.forward_max_token_len_per_gpu={2 * tokens}",
+        f"critic.forward_max_token_len_per_gpu={forward_tokens}",
         *([f"sftrl.responses={rl.responses}"] if rl.responses is not None else []),
         f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
         *([f"sftrl.rollout.max_prompts={rl.max_prompts}"] if rl.max_prompts is not None else []),
@@ -167,10 +171,12 @@ def ppo_command(
         f"trainer.test_freq={rl.validate_every}",
         f"trainer.default_local_dir={checkpoints}",
         f"trainer.experiment_name={name}",
-        f"trainer.nnodes={scale.nnodes}",
-        f"trainer.n_gpus_per_node={scale.n_gpus_per_node}",
+        f"trainer.nnodes={split.nodes}",
+        f"trainer.n_gpus_per_node={split.gpus}",
         f"hydra.run.dir={checkpoints.parent}",
-        *_joined_ray(recipe),
+        *mode_overrides(recipe, rl),
+        *_offload(recipe, ("actor_rollout_ref.actor.fsdp_config", "critic.fsdp")),
+        *_ray_resources(recipe),
         *tracker_overrides(recipe.trackers),
         *recipe.verl_ppo,
     ]
@@ -213,10 +219,13 @@ def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
     return [sys.executable, "-m", "sftrl_ext.experiments.on_cluster", *words, "--"]
 
 
-def _joined_ray(recipe: Recipe) -> list[str]:
-    """On a cluster without GPUs: it says itself what it has."""
-    if not joins_cluster(recipe) or recipe.scale.backend != "cpu":
+def _ray_resources(recipe: Recipe) -> list[str]:
+    """Without GPUs: a Ray cluster says itself what it has; a local Ray is told of processes that generate."""
+    split = gpu_split(recipe.scale)
+    if recipe.scale.backend != "cpu":
         return []
+    if not joins_cluster(recipe):
+        return [f"ray_kwargs.ray_init.num_gpus={split.total}"] if split.total > split.ranks else []
     return ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
 
 
@@ -239,6 +248,12 @@ def _light_router(recipe: Recipe) -> list[str]:
 
     router = Path(sftrl_ext.backends.__file__).parent / "router.yaml"
     return [f"actor_rollout_ref.rollout.router_config_path={router}"]
+
+
+def _offload(recipe: Recipe, engines: tuple[str, ...]) -> list[str]:
+    """Overrides of ``scale.offload`` for the FSDP configs of some engines."""
+    keys = {"none": (), "idle": ("param_offload", "optimizer_offload"), "always": ("offload_policy",)}
+    return [f"{engine}.{key}=true" for engine in engines for key in keys[recipe.scale.offload]]
 
 
 def _reward_file(recipe: Recipe) -> list[str]:

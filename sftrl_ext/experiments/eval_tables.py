@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sftrl_ext.reports.stats import over_seeds
+from sftrl_ext.reports.stats import over_seeds, over_seeds_by_route
 from sftrl_ext.rollout.player import PlayedEpisode
 
 
@@ -56,7 +56,7 @@ def success_table(records: Sequence[dict[str, Any]]) -> Table:
     table = Table("split", "routes" if steps else "hands", *columns, "attempts")
     for record in records:
         episodes = record["episodes"]
-        shares = [_share(record.get("correct_actions"), record.get("responses"))] if steps else []
+        shares = [_step_share(record)] if steps else []
         shares += [_share(record["solved"], episodes)]
         shares += [_share(record.get("recognized_first"), episodes)] if images else []
         table.add_row(
@@ -102,6 +102,13 @@ def remarks(records: Sequence[dict[str, Any]]) -> list[str]:
         if usage.get("uncounted"):
             said.append(f"{split}: {usage['uncounted']} answers came without a count of their tokens.")
     return said
+
+
+def _step_share(record: dict[str, Any]) -> str:
+    """Per-step accuracy with its error clustered by route."""
+    if record.get("step_counts") and record.get("responses"):
+        return str(over_seeds_by_route([record["step_counts"]]))
+    return _share(record.get("correct_actions"), record.get("responses"))
 
 
 def _share(count: Any, episodes: Any) -> str:

@@ -394,6 +394,6 @@ class WorkerPool:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of an error of Ray that says something."""
+    """The last line of an error of Ray, without Ray's list of common causes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[-1].partition(" Some common causes")[0] if lines else type(error).__name__

@@ -318,10 +318,17 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
     }
 
 
-def _steps(played: Sequence[PlayedEpisode]) -> dict[str, int]:
-    """Right actions and responses, of all episodes together, where a task counts them; see `STEP_COUNTS`."""
+def _steps(played: Sequence[PlayedEpisode]) -> dict[str, Any]:
+    """Right actions and responses, of all episodes together, where a task counts them; see `STEP_COUNTS`.
+
+    ``step_counts`` has [right actions, responses] of each episode, for errors clustered by route.
+    """
     counted = [name for name in STEP_COUNTS if any(name in episode.metrics for episode in played)]
-    return {name: round(sum(episode.metrics.get(name, 0.0) for episode in played)) for name in counted}
+    sums = {name: round(sum(episode.metrics.get(name, 0.0) for episode in played)) for name in counted}
+    if "responses" not in sums:
+        return sums
+    by_episode = [[round(e.metrics.get(name, 0.0)) for name in STEP_COUNTS[:2]] for e in played]
+    return {**sums, "step_counts": by_episode}
 
 
 def append_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:

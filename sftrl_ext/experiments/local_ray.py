@@ -20,6 +20,9 @@ LOCAL = "local"
 _GCS_PROCESS = "gcs_server"
 """Name of the process that every Ray head runs."""
 
+_LONGEST_FOLDER = 42
+"""A Unix socket's path has at most 107 characters; ``/session_<time>_<pid>/sockets/plasma_store`` has 64."""
+
 
 def local_ray_env() -> dict[str, str]:
     """Variables of a command that must not join another Ray of this machine."""
@@ -32,9 +35,14 @@ def requested_address() -> str | None:
     return None if address in ("", LOCAL) else address
 
 
+def ray_folder() -> Path:
+    """The folder of Ray's files, sockets among them."""
+    return Path(os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))) / "ray"
+
+
 def address_file() -> Path:
     """The file in which ``ray start`` leaves the address of its cluster."""
-    return Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
+    return ray_folder() / "ray_current_cluster"
 
 
 def describe_ray() -> list[str]:
@@ -44,6 +52,11 @@ def describe_ray() -> list[str]:
     heads = sum(_is_head(process) for process in psutil.process_iter(["name"]))
     if heads:
         lines.append(f"{heads} Ray {'head runs' if heads == 1 else 'heads run'} on this machine")
+    if len(os.path.abspath(ray_folder())) > _LONGEST_FOLDER:
+        lines.append(
+            f"{ray_folder()}: too long for Ray's sockets (most: {_LONGEST_FOLDER} characters); set "
+            "RAY_TMPDIR to a short path"
+        )
     file = address_file()
     if file.is_file():
         address = file.read_text(encoding="utf-8", errors="replace").strip()

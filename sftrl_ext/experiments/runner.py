@@ -33,7 +33,7 @@ from sftrl_ext.experiments.sharing import find_donor, stage_key, take_over, take
 from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
-from sftrl_ext.reports.compute import buffer_ratio
+from sftrl_ext.reports.compute import PaperFormula, buffer_ratio
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
@@ -259,9 +259,14 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
         _note_size(run, layout)
     if stage.kind in ("sft", "rl"):
         _checkpoint_keeper(recipe, stage, layout).look()
-        cached = recipe.scale.engine != "hf"
-        size, ratio = int(run.model["parameters"]), buffer_ratio(recipe.task.name)
-        write_tokens(layout, stage.name, stage.kind, size, prefix_cache=cached, ratio=ratio)
+        write_tokens(
+            layout,
+            stage.name,
+            stage.kind,
+            int(run.model["parameters"]),
+            critic_parameters=run.model.get("critic_parameters"),
+            paper=PaperFormula(buffer_ratio(recipe.task.name)),
+        )
     run.stage(stage.name).status = "done"
     run.save(layout.state)
 

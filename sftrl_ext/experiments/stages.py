@@ -33,7 +33,7 @@ KINDS.add("data", build_data)
 @KINDS.register("model")
 def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     """Put the model the first training stage starts from into the run folder, and note its size."""
-    from sftrl_ext.backends.model_folder import parameter_count
+    from sftrl_ext.backends.model_folder import critic_parameter_count, parameter_count
     from sftrl_ext.experiments.pretrained import fetch_model
     from sftrl_ext.experiments.tiny_model import build_tiny_llama
     from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
@@ -45,7 +45,10 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     else:
         done = fetch_model(model, layout.start_model, portable=recipe.scale.nnodes > 1)
         sys.stdout.write(f"{done}\n")
-    size = {"parameters": parameter_count(layout.start_model)}
+    size = {
+        "parameters": parameter_count(layout.start_model),
+        "critic_parameters": critic_parameter_count(layout.start_model),
+    }
     write_json(layout.start_model / "size.json", size)
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl, write_text
-from sftrl_ext.reports.compute import BUFFER_RATIO_GENERAL_POINTS, flops_measured, flops_rl, flops_sft
+from sftrl_ext.reports.compute import PaperFormula, flops_counted, paper_formula_absent
+from sftrl_ext.reports.token_counts import NAMES, SFT_REFERENCE, SFT_TOKENS, TokenCount, counts_of
 from sftrl_ext.training.settings import TOKENS_FILE
 
-SFT_KEYS = {"trained_tokens": "train/global_tokens"}
-RL_KEYS = {
-    "trained_tokens": "tokens/step_trained",
-    "generated_tokens": "tokens/step_generated",
-    "prefill_tokens": "tokens/step_prefill",
-}
+REQUIRED = ("trained", "generated", "prefill", "forward", "trained_critic")
+"""Counts that every logged RL step has; `counts_of` completes those of earlier versions."""
 
 
 def write_tokens(
@@ -25,55 +23,68 @@ def write_tokens(
     kind: str,
     parameters: int,
     *,
-    prefix_cache: bool = True,
-    ratio: float = BUFFER_RATIO_GENERAL_POINTS,
+    critic_parameters: int | None = None,
+    paper: PaperFormula | None = None,
 ) -> None:
     """Write ``tokens.jsonl`` of a stage: cumulative counts and FLOPs of the stage alone at each saved step.
+
+    ``flops_paper`` is null where the paper's formula does not apply.
 
     Args:
         layout: The run.
         stage: Name of the stage.
         kind: ``sft`` or ``rl``.
         parameters: Parameters of the model.
-        prefix_cache: Whether the rollout engine reads each prompt token once, or again at every turn.
-        ratio: The paper's lambda of the task; see `sftrl_ext.reports.compute.buffer_ratio`.
+        critic_parameters: Parameters of the critic; None takes those of the model.
+        paper: The paper's formula for the task; by default that of GeneralPoints.
 
     Raises:
         SftrlError: if a step logged no token count.
     """
-    keys = dict(SFT_KEYS if kind == "sft" else RL_KEYS)
-    if kind == "rl" and not prefix_cache:
-        keys["prefill_tokens"] = "tokens/step_prefill_uncached"
-    logged = {int(entry["step"]): entry["data"] for entry in read_jsonl(layout.metrics(stage))}
+    path = layout.metrics(stage)
+    first = SFT_TOKENS if kind == "sft" else "tokens/step_trained"
+    logged = {int(entry["step"]): entry["data"] for entry in read_jsonl(path)}
     # Validation before the first step, or after the last, has no counts.
-    logged = {step: data for step, data in logged.items() if keys["trained_tokens"] in data}
+    logged = {step: data for step, data in logged.items() if first in data}
     checkpoints = list_checkpoints(layout.checkpoints(stage))
     saved = {c.step: _saved_counts(layout, stage, c.step) for c in checkpoints if c.step not in logged}
     saved = {step: totals for step, totals in saved.items() if totals}
-    counts = {name: 0.0 for name in ("trained_tokens", "generated_tokens", "prefill_tokens")}
-    at_step: dict[int, dict[str, float]] = {0: dict(counts)}
+    count = TokenCount()
+    at_step: dict[int, TokenCount] = {0: count}
     for step in sorted({*logged, *saved}):
-        for name, key in keys.items():
-            if step in saved:
-                counts[name] = saved[step][key.removeprefix("tokens/step_")]
-            elif key in logged[step]:
-                counts[name] += logged[step][key]
-            else:
-                raise SftrlError(f"{layout.metrics(stage)}: step {step} has no {key!r}.")
-        at_step[step] = dict(counts)
+        if step in saved:
+            count = counts_of(saved[step])
+        elif kind == "sft":
+            count += _sft_step(logged[step])
+        else:
+            count += _rl_step(logged[step], f"{path}: step {step}")
+        at_step[step] = count
     lines = []
+    formula = paper or PaperFormula()
     for checkpoint in checkpoints:
         if checkpoint.step not in at_step:
-            raise SftrlError(f"{layout.metrics(stage)}: no line for the saved step {checkpoint.step}.")
+            raise SftrlError(f"{path}: no line for the saved step {checkpoint.step}.")
         used = at_step[checkpoint.step]
-        trained = used["trained_tokens"]
-        paper = flops_sft(parameters, 0, trained)
-        if kind == "rl":
-            paper = flops_rl(parameters, 0, trained, buffer_ratio=ratio)
-        measured = flops_measured(parameters, trained, used["generated_tokens"], used["prefill_tokens"])
-        line = {"step": checkpoint.step, **{k: int(v) for k, v in used.items()}}
-        lines.append(json.dumps({**line, "flops_paper": paper, "flops_measured": measured}) + "\n")
+        applies = kind == "sft" or paper_formula_absent({stage: used}) is None
+        flops = {
+            "flops_counted": flops_counted(parameters, used, critic_parameters),
+            "flops_paper": formula.flops(parameters, used, rl=kind == "rl") if applies else None,
+        }
+        lines.append(json.dumps({"step": checkpoint.step, **used.as_line(), **flops}) + "\n")
     write_text(layout.tokens(stage), "".join(lines))
+
+
+def _sft_step(data: Mapping[str, float]) -> TokenCount:
+    """Tokens of one SFT step; with an anchored loss the start model reads them too."""
+    tokens = data[SFT_TOKENS]
+    return TokenCount(trained=tokens, forward=tokens if SFT_REFERENCE in data else 0.0, sequence=tokens)
+
+
+def _rl_step(data: Mapping[str, float], where: str) -> TokenCount:
+    missing = [f"tokens/step_{name}" for name in REQUIRED if f"tokens/step_{name}" not in data]
+    if missing:
+        raise SftrlError(f"{where} has no {missing[0]!r}.")
+    return counts_of({name: data[f"tokens/step_{name}"] for name in NAMES if f"tokens/step_{name}" in data})
 
 
 def _saved_counts(layout: RunLayout, stage: str, step: int) -> dict[str, float]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.reports.arms import Arms
+from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.compute import AXES
-from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves
+from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves, pooled
 from sftrl_ext.reports.recognition import Reading, has_recognition, readings
 from sftrl_ext.reports.runfiles import RunMetrics, load_run
 from sftrl_ext.reports.splits import Expected, expected_numbers, lr_label, ood_kind, split_title
@@ -27,7 +28,7 @@ from sftrl_ext.reports.verdict import (
 MEASURES = {"success": "Success", "steps": "Per-step accuracy"}
 """Main measure to its words."""
 
-AXIS_LABELS = {"success": "Success per episode (± SE)", "steps": "Right actions of all responses (± SE)"}
+_AXIS_LABELS = {"success": "Success per episode", "steps": "Right actions of all responses"}
 """Main measure to how an axis names it."""
 
 
@@ -38,12 +39,17 @@ class Judged:
     Attributes:
         split: The split it is about.
         verdict: The verdict.
-        other_axis: The same at equal measured compute, if that axis is known too.
+        other_axis: The same at equal compute by the paper's formula, where that applies.
     """
 
     split: str | None
     verdict: Verdict
     other_axis: Verdict | None
+
+    @property
+    def comparison(self) -> AxisComparison | None:
+        """The verdict on both compute axes; None without a second one."""
+        return compare_axes(self.verdict, self.other_axis) if self.other_axis else None
 
 
 @dataclass
@@ -109,6 +115,21 @@ class Analysis:
         """The main measure in words."""
         return MEASURES[self.metric]
 
+    @property
+    def per_response(self) -> bool:
+        """True if errors of per-step accuracy take responses as independent, for lack of counts per route."""
+        measures = (
+            pooled([checkpoint], split)
+            for checkpoint in self.curves.checkpoints()
+            for split in self.curves.splits
+        )
+        return any(measure is not None and measure.per_response for measure in measures)
+
+    def axis_label(self, metric: str) -> str:
+        """Label of the axis of a main measure, with what its error bars are."""
+        error = "SE per response" if metric == "steps" and self.per_response else "SE"
+        return f"{_AXIS_LABELS[metric]} (± {error})"
+
     def paper(self, metric: str) -> list[Expected]:
         """The paper's numbers for a measure: levels and bounds, not changes."""
         return [entry for entry in self.expected if entry.measures == metric and entry.says != "change"]
@@ -125,7 +146,9 @@ class Analysis:
     @property
     def task(self) -> str:
         """Name of the task: the first part of the data sources."""
-        return self.run.records[0].data_source.partition("/")[0] if self.run.records else ""
+        if self.run.records:
+            return self.run.records[0].data_source.partition("/")[0]
+        return str(self.run.state.get("task", ""))
 
     def split_title(self, split: str) -> str:
         """A split in words for a panel's title."""
@@ -189,18 +212,18 @@ def analyse(run_dir: Path) -> Analysis:
     expected = expected_numbers(run.recipe)
     axes = [axis for axis in AXES if curves.arms and any(c.reach(axis) is not None for c in curves.arms)]
     usable = [axis for axis in axes if all(c.reach(axis) is not None for c in curves.arms)]
-    equal = at_equal_compute(curves, usable[0] if usable else "paper")
+    equal = at_equal_compute(curves, usable[0] if usable else "counted")
     arms = run.arms
     picked = headline_curves(curves, equal, run.recipe)
     main = main_splits(curves.splits, expected)
-    measured = None
-    if equal.axis == "paper" and "measured" in usable:
-        measured = at_equal_compute(curves, "measured")
+    by_paper = None
+    if equal.axis == "counted" and "paper" in usable:
+        by_paper = at_equal_compute(curves, "paper")
     judged = [
         Judged(
             split,
             judge(arms, curves, equal, picked, split),
-            judge(arms, curves, measured, picked, split) if measured else None,
+            judge(arms, curves, by_paper, picked, split) if by_paper else None,
         )
         for split in (main or (None,))
     ]

@@ -1,32 +1,83 @@
-"""The compute axis: what a checkpoint cost, by the paper's formula and by the tokens that were counted.
+"""The compute axes: FLOPs from counted tokens, FLOPs by the paper's formula, and tokens.
 
-Formulas of the paper (arXiv 2501.17161, appendix C.3), with N parameters and D tokens:
+The headline axis counts every pass of a training stage. With N parameters of the policy, M of the critic:
+
+    6 N trained + 2 N (generated + prefill + forward) + 6 M trained_critic + 2 M forward_critic
+
+where every epoch over a token counts, and ``forward`` are forward-only passes (old and reference
+log-probabilities). Left out: pre-training, evaluation, and what activation checkpointing computes again.
+
+The paper's formula (arXiv 2501.17161, appendix C.3), with D tokens:
 
     X_SFT = 6 N (D_init + D_SFT)
     X_RL  = 6 N (D_init + D_RL) + 2 N D_buffer,   D_buffer = lambda D_RL
 
-lambda stands for the tokens that are read and generated while the buffer is filled. The paper estimates it:
-6 for GeneralPoints, 5.1 for V-IRL. The measured form has the counted tokens in its place. Left out of both,
-as in the paper: pre-training, evaluation, the value network, and forward passes for old log-probabilities.
+lambda stands for the tokens that are read and generated while the buffer is filled. The paper estimates it: 6
+for GeneralPoints, 5.1 for V-IRL, with its 4 epochs of PPO and a generation without a cache. So the formula is
+a second axis for runs of 4 epochs, and left out for others (`paper_formula_absent`). It has no value network,
+which the paper's policy holds as a head, and no forward-only passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sftrl_ext.reports.runfiles import TokenCount
+from sftrl_ext.reports.token_counts import TokenCount
 
 BUFFER_RATIO_GENERAL_POINTS = 6.0
 BUFFER_RATIO_VIRL = 5.1
+PAPER_EPOCHS = 4
+"""Epochs of PPO over each buffer, to which the paper's lambda belongs."""
+EPOCHS_TOLERANCE = 0.05
+"""Epochs of earlier records are trained tokens over tokens read and written, which differ by a few tokens."""
 
-AXES = ("paper", "measured", "tokens")
+AXES = ("counted", "paper", "tokens")
 """Names of the compute axes, in order of preference."""
 
 AXIS_TITLES = {
+    "counted": "Training compute, from counted tokens",
     "paper": "Training compute, the paper's formula",
-    "measured": "Training compute, from counted tokens",
     "tokens": "Tokens trained on, generated and read",
 }
+
+
+@dataclass(frozen=True)
+class PaperFormula:
+    """Settings of the paper's formula.
+
+    Attributes:
+        ratio: lambda of the task.
+        rl_tokens: D_RL, which the paper leaves open: ``per_epoch`` counts a token in every epoch, ``once`` in
+            the first only.
+    """
+
+    ratio: float = BUFFER_RATIO_GENERAL_POINTS
+    rl_tokens: str = "per_epoch"
+
+    def flops(self, parameters: float, tokens: TokenCount, *, rl: bool) -> float:
+        """Compute of a stage alone, without what it starts from."""
+        if not rl:
+            return flops_sft(parameters, 0.0, tokens.trained)
+        trained = tokens.sequence if self.rl_tokens == "once" else tokens.trained
+        return flops_rl(parameters, 0.0, trained, buffer_ratio=self.ratio)
+
+
+def paper_formula_absent(stages: Mapping[str, TokenCount]) -> str | None:
+    """The reason why the paper's formula does not apply to RL stages; None if it does.
+
+    Args:
+        stages: Name of each RL stage to its last token count.
+    """
+    for name, tokens in sorted(stages.items()):
+        if tokens.epochs is None:
+            return f"the token counts of stage `{name}` do not tell its epochs"
+        if abs(tokens.epochs - PAPER_EPOCHS) > EPOCHS_TOLERANCE:
+            return (
+                f"its lambda belongs to {PAPER_EPOCHS} epochs over each buffer, "
+                f"and stage `{name}` makes {tokens.epochs:.2g}"
+            )
+    return None
 
 
 def flops_sft(parameters: float, init_tokens: float, sft_tokens: float) -> float:
@@ -62,16 +113,17 @@ def flops_rl(
     return 6.0 * parameters * (init_tokens + rl_tokens) + 2.0 * parameters * buffer_tokens
 
 
-def flops_measured(parameters: float, trained: float, generated: float = 0.0, prefill: float = 0.0) -> float:
-    """Compute in FLOPs from counted tokens: 6 N trained + 2 N (generated + prefill).
+def flops_counted(parameters: float, tokens: TokenCount, critic_parameters: float | None = None) -> float:
+    """Compute in FLOPs from counted tokens: 6 a token trained on, 2 a token of any other pass, times size.
 
     Args:
-        parameters: N, parameters of the model.
-        trained: Tokens that went through a forward and a backward pass.
-        generated: Tokens sampled, one forward pass each.
-        prefill: Prompt tokens read before sampling, one forward pass each (none where a cache served them).
+        parameters: N, parameters of the policy.
+        tokens: Counts of the stage.
+        critic_parameters: M, parameters of the critic; None takes those of the policy.
     """
-    return 6.0 * parameters * trained + 2.0 * parameters * (generated + prefill)
+    critic = parameters if critic_parameters is None else critic_parameters
+    actor = 6.0 * tokens.trained + 2.0 * (tokens.generated + tokens.prefill + tokens.forward)
+    return parameters * actor + critic * (6.0 * tokens.trained_critic + 2.0 * tokens.forward_critic)
 
 
 def buffer_ratio(data_source: str) -> float:
@@ -81,48 +133,54 @@ def buffer_ratio(data_source: str) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """What it took to train a checkpoint from the base model, on every axis.
+    """Cost of training a checkpoint from the base model, on every axis.
 
     Attributes:
-        paper: FLOPs by the paper's formula; None without the model's size.
-        measured: FLOPs from counted tokens; None without the model's size.
+        counted: FLOPs from counted tokens; None without the model's size.
+        paper: FLOPs by the paper's formula; None without the model's size, or where it does not apply.
         tokens: Tokens trained on, generated and read.
     """
 
+    counted: float | None
     paper: float | None
-    measured: float | None
     tokens: float
 
     def __add__(self, other: Cost) -> Cost:
-        known = self.paper is not None and other.paper is not None
         return Cost(
-            (self.paper or 0.0) + (other.paper or 0.0) if known else None,
-            (self.measured or 0.0) + (other.measured or 0.0) if known else None,
+            None if self.counted is None or other.counted is None else self.counted + other.counted,
+            None if self.paper is None or other.paper is None else self.paper + other.paper,
             self.tokens + other.tokens,
         )
 
     def on(self, axis: str) -> float | None:
         """The cost on one axis of `AXES`."""
-        return {"paper": self.paper, "measured": self.measured, "tokens": self.tokens}[axis]
+        return {"counted": self.counted, "paper": self.paper, "tokens": self.tokens}[axis]
 
 
-def cost_of(parameters: float | None, tokens: TokenCount, *, rl: bool, ratio: float) -> Cost:
+def cost_of(
+    parameters: float | None,
+    tokens: TokenCount,
+    *,
+    rl: bool,
+    paper: PaperFormula | None,
+    critic_parameters: float | None = None,
+) -> Cost:
     """Cost of the tokens of one stage; the cost of what it starts from is added to it.
 
     Args:
         parameters: N, or None if unknown.
         tokens: Tokens of the stage.
-        rl: Whether the stage generates its own training data.
-        ratio: The paper's lambda.
+        rl: True if the stage generates its own training data.
+        paper: The paper's formula, or None where it does not apply.
+        critic_parameters: M, parameters of the critic; None takes N.
     """
     if parameters is None:
         return Cost(None, None, tokens.total)
-    if rl:
-        paper = flops_rl(parameters, 0.0, tokens.trained, buffer_ratio=ratio)
-    else:
-        paper = flops_sft(parameters, 0.0, tokens.trained)
-    measured = flops_measured(parameters, tokens.trained, tokens.generated, tokens.prefill)
-    return Cost(paper, measured, tokens.total)
+    return Cost(
+        flops_counted(parameters, tokens, critic_parameters),
+        None if paper is None else paper.flops(parameters, tokens, rl=rl),
+        tokens.total,
+    )
 
 
 def scaled(largest: float, axis: str) -> tuple[float, str]:

@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sftrl_ext.reports.compute import Cost, buffer_ratio, cost_of
+from sftrl_ext.reports.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
 from sftrl_ext.reports.divergence import Divergence, Nats, mean_divergence
 from sftrl_ext.reports.runfiles import EvalRecord, RunMetrics, TokenCount
 from sftrl_ext.reports.splits import lr_label, split_order
-from sftrl_ext.reports.stats import Measure, over_seeds
+from sftrl_ext.reports.stats import Measure, over_responses, over_seeds, over_seeds_by_route
 
 CurveKey = tuple[str, float | None]
 """(arm, learning rate)."""
@@ -28,6 +28,8 @@ class Checkpoint:
     Attributes:
         cost: From the base model to here; None if the tokens of this step were not stored.
         results: Split to its record.
+        measures: (metric, split) to a measure of all seeds, in place of records, where a results file stored
+            no more; None elsewhere.
     """
 
     arm: str
@@ -37,6 +39,7 @@ class Checkpoint:
     step: int
     cost: Cost | None
     results: Mapping[str, EvalRecord]
+    measures: Mapping[tuple[str, str], Measure] | None = None
 
     @property
     def divergence(self) -> Divergence | None:
@@ -78,9 +81,19 @@ def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "main") 
         split: The split.
         metric: A name of `METRICS`.
     """
-    counts = [METRICS[metric](c.results[split]) for c in checkpoints if split in c.results]
+    stored = [c.measures.get((metric, split)) for c in checkpoints if c.measures is not None]
+    if stored:
+        return stored[0]
+    records = [c.results[split] for c in checkpoints if split in c.results]
+    counts = [METRICS[metric](record) for record in records]
     known = [(part, whole) for part, whole in counts if part is not None and whole]
-    return over_seeds(known) if known else None
+    if not known:
+        return None
+    if metric == "steps" or (metric == "main" and any(r.responses is not None for r in records)):
+        routes = [record.step_counts for record in records if record.responses]
+        by_route = [counts for counts in routes if counts is not None]
+        return over_seeds_by_route(by_route) if len(by_route) == len(routes) else over_responses(known)
+    return over_seeds(known)
 
 
 def pooled_divergence(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> Nats | None:
@@ -120,6 +133,14 @@ class Curve:
         """(arm, learning rate)."""
         return self.arm, self.lr
 
+    @property
+    def seed_count(self) -> int:
+        """How many seeds the curve has; a checkpoint of a results file stands for several."""
+        stored = [
+            m.seeds for group in self.seeds.values() for c in group for m in (c.measures or {}).values()
+        ]
+        return max(stored, default=len(self.seeds))
+
     def steps(self) -> list[list[Checkpoint]]:
         """Checkpoints grouped by step, in order; one group holds the seeds that have that step."""
         groups: dict[int, list[Checkpoint]] = defaultdict(list)
@@ -145,6 +166,7 @@ class Curves:
         base: The base model, if it was evaluated.
         arms: The compared curves, in the order of figures.
         splits: Every split evaluated, in order.
+        paper_absent: The reason why costs by the paper's formula are left out; None if they are not.
     """
 
     start: list[Checkpoint]
@@ -152,6 +174,7 @@ class Curves:
     base: list[Checkpoint]
     arms: list[Curve]
     splits: list[str]
+    paper_absent: str | None = None
 
     def arm_names(self) -> list[str]:
         """Names of the compared arms, in order, each once."""
@@ -170,8 +193,13 @@ class Curves:
     @property
     def counts_steps(self) -> bool:
         """Whether responses are counted, so that the main measure is per-step accuracy."""
-        everything = [*self.start, *self.base, *(c for made in self.arms for g in made.steps() for c in g)]
-        return any(record.responses is not None for c in everything for record in c.results.values())
+        return any(
+            record.responses is not None for c in self.checkpoints() for record in c.results.values()
+        ) or any(metric == "steps" for c in self.checkpoints() for metric, _ in c.measures or ())
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Every evaluated checkpoint but those on the path to the start."""
+        return [*self.start, *self.base, *(c for made in self.arms for g in made.steps() for c in g)]
 
     def rates(self, arm: str) -> list[float | None]:
         """The learning rates of an arm."""
@@ -245,7 +273,7 @@ def build_curves(run: RunMetrics) -> Curves:
         run.notes.append("The shared start was not evaluated (no record of arm `init`, no step 0).")
     costs.note()
     splits = split_order(record.split for record in run.records)
-    return Curves(start, path, base, curves, splits)
+    return Curves(start, path, base, curves, splits, costs.paper_absent)
 
 
 class _Costs:
@@ -253,16 +281,27 @@ class _Costs:
 
     def __init__(self, run: RunMetrics) -> None:
         self.run = run
-        self.ratio = buffer_ratio(run.records[0].data_source) if run.records else buffer_ratio("")
         self.stages = {stage.name: stage for stage in run.stages}
         self.arm_of = {record.stage: record.arm for record in run.records}
         self.arm_of |= {stage.name: stage.arm for stage in run.stages if stage.arm}
+        self.paper_absent = paper_formula_absent(self._rl_totals())
+        ratio = buffer_ratio(run.records[0].data_source if run.records else "")
+        self.paper = PaperFormula(ratio) if self.paper_absent is None else None
         self.init: dict[int, tuple[str, int]] = {}
         for record in run.records:
             if record.arm == "init" and record.step >= self.init.get(record.seed, ("", 0))[1]:
                 self.init[record.seed] = (record.stage, record.step)
         self._missing: set[str] = set()
         self._unknown: set[tuple[str, int]] = set()
+
+    def _rl_totals(self) -> dict[str, TokenCount]:
+        """Last token count of every RL stage."""
+        stages = {name: counts for name, counts in self.run.tokens.items() if name in self.arm_of and counts}
+        last = {name: counts[max(counts)] for name, counts in stages.items()}
+        return {name: count for name, count in last.items() if self._is_rl(name, count)}
+
+    def _is_rl(self, stage: str, count: TokenCount) -> bool:
+        return self.run.arms.kind(self.arm_of[stage]) == "rl" or count.generated > 0
 
     def start_of(self, stage: str, seed: int) -> tuple[str, int] | None:
         """Stage and step an arm's stage starts from: as stored, else the init of its seed, or the first."""
@@ -273,14 +312,16 @@ class _Costs:
         """The cost of a checkpoint; None if the tokens of this step were not stored."""
         run = self.run
         if arm == "base":
-            return cost_of(run.parameters, TokenCount(), rl=False, ratio=self.ratio)
+            return cost_of(run.parameters, TokenCount(), rl=False, paper=self.paper)
         counted = run.tokens.get(stage, {})
         tokens = counted.get(step, TokenCount() if step == 0 else None)
         if tokens is None:
             self._missing.add(stage)
             return None
         rl = run.arms.kind(arm) == "rl" or any(t.generated > 0 for t in counted.values())
-        own = cost_of(run.parameters, tokens, rl=rl, ratio=self.ratio)
+        own = cost_of(
+            run.parameters, tokens, rl=rl, paper=self.paper, critic_parameters=run.critic_parameters
+        )
         start = None if arm == "init" else self.start_of(stage, seed)
         if start is None:
             return own

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sftrl_ext.reports.analysis import AXIS_LABELS, Analysis
+from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Checkpoint, pooled
 from sftrl_ext.reports.splits import Expected, in_rows, lr_label
@@ -123,7 +123,7 @@ def where(found: Analysis) -> str:
     """At what compute the checkpoints are compared, in words."""
     if found.equal.budget is None:
         return "last checkpoint of each arm"
-    rule = {"paper": " (paper's formula)", "measured": " (counted tokens)", "tokens": ""}[found.equal.axis]
+    rule = {"counted": " (counted tokens)", "paper": " (paper's formula)", "tokens": ""}[found.equal.axis]
     amount = readable(found.equal.budget, found.equal.axis)
     return f"each arm's last checkpoint at or below {amount}{rule}, the most that every arm reached"
 
@@ -167,7 +167,7 @@ def bars_at_equal_compute(found: Analysis, metric: str | None = None) -> Figure 
             _draw_bars(strip.add_subplot(grid[column]), found, bars, split, metric)
         if room > 0.01:
             strip.add_subplot(grid[len(row)]).set_axis_off()
-    figure.supylabel(AXIS_LABELS[metric], fontsize=9)
+    figure.supylabel(found.axis_label(metric), fontsize=9)
     arms = list(dict.fromkeys(bar.arm for bar in bars))
     handles = [Patch(color=found.arms.colour(a), label=f"{found.arms.label(a)}, this run") for a in arms]
     for label in dict.fromkeys(e.label for s in splits for e in _of_the_paper(found, s, metric)):

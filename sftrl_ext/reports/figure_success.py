@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.analysis import AXIS_LABELS, Analysis
+from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.compute import AXIS_TITLES, scaled
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
 from sftrl_ext.reports.splits import in_rows, lr_label
@@ -85,7 +85,7 @@ def success_against_compute(found: Analysis, axis: str) -> Figure | None:
         found: The analysed run.
         axis: One of `compute.AXES`.
     """
-    return against_compute(found, axis, found.metric, AXIS_LABELS[found.metric], found.curves.splits)
+    return against_compute(found, axis, found.metric, found.axis_label(found.metric), found.curves.splits)
 
 
 def routes_against_compute(found: Analysis) -> Figure | None:
@@ -204,4 +204,4 @@ def curve_handle(found: Analysis, curve: Curve) -> Line2D:
 def curve_name(found: Analysis, curve: Curve, several: bool) -> str:
     """Name of a curve for a legend; learning rate and seeds only where there are several."""
     name = found.arms.label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")
-    return name + (f" ({len(curve.seeds)} seeds)" if len(curve.seeds) > 1 else "")
+    return name + (f" ({curve.seed_count} seeds)" if curve.seed_count > 1 else "")

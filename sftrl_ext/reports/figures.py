@@ -88,15 +88,15 @@ FIGURES = (
     ),
     FigureSpec(
         "success_vs_compute",
+        "{measure} against compute, from counted tokens",
+        _CURVES,
+        partial(success_against_compute, axis="counted"),
+    ),
+    FigureSpec(
+        "success_vs_compute_paper",
         "{measure} against compute, by the paper's formula",
         _CURVES,
         partial(success_against_compute, axis="paper"),
-    ),
-    FigureSpec(
-        "success_vs_compute_measured",
-        "{measure} against compute, from counted tokens",
-        _CURVES,
-        partial(success_against_compute, axis="measured"),
         aside=True,
     ),
     FigureSpec(

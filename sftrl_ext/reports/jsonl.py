@@ -97,6 +97,18 @@ class Fields:
             raise self.bad(key, "an object of counts")
         return {str(name): int(count) for name, count in value.items()}
 
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...] | None:
+        """A list of pairs of whole numbers that are not negative; None if absent."""
+        value = self.item.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(type(n) is int and n >= 0 for n in pair)
+            for pair in value
+        ):
+            raise self.bad(key, "a list of pairs of whole numbers")
+        return tuple((first, second) for first, second in value)
+
     def inner(self, key: str) -> Fields | None:
         """An object within this one, with the same access; None if absent."""
         value = self.item.get(key)

@@ -6,12 +6,20 @@ from sftrl_ext.reports.analysis import Analysis, Judged
 from sftrl_ext.reports.compute import buffer_ratio
 from sftrl_ext.reports.curves import pooled
 from sftrl_ext.reports.forgetting import has_divergence
+from sftrl_ext.reports.mismatch import NOTE, mismatch_table
 from sftrl_ext.reports.splits import LOOKS, ood_kind
-from sftrl_ext.reports.stats import SE_FORMULA, SMOOTHING_MIN_POINTS, SMOOTHING_ORDER, change
+from sftrl_ext.reports.stats import (
+    CLUSTER_FORMULA,
+    PER_RESPONSE,
+    SE_FORMULA,
+    SMOOTHING_MIN_POINTS,
+    SMOOTHING_ORDER,
+    change,
+)
 
 
 def verdict_sentences(found: Analysis) -> list[str]:
-    """The verdict, its findings, and whether counting tokens instead of the paper's formula changes it."""
+    """The verdict, its findings, and its comparison with the one by the paper's formula."""
     return [sentence for group in verdict_groups(found) for sentence in group]
 
 
@@ -43,17 +51,37 @@ def _other_splits(found: Analysis, judged: Judged) -> list[str]:
 
 
 def _sentences(found: Analysis, judged: Judged, first: bool) -> list[str]:
-    """One verdict, its findings, and whether counting tokens changes it."""
+    """One verdict, its findings, and its comparison with the one by the paper's formula."""
     verdict, other = judged.verdict, judged.other_axis
     sentences = [verdict.headline, *(f.in_words(in_distribution=first) for f in verdict.findings)]
-    if other is not None and other.difference is not None:
-        if other.pattern == verdict.pattern:
-            sentences.append(
-                f"With compute counted from tokens the outcome is the same; RL minus SFT: {other.difference}."
-            )
-        else:
-            sentences.append(f"With compute counted from tokens the outcome is another one. {other.headline}")
+    if other is not None and judged.comparison is not None:
+        sentences.append(judged.comparison.sentence)
+        if other.difference is not None:
+            sentences[-1] += f" By the paper's formula RL minus SFT: {other.difference}."
     return sentences
+
+
+def axis_sentences(found: Analysis) -> list[str]:
+    """The compute axes of the report, and which verdicts flip between them."""
+    absent = found.curves.paper_absent
+    sentences = []
+    if "counted" in found.axes:
+        sentences.append(
+            "Headline axis: compute from counted tokens, with the critic and all passes that only compute "
+            "log-probabilities or values."
+        )
+    if absent is not None:
+        return [*sentences, f"The axis of the paper's formula is left out: {absent}."]
+    if "paper" not in found.axes:
+        return sentences
+    sentences.append("Second axis: the paper's formula.")
+    compared = [one.comparison for one in found.judged if one.comparison is not None]
+    flipped = [f"`{one.split}`" for one in compared if one.flips]
+    if flipped:
+        sentences.append(f"Verdicts that flip between the two axes: {', '.join(flipped)}.")
+    elif compared:
+        sentences.append("No verdict flips between the two axes.")
+    return [*sentences, *(one.sentence for one in compared if one.differences)]
 
 
 def reading_sentences(found: Analysis) -> list[str]:
@@ -68,9 +96,8 @@ def method_notes(found: Analysis) -> list[str]:
     if found.metric == "steps":
         success = (
             "Per-step accuracy: right actions as a share of all responses, of all routes together; a further "
-            "attempt at a point is a response of its own. Its error bars take responses as independent, "
-            "which those of one route are not quite. A route is walked to the end if every point was right "
-            "within the allowed attempts."
+            "attempt at a point is a response of its own. A route is walked to the end if every point was "
+            "right within the allowed attempts."
         )
     notes = [
         success,
@@ -81,13 +108,24 @@ def method_notes(found: Analysis) -> list[str]:
         "split.",
         "Verdict: a change counts if it is larger than two of its standard errors, sqrt(SE_a^2 + SE_b^2). "
         "All checkpoints play the same episodes, which makes this error too wide rather than too narrow.",
+        "Compute from counted tokens: 6 N a token that the actor is trained on, 6 M one that the critic is "
+        "trained on, every epoch counted; 2 N a token generated, read as a prompt, or read for old and "
+        "reference log-probabilities only, 2 M one read for values only; N and M are the parameters of the "
+        "policy and the critic. Pre-training, evaluation and activation checkpointing are left out.",
         "Compute by the paper's formula: X_SFT = 6 N (D_init + D_SFT), X_RL = 6 N (D_init + D_RL) + 2 N "
-        f"D_buffer with D_buffer = {ratio:g} D_RL. From counted tokens: 6 N trained + 2 N "
-        "(generated + read). Both leave out pre-training, evaluation, the value network, and the passes that "
-        "only compute log-probabilities.",
+        f"D_buffer with D_buffer = {ratio:g} D_RL, which holds for 4 epochs over each buffer; D_RL counts a "
+        "token once per epoch. It has no value network and no passes for log-probabilities.",
         f"Curves of {SMOOTHING_MIN_POINTS} points or more carry a thin Savitzky-Golay line of order "
         f"{SMOOTHING_ORDER} over the raw points; no number is taken from it.",
     ]
+    if found.metric == "steps":
+        notes.insert(2, f"Error bars of per-step accuracy. {CLUSTER_FORMULA}")
+        if found.per_response:
+            notes.insert(
+                3,
+                f"{PER_RESPONSE} marks errors per response: the records behind them hold no counts per "
+                "route, so responses are taken as independent, which makes these errors too narrow.",
+            )
     if found.recognizes:
         notes += [
             "Recognized: share of episodes whose first response names the cards shown, in any order, suits "
@@ -107,6 +145,8 @@ def method_notes(found: Analysis) -> list[str]:
             "checkpoint's own, all of the split trained on. Error bars are over episodes, as of a ratio of "
             "nats to tokens, and over seeds as above."
         )
+    if mismatch_table(found) is not None:
+        notes.append(NOTE)
     looks = [f"`{split}`: {LOOKS[split]}" for split in found.curves.splits if split in LOOKS]
     if looks and found.task == "gp_vl":
         notes.append(f"What the visual splits show. {'; '.join(looks)}.")

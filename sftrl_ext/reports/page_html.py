@@ -9,7 +9,8 @@ from html import escape
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.dialogues import SideBySide
 from sftrl_ext.reports.figures import DrawnFigure
-from sftrl_ext.reports.method import method_notes, verdict_groups
+from sftrl_ext.reports.method import axis_sentences, method_notes, verdict_groups
+from sftrl_ext.reports.mismatch import MISMATCH, mismatch_table
 from sftrl_ext.reports.page_episodes import file_uri, instance_html
 from sftrl_ext.reports.page_style import html_document
 from sftrl_ext.reports.sample_pictures import SamplePictures
@@ -94,6 +95,8 @@ def html_page(
     for one, (headline, *findings) in zip(found.judged, verdict_groups(found), strict=True):
         kind = escape(one.verdict.pattern)
         parts.append(f'<div class="verdict {kind}"><p>{_prose(headline)}</p>{_items(findings)}</div>')
+    if axes := axis_sentences(found):
+        parts.append(f"<section><h2>Compute axes</h2>{_items(axes)}</section>")
     if found.notes:
         parts.append(f'<div class="notes">{_items(found.notes)}</div>')
     parts += [_figure(drawn) for drawn in figures]
@@ -116,6 +119,8 @@ def html_page(
             for one, drawn in zip(shown, pictures, strict=True)
         )
         parts.append(f"<section><h2>Sample episodes</h2>{rows}</section>")
+    if (disagreement := mismatch_table(found)) is not None:
+        parts.append(f"<section><h2>{MISMATCH}</h2>{_table(disagreement)}</section>")
     if found.run.stages:
         parts.append(f"<section><h2>Time and memory</h2>{_table(stage_table(found))}</section>")
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in run_facts(found))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.dialogues import Line, SideBySide, fact_items
 from sftrl_ext.reports.figures import DrawnFigure
-from sftrl_ext.reports.method import method_notes, verdict_groups
+from sftrl_ext.reports.method import axis_sentences, method_notes, verdict_groups
+from sftrl_ext.reports.mismatch import MISMATCH, mismatch_table
 from sftrl_ext.reports.pictures import in_words
 from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.tables import (
@@ -78,6 +79,8 @@ def markdown_page(
         parts.append(f"**{headline}**")
         if findings:
             parts.append("\n".join(f"- {sentence}" for sentence in findings))
+    if axes := axis_sentences(found):
+        parts.append("## Compute axes\n\n" + "\n".join(f"- {sentence}" for sentence in axes))
     if found.notes:
         parts.append("\n".join(f"> - {note}" for note in found.notes))
     for drawn in figures:
@@ -113,6 +116,8 @@ def markdown_page(
             "## Sample episodes\n\n"
             + "\n\n".join(_instance(found, *one) for one in zip(shown, pictures, strict=True))
         )
+    if (disagreement := mismatch_table(found)) is not None:
+        parts.append(f"## {MISMATCH}\n\n{disagreement.to_markdown()}")
     if found.run.stages:
         parts.append(f"## Time and memory\n\n{stage_table(found).to_markdown()}")
     facts = "\n".join(f"- {name}: {value}" for name, value in run_facts(found))

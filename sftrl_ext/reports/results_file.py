@@ -49,10 +49,18 @@ def results_of(found: Analysis) -> dict[str, Any]:
     task, budget = recipe.get("task") or {}, (recipe.get("budget") or {}).get("eval") or {}
     equal = summary["equal_compute"]["budget"]
     seeds = max(len(line["seeds"]) for line in summary["compared"])
+    axis = {"counted": " (counted tokens)", "paper": " (paper's formula)"}
     at = f", at the largest compute every arm reached: {equal / 1e12:.3g} TFLOP" if equal else ""
+    at += axis.get(summary["equal_compute"]["axis"], "") if equal else ""
+    arms = found.arms
+    kinds: dict[str, dict[str, str]] = {arm: {"kind": arms.kind(arm)} for arm in found.curves.arm_names()}
+    for arm, named in kinds.items():
+        named |= {"title": arms.titles[arm]} if arm in arms.titles else {}
     return {
         "recipe": summary["recipe"],
         "scale": summary["scale"],
+        "task": found.task,
+        "arms": kinds,
         "date": datetime.date.fromtimestamp((found.run.folder / "state.json").stat().st_mtime).isoformat(),
         "commit": str(summary["commit"] or "unknown")[:7],
         "hardware": hardware_words(summary["hardware"] or {}),
@@ -60,6 +68,7 @@ def results_of(found: Analysis) -> dict[str, Any]:
         "measure": str(summary.get("measure", "success per episode")).partition(";")[0],
         "max_attempts": task.get("max_attempts"),
         "temperature": budget.get("temperature"),
+        "paper_formula_absent": found.curves.paper_absent,
         "measurements": [
             {
                 "name": "compared",
@@ -95,13 +104,16 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "lr": line["lr"],
                 "seeds": len(line["seeds"]),
                 "step": line["steps"][0],
-                "tflop_paper": None if line["flops_paper"] is None else _short(line["flops_paper"] / 1e12, 2),
+                "tflop_counted": _tflop(line["flops_counted"]),
+                "tflop_paper": _tflop(line["flops_paper"]),
                 "percent": {},
                 "se": {},
             },
         )
         row["percent"][line["split"]] = _short(line["percent"])
         row["se"][line["split"]] = _short(line["se"])
+        if "se_unit" in line:
+            row["se_unit"] = line["se_unit"]
         for name in FURTHER:
             if line.get(name):
                 row.setdefault(name, {"percent": {}, "se": {}})
@@ -113,6 +125,10 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 for direction, one in line["divergence"].items()
             }
     return list(rows.values())
+
+
+def _tflop(flops: float | None) -> float | None:
+    return None if flops is None else _short(flops / 1e12, 2)
 
 
 def _short(value: float, digits: int = 1) -> float:

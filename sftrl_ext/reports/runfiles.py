@@ -20,6 +20,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.divergence import Divergence, read_divergence
 from sftrl_ext.reports.jsonl import Fields, read_jsonl
+from sftrl_ext.reports.token_counts import TokenCount, read_token_counts
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class EvalRecord:
             where there is no picture to read.
         correct_actions, responses: Right actions and all responses, of all episodes together; None where only
             whole episodes are right or wrong.
+        step_counts: The same of each episode, in the order of the split; None in older runs.
         divergence: From what the checkpoint's stage started from, in the record of the split trained on; None
             elsewhere, and in older runs. A text says why it could not be measured.
     """
@@ -81,6 +83,7 @@ class EvalRecord:
     number_right: int | None = None
     correct_actions: int | None = None
     responses: int | None = None
+    step_counts: tuple[tuple[int, int], ...] | None = None
     divergence: Divergence | str | None = None
 
 
@@ -116,25 +119,6 @@ class SampleEpisode:
     def opening(self) -> tuple[Mapping[str, str], ...]:
         """The dialogue of the first prompt that is stored."""
         return self.segments[0].messages if self.segments else self.messages
-
-
-@dataclass(frozen=True)
-class TokenCount:
-    """Tokens a stage has worked through up to a step, counted every time they pass through the model."""
-
-    trained: float = 0.0
-    generated: float = 0.0
-    prefill: float = 0.0
-
-    def __add__(self, other: TokenCount) -> TokenCount:
-        return TokenCount(
-            self.trained + other.trained, self.generated + other.generated, self.prefill + other.prefill
-        )
-
-    @property
-    def total(self) -> float:
-        """All tokens, trained on, generated, or read as a prompt."""
-        return self.trained + self.generated + self.prefill
 
 
 @dataclass
@@ -173,8 +157,16 @@ class RunMetrics:
     @property
     def parameters(self) -> float | None:
         """N, the parameters of the model; None if ``state.json`` does not say."""
+        return self._size("parameters")
+
+    @property
+    def critic_parameters(self) -> float | None:
+        """Parameters of the critic; None if ``state.json`` does not say."""
+        return self._size("critic_parameters")
+
+    def _size(self, key: str) -> float | None:
         model = self.state.get("model")
-        value = model.get("parameters") if isinstance(model, Mapping) else None
+        value = model.get(key) if isinstance(model, Mapping) else None
         return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
@@ -196,8 +188,20 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
         recognized=get.share("recognized_first", episodes),
         number_right=get.share("number_right_first", episodes), responses=responses,
         correct_actions=None if responses is None else get.share("correct_actions", responses),
-        divergence=read_divergence(get),
+        step_counts=_step_counts(get, episodes), divergence=read_divergence(get),
     )  # fmt: skip
+
+
+def _step_counts(get: Fields, episodes: int) -> tuple[tuple[int, int], ...] | None:
+    """Counts of each route; they must add up to those of the record."""
+    pairs = get.pairs("step_counts")
+    if pairs is None:
+        return None
+    sums = [sum(column) for column in zip(*pairs, strict=True)]
+    totals = [get.integer("correct_actions"), get.integer("responses")]
+    if len(pairs) != episodes or sums != totals or any(part > whole for part, whole in pairs):
+        raise get.bad("step_counts", f"{episodes} pairs that add up to {totals}")
+    return pairs
 
 
 def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
@@ -216,12 +220,6 @@ def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
 def _segment(path: Path, line: int, item: Mapping[str, Any]) -> StoredSegment:
     get = Fields(path, line, item)
     return StoredSegment(get.integer("point"), get.objects("messages"))
-
-
-def _token_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, TokenCount]:
-    get = Fields(path, line, item)
-    counts = [get.number(f"{kind}_tokens") or 0.0 for kind in ("trained", "generated", "prefill")]
-    return get.integer("step"), TokenCount(*counts)
 
 
 def _metrics_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
@@ -303,13 +301,12 @@ def load_run(run_dir: Path) -> RunMetrics:
     if not run.episodes:
         run.notes.append("No sample episodes were stored (`eval/episodes.jsonl`).")
     for folder in sorted(path for path in (run_dir / "stages").glob("*") if path.is_dir()):
-        tokens_file = folder / "tokens.jsonl"
-        if tokens_file.is_file():
-            lines = read_jsonl(tokens_file, run.notes)
-            run.tokens[folder.name] = dict(_token_line(tokens_file, *line) for line in lines)
         training = _training(folder, run.notes)
         if training:
             run.training[folder.name] = training
+        tokens_file = folder / "tokens.jsonl"
+        if tokens_file.is_file():
+            run.tokens[folder.name] = read_token_counts(tokens_file, training, run.notes)
     return run
 
 

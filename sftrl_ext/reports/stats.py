@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,22 @@ SE_FORMULA = (
 )
 
 
+CLUSTER_FORMULA = (
+    "Per-step accuracy p = sum(c) / sum(r), with c correct actions of r responses on a route, is clustered "
+    "by route, because responses on one route are correlated: SE^2 = n / (n - 1) sum((c - p r)^2) / "
+    "(sum r)^2 over n routes; where that is 0, the binomial formula over routes. Over S seeds on the same "
+    "routes the residuals are first averaged over seeds, route by route (SE_routes), and the spread of "
+    "training is added: SE^2 = SE_routes^2 + max(0, s^2 / S - (w - SE_routes^2) / (S - 1)), where w is the "
+    "mean squared SE of the seeds and the last term the sampling noise that s^2 / S holds already."
+)
+
+PER_RESPONSE = "†"
+"""Marks an error that takes responses as independent, because counts per route were not stored."""
+
+RouteCounts = Sequence[tuple[int, int]]
+"""(correct actions, responses) of each route, in the order of the split."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A success rate.
@@ -26,16 +42,18 @@ class Measure:
         p: Mean over seeds of solved / episodes, 0 to 1.
         se: Its standard error.
         seeds: How many seeds it is the mean of.
-        episodes: Episodes, of all seeds together.
+        episodes: Episodes, of all seeds together; responses for a per-step accuracy.
+        per_response: True if the error takes responses of one route as independent.
     """
 
     p: float
     se: float
     seeds: int
     episodes: int
+    per_response: bool = False
 
     def __str__(self) -> str:
-        return f"{100 * self.p:.1f} ± {100 * self.se:.1f}"
+        return f"{100 * self.p:.1f} ± {100 * self.se:.1f}{PER_RESPONSE if self.per_response else ''}"
 
 
 def binomial_se(solved: int, episodes: int) -> float:
@@ -55,6 +73,58 @@ def over_seeds(counts: Sequence[tuple[int, int]]) -> Measure:
     rates = [solved / episodes for solved, episodes in counts]
     mean, se = mean_of_seeds(rates, [binomial_se(*count) for count in counts])
     return Measure(mean, se, len(counts), sum(episodes for _, episodes in counts))
+
+
+def over_responses(counts: Sequence[tuple[int, int]]) -> Measure:
+    """`over_seeds` of (correct actions, responses), marked as per response."""
+    return replace(over_seeds(counts), per_response=True)
+
+
+def clustered_se(routes: RouteCounts) -> float:
+    """Standard error of a per-step accuracy, clustered by route (`CLUSTER_FORMULA`)."""
+    return _joint_se([routes])
+
+
+def over_seeds_by_route(seeds: Sequence[RouteCounts]) -> Measure:
+    """Per-step accuracy over seeds with errors clustered by route (`CLUSTER_FORMULA`).
+
+    Args:
+        seeds: For each seed the counts of its routes; at least one seed, of at least one response. The same
+            index means the same route if all seeds have as many routes; else seeds are taken as independent.
+    """
+    rates = [_rate(routes) for routes in seeds]
+    responses = sum(r for routes in seeds for _, r in routes)
+    within = sum(clustered_se(routes) ** 2 for routes in seeds) / len(seeds)
+    mean = sum(rates) / len(rates)
+    if len(seeds) == 1:
+        return Measure(mean, math.sqrt(within), 1, responses)
+    shared = len({len(routes) for routes in seeds}) == 1
+    joint = _joint_se(seeds) ** 2 if shared else within / len(seeds)
+    between = sum((rate - mean) ** 2 for rate in rates) / (len(seeds) - 1)
+    sampling = max(0.0, within - joint) / (len(seeds) - 1)
+    training = max(0.0, between / len(seeds) - sampling)
+    return Measure(mean, math.sqrt(joint + training), len(seeds), responses)
+
+
+def _rate(routes: RouteCounts) -> float:
+    return sum(c for c, _ in routes) / sum(r for _, r in routes)
+
+
+def _joint_se(seeds: Sequence[RouteCounts]) -> float:
+    """Error of the seeds' mean rate from the choice and the walks of the routes; seeds share their routes."""
+    counts = np.asarray(seeds, dtype=np.float64)  # [seeds, routes, (correct, responses)]
+    correct, responses = counts[..., 0], counts[..., 1]
+    totals = responses.sum(axis=1, keepdims=True)
+    rates = correct.sum(axis=1, keepdims=True) / totals
+    residuals = ((correct - rates * responses) / totals).mean(axis=0)
+    routes = len(residuals)
+    variance = float((residuals**2).sum()) * routes / (routes - 1) if routes > 1 else 0.0
+    if variance > 0.0:
+        return math.sqrt(variance)
+    p = float(rates.mean())
+    if p in (0.0, 1.0):
+        p = (p * routes + 1) / (routes + 2)
+    return math.sqrt(p * (1 - p) / routes)
 
 
 def mean_of_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:

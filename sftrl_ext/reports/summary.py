@@ -45,6 +45,17 @@ def _verdict(value: Verdict | None) -> dict[str, Any] | None:
     }
 
 
+def _axes(found: Analysis) -> dict[str, Any]:
+    """The headline axis, the paper's formula or the reason why it is left out, and the verdicts that flip."""
+    compared = [one.comparison for one in found.judged if one.comparison is not None]
+    return {
+        "headline": found.equal.axis or None,
+        "paper_formula_absent": found.curves.paper_absent,
+        "flips": [one.split for one in compared if one.flips],
+        "comparisons": [asdict(one) | {"differences": list(one.differences)} for one in compared],
+    }
+
+
 def _of_pictures(row: Row, split: str) -> dict[str, Any]:
     """What first responses made of pictures; empty for text."""
     if pooled(row.checkpoints, split, "recognition") is None:
@@ -104,12 +115,14 @@ def _rows(found: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
         for split in found.curves.splits:
             measure = pooled(row.checkpoints, split)
             if measure is not None:
-                line = {
+                line: dict[str, Any] = {
                     "arm": row.arm, "lr": row.lr, "seeds": [c.seed for c in row.checkpoints],
                     "steps": [c.step for c in row.checkpoints], "split": split, "percent": 100 * measure.p,
-                    "se": 100 * measure.se, "episodes": measure.episodes, "flops_paper": costs["paper"],
-                    "flops_measured": costs["measured"], "tokens": costs["tokens"],
+                    "se": 100 * measure.se, "episodes": measure.episodes, "flops_counted": costs["counted"],
+                    "flops_paper": costs["paper"], "tokens": costs["tokens"],
                 }  # fmt: skip
+                if found.metric == "steps":
+                    line["se_unit"] = "response" if measure.per_response else "route"
                 routes = _of_routes(found, row, split)
                 lines.append(line | routes | _of_pictures(row, split) | _of_divergence(row, split))
     return lines
@@ -121,7 +134,7 @@ def summarize(found: Analysis) -> dict[str, Any]:
     further: dict[str, Any] = {}
     if len(found.judged) > 1:
         further["verdicts"] = [_verdict(one.verdict) for one in found.judged]
-        further["verdicts_at_equal_measured_compute"] = [_verdict(one.other_axis) for one in found.judged]
+        further["verdicts_by_paper_formula"] = [_verdict(one.other_axis) for one in found.judged]
     if found.metric == "steps":
         further["measure"] = "per-step accuracy; `episodes` of a line counts responses"
     if forgetting := correlations(found):
@@ -135,7 +148,8 @@ def summarize(found: Analysis) -> dict[str, Any]:
         "model": state.get("model"),
         "hardware": state.get("hardware"),
         "verdict": _verdict(found.verdict),
-        "verdict_at_equal_measured_compute": _verdict(found.judged[0].other_axis),
+        "verdict_by_paper_formula": _verdict(found.judged[0].other_axis),
+        "compute_axes": _axes(found),
         **further,
         "equal_compute": {"axis": found.equal.axis or None, "budget": found.equal.budget},
         "compared": _rows(found, compared_rows(found)),

@@ -18,7 +18,7 @@ from sftrl_ext.reports.stats import change
 DIVERGENCE = "Divergence from the start at every evaluated checkpoint (nats per token ± SE)"
 """Title of `divergence_table`."""
 
-_COST_HEADERS = {"paper": "Compute (paper)", "measured": "Compute (counted)", "tokens": "Tokens"}
+_COST_HEADERS = {"counted": "Compute (counted)", "paper": "Compute (paper)", "tokens": "Tokens"}
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ MAX_CURVES_SHOWN = 12
 """Where all arms are of one kind, as in a sweep, every curve gets a bar up to so many."""
 
 _AXIS_WORDS = {
+    "counted": "compute, from counted tokens",
     "paper": "compute, by the paper's formula",
-    "measured": "compute, from counted tokens",
     "tokens": "number of tokens",
 }
 

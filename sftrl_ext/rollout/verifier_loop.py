@@ -23,7 +23,7 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
@@ -38,6 +38,9 @@ from sftrl_ext.rollout.metrics import episode_metrics
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, Segment, TurnReward, play
 from sftrl_ext.rollout.tokens import chat_tokens
 from sftrl_ext.rollout.trained_images import processor_arguments
+
+if TYPE_CHECKING:
+    from verl.workers.rollout.replica import TokenOutput
 
 logger = logging.getLogger(__name__)
 # verl warns once per episode that a Llama has no token builder of its own; `ChatTokens` closes turns for it.
@@ -101,12 +104,13 @@ class VerifierLoop(AgentLoopBase):
         """
         started = time.perf_counter()
         steps = int(kwargs.get("global_steps", 1))
-        versions: list[int] = []
         try:
-            played = await self._play(sampling_params, kwargs, versions)
+            played = await self._play(sampling_params, kwargs)
         except Exception as error:
             logger.exception("a row could not be played (index %s)", kwargs.get("index"))
             played = PlayedEpisode(error=f"{type(error).__name__}: {error}")
+        turns = [extra.get("versions") for extra in played.extra]
+        versions = [version for turn in turns if turn is not None for version in turn]
         fields = {
             "reward_extra_info": episode_metrics(played),
             "min_global_steps": min(versions, default=steps - 1),
@@ -116,11 +120,14 @@ class VerifierLoop(AgentLoopBase):
             fields["error"] = played.error
         segments = played.segments if played.error is None else [self._empty_segment(played)]
         metrics = AgentLoopMetrics(generate_sequences=time.perf_counter() - started)
-        return [self._output(segment, metrics, dict(fields)) for segment in segments]
+        outputs: list[AgentLoopOutput] = []
+        for segment in segments:
+            count = len(segment.turn_rewards)
+            outputs.append(self._output(segment, metrics, {**fields, "turn_versions": turns[:count]}))
+            turns = turns[count:]
+        return outputs
 
-    async def _play(
-        self, sampling_params: dict[str, Any], row: Mapping[str, Any], versions: list[int]
-    ) -> PlayedEpisode:
+    async def _play(self, sampling_params: dict[str, Any], row: Mapping[str, Any]) -> PlayedEpisode:
         facts = facts_of_row(row)
         episode = episode_of_row(row, facts)
         determined = bool(getattr(self.rollout_config, "full_determinism", False))
@@ -140,11 +147,7 @@ class VerifierLoop(AgentLoopBase):
             output = await self.server_manager.generate(
                 request_id=request_id, prompt_ids=prompt_ids, sampling_params=params, **shown
             )
-            for key in ("min_global_steps", "max_global_steps"):
-                version = output.extra_fields.get(key)
-                if version is not None:
-                    versions.append(int(version))
-            return Generation(list(output.token_ids), output.log_probs or None)
+            return Generation(list(output.token_ids), output.log_probs or None, policy_versions(output))
 
         return await play(
             episode,
@@ -186,6 +189,15 @@ class VerifierLoop(AgentLoopBase):
             turn_ids=segment.turn_ids,
             token_rewards=segment.token_rewards(),
         )
+
+
+def policy_versions(output: TokenOutput) -> dict[str, list[int]]:
+    """``versions``: the first and the last policy that wrote tokens of a response, where the engine says.
+
+    They differ when an asynchronous trainer interrupted the response for an update of the weights.
+    """
+    first, last = (output.extra_fields.get(f"{end}_global_steps") for end in ("min", "max"))
+    return {} if first is None or last is None else {"versions": [int(first), int(last)]}
 
 
 def facts_of_row(row: Mapping[str, Any]) -> dict[str, Any]:

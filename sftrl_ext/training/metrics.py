@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sftrl_ext.errors import SftrlError
@@ -24,6 +27,8 @@ class StepRows:
     Attributes:
         episode: Per row, the number of its episode.
         segment: Per row, its place in the episode.
+        versions: Per episode, for each of its turns the first and the last policy that wrote tokens of it;
+            None for a turn of which the engine does not say.
         group_of_episode: Per episode, the number of its prompt.
     """
 
@@ -41,6 +46,7 @@ class StepRows:
         self.infos: dict[int, Mapping[str, float]] = {}
         self.sequence_tokens = 0
         self.errors: list[str] = []
+        versions: dict[int, dict[int, Sequence[Any]]] = {}
         for key, tag, extra in zip(keys, tags, extra_fields, strict=True):
             prompt, session, segment = key.rsplit("_", 2)
             if (prompt, session) not in episodes:
@@ -52,10 +58,15 @@ class StepRows:
             if tag.get("is_padding", False):
                 continue
             self.sequence_tokens += int(tag["seq_len"])
+            versions.setdefault(number, {})[int(segment)] = extra.get("turn_versions") or []
             if number not in self.infos:
                 self.infos[number] = dict(extra.get("reward_extra_info", {}))
                 if "error" in extra:
                     self.errors.append(str(extra["error"]))
+        self.versions = {
+            number: [turn for _, turns in sorted(parts.items()) for turn in turns]
+            for number, parts in versions.items()
+        }
         self.group_of_episode = torch.tensor(groups, dtype=torch.int64)
 
     def sum(self, key: str) -> float:
@@ -78,6 +89,87 @@ class StepRows:
 def row_metrics(rows: StepRows) -> dict[str, float]:
     """Means over the step's episodes of what the rollout said about each."""
     return {f"episode/{key}": value for key, value in mean_metrics(rows.infos.values()).items()}
+
+
+def staleness_metrics(rows: StepRows, version: int) -> dict[str, float]:
+    """Age of the step's turns: updates between the policy that wrote a turn and the one being trained.
+
+    ``turns/staleness_mean`` and ``_max`` over all turns, ``turns/staleness_<k>`` over the k-th turns. A turn
+    that was interrupted by an update and continued by the next policy counts from its oldest token;
+    ``turns/mixed_share`` is the share of such turns. Empty where the engine reports no versions.
+
+    Args:
+        rows: The step's rows.
+        version: The policy being trained, as the number of updates before it.
+    """
+    by_place: dict[int, list[int]] = {}
+    mixed: list[bool] = []
+    for turns in rows.versions.values():
+        for number, turn in enumerate(turns, start=1):
+            if turn is not None:
+                by_place.setdefault(number, []).append(version - int(turn[0]))
+                mixed.append(turn[0] != turn[1])
+    ages = [age for place in by_place.values() for age in place]
+    if not ages:
+        return {}
+    metrics = {f"turns/staleness_{k}": sum(v) / len(v) for k, v in sorted(by_place.items())}
+    metrics["turns/staleness_mean"] = sum(ages) / len(ages)
+    metrics["turns/staleness_max"] = float(max(ages))
+    metrics["turns/mixed_share"] = sum(mixed) / len(mixed)
+    return metrics
+
+
+def mismatch_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
+    """Disagreement of sampler and trainer about the step's samples, before the update.
+
+    ``d`` is the log-probability of a sampled token under the trainer's policy minus that under the sampler.
+    Over the tokens the model wrote: mean and maximum of ``|d|``; KL(sampler || trainer) in its low-variance
+    form ``exp(d) - 1 - d``; the share of tokens whose probabilities differ by more than a factor of two. Over
+    turns, whose product is one ratio: mean and maximum of ``|sum of d|``.
+
+    With a synchronous trainer this is what two engines make of the same weights. With an asynchronous one it
+    contains the updates in between (``turns/staleness_*``).
+    """
+    if "rollout_log_probs" not in data or "old_log_probs" not in data:
+        return {}
+    turn_ids = data["turn_ids"]
+    written = turn_ids > 0
+    if not bool(written.any()):
+        return {}
+    difference = (data["old_log_probs"] - data["rollout_log_probs"]).double() * written
+    tokens = difference[written]
+    shape = (turn_ids.shape[0], int(turn_ids.max()) + 1)
+    sums = torch.zeros(shape, dtype=difference.dtype).scatter_add(1, turn_ids, difference)
+    counts = torch.zeros(shape, dtype=torch.int64).scatter_add(1, turn_ids, written.long())
+    turns = sums[counts > 0].abs()
+    return {
+        "mismatch/logp_abs_mean": float(tokens.abs().mean()),
+        "mismatch/logp_abs_max": float(tokens.abs().max()),
+        "mismatch/k3": float((torch.expm1(tokens) - tokens).mean()),
+        "mismatch/ratio_outliers": float((tokens.abs() > math.log(2)).double().mean()),
+        "mismatch/turn_logp_abs_mean": float(turns.mean()),
+        "mismatch/turn_logp_abs_max": float(turns.max()),
+    }
+
+
+def first_minibatch_metrics(logged: Mapping[str, Any]) -> dict[str, float]:
+    """Clip fraction and divergence in the first optimizer step of an update.
+
+    There the new policy is still the old one: both are 0 unless the trainer's own two passes over a sample
+    disagree.
+
+    Args:
+        logged: Metrics of verl's actor, lists over the optimizer steps.
+    """
+    metrics = {}
+    for name in ("pg_clipfrac", "ppo_kl"):
+        steps = logged.get(f"actor/{name}")
+        if isinstance(steps, Sequence) and steps:
+            first = steps[0]
+            metrics[f"actor/{name}_first"] = float(
+                first.aggregate() if hasattr(first, "aggregate") else first
+            )
+    return metrics
 
 
 def turn_metrics(
@@ -137,35 +229,111 @@ def policy_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
     return metrics
 
 
+def merge_metrics(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Put together what the parts of one update report, where verl's own merging goes by words in names.
+
+    verl adds up every metric with ``sum`` or ``total`` in its name (``episode/reward_total``), takes the
+    largest of those with ``max``, and averages running totals.
+
+    Args:
+        parts: Weight (rows) and metrics of each part.
+    """
+    merged: dict[str, float] = {}
+    for key in dict.fromkeys(key for _, metrics in parts for key in metrics):
+        values = [(weight, metrics[key]) for weight, metrics in parts if key in metrics]
+        if key.startswith("episode/"):
+            merged[key] = sum(w * v for w, v in values) / max(1, sum(w for w, _ in values))
+        elif key.startswith("tokens/step_"):
+            merged[key] = sum(v for _, v in values)
+        elif key.startswith("tokens/"):
+            merged[key] = values[-1][1]
+    return merged
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes over every sequence of one update.
+
+    Attributes:
+        actor_epochs: Forward and backward passes of the actor.
+        critic_epochs: Forward and backward passes of the critic.
+        forward: Forward-only passes of the policy's size: old and reference log-probabilities.
+        forward_critic: Forward-only passes of the critic: values.
+    """
+
+    actor_epochs: int
+    critic_epochs: int = 0
+    forward: int = 0
+    forward_critic: int = 0
+
+    @classmethod
+    def of_update(cls, config: DictConfig, step: int, *, critic: bool, reference: bool) -> Passes:
+        """Passes of the update at ``step``.
+
+        Args:
+            config: verl's training config.
+            step: Number of the update, from 1.
+            critic: True if there is a critic.
+            reference: True if there is a reference policy.
+        """
+        correction = OmegaConf.select(config, "algorithm.rollout_correction")
+        # In bypass mode verl takes the sampler's log-probabilities and makes no pass for the old ones.
+        old_log_probs = not (correction and correction.get("bypass_mode", False))
+        trains_actor = config.trainer.critic_warmup <= step
+        return cls(
+            actor_epochs=int(config.actor_rollout_ref.actor.ppo_epochs) if trains_actor else 0,
+            critic_epochs=int(config.critic.ppo_epochs) if critic else 0,
+            forward=int(old_log_probs) + int(reference),
+            forward_critic=int(critic),
+        )
+
+
 class TokenCounts:
     """Tokens spent, for the compute axis: of the last step, and in total since the start of the stage.
 
+    * ``sequence``: tokens of the update's sequences, each once.
     * ``generated``: written by the model in the rollout.
     * ``prefill``: prompt and feedback tokens, each read once (an engine with a prefix cache).
     * ``prefill_uncached``: for each turn everything before it (an engine without one).
-    * ``forward``: tokens of forward passes without gradient (old policy, start model, critic).
+    * ``forward``: tokens of the policy's forward-only passes (old and reference log-probabilities).
+    * ``forward_critic``: tokens of the critic's forward-only passes (values).
     * ``trained``: tokens of the sequences the actor was updated on, times epochs.
     * ``trained_critic``: the same for the critic.
     """
 
-    NAMES = ("generated", "prefill", "prefill_uncached", "forward", "trained", "trained_critic")
+    NAMES = (
+        *("sequence", "generated", "prefill", "prefill_uncached"),
+        *("forward", "forward_critic", "trained", "trained_critic"),
+    )
 
     def __init__(self) -> None:
         self.step: dict[str, int] = dict.fromkeys(self.NAMES, 0)
         self.total: dict[str, int] = dict.fromkeys(self.NAMES, 0)
 
-    def add_step(self, rows: StepRows, *, actor_epochs: int, critic_epochs: int, forwards: int) -> None:
+    def add_step(self, rows: StepRows, passes: Passes) -> None:
         """Count one step; verl's padding rows are left out."""
         self.step = {
+            "sequence": rows.sequence_tokens,
             "generated": int(rows.sum("generated_tokens")),
             "prefill": int(rows.sum("prompt_tokens") + rows.sum("feedback_tokens")),
             "prefill_uncached": int(rows.sum("prefill_tokens")),
-            "forward": forwards * rows.sequence_tokens,
-            "trained": actor_epochs * rows.sequence_tokens,
-            "trained_critic": critic_epochs * rows.sequence_tokens,
+            "forward": passes.forward * rows.sequence_tokens,
+            "forward_critic": passes.forward_critic * rows.sequence_tokens,
+            "trained": passes.actor_epochs * rows.sequence_tokens,
+            "trained_critic": passes.critic_epochs * rows.sequence_tokens,
         }
         for name, count in self.step.items():
             self.total[name] += count
+
+    def restore(self, totals: Mapping[str, int]) -> None:
+        """Continue from the totals of a checkpoint.
+
+        Checkpoints of earlier versions lack ``sequence``, which is what the rollout read and wrote, and count
+        the critic's values in ``forward``.
+        """
+        self.total.update(totals)
+        if "sequence" not in totals:
+            self.total["sequence"] = totals.get("generated", 0) + totals.get("prefill", 0)
 
     def metrics(self) -> dict[str, float]:
         """``tokens/<name>`` in total and ``tokens/step_<name>``."""

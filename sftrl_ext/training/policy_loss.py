@@ -45,6 +45,13 @@ def turn_log_ratio(log_prob: Tensor, old_log_prob: Tensor, turn_ids: Tensor) -> 
     return sums.gather(1, turn_ids).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO), is_last
 
 
+def _turn_products(weights: Tensor, turn_ids: Tensor) -> Tensor:
+    """``[rows, tokens]``: at each token of a turn the product of the turn's weights."""
+    shape = (turn_ids.shape[0], int(turn_ids.max()) + 1 if turn_ids.numel() else 1)
+    products = torch.ones(shape, dtype=weights.dtype, device=weights.device)
+    return products.scatter_reduce(1, turn_ids, weights, reduce="prod").gather(1, turn_ids)
+
+
 @register_policy_loss("turn_ratio")
 def turn_ratio_loss(
     old_log_prob: Tensor,
@@ -65,19 +72,20 @@ def turn_ratio_loss(
         loss_agg_mode: verl's aggregation.
         config: verl's actor config.
         rollout_is_weights: ``[rows, tokens]`` correction for a rollout policy that is not the old one,
-            or None.
+            or None. A turn's weight is the product of its tokens' weights.
 
     Returns:
         The loss, and verl's usual metrics, counted over turns.
     """
     low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
     high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
-    log_ratio, is_last = turn_log_ratio(log_prob, old_log_prob, turns_of_mask(response_mask))
+    turn_ids = turns_of_mask(response_mask)
+    log_ratio, is_last = turn_log_ratio(log_prob, old_log_prob, turn_ids)
     ratio = torch.exp(log_ratio)
     free, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
     losses = torch.maximum(free, clipped) * is_last
     if rollout_is_weights is not None:
-        losses = losses * rollout_is_weights
+        losses = losses * _turn_products(rollout_is_weights, turn_ids)
     loss = agg_loss(
         loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info
     )

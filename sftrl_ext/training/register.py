@@ -13,7 +13,13 @@ from types import ModuleType
 from sftrl_ext.backends.after_import import after_import
 
 TRAINER = "sftrl_turn"
-"""``trainer.v1.trainer_mode`` of our trainer."""
+"""``trainer.v1.trainer_mode`` of our synchronous trainer."""
+TRAINERS = {
+    "sync": TRAINER,
+    "colocate_async": f"{TRAINER}_colocate_async",
+    "separate_async": f"{TRAINER}_separate_async",
+}
+"""verl's trainer modes, and ``trainer.v1.trainer_mode`` of our trainer on top of each."""
 AGENT_LOOP = "verifier"
 """``agent_name`` of our agent loop in rows and in ``rollout.agent.default_agent_loop``."""
 POLICY_LOSS = "turn_ratio"
@@ -80,7 +86,7 @@ def missing_registrations() -> list[str]:
     from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
     found = {
-        f"trainer {TRAINER}": TRAINER in TRAINER_REGISTRY,
+        **{f"trainer {name}": name in TRAINER_REGISTRY for name in TRAINERS.values()},
         f"agent loop {AGENT_LOOP}": AGENT_LOOP in _agent_loop_registry,
         f"policy loss {POLICY_LOSS}": POLICY_LOSS in POLICY_LOSS_REGISTRY,
     }

@@ -1,11 +1,11 @@
-"""A replay buffer that looks for finished episodes more often than verl's, and hands them on in one order."""
+"""Replay buffers that poll for finished episodes more often than verl's, and return them in one order."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 
 class EagerReplayBuffer(ReplayBuffer):
@@ -28,3 +28,13 @@ class EagerReplayBuffer(ReplayBuffer):
         batch.keys = [batch.keys[place] for place in order]
         batch.tags = [batch.tags[place] for place in order]
         return batch
+
+
+class EagerReplayBufferAsync(EagerReplayBuffer, ReplayBufferAsync):
+    """The same for verl's asynchronous trainers: older prompts first, the episodes of an update by key."""
+
+
+def eager_replay_buffer(*args: Any, **kwargs: Any) -> EagerReplayBuffer:
+    """The buffer of the trainer's mode, so that one ``custom_sampler.name`` serves all modes."""
+    buffer = EagerReplayBuffer if kwargs["trainer_mode"] == "sync" else EagerReplayBufferAsync
+    return buffer(*args, **kwargs)

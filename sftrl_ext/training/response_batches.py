@@ -71,11 +71,11 @@ class WaveSizes:
 class ResponseBuffer:
     """verl's replay buffer, which for training samples waves of prompts until there are enough responses.
 
-    Validation, and everything else that is asked of it, goes to the buffer it wraps.
+    Validation and all other methods are the wrapped buffer's.
 
     Args:
         inner: verl's replay buffer.
-        sizes: How many prompts a wave has.
+        sizes: Sizes of the waves.
         generate: Fetches this many prompts and submits them to the rollout.
     """
 
@@ -109,10 +109,9 @@ class ResponseBuffer:
         while True:
             batch, metrics = self._inner.sample(global_steps, partition_id, wave)
             rows.update(zip(batch.keys, batch.tags, strict=True))
-            gained = count_responses(batch)
-            responses, prompts, waves = responses + gained, prompts + wave, waves + 1
-            # A wave without a response is one in which all episodes failed: the trainer reports their error.
-            if responses >= self._sizes.responses or gained == 0:
+            responses, prompts, waves = responses + count_responses(batch), prompts + wave, waves + 1
+            # Without any response all episodes failed: the trainer reports their error.
+            if responses >= self._sizes.responses or responses == 0:
                 break
             if waves == MAX_WAVES:
                 raise SftrlError(
@@ -168,7 +167,7 @@ def fetch_single_prompts(config: DictConfig) -> None:
     """Have verl's loader give prompts one by one, so that waves of any size can be fetched.
 
     Raises:
-        SftrlError: if the config asks for another number.
+        SftrlError: if the config sets another number.
     """
     given = config.data.get("gen_batch_size")
     if given not in (None, 1):

@@ -14,6 +14,9 @@ ESTIMATORS = ("gae", "rloo", "grpo", "token")
 NORMALIZATIONS = ("whiten", "scale", "none")
 """See `sftrl_ext.training.credit.normalize_advantages`."""
 
+CORRECTIONS = ("none", "token", "turn")
+"""Levels of the importance weights of samples (``sftrl.rollout_correction``)."""
+
 TOKENS_FILE = "sftrl_tokens.json"
 """Token counts up to a checkpoint, in its folder, so that a resumed run goes on counting."""
 

@@ -1,9 +1,10 @@
-"""The trainer `sftrl_turn`: verl's synchronous V1 trainer, with credit over turns.
+"""verl's three V1 trainers (synchronous, colocated and separate asynchronous) with credit over turns.
 
-Chosen with ``trainer.v1.trainer_mode=sftrl_turn``. Everything is verl's but four things: advantages and
-returns come from `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where
-its value is read), an update makes as many optimizer steps however many prompts its episodes had, and the
-metrics say what happened to episodes, turns and tokens. An update may hold a number of responses instead of
+Chosen with ``trainer.v1.trainer_mode=sftrl_turn``, ``sftrl_turn_colocate_async`` or
+``sftrl_turn_separate_async``. Everything is verl's but four things: advantages and returns come from
+`sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where its value is read),
+an update makes as many optimizer steps however many prompts its episodes had, and the metrics say what
+happened to episodes, turns and tokens. A synchronous update may hold a number of responses instead of
 episodes (`sftrl_ext.training.response_batches`).
 """
 
@@ -14,7 +15,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import transfer_queue as tq
@@ -23,15 +24,30 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.trainer.ppo.utils import need_critic
-from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBufferAsync
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import credit
-from sftrl_ext.training.metrics import StepRows, TokenCounts, policy_metrics, row_metrics, turn_metrics
-from sftrl_ext.training.register import AGENT_LOOP, POLICY_LOSS, TRAINER
+from sftrl_ext.training.correction import as_loss_weights, correction_level, turn_is_action, turn_weights
+from sftrl_ext.training.metrics import (
+    Passes,
+    StepRows,
+    TokenCounts,
+    first_minibatch_metrics,
+    merge_metrics,
+    mismatch_metrics,
+    policy_metrics,
+    row_metrics,
+    staleness_metrics,
+    turn_metrics,
+)
+from sftrl_ext.training.register import AGENT_LOOP, POLICY_LOSS, TRAINERS
 from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
 from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
 
@@ -39,7 +55,7 @@ if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 _TOKEN_FIELDS = ["response_mask", "turn_ids", "rm_scores", "token_level_rewards", "values", "old_log_probs"]
-_TOKEN_FIELDS += ["ref_log_prob", "entropy"]
+_TOKEN_FIELDS += ["ref_log_prob", "entropy", "rollout_log_probs"]
 _MINIBATCHES = ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_batch_size")
 
 
@@ -77,17 +93,18 @@ class MinibatchSizes:
 
     Args:
         config: The training config, as given.
+        parts: Parts in which the trainer draws the episodes of a step.
     """
 
-    def __init__(self, config: DictConfig) -> None:
-        self.episodes = int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n)
+    def __init__(self, config: DictConfig, parts: int = 1) -> None:
+        self.episodes = int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n) // parts
         self.group = int(config.actor_rollout_ref.rollout.n)
         self.ranks = int(config.trainer.n_gpus_per_node) * int(config.trainer.nnodes)
         self.sizes = {key: int(OmegaConf.select(config, key)) for key in _MINIBATCHES}
         self.counts_responses = requested_responses(config) is not None
 
     def fit(self, config: DictConfig, rows: int) -> None:
-        """Set the sizes for a step of so many rows; with a row for each episode they are as given.
+        """Set the sizes for a part of so many rows; with a row for each episode they are as given.
 
         A step that counts responses has any number of episodes, so its sizes are always set.
         """
@@ -101,9 +118,15 @@ class MinibatchSizes:
             OmegaConf.update(config, key, fitted)
 
 
-@register_trainer(TRAINER)
-class TurnTrainer(PPOTrainerSync):
-    """Synchronous PPO, GRPO or RLOO in which one response is one action."""
+class TurnCreditMixin(PPOTrainer):
+    """PPO, GRPO or RLOO in which one response is one action; goes in front of one of verl's V1 trainers.
+
+    Attributes:
+        verl_mode: verl's name of the trainer behind it.
+    """
+
+    verl_mode: ClassVar[str]
+    correction: str | None = None
 
     def __init__(self, config: DictConfig) -> None:
         if AGENT_LOOP not in _agent_loop_registry:
@@ -113,18 +136,61 @@ class TurnTrainer(PPOTrainerSync):
                 "VERL_USE_EXTERNAL_PLUGINS not 'none'?"
             )
         self.credit = credit_settings(config)
+        self.correction = correction_level(config, self.verl_mode)
         with open_dict(config):
             # verl picks its replay buffer and its checkpoint contents by this name.
-            config.trainer.v1.trainer_mode = "sync"
+            config.trainer.v1.trainer_mode = self.verl_mode
+            if self.correction is not None:
+                by_token = self.correction == "token"
+                config.algorithm.rollout_correction.rollout_is = "token" if by_token else None
         self.tokens = TokenCounts()
         self._named = (-1, 0)
-        self._minibatches = MinibatchSizes(config)
+        self._parts: list[tuple[int, dict[str, float]]] = []
+        self._minibatches = MinibatchSizes(config, self._check_mode(config))
         if self._minibatches.counts_responses:
             fetch_single_prompts(config)
         super().__init__(config)
+        self._check_replay_buffer()
         self._responses = response_buffer(config, self.replay_buffer, self._add_prompts_to_generate)
         if self._responses is not None:
             self.replay_buffer = cast("ReplayBuffer", self._responses)
+
+    def _check_mode(self, config: DictConfig) -> int:
+        """Refuse what the mode cannot do; return the parts in which it draws the episodes of a step."""
+        if self.verl_mode == "sync":
+            return 1
+        if requested_responses(config) is not None:
+            raise SftrlError(
+                f"sftrl.responses with trainer {TRAINERS[self.verl_mode]}: an asynchronous update takes the "
+                "episodes that have ended; expected null (budget.rl.responses=null), and the number of "
+                "episodes in its place."
+            )
+        if OmegaConf.select(config, "sftrl.rollout.seeded"):
+            raise SftrlError(
+                f"sftrl.rollout.seeded=true with trainer {TRAINERS[self.verl_mode]}: a response that is "
+                "interrupted by an update would continue with the random numbers it began with; expected "
+                f"seeded=false (mode={self.verl_mode} sets it)."
+            )
+        if self.verl_mode != "separate_async":
+            return 1
+        parts = int(config.trainer.v1.separate_async.parameter_sync_step)
+        if parts > 1 and OmegaConf.select(config, "actor_rollout_ref.actor.fsdp_config.param_offload"):
+            # verl_utils_fsdp_utils: the "copy" of a parameter that is on the CPU already is the parameter.
+            raise SftrlError(
+                "trainer.v1.separate_async.parameter_sync_step above 1 with "
+                "actor_rollout_ref.actor.fsdp_config.param_offload=true: verl keeps no copy of the policy "
+                "before the update, so its log-probabilities would be of the policy after it."
+            )
+        return parts
+
+    def _check_replay_buffer(self) -> None:
+        buffer = type(self.replay_buffer)
+        if (self.verl_mode != "sync") != issubclass(buffer, ReplayBufferAsync):
+            wanted = "subclass" if self.verl_mode != "sync" else "no subclass"
+            raise SftrlError(
+                f"trainer.v1.sampler.custom_sampler is {buffer.__name__}; trainer "
+                f"{TRAINERS[self.verl_mode]} expects {wanted} of verl's ReplayBufferAsync."
+            )
 
     # ------------------------------------------------------------------ prompts
 
@@ -147,6 +213,21 @@ class TurnTrainer(PPOTrainerSync):
             num_prompts = self._responses.first_wave()
         return super()._next_train_batch(num_prompts)
 
+    # ------------------------------------------------------------------ parts of an update
+
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """verl's, with the episode and token metrics of an update's parts merged by what they count."""
+        self._parts = []
+        batch = super().step(metrics, timing_raw)
+        metrics.update(merge_metrics(self._parts))
+        return batch
+
+    def _step_once(self, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        batch = super()._step_once(metrics, *args, **kwargs)
+        rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
+        self._parts.append((rows, dict(metrics)))
+        return batch
+
     # ------------------------------------------------------------------ minibatches
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
@@ -165,6 +246,10 @@ class TurnTrainer(PPOTrainerSync):
         data, nested_mask = self._token_data(batch)
         self._count_tokens(rows, metrics)
         metrics.update(policy_metrics(data))
+        metrics.update(mismatch_metrics(data))
+        metrics.update(staleness_metrics(rows, self.global_steps - 1))
+        if self.correction == "turn":
+            self._put_turn_weights(batch, data, nested_mask, metrics)
         if self.credit.estimator == "token":
             return batch
 
@@ -194,6 +279,21 @@ class TurnTrainer(PPOTrainerSync):
             "turn_starts": response_to_nested(turns.start_mask(), nested_mask),
         }
         return tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch))
+        )
+
+    def _put_turn_weights(
+        self, batch: KVBatchMeta, data: dict[str, torch.Tensor], nested_mask: torch.Tensor, metrics: dict
+    ) -> None:
+        """Write the turns' importance weights where the policy loss finds verl's own."""
+        threshold = self.config.algorithm.rollout_correction.rollout_is_threshold
+        weights, is_last, measured = turn_weights(
+            data["old_log_probs"], data["rollout_log_probs"], data["turn_ids"], threshold
+        )
+        metrics.update(measured)
+        weights = as_loss_weights(weights, is_last, turn_is_action=turn_is_action(self.config))
+        fields = {"rollout_is_weights": response_to_nested(weights, nested_mask)}
+        tq.kv_batch_put(
             keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch))
         )
 
@@ -229,9 +329,17 @@ class TurnTrainer(PPOTrainerSync):
         """
         per_turn = self.config.actor_rollout_ref.actor.policy_loss.loss_mode == POLICY_LOSS
         if not per_turn or self.credit.estimator == "token":
-            return super()._update_actor(batch, metrics)
+            return self._update_actor_and_log(batch, metrics)
         with self._turn_starts_as(["loss_mask"], batch):
-            return super()._update_actor(batch, metrics)
+            return self._update_actor_and_log(batch, metrics)
+
+    def _update_actor_and_log(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """verl's, which averages what the optimizer steps log; the first of them is logged alone too."""
+        with _outputs_of(self.actor_rollout_wg, "update_actor") as outputs:
+            batch = super()._update_actor(batch, metrics)
+        for output in outputs:
+            metrics.update(first_minibatch_metrics(output["metrics"]))
+        return batch
 
     @contextmanager
     def _turn_starts_as(self, names: list[str], batch: KVBatchMeta) -> Iterator[None]:
@@ -249,14 +357,13 @@ class TurnTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------ token counts
 
     def _count_tokens(self, rows: StepRows, metrics: dict) -> None:
-        actor = self.config.actor_rollout_ref.actor
-        trains_actor = self.config.trainer.critic_warmup <= self.global_steps
-        self.tokens.add_step(
-            rows,
-            actor_epochs=int(actor.ppo_epochs) if trains_actor else 0,
-            critic_epochs=int(self.config.critic.ppo_epochs) if self.use_critic else 0,
-            forwards=1 + int(self.use_reference_policy) + int(self.use_critic),
+        passes = Passes.of_update(
+            self.config,
+            self.global_steps,
+            critic=self.use_critic,
+            reference=self.use_reference_policy,
         )
+        self.tokens.add_step(rows, passes)
         metrics.update(self.tokens.metrics())
 
     def _save_checkpoint(self) -> None:
@@ -281,4 +388,42 @@ class TurnTrainer(PPOTrainerSync):
         path = os.path.join(folder, TOKENS_FILE)
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
-                self.tokens.total.update(json.load(file))
+                self.tokens.restore(json.load(file))
+
+
+@contextmanager
+def _outputs_of(group: Any, method: str) -> Iterator[list[Any]]:
+    """Collect what a method of a worker group returns while the context is open."""
+    call = getattr(group, method)
+    outputs: list[Any] = []
+
+    def collect(*args: Any, **kwargs: Any) -> Any:
+        outputs.append(call(*args, **kwargs))
+        return outputs[-1]
+
+    setattr(group, method, collect)
+    try:
+        yield outputs
+    finally:
+        setattr(group, method, call)
+
+
+@register_trainer(TRAINERS["sync"])
+class TurnTrainer(TurnCreditMixin, PPOTrainerSync):
+    """Generates all episodes of an update with the policy it updates, then trains."""
+
+    verl_mode = "sync"
+
+
+@register_trainer(TRAINERS["colocate_async"])
+class TurnTrainerColocateAsync(TurnCreditMixin, PPOTrainerColocateAsync):
+    """Generates on the same GPUs, ahead of the update: unfinished episodes go on under the next policy."""
+
+    verl_mode = "colocate_async"
+
+
+@register_trainer(TRAINERS["separate_async"])
+class TurnTrainerSeparateAsync(TurnCreditMixin, PPOTrainerSeparateAsync):
+    """Generates on GPUs of its own while the others train."""
+
+    verl_mode = "separate_async"

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from sftrl_ext.paths import configs_dir
 
-GROUPS = ("backend", "algorithm", "sft_backend")
+GROUPS = ("backend", "algorithm", "mode", "sft_backend")
 DEAD = ("custom_reward_function", "reward_model")
 """Keys that verl composes and ignores."""
 

@@ -177,6 +177,7 @@ def test_arms_train_on_the_rows_they_ask_for(tmp_path):
 
 def test_a_record_of_routes_counts_responses(tmp_path):
     pytest.importorskip("verl")
+    from sftrl_ext.experiments.eval_tables import success_table
     from sftrl_ext.experiments.evaluate import EvalSet, summarise
     from sftrl_ext.rollout.player import PlayedEpisode
 
@@ -197,6 +198,12 @@ def test_a_record_of_routes_counts_responses(tmp_path):
     assert (record["correct_actions"], record["responses"]) == (right, made)
     assert (record["solved"], record["episodes"]) == (2, 3)
     assert record["recognized_responses"] == right
+    by_route = [
+        [sum(step.attempt.verdict.correct for step in episode.steps), len(episode.steps)]
+        for episode in played
+    ]
+    assert record["step_counts"] == by_route and by_route[1][0] < by_route[1][1]
+    assert "±" in str(list(success_table([{**record, "split": "id"}]).columns[2].cells)[0])
     assert not any(key.endswith("right_first") or key == "recognized_first" for key in record)
     cards = {"task": "general_points", "cards": ["6", "4", "A", "A"]}
     empty = summarise(EvalSet("id", "gp_vl/id", [{**cards, "modality": "image"}]), [PlayedEpisode()])

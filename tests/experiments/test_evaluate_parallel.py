@@ -59,9 +59,12 @@ def test_two_workers_give_the_records_of_one_engine_though_one_is_killed(tmp_pat
     read = load_run(other.root).records  # by the report
     assert sum(isinstance(record.divergence, Divergence) for record in read) == 4
     failures = [line for line in killer.lines if "failed at" in line]
-    assert len(failures) == 1 and re.search(r"worker \d \(pid .*\) failed at \S+@\d on \w+", failures[0])
-    of_workers = {re.match(r"worker (\d)", line).group(1) for line in killer.lines if "instances" in line}
-    assert of_workers == {"0", "1", "2"}
+    assert len(failures) == 1
+    failure = re.fullmatch(
+        r"worker \d \(pid .*\) failed at (\w+@\d on \w+, instances 0 to 5): .+", failures[0]
+    )
+    # What it was at was done by another one.
+    assert len({line.partition(" (")[0] for line in killer.lines if line.endswith(f": {failure[1]}")}) == 2
 
     # Killed after some records, the last one torn, some of them without their divergence: goes on.
     lines = other.records.read_text().splitlines(keepends=True)
@@ -79,7 +82,8 @@ def test_two_workers_give_the_records_of_one_engine_though_one_is_killed(tmp_pat
     assert by_workers(recipe, other, state, sets, done.append) == expected and done == []
 
 
-def test_pictures_are_drawn_again_for_the_divergence(tmp_path, local_ray):
+def test_slices_of_a_split_are_one_record_and_pictures_are_drawn_again(tmp_path, local_ray, monkeypatch):
+    from sftrl_ext.experiments import eval_units
     from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
 
     sets = sets_of("id", suit="S", modality="image", look={"width": 112, "height": 56})
@@ -90,4 +94,8 @@ def test_pictures_are_drawn_again_for_the_divergence(tmp_path, local_ray):
     other = elsewhere(layout, tmp_path / "two")
     expected = by_one_engine(recipe, layout, state, sets)
     assert all("recognized_first" in record and "forward" in record["divergence"] for record in expected[0])
-    assert by_workers(recipe, other, state, sets) == expected
+    monkeypatch.setattr(eval_units, "UNITS_PER_WORKER", 4)
+    monkeypatch.setattr(eval_units, "SMALLEST_SLICE", 2)
+    lines = []
+    assert by_workers(recipe, other, state, sets, lines.append) == expected
+    assert sum("instances 3 to 5" in line for line in lines) == 4

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import jsonschema
+import psutil
 import pytest
 import yaml
 from rich.console import Console
@@ -216,53 +217,75 @@ def test_the_script_starts_head_and_workers_before_the_driver(tmp_path):
     steps = [line for line in said if line.startswith("srun")]
     assert any("--nodes=3 --ntasks=3 --exclude=n1" in step and "ray start" in step for step in steps)
     assert all("--nodelist=n1" in step for step in steps if "--exclude" not in step)
-    assert here[-2:] == ["ray stop [10.0.0.1:21234 token 48]"] * 2  # workers, then the head
+    cleaned = [step for step in steps if "rm -rf" in step]
+    assert ["--exclude=n1" in step for step in cleaned] == [True, False]  # workers, then the head
+    assert not any("ray stop" in line for line in said)
+
+
+RAYLET = """\
+mkdir -p "$RAY_TMPDIR/ray"
+(exec -a "$RAY_TMPDIR/ray/session/raylet" sleep 97) > /dev/null 2>&1 &
+echo $! > "$FOLDER/raylet"
+"""
+"""What a Ray of the job would leave: a folder, and a process that names it."""
 
 
 def run_script(tmp_path, *options, driver="exit 7", end=None):
-    """The script of one node as it runs, with a driver that leaves a file where Ray would."""
-    calls = tmp_path / "calls.txt"
+    """The script of one node as it runs, with a driver that leaves what Ray would.
+
+    Returns:
+        Its status, and the address and folder of Ray that the driver saw.
+    """
+    job, said = f"test{os.getpid()}", tmp_path / "said.txt"
     fake(tmp_path, "srun", 'while [[ "$1" == -* ]]; do shift; done; exec "$@"')
-    fake(tmp_path, "ray", f'echo "ray $*" >> {calls}')
-    leftover = 'mkdir -p "$RAY_TMPDIR/ray" && touch "$RAY_TMPDIR/ray/session"'
-    fake(tmp_path, "sftrl", f'{leftover}; echo "$RAY_ADDRESS $RAY_TMPDIR" >> {calls}; {driver}')
+    fake(tmp_path, "sftrl", f'{RAYLET}\necho "$RAY_ADDRESS $RAY_TMPDIR" > {said}\n{driver}')
     text = only_file(submission("slurm", *options, scale="gpu", run_dir=tmp_path))
-    job = f"test{os.getpid()}"
-    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": job, "RAY_ADDRESS": "10.9.9.9:6379"}
-    child = subprocess.Popen(["bash", "-c", text], env=env, start_new_session=True)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": job, "FOLDER": str(tmp_path)}
+    child = subprocess.Popen(["bash", "-c", text], env={**env, "RAY_ADDRESS": "10.9.9.9:6379"})
     if end is not None:
-        wait_for(calls)
-        os.killpg(child.pid, end)
-    status = child.wait(timeout=60)
+        until(lambda: said.is_file() and said.read_text())
+        child.send_signal(end)
+    status = child.wait(timeout=90)
     assert not Path(f"/tmp/sftrl-{job}").exists()
-    return status, calls.read_text().splitlines(), f"/tmp/sftrl-{job}"
+    raylet = int((tmp_path / "raylet").read_text())
+    assert until(lambda: ended(raylet)), "a process of Ray was left"
+    address, folder = said.read_text().split()
+    assert folder == f"/tmp/sftrl-{job}"
+    return status, address
 
 
-def wait_for(path):
-    end = time.monotonic() + 30
-    while not (path.is_file() and path.read_text()) and time.monotonic() < end:
+def ended(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(ready, seconds=30):
+    end = time.monotonic() + seconds
+    while not ready() and time.monotonic() < end:
         time.sleep(0.05)
+    return bool(ready())
 
 
 def test_a_job_of_one_node_has_a_ray_and_a_temporary_folder_of_its_own(tmp_path):
-    status, said, folder = run_script(tmp_path)
-    assert status == 7
-    assert said == [f"local {folder}", "ray stop"]  # not the cluster of the shell that called sbatch
+    other = subprocess.Popen(["bash", "-c", "exec -a /tmp/sftrl-other/ray/session/raylet sleep 97"])
+    try:
+        # Not the cluster of the shell that called sbatch.
+        assert run_script(tmp_path) == (7, "local")
+        assert other.poll() is None  # the Ray of another job on this node
+    finally:
+        other.kill()
+        other.wait()
 
 
-def test_a_cancelled_job_leaves_no_ray_behind(tmp_path):
-    status, said, _ = run_script(tmp_path, driver="sleep 60", end=signal.SIGTERM)
-    assert status != 0 and said[1:] == ["ray stop"]
-
-
-def test_a_job_that_shares_its_node_stops_no_ray_of_another(tmp_path):
-    status, said, folder = run_script(tmp_path, "launcher.slurm.exclusive=false")
-    assert (status, said) == (7, [f"local {folder}"])
+def test_a_job_that_is_ended_leaves_no_ray_behind(tmp_path):
+    status, _ = run_script(tmp_path, driver="sleep 3", end=signal.SIGTERM)
+    assert status != 0
 
 
 def test_launcher_variables_may_name_a_cluster(tmp_path):
-    _, said, folder = run_script(tmp_path, "+launcher.env.RAY_ADDRESS=10.0.0.5:6379")
-    assert said[0] == f"10.0.0.5:6379 {folder}"
+    assert run_script(tmp_path, "+launcher.env.RAY_ADDRESS=10.0.0.5:6379") == (7, "10.0.0.5:6379")
     run = yaml.safe_load(only_file(submission("sky", scale="gpu")))["run"]
     assert run.startswith("export RAY_ADDRESS=local\n")
     other = submission("sky", "+launcher.env.RAY_ADDRESS=10.0.0.5:6379", scale="gpu")

@@ -75,6 +75,13 @@ def test_a_stale_address_file_and_a_set_address_are_described(short_tmp, monkeyp
     assert describe_ray()[0] == "RAY_ADDRESS: '10.0.0.1:6379': training joins the cluster at 10.0.0.1:6379"
 
 
+def test_a_folder_too_long_for_sockets_is_described(short_tmp, monkeypatch):
+    assert not any("too long" in line for line in describe_ray())
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setenv("TMPDIR", f"/scratch/{'x' * 40}")
+    assert any(f"/scratch/{'x' * 40}/ray: too long for Ray's sockets" in line for line in describe_ray())
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

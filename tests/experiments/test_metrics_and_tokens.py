@@ -58,21 +58,61 @@ def test_tokens_add_up_to_each_saved_step(tmp_path):
         (2, 200, 0),
         (4, 400, 0),
     ]
-    assert found[1]["flops_paper"] == found[1]["flops_measured"] == 6 * 10 * 400
+    assert found[1]["flops_paper"] == found[1]["flops_counted"] == 6 * 10 * 400
 
 
-def test_rl_compute_has_the_generated_tokens_in_it(tmp_path):
-    step = {"tokens/step_trained": 50, "tokens/step_generated": 7, "tokens/step_prefill": 3}
+def test_the_start_model_of_an_anchored_loss_is_counted(tmp_path):
+    anchored = {"train/global_tokens": 100, "train/kl_start": 0.01}
+    layout = stage(tmp_path, [(1, anchored), (2, anchored)], saved=(2,))
+    write_tokens(layout, "x", "sft", parameters=10)
+    (found,) = read_jsonl(layout.tokens("x"))
+    assert found["forward_tokens"] == 200
+    assert found["flops_counted"] == (6 + 2) * 10 * 200
+    assert found["flops_paper"] == 6 * 10 * 200
+
+
+def rl_step(trained=50, **counts):
+    named = {"sequence": 25, "generated": 7, "prefill": 18, "forward": 50, "forward_critic": 0}
+    named |= {"trained_critic": 0, "trained": trained, **counts}
+    return {f"tokens/step_{name}": count for name, count in named.items()}
+
+
+def test_rl_compute_has_every_pass_in_it(tmp_path):
+    step = rl_step(100, trained_critic=100, forward_critic=25)
     layout = stage(tmp_path, [(0, {"val-core/x": 1}), (1, step), (2, step)], saved=(2,))
+    write_tokens(layout, "x", "rl", parameters=10, critic_parameters=9)
+    (found,) = read_jsonl(layout.tokens("x"))
+    assert found["flops_counted"] == 10 * (6 * 200 + 2 * (14 + 36 + 100)) + 9 * (6 * 200 + 2 * 50)
+    assert found["flops_paper"] == 10 * (6 * 200 + 2 * 6 * 200)
+    assert (found["trained_critic_tokens"], found["sequence_tokens"]) == (200, 50)
+
+
+def test_without_four_epochs_the_papers_formula_is_left_out(tmp_path):
+    layout = stage(tmp_path, [(1, rl_step(50))], saved=(1,))
     write_tokens(layout, "x", "rl", parameters=1)
     (found,) = read_jsonl(layout.tokens("x"))
-    assert found["flops_measured"] == 6 * 100 + 2 * 20
-    assert found["flops_paper"] == 6 * 100 + 2 * 6 * 100
+    assert found["flops_paper"] is None
+    assert found["flops_counted"] == 6 * 50 + 2 * (7 + 18 + 50)
+
+
+def test_steps_logged_by_an_earlier_version_are_completed(tmp_path):
+    earlier = {k: v for k, v in rl_step().items() if not k.endswith(("sequence", "forward_critic"))}
+    layout = stage(tmp_path, [(1, earlier), (2, rl_step())], saved=(2,))
+    write_tokens(layout, "x", "rl", parameters=1)
+    (found,) = read_jsonl(layout.tokens("x"))
+    assert found["sequence_tokens"] == 50 and found["forward_tokens"] == 100
+
+
+def test_a_step_that_did_not_count_a_pass_is_an_error(tmp_path):
+    step = {k: v for k, v in rl_step().items() if not k.endswith("_forward")}
+    layout = stage(tmp_path, [(1, step)], saved=(1,))
+    with pytest.raises(SftrlError, match="step 1 has no 'tokens/step_forward'"):
+        write_tokens(layout, "x", "rl", parameters=1)
 
 
 def test_a_step_saved_but_not_logged_is_counted_by_its_checkpoint(tmp_path):
     """As a run leaves it that was killed between saving a step and logging it, and went on from there."""
-    step = {"tokens/step_trained": 50, "tokens/step_generated": 7, "tokens/step_prefill": 3}
+    step = rl_step(prefill=3)
     layout = stage(tmp_path, [(1, step), (3, step)], saved=(1, 2, 3, 4))
     for number, trained in ((2, 90), (4, 200)):
         totals = {"trained": trained, "generated": 14, "prefill": 6, "prefill_uncached": 8, "forward": 1}

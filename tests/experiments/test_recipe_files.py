@@ -57,6 +57,7 @@ def test_a_recipe_is_found_by_the_names_it_has_also():
         (["bugdet.rl.lr=3"], ["budget"]),
         (["budget.rl.lr=fast"], ["fast"]),
         (["budget.rl.episodes=33"], ["budget.rl.episodes", "33"]),
+        (["budget.rl.responses=0"], ["budget.rl.responses", "0"]),
         (["+budget.rl.lrr=3"], ["RLConfig", "'lrr'", "Did you mean 'lr'"]),
         (["arms=[sft]"], ["arms", "found a list"]),
         (["arms.rl.kind=rll"], ["arms.rl.kind", "'rll'", "Did you mean 'rl'"]),

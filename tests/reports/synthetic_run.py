@@ -195,6 +195,9 @@ def make_run(
     pictures: bool = False,
     kinds: Mapping[str, str] | None = None,
     starts: Mapping[str, str] | None = None,
+    epochs: int = 4,
+    rl_tokens: float = 1.8e6,
+    critic: bool = True,
 ) -> Path:
     """Write a synthetic run folder and return it.
 
@@ -202,6 +205,9 @@ def make_run(
         pictures: Whether the cards are shown as images; the splits are then those of `READ`.
         kinds: Arm to "sft" or "rl" where its name does not say it.
         starts: Arm to ``<stage>@<step>`` where it does not start from the init.
+        critic: True if RL has one.
+        epochs: Epochs of actor and critic over each of RL's sequences.
+        rl_tokens: Tokens that RL trains on, every epoch counted; with 2.2e6 it reaches SFT's last checkpoint.
         divergence: Whether the records of `id` have that of the arms.
         sign: Factor on the invented changes; 0 gives arms that stay at the start.
     """
@@ -303,11 +309,15 @@ def make_run(
                 for point in range(1, points + 1):
                     step = point * (50 if kind == "sft" else 4)
                     evaluate(stage, arm, seed, lr, step, point / points)
-                    trained = point / points * (5e6 if kind == "sft" else 1.8e6)
+                    trained = point / points * (5e6 if kind == "sft" else rl_tokens)
+                    sequence = trained / (epochs if kind == "rl" else 1)
+                    rolled_out = sequence if kind == "rl" else 0
                     lines.append({
-                        "step": step, "trained_tokens": trained,
-                        "generated_tokens": trained * 0.3 if kind == "rl" else 0,
-                        "prefill_tokens": trained * 0.5 if kind == "rl" else 0,
+                        "step": step, "trained_tokens": trained, "sequence_tokens": sequence,
+                        "generated_tokens": 0.4 * rolled_out, "prefill_tokens": 0.6 * rolled_out,
+                        "forward_tokens": 2 * rolled_out,
+                        "trained_critic_tokens": epochs * rolled_out * critic,
+                        "forward_critic_tokens": rolled_out * critic,
                     })  # fmt: skip
                 if tokens:
                     _write_lines(folder / "stages" / stage / "tokens.jsonl", lines)
@@ -363,6 +373,10 @@ def _training(rng: np.random.Generator, arm: str, points: int) -> list[dict[str,
             "actor/entropy": 0.4 * 0.98**step,
             "actor/ppo_kl": 0.001,
             "actor/pg_clipfrac": 0.05 + noise / 10,
+            "actor/pg_clipfrac_first": 0.0,
+            "mismatch/logp_abs_mean": 0.002,
+            "mismatch/logp_abs_max": 0.01 * step,
+            "turns/staleness_mean": 0.5,
             "critic/vf_loss": 2 * 0.9**step,
             "training/global_step": step,
         }

@@ -50,7 +50,7 @@ def test_an_arm_from_anothers_checkpoint_costs_what_led_there_and_is_measured_fr
     cost = late.seeds[0][-1].cost
     assert cost.paper == pytest.approx(6 * PARAMETERS * (6e5 + 5e6 + 1.8e6) + 2 * PARAMETERS * 6 * 1.8e6)
     assert any("compared at their last checkpoints: late." in note for note in found.notes)
-    assert found.equal.budget == sft.reach("paper") and found.equal.chosen[late.key][0].step == 8
+    assert found.equal.budget == sft.reach("counted") and found.equal.chosen[late.key][0].step == 8
     sentence = next(f.sentence for f in found.verdict.findings if f.key[0] == "late")
     assert "from its start (SFT, step 100)" in sentence
     assert found.verdict.pattern == "unknown" and "late began at its start" in found.verdict.headline

@@ -20,7 +20,7 @@ ALL_FIGURES = {
     "ood_vs_id",
     "forgetting_vs_divergence",
     "success_vs_compute",
-    "success_vs_compute_measured",
+    "success_vs_compute_paper",
     "success_vs_tokens",
     "outcomes",
     "training",
@@ -29,7 +29,7 @@ ALL_FIGURES = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    run_dir = make_run(tmp_path_factory.mktemp("run"), points=3, splits=("id", "rule_ood"))
+    run_dir = make_run(tmp_path_factory.mktemp("run"), points=3, splits=("id", "rule_ood"), rl_tokens=2.2e6)
     return run_dir, build_report(run_dir)
 
 
@@ -48,6 +48,23 @@ def test_links_of_the_markdown_page_lie_beside_it(built):
     links = re.findall(r"\]\(([^)]+)\)", paths.markdown.read_text())
     assert len(links) >= 2 * len(ALL_FIGURES)
     assert all((paths.folder / link).is_file() for link in links)
+
+
+def test_every_rl_stage_says_how_far_sampler_and_trainer_disagree(built):
+    run_dir, paths = built
+    stages = sorted(path.parent.name for path in (run_dir / "stages").glob("rl*/metrics.jsonl"))
+    steps = len((run_dir / "stages" / stages[0] / "metrics.jsonl").read_text().splitlines())
+    page = paths.markdown.read_text()
+    section = page.split("## Sampler and trainer\n\n")[1].split("\n\n")[0].splitlines()
+    header = [cell.strip() for cell in section[0].strip("|").split("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section[2:]]
+    assert [row[0] for row in rows] == stages
+    for row in rows:
+        assert float(row[header.index("clipped at first")]) == 0.0
+        assert float(row[header.index("mean staleness")]) == 0.5
+        assert row[1:3] == ["0.002", f"{0.01 * steps:.2g}"] and row[3] == "–"
+    assert "Sampler and trainer</h2>" in paths.html.read_text()
+    assert "KL(sampler || trainer)" in page
 
 
 def test_html_needs_nothing_else_and_runs_nothing(built):

@@ -24,7 +24,9 @@ OF_PICTURES = {"recognition_vs_success", "recognition_vs_compute"}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    run_dir = make_run(tmp_path_factory.mktemp("run"), points=3, splits=SPLITS, pictures=True)
+    run_dir = make_run(
+        tmp_path_factory.mktemp("run"), points=3, splits=SPLITS, pictures=True, rl_tokens=2.2e6
+    )
     return run_dir, build_report(run_dir)
 
 

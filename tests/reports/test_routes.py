@@ -12,6 +12,8 @@ pytest.importorskip("matplotlib")
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, results_table
 from sftrl_ext.reports.analysis import analyse
+from sftrl_ext.reports.curves import pooled
+from sftrl_ext.reports.stats import binomial_se, clustered_se
 from tests.reports.synthetic_run import make_run, rewrite
 
 
@@ -72,6 +74,52 @@ def test_more_right_actions_than_responses_are_refused(tmp_path):
     folder = make_run(tmp_path / "run", splits=("id",))
     rewrite(folder, lambda record: record | {"responses": 5, "correct_actions": 6})
     with pytest.raises(SftrlError, match="correct_actions"):
+        build_report(folder)
+
+
+def by_route(record):
+    """The same counts route by route: half of the routes right throughout, the rest share what is left."""
+    record = walked(record)
+    routes, left, counts = record["episodes"], record["correct_actions"], []
+    for index in range(routes):
+        right = min(10, left) if index % 2 else min(10, max(0, left - 10 * (routes - index - 1)))
+        counts.append([right, 10])
+        left -= right
+    return record | {"step_counts": counts}
+
+
+def test_counts_per_route_give_clustered_errors_everywhere(tmp_path):
+    folder = make_run(tmp_path / "run", splits=("id", "rule_ood"), points=2)
+    rewrite(folder, by_route)
+    found = analyse(folder)
+    start = found.curves.start[0]
+    measure, record = pooled([start], "rule_ood"), start.results["rule_ood"]
+    assert measure.se == pytest.approx(clustered_se(record.step_counts))
+    assert measure.se > 2 * binomial_se(record.correct_actions, record.responses)
+    assert found.verdict.findings[0].ood.se > 0.02 and not found.per_response
+    made = build_report(folder)
+    page = made.markdown.read_text() + made.html.read_text()
+    assert "clustered by route" in page and "†" not in page and "per response" not in page
+    summary = json.loads(made.summary.read_text())
+    assert {line["se_unit"] for line in summary["compared"]} == {"route"}
+    assert f"{measure}" in results_table([folder])
+
+
+def test_errors_per_response_are_marked_wherever_they_stand(run_dir):
+    made = build_report(run_dir)
+    page = made.markdown.read_text()
+    assert "† marks errors per response" in page and "†" in made.verdict[1]
+    rows = [line for line in page.split("Routes walked")[0].splitlines() if line.startswith("| SFT |")]
+    assert rows and all("†" in row for row in rows)
+    assert "†" not in page.split("Routes walked to the end ± SE in percent.")[1].split("##")[0]
+    assert {one["se_unit"] for one in json.loads(made.summary.read_text())["compared"]} == {"response"}
+    assert "SE per response" in analyse(run_dir).axis_label("steps")
+
+
+def test_counts_per_route_that_do_not_add_up_are_refused(tmp_path):
+    folder = make_run(tmp_path / "run", splits=("id",), points=1)
+    rewrite(folder, lambda record: by_route(record) | {"responses": 10 * record["episodes"] + 1})
+    with pytest.raises(SftrlError, match="step_counts"):
         build_report(folder)
 
 

@@ -14,8 +14,11 @@ from sftrl_ext.reports.stats import (
     Measure,
     binomial_se,
     change,
+    clustered_se,
     mean_of_seeds,
+    over_responses,
     over_seeds,
+    over_seeds_by_route,
     rank_correlation,
     savitzky_golay,
     smoothing_window,
@@ -51,6 +54,79 @@ def test_numbers_of_any_kind_are_pooled_alike():
     assert mean_of_seeds([0.2, 0.4], [0.01, 0.01]) == pytest.approx((0.3, 0.1))
     assert mean_of_seeds([0.3], [0.02]) == pytest.approx((0.3, 0.02))
     assert mean_of_seeds([0.3, 0.3], [0.02, 0.04]) == pytest.approx((0.3, math.sqrt(0.001 / 2)))
+
+
+def walks(rng, routes, seeds=1, spread=0.5, drift=0.0):
+    """Routes of uneven length; a route's own accuracy makes its responses correlated, for all seeds alike."""
+    lengths = rng.integers(3, 20, size=routes)
+    skill = rng.normal(0.8, spread, size=routes)
+    shift = rng.normal(0.0, drift, size=seeds)
+    p = 1 / (1 + np.exp(-(skill[None] + shift[:, None]) * 2))
+    right = rng.binomial(lengths[None], p)
+    return [[(int(c), int(r)) for c, r in zip(row, lengths, strict=True)] for row in right]
+
+
+def rate(routes):
+    return sum(c for c, _ in routes) / sum(r for _, r in routes)
+
+
+@pytest.mark.parametrize(("routes", "spread"), [(48, 0.0), (48, 0.8), (200, 1.5)])
+def test_errors_clustered_by_route_agree_with_a_bootstrap_over_routes(routes, spread):
+    rng = np.random.default_rng(5)
+    (counts,) = walks(rng, routes, spread=spread)
+    drawn = [[counts[i] for i in rng.integers(0, routes, size=routes)] for _ in range(2000)]
+    bootstrap = float(np.std([rate(sample) for sample in drawn], ddof=1))
+    assert clustered_se(counts) == pytest.approx(bootstrap, rel=0.08)
+    total = sum(c for c, _ in counts), sum(r for _, r in counts)
+    if spread:
+        assert clustered_se(counts) > 1.3 * binomial_se(*total)
+
+
+def test_seeds_on_the_same_routes_agree_with_a_joint_bootstrap():
+    """Seeds that differ by sampling alone: routes are drawn for all seeds at once."""
+    rng = np.random.default_rng(9)
+    seeds = walks(rng, 60, seeds=3, spread=1.0)
+    means = []
+    for _ in range(2000):
+        chosen = rng.integers(0, 60, size=60)
+        means.append(np.mean([rate([routes[i] for i in chosen]) for routes in seeds]))
+    measure = over_seeds_by_route(seeds)
+    assert measure.se == pytest.approx(float(np.std(means, ddof=1)), rel=0.08)
+    # Seeds as independent would divide the error of shared routes by the square root of their number.
+    alone = math.sqrt(np.mean([clustered_se(routes) ** 2 for routes in seeds]) / 3)
+    assert measure.se > 1.3 * alone
+    assert (measure.seeds, measure.episodes) == (3, 3 * sum(r for _, r in seeds[0]))
+
+
+@pytest.mark.parametrize(("spread", "drift"), [(1.0, 0.0), (0.3, 0.5), (1.0, 0.4)])
+def test_the_error_over_seeds_is_that_of_repeated_experiments(spread, drift):
+    rng = np.random.default_rng(2)
+    measures = [over_seeds_by_route(walks(rng, 40, 4, spread, drift)) for _ in range(400)]
+    actual = float(np.std([m.p for m in measures], ddof=1))
+    assert math.sqrt(np.mean([m.se**2 for m in measures])) == pytest.approx(actual, rel=0.12)
+
+
+@pytest.mark.parametrize("right", [0, 5])
+def test_no_clustered_error_bar_has_zero_length(right):
+    p = 1 / 50
+    assert clustered_se([(right, 5)] * 48) == pytest.approx(math.sqrt(p * (1 - p) / 48))
+    assert clustered_se([(1, 2)] * 48) == pytest.approx(math.sqrt(0.25 / 48))
+    assert clustered_se([(1, 2)]) == pytest.approx(0.5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=30))
+def test_order_and_empty_routes_do_not_change_a_rate(pairs):
+    routes = [(c, c + wrong) for c, wrong in pairs]
+    if not any(r for _, r in routes):
+        return
+    measure = over_seeds_by_route([routes])
+    assert measure.p == pytest.approx(rate(routes)) and measure.se > 0
+    assert over_seeds_by_route([routes[::-1]]).se == pytest.approx(measure.se)
+
+
+def test_errors_per_response_are_marked():
+    assert str(over_responses([(50, 100)])) == "50.0 ± 5.0†"
+    assert str(over_seeds_by_route([[(5, 10)] * 10])) == "50.0 ± 15.8"
 
 
 def test_rank_correlation():

@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from sftrl_ext.reports import build_report
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.curves import at_equal_compute, pooled
+from sftrl_ext.reports.method import axis_sentences
 from sftrl_ext.reports.splits import expected_numbers
+from sftrl_ext.reports.summary import summarize
 from sftrl_ext.reports.verdict import main_split, main_splits
 from tests.reports.synthetic_run import PARAMETERS, make_run, rewrite
 
@@ -59,22 +62,75 @@ def test_curves_leave_from_the_shared_start_and_cost_what_the_formula_says(tmp_p
     assert found.curves.start[0].cost.paper == 6 * PARAMETERS * 6e5
     rl = next(curve for curve in found.curves.arms if curve.arm == "rl").seeds[0][-1]
     assert rl.cost.paper == pytest.approx(6 * PARAMETERS * (6e5 + 1.8e6) + 2 * PARAMETERS * 6 * 1.8e6)
-    assert rl.cost.measured == pytest.approx(6 * PARAMETERS * 2.4e6 + 2 * PARAMETERS * 0.8 * 1.8e6)
-    assert rl.cost.tokens == pytest.approx(6e5 + 1.8 * 1.8e6)
+    assert rl.cost.counted == pytest.approx(6 * PARAMETERS * 6e5 + 56 * PARAMETERS * 4.5e5)
+    assert rl.cost.tokens == pytest.approx(6e5 + 1.25 * 1.8e6)
+
+
+def test_the_critic_has_a_size_of_its_own(tmp_path):
+    make_run(tmp_path, points=3)
+    state = json.loads((tmp_path / "state.json").read_text())
+    state["model"]["critic_parameters"] = PARAMETERS // 2
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    rl = next(curve for curve in analyse(tmp_path).curves.arms if curve.arm == "rl").seeds[0][-1]
+    actor, critic = 6 * 4 + 2 * (1 + 2), 6 * 4 + 2
+    assert rl.cost.counted == pytest.approx(PARAMETERS * (6 * 6e5 + (actor + critic / 2) * 4.5e5))
+
+
+def test_another_number_of_epochs_leaves_the_papers_formula_out(tmp_path):
+    found = analyse(make_run(tmp_path, points=2, splits=("id", "rule_ood"), epochs=1))
+    assert "paper" not in found.axes and found.equal.axis == "counted"
+    assert found.judged[0].other_axis is None
+    assert "stage `rl-s0` makes 1" in " ".join(axis_sentences(found))
+    assert summarize(found)["compute_axes"] == {
+        "headline": "counted",
+        "paper_formula_absent": found.curves.paper_absent,
+        "flips": [],
+        "comparisons": [],
+    }
+
+
+def test_a_verdict_that_flips_between_the_axes_is_named(tmp_path):
+    """SFT loses the other rule in its last checkpoint, which only the paper's formula lets it reach."""
+    make_run(tmp_path, points=2, splits=("id", "rule_ood"))
+
+    def change(record):
+        late = record["arm"] == "sft" and record["step"] == 100
+        share = 0.1 if late and record["split"] == "rule_ood" else 0.4
+        return record | {"solved": round(share * record["episodes"])}
+
+    rewrite(tmp_path, change)
+    found = analyse(tmp_path)
+    (one,) = found.judged
+    assert found.equal.chosen["sft", 5e-5][0].step == 50
+    assert (one.comparison.counted, one.comparison.paper) == ("absent", "appears")
+    assert one.comparison.flips and len(one.comparison.differences) == 2
+    text = " ".join(axis_sentences(found))
+    assert "Verdicts that flip between the two axes: `rule_ood`." in text
+    assert "RL minus SFT: no change beyond 2 SE" in text and "SFT on `rule_ood`" in text
+    axes = summarize(found)["compute_axes"]
+    assert axes["flips"] == ["rule_ood"] and axes["comparisons"][0]["paper"] == "appears"
+    made = build_report(tmp_path)
+    for page in (made.markdown.read_text(), made.html.read_text()):
+        assert "Verdicts that flip between the two axes" in page
+
+
+def test_no_flip_is_said_too(tmp_path):
+    found = analyse(make_run(tmp_path, points=2, splits=("id", "rule_ood"), sign=0.0))
+    assert "No verdict flips between the two axes." in axis_sentences(found)
+    assert summarize(found)["compute_axes"]["flips"] == []
 
 
 def test_arms_are_compared_at_the_most_compute_all_reached(tmp_path):
     found = analyse(make_run(tmp_path, points=5))
-    assert found.equal.axis == "paper"
-    reaches = [curve.reach("paper") for curve in found.curves.arms]
+    assert found.equal.axis == "counted"
+    reaches = [curve.reach("counted") for curve in found.curves.arms]
     assert found.equal.budget == min(reaches)
     for curve in found.curves.arms:
         (chosen,) = found.equal.chosen[curve.key]
         later = [c for c in curve.seeds[0] if c.step > chosen.step]
-        assert chosen.cost.paper <= found.equal.budget
-        assert all(c.cost.paper > found.equal.budget for c in later)
-    measured = at_equal_compute(found.curves, "measured")
-    assert measured.budget != found.equal.budget
+        assert chosen.cost.counted <= found.equal.budget
+        assert all(c.cost.counted > found.equal.budget for c in later)
+    assert at_equal_compute(found.curves, "paper").budget != found.equal.budget
 
 
 def test_a_seed_that_stopped_early_is_left_out_and_said(tmp_path):

@@ -124,6 +124,9 @@ def test_a_task_with_a_new_prompt_per_point_gives_a_segment_per_prompt():
     tokenizer = tiny_tokenizer()
     played = run(Walk(), Script(tokenizer, ["a", "x", "b", "c"]))
     assert played.solved and len(played.segments) == 3
+    # A prompt or feedback token is read once, a model token written once: nothing else is in the sequences.
+    sequences = sum(len(s.prompt_ids) + len(s.response_ids) for s in played.segments)
+    assert played.prompt_tokens + played.feedback_tokens + played.generated_tokens == sequences
     assert [segment.turn_rewards for segment in played.segments] == [[1.0], [-1.0, 1.0], [1.0]]
     assert [sorted(set(segment.turn_ids)) for segment in played.segments] == [[1], [0, 1, 2], [1]]
     assert tokenizer.decode(played.segments[1].prompt_ids) == "<|user|>point 1<end><|assistant|>"

@@ -105,6 +105,8 @@ def test_output_of_an_episode():
     assert info["generated_tokens"] == 7 and "reward" not in info
     assert all(isinstance(value, float) for value in info.values())
     assert fields["extra_fields"]["min_global_steps"] == 8 and fields["extra_fields"]["max_global_steps"] == 9
+    # The policy that wrote each turn, as the engine counts them.
+    assert fields["extra_fields"]["turn_versions"] == [[8, 8], [9, 9]]
     assert {request for request, _ in server.requests} == {server.requests[0][0]}
     assert server.requests[0][1] == {"temperature": 0.2, "max_tokens": 20}
 
@@ -118,6 +120,8 @@ def test_outputs_become_a_tensordict_with_a_row_each():
     batch = list_of_dict_to_tensordict([output.as_dict() for output in outputs])
     assert batch["turn_ids"].is_nested and batch["turn_ids"].offsets().diff().tolist()[0] == 2
     assert [scores.sum().item() for scores in batch["rm_scores"].unbind()] == [1.0, 0.0, 1.0]
+    versions = [output.extra_fields["turn_versions"] for output in outputs]
+    assert versions == [[[8, 8]], [[9, 9], [10, 10]], [[11, 11]]]
     # Every output carries the episode's numbers: verl reads those of the last one.
     assert len({str(output.extra_fields["reward_extra_info"]) for output in outputs}) == 1
 

@@ -59,3 +59,17 @@ def test_a_micro_batch_of_padding_gives_zero():
         torch.zeros(2, 1), new, torch.zeros(2, 1), nothing, "seq-mean-token-sum", config()
     )
     assert float(loss) == 0.0 and all(math.isfinite(value) for value in metrics.values())
+
+
+def test_the_weight_of_a_turn_is_the_product_of_its_tokens_weights():
+    # Turns of row 0: weights 0.5 * 3.0 and 0.25; of row 1: 2.0 * 2.0. Weights outside of turns count nothing.
+    old, mask = torch.zeros(2, 4), torch.tensor([[1, 1, 0, 1], [1, 1, 0, 0]])
+    new = torch.zeros(2, 4, requires_grad=True)
+    advantages = torch.tensor([[2.0, 2, 0, -1], [3.0, 3, 0, 0]])
+    weights = torch.tensor([[0.5, 3.0, 7.0, 0.25], [2.0, 2.0, 0.0, 0.0]])
+    loss, _ = turn_ratio_loss(
+        old, new, advantages, mask, "seq-mean-token-sum", config(), rollout_is_weights=weights
+    )
+    assert loss.item() == pytest.approx((-2 * 1.5 + 1 * 0.25 - 3 * 4.0) / 2)
+    loss.backward()
+    assert new.grad.tolist() == [[-1.5, -1.5, 0, 0.125], [-6.0, -6.0, 0, 0]]

@@ -68,6 +68,11 @@ def test_rollout_and_trainer_agree_before_and_after_an_update(metrics):
     assert len(metrics) == 2
     for step in metrics:
         assert step["training/rollout_probs_diff_max"] < 1e-5
+        # Log-probabilities, of tokens and of whole turns; every turn by the policy that is trained on it.
+        assert step["mismatch/logp_abs_max"] < 1e-4 and step["mismatch/turn_logp_abs_max"] < 1e-3
+        assert step["turns/staleness_max"] == step["turns/mixed_share"] == 0.0
+        assert step["actor/pg_clipfrac_first"] == 0.0 < step["actor/pg_clipfrac"]
+        assert "correction/turn_weight_mean" not in step
     assert metrics[0]["policy/kl_start_k3"] == pytest.approx(0.0, abs=1e-6)
     assert metrics[1]["policy/kl_start_k3"] > metrics[0]["policy/kl_start_k3"]
 
@@ -85,8 +90,14 @@ def test_episodes_turns_and_tokens_are_counted(metrics):
         assert 1 <= step["turns/mean"] <= 3 and step["turns/share_1"] == 1.0
         assert step["episode/generated_tokens"] <= 3 * TURN_TOKENS
         assert step["tokens/step_generated"] == pytest.approx(EPISODES * step["episode/generated_tokens"])
-        # Every token is trained twice: two epochs.
-        assert step["tokens/step_trained"] == 2 * step["perf/total_num_tokens"]
+        tokens = step["perf/total_num_tokens"]
+        # Actor and critic train on every token twice: two epochs.
+        assert step["tokens/step_trained"] == step["tokens/step_trained_critic"] == 2 * tokens
+        # Old and reference log-probabilities, and values, read every token once each.
+        assert (step["tokens/step_forward"], step["tokens/step_forward_critic"]) == (2 * tokens, tokens)
+        # A prompt or feedback token is read once, a model token written once.
+        assert step["tokens/step_sequence"] == tokens
+        assert step["tokens/step_generated"] + step["tokens/step_prefill"] == tokens
         assert step["critic/score/mean"] == pytest.approx(step["episode/reward_total"])
         assert step["training/global_step"] == number
     assert metrics[1]["tokens/generated"] == sum(step["tokens/step_generated"] for step in metrics)

@@ -66,6 +66,8 @@ def test_rollout_and_trainer_agree_before_and_after_an_update(metrics):
     for step in steps:
         assert step["training/rollout_probs_diff_max"] < 1e-5
         assert step["episode/episode_error"] == 0.0
+        # Placeholders of pictures are prompt tokens; each is read once.
+        assert step["tokens/step_generated"] + step["tokens/step_prefill"] == step["tokens/step_sequence"]
     assert steps[0]["policy/kl_start_k3"] == pytest.approx(0.0, abs=1e-6)
     assert steps[1]["policy/kl_start_k3"] > 0
 

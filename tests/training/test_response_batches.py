@@ -108,6 +108,13 @@ def test_failed_episodes_do_not_go_on_for_ever(monkeypatch):
     assert MAX_WAVES > 2
 
 
+def test_a_failed_episode_is_made_up_for(monkeypatch):
+    # The only episode of the second wave fails.
+    buffer, rollout = make(monkeypatch, lambda prompt: 0 if prompt == 8 else 5, responses=41)
+    _, metrics = update(buffer, rollout)
+    assert rollout.waves == [8, 1, 1] and metrics["episode/responses"] == 45
+
+
 def test_a_resumed_run_sizes_its_waves_as_an_unbroken_one(monkeypatch, tmp_path):
     turns = lambda prompt: 1 + (7 * prompt) % 5  # noqa: E731
     buffer, rollout = make(monkeypatch, turns)

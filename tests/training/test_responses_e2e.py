@@ -48,7 +48,7 @@ def train(folder, run, **more):
     metrics = folder / f"{run}.jsonl"
     metrics.unlink(missing_ok=True)
     module = ["-m", "verl.trainer.main_ppo"]
-    return launch(module, "ppo", {**overrides, **more}, folder, metrics, timeout=400)
+    return launch(module, "ppo", {**overrides, **more}, folder, metrics, timeout=800)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from transfer_queue import KVBatchMeta
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import trainer as ours
-from sftrl_ext.training.metrics import TokenCounts
+from sftrl_ext.training.metrics import Passes, TokenCounts
 from sftrl_ext.training.settings import CreditSettings
 from tests.training.fake_queue import FakeQueue
 
@@ -138,7 +138,8 @@ def test_token_counts_leave_padding_out(monkeypatch):
     trainer._compute_advantage(fill(queue), metrics)
     assert metrics["tokens/generated"] == 9 and metrics["tokens/prefill"] == 4 * 5
     assert metrics["tokens/trained"] == 4 * 40 and metrics["tokens/trained_critic"] == 2 * 40
-    assert metrics["tokens/forward"] == 3 * 40
+    assert metrics["tokens/forward"] == 2 * 40 and metrics["tokens/forward_critic"] == 40
+    assert metrics["tokens/sequence"] == 40
     trainer._compute_advantage(fill(queue), metrics)
     assert metrics["tokens/generated"] == 18 and metrics["tokens/step_generated"] == 9
     trainer.config.trainer.critic_warmup = 5
@@ -337,3 +338,21 @@ def test_an_update_makes_as_many_steps_however_many_prompts_its_episodes_had(gro
             assert size * group % ranks == 0
             assert padded // (size * group) == max(1, 32 // (start * group))
         assert padded - rows < group * ranks * 64
+
+
+def test_passes_without_critic_reference_or_old_log_probs():
+    config = make_config("rloo")
+    assert Passes.of_update(config, 1, critic=False, reference=True) == Passes(4, 0, 2, 0)
+    assert Passes.of_update(config, 1, critic=True, reference=False) == Passes(4, 2, 1, 1)
+    config.algorithm.rollout_correction = {"bypass_mode": True}
+    assert Passes.of_update(config, 1, critic=True, reference=False) == Passes(4, 2, 0, 1)
+    config.trainer.critic_warmup = 3
+    assert Passes.of_update(config, 2, critic=True, reference=True) == Passes(0, 2, 1, 1)
+
+
+def test_counts_go_on_from_a_checkpoint_of_an_earlier_version():
+    counts = TokenCounts()
+    counts.restore({"generated": 6, "prefill": 14, "prefill_uncached": 50, "forward": 40, "trained": 20})
+    assert counts.total["sequence"] == 20 and counts.total["forward_critic"] == 0
+    counts.restore({"generated": 6, "prefill": 14, "sequence": 19})
+    assert counts.total["sequence"] == 19

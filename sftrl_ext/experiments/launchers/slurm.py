@@ -1,8 +1,8 @@
 """``sbatch``: a job that joins its nodes to a Ray cluster of its own and runs the driver on the first.
 
 A run on one node needs no cluster: verl starts its own Ray there. Ray writes below a temporary folder of the
-job on every node, which is removed at the end. ``ray stop`` ends every Ray of the user on a node, so it is
-called only where the job has its nodes to itself; elsewhere Slurm ends what the job started.
+job on every node; at the end what runs from there is ended and the folder is removed. ``ray stop`` would end
+every Ray of the user on a node, those of other jobs too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from sftrl_ext.experiments.launchers.base import Job, Submission, launch_file
 from sftrl_ext.experiments.local_ray import local_ray_env
 
 _LEAVE = """\
-# Ray's files of this job; its sockets allow no long path.
+# Ray's files of this job, named on the command line of its processes; its sockets allow no long path.
 export RAY_TMPDIR="/tmp/sftrl-$SLURM_JOB_ID"
 leave() {
   status=$?
   trap - EXIT
   CLEAN_NODES
-  rm -rf "$RAY_TMPDIR"  # a cancelled job gets no further steps
+  rm -rf "$RAY_TMPDIR"  # a cancelled job gets no further steps, and Slurm ends its processes
   exit "$status"
 }
 trap leave EXIT
@@ -65,7 +65,7 @@ def script(job: Job) -> str:
     ]
     if job.scale.nnodes == 1:
         options = ["--nodes=1", "--ntasks=1", *job.config.slurm.srun]
-        leave = _leave(job, [shlex.join(["srun", "--overlap", *options])])
+        leave = _leave([shlex.join(["srun", "--overlap", *options])])
         return "\n".join([*lines, leave, shlex.join(["srun", *options, *job.driver])]) + "\n"
     extra = shlex.join(job.config.slurm.srun)
     others = job.scale.nnodes - 1
@@ -80,21 +80,18 @@ def script(job: Job) -> str:
     head = job.ray_start("--head", '--node-ip-address="$head_ip"', '--port="${RAY_ADDRESS##*:}"')
     join = _JOIN.replace("RAY_START_HEAD", head)
     join = join.replace("RAY_START_OTHERS", job.ray_start('--address="$RAY_ADDRESS"'))
-    leave = _leave(job, ["on_others", "on_head"])
+    leave = _leave(["on_others", "on_head"])
     # The driver waits for the nodes and checks them itself, see experiments/on_cluster.py.
     return "\n".join([*lines, leave, join, f"on_head {shlex.join(job.driver)}"]) + "\n"
 
 
-def _leave(job: Job, steps: Sequence[str]) -> str:
+def _leave(steps: Sequence[str]) -> str:
     """What the script does at its end, however it ends: stop Ray and remove its files.
 
     Args:
-        job: The job.
         steps: Shell words that run a command on the nodes.
     """
-    remove = 'rm -rf "$RAY_TMPDIR"'
-    if job.config.slurm.exclusive:
-        remove = f"ray stop > /dev/null 2>&1; {remove}"
+    remove = 'pkill -f "$RAY_TMPDIR/ray/"; rm -rf "$RAY_TMPDIR"'
     clean = "\n  ".join(f"{step} bash -c {shlex.quote(remove)} || true" for step in steps)
     return _LEAVE.replace("CLEAN_NODES", clean)
 

@@ -1,0 +1,1 @@
+"""Budget planner: memory, disk, tokens, FLOPs and hours of a recipe on named hardware."""
