@@ -31,7 +31,7 @@ _ROUTES = 60
 _CARD_SIDE = 112
 _STREET_SIDE = 168
 
-_SIZES = ("rows", "steps", "updates", "save_every", "micro_batch_size")
+_SIZES = ("rows", "steps", "updates", "episodes", "responses", "save_every", "micro_batch_size")
 """Keys of an arm's ``times`` that are sizes: the rehearsed ones are the same for every arm."""
 
 
@@ -83,8 +83,6 @@ def ppo_overrides(scale: ScaleConfig) -> list[str]:
     joined = scale.nnodes > 1  # the cluster's own numbers hold
     overrides = [
         "trainer.device=cpu",
-        "actor_rollout_ref.actor.use_torch_compile=false",
-        "actor_rollout_ref.ref.use_torch_compile=false",
         "actor_rollout_ref.rollout.free_cache_engine=false",
         "actor_rollout_ref.rollout.agent.num_workers=1",
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=64",

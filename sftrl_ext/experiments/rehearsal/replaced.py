@@ -35,8 +35,8 @@ REPLACED = (
     ),
     Replaced(
         "kernels",
-        ("**.use_torch_compile",),
-        "compiling a toy model on a CPU takes longer than the rehearsal",
+        ("engine.use_torch_compile",),
+        "compiling a toy model on a CPU takes longer than the rehearsal; RL is not compiled on a GPU either",
     ),
     Replaced(
         "engine",

@@ -21,7 +21,7 @@ NOT_SIZES = {
     "trainer.device",
     "ray_kwargs.ray_init.num_cpus",
     "ray_kwargs.ray_init.num_gpus",
-    "**.use_torch_compile",
+    "engine.use_torch_compile",
     "actor_rollout_ref.rollout.enforce_eager",
     "actor_rollout_ref.rollout.enable_sleep_mode",
     "actor_rollout_ref.rollout.free_cache_engine",
