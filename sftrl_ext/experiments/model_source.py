@@ -92,7 +92,7 @@ def _download(name: str, patterns: tuple[str, ...]) -> Path:
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         problem = _first_line(error)
-    raise SftrlError(f"hub model {name!r}: {problem}.")
+    raise SftrlError(f"{problem}.")
 
 
 def _first_line(error: Exception) -> str:

@@ -228,7 +228,7 @@ def test_a_hub_model_shares_the_blobs_of_the_cache(kind, hub, tmp_path):
 
 
 def test_what_the_cache_lacks_is_named(hub, tmp_path):
-    with pytest.raises(SftrlError, match=r"hub model 'owner/none': .*HF_HUB_OFFLINE.*hf download owner/none"):
+    with pytest.raises(SftrlError, match=r"path 'owner/none': .*HF_HUB_OFFLINE.*hf download owner/none"):
         fetch("owner/none", tmp_path / "out")
     source = source_of("llama", tmp_path / "source")
     without_weights(source)
@@ -253,5 +253,5 @@ def test_what_the_hub_refuses_is_named(error, message, hub, tmp_path, monkeypatc
         raise getattr(errors, error)("refused", response=response)
 
     monkeypatch.setattr(HfApi, "repo_info", refuse)
-    with pytest.raises(SftrlError, match=f"hub model 'owner/none': .*{message}"):
+    with pytest.raises(SftrlError, match=f"model.path 'owner/none': .*{message}"):
         fetch("owner/none", tmp_path / "out")
