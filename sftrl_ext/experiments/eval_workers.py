@@ -190,7 +190,8 @@ def connected_ray(recipe: Recipe, workers: int) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if joins_cluster(recipe):
-        address = os.environ.get("RAY_ADDRESS") or "auto"
+        named = os.environ.get("RAY_ADDRESS", "local")
+        address = "auto" if named in ("", "local") else named
         try:
             ray.init(address=address, configure_logging=False)
         except (ConnectionError, RuntimeError) as error:

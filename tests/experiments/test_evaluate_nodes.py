@@ -1,5 +1,7 @@
 """Evaluation over the nodes of a Ray cluster, one of which is lost on the way."""
 
+import time
+
 import pytest
 
 pytest.importorskip("verl")
@@ -9,6 +11,23 @@ from tests.backends.two_nodes import LocalCluster
 from tests.experiments.eval_runs import by_one_engine, by_workers, elsewhere, make_run, recipe_of, sets_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.nightly]
+
+
+def wait_for_workers(cluster, count, patience=300):
+    """Wait until the engines of all workers have started, so that each gets a unit."""
+    end = time.monotonic() + patience
+    while True:
+        titles = [
+            " ".join(child.cmdline())
+            for node in cluster.nodes
+            for child in node.children(recursive=True)
+            if child.is_running()
+        ]
+        workers = [title for title in titles if title.startswith("ray::EvalWorker")]
+        if len(workers) == count and not any("EvalWorker.start" in title for title in workers):
+            return
+        assert time.monotonic() < end, titles
+        time.sleep(0.5)
 
 
 def test_the_rest_of_a_cluster_does_the_work_of_a_lost_node(tmp_path, monkeypatch):
@@ -30,6 +49,8 @@ def test_the_rest_of_a_cluster_does_the_work_of_a_lost_node(tmp_path, monkeypatc
 
         def say(line):
             lines.append(line)
+            if len(lines) == 1:
+                wait_for_workers(cluster, 2)
             if "instances" in line and "127.0.0.2" in line and second.is_running():
                 cluster.kill(second)
 

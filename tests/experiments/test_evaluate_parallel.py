@@ -82,6 +82,7 @@ def test_two_workers_give_the_records_of_one_engine_though_one_is_killed(tmp_pat
     assert by_workers(recipe, other, state, sets, done.append) == expected and done == []
 
 
+@pytest.mark.nightly
 def test_slices_of_a_split_are_one_record_and_pictures_are_drawn_again(tmp_path, local_ray, monkeypatch):
     from sftrl_ext.experiments import eval_units
     from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
