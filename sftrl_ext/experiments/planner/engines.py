@@ -12,7 +12,7 @@ from sftrl_ext.experiments.planner.workload import Workload
 
 PADDING_CAPPED = False
 """Padded micro-batches are cut by their tokens with padding, rows of like length together, and their entropy
-is computed in chunks. verl 0.9.1 cuts them by real tokens, and then a row is as long as the longest of all."""
+is computed in chunks. verl 0.9.1 cuts them by real tokens; a row is then as long as the longest of all."""
 
 
 def engine_of(

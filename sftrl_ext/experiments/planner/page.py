@@ -35,9 +35,9 @@ and by `sftrl run` before anything starts, with the key to change; `scale.check_
 | `budget.<stage>.micro_batch_size` | rows of a micro-batch; of RL, rows at the limits of their length |
 
 At most {headroom:.0%} of a device, a host or a disk is planned. The device's peak is that of the largest
-phase: verl keeps actor, critic, reference and vLLM on the same devices. Micro-batches are taken at their token
-limit. "Newest shards, bf16" is the disk with training shards of the newest step alone and bf16 weights of every
-saved one. GB and TB are decimal; GiB of a device are binary, as `nvidia-smi` shows them.
+phase: verl keeps actor, critic, reference and vLLM on the same devices. Micro-batches are taken at their
+token limit. "Newest shards, bf16" is the disk with training shards of the newest step alone and bf16 weights
+of every saved one. GB and TB are decimal; GiB of a device are binary, as `nvidia-smi` shows them.
 
 The reference pass of RL measures the divergence from the start and trains nothing. {reference}
 
@@ -68,8 +68,8 @@ def _reference(recipe: Recipe) -> str:
     plan = next(plan for plan in plan_stages(recipe) if plan.kind == "rl")
     share = plan.work.flops["reference"] / plan.work.total_flops
     return (
-        f"It is {share:.0%} of the FLOPs of RL in {recipe.name} at `{recipe.scale.name}`, and its weights are "
-        f"{plan.host['offloaded'] / 1e9:.0f} GB on the host; so it is kept. To leave it out: "
+        f"It is {share:.0%} of the FLOPs of RL in {recipe.name} at `{recipe.scale.name}`, and its weights "
+        f"are {plan.host['offloaded'] / 1e9:.0f} GB on the host; so it is kept. To leave it out: "
         "`verl_ppo=['actor_rollout_ref.actor.use_kl_loss=false']`."
     )
 
@@ -126,9 +126,9 @@ def _calibration(results: Path) -> list[str]:
         f"planned over measured time is {min(ratios):.2f} to {max(ratios):.2f} (median {median(ratios):.2f}; "
         f"the lowest ran beside other work), memory of the process tree {min(memory):.2f} to "
         f"{max(memory):.2f} without the evaluation.\n",
-        "**Measured passes.** Activations and logits of a small Llama's passes, forward and backward, on a CPU, "
-        "with verl's own log-probabilities and entropy, are planned 0.9 to 1.25 times as large as they are "
-        "(`tests/experiments/planner/test_calibration.py`).\n",
+        "**Measured passes.** Activations and logits of a small Llama's passes, forward and backward, on a "
+        "CPU, with verl's own log-probabilities and entropy, are planned 0.9 to 1.25 times as large as they "
+        "are (`tests/experiments/planner/test_calibration.py`).\n",
         "**The authors' update.** They give one to two hours for an update of 2048 responses on eight cards, "
         f"with generation that keeps no keys and values: planned {authors:.1f} hours. The same with vLLM's "
         f"cache: {seconds / 60:.1f} minutes.\n",
