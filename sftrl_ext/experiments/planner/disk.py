@@ -1,14 +1,14 @@
-"""Disk of a stage's checkpoints, and what TransferQueue carries of pictures, by policy.
-
-A policy is an input: the same numbers with every checkpoint's optimizer kept or only the newest one's, with
-weights for evaluation in float32 or bfloat16, with pixels sent along or drawn where they are needed.
-"""
+"""Disk of a stage's checkpoints, and what TransferQueue carries of pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sftrl_ext.experiments.planner.workload import Workload
+
+if TYPE_CHECKING:
+    from sftrl_ext.experiments.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,18 @@ class CheckpointPolicy:
     critic: bool = True
 
 
-AS_CONFIGURED = CheckpointPolicy()
-"""What the trainers do today."""
-NEWEST_ONLY = CheckpointPolicy(hf_bytes=2, shards_of_all=False)
-"""Training shards of the newest step alone, and bf16 weights of every saved step."""
+AS_VERL_WRITES = CheckpointPolicy()
+"""Training shards and float32 weights of every saved step."""
+
+
+def policy_of(recipe: Recipe) -> CheckpointPolicy:
+    """Policy that `sftrl_ext.experiments.checkpoint_storage` carries out for a recipe."""
+    narrow = recipe.model.dtype in ("bfloat16", "float16")
+    return CheckpointPolicy(2 if narrow else 4, recipe.scale.training_state == "all")
 
 
 def checkpoint_bytes(
-    parameters: int, trainable: int, critic: int, saves: int, policy: CheckpointPolicy = AS_CONFIGURED
+    parameters: int, trainable: int, critic: int, saves: int, policy: CheckpointPolicy = AS_VERL_WRITES
 ) -> float:
     """Bytes of a stage's checkpoints when it has ended.
 
@@ -52,37 +56,30 @@ def checkpoint_bytes(
 
 
 def peak_checkpoint_bytes(
-    parameters: int, trainable: int, critic: int, saves: int, policy: CheckpointPolicy = AS_CONFIGURED
+    parameters: int, trainable: int, critic: int, saves: int, policy: CheckpointPolicy = AS_VERL_WRITES
 ) -> float:
     """The same while the last step is being saved."""
     extra = 0 if policy.shards_of_all or saves < 2 else 1
     written = checkpoint_bytes(parameters, trainable, critic, saves, policy)
-    return written + extra * shard_bytes(parameters, trainable, critic, policy)
+    not_narrowed_yet = (4 - policy.hf_bytes) * parameters
+    return written + not_narrowed_yet + extra * shard_bytes(parameters, trainable, critic, policy)
 
 
 def shard_bytes(
-    parameters: int, trainable: int, critic: int, policy: CheckpointPolicy = AS_CONFIGURED
+    parameters: int, trainable: int, critic: int, policy: CheckpointPolicy = AS_VERL_WRITES
 ) -> float:
     """Bytes of the training shards of one saved step: float32 weights and Adam's moments."""
     return 4 * parameters + 8 * trainable + (12 * critic if policy.critic else 0)
 
 
-@dataclass(frozen=True)
-class PictureTraffic:
-    """Pictures of one update of RL through TransferQueue.
+def picture_bytes(workload: Workload, episodes: float) -> float:
+    """Bytes of an update's pictures, packed by `sftrl_ext.training.packed_pictures`, through TransferQueue.
 
-    Attributes:
-        pixels_sent: Pixel values travel with the rows; False where trainers draw or cut them themselves.
-        bytes_per_number: Of a pixel value; processors make float32.
+    One byte stands for a pixel value in every frame, and a picture of a Qwen-VL model has two; processors of
+    other families give values that travel as they are, in float32.
     """
-
-    pixels_sent: bool = True
-    bytes_per_number: int = 4
-
-    def update_bytes(self, workload: Workload, episodes: float) -> float:
-        """Bytes of an update's pictures."""
-        numbers = episodes * workload.rows * workload.images * workload.pixel_values
-        return numbers * self.bytes_per_number if self.pixels_sent else 0.0
+    numbers = episodes * workload.rows * workload.images * workload.pixel_values
+    return numbers * (0.5 if workload.image_tokens > 1 else 4.0)
 
 
 def row_bytes(workload: Workload, episodes: float) -> float:

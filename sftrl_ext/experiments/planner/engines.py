@@ -10,10 +10,6 @@ from sftrl_ext.experiments.planner.memory import ModelEngine
 from sftrl_ext.experiments.planner.stage import PlanContext
 from sftrl_ext.experiments.planner.workload import Workload
 
-PADDING_CAPPED = False
-"""Padded micro-batches are cut by their tokens with padding, rows of like length together, and their entropy
-is computed in chunks. verl 0.9.1 cuts them by real tokens; a row is then as long as the longest of all."""
-
 
 def engine_of(
     context: PlanContext,
@@ -51,7 +47,7 @@ def engine_of(
 
 
 def micro_batch(
-    workload: Workload, row: float, longest: float, cap: float, share: float, packed: bool
+    workload: Workload, row: float, longest: float, cap: float, share: float, capped: bool
 ) -> MicroBatch:
     """Largest micro-batch of a pass.
 
@@ -61,13 +57,12 @@ def micro_batch(
         longest: Tokens of the longest, to which a padded row is filled up.
         cap: Token limit of a micro-batch.
         share: Tokens of a rank's rows.
-        packed: Rows are packed without padding.
+        capped: The cap holds for computed tokens: rows are packed, or padding counts towards it
+            (`sftrl_ext.training.padded_batches`). Otherwise rows are filled up to the longest.
     """
     valid = max(min(cap, share), min(longest, cap))
-    if PADDING_CAPPED and not packed:
-        return MicroBatch(valid, valid, valid / row, valid / row * workload.images, workload.patches)
     rows = max(1.0, valid / row)
-    tokens = valid if packed else max(valid, rows * min(longest, cap))
+    tokens = valid if capped else max(valid, rows * min(longest, cap))
     return MicroBatch(tokens, valid, rows, rows * workload.images, workload.patches)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sftrl_ext.experiments.eval_units import worker_count
 from sftrl_ext.experiments.planner import work
 from sftrl_ext.experiments.planner.memory import VLLM_WORKSPACE, Keys, Phase
 from sftrl_ext.experiments.planner.stage import PlanContext, StagePlan
@@ -12,14 +13,15 @@ from sftrl_ext.experiments.planner.workload import workload_of
 
 
 def evaluation_plan(context: PlanContext, checkpoints: int) -> StagePlan:
-    """Evaluation of every saved checkpoint on every split, by one engine."""
+    """Evaluation of every saved checkpoint on every split, by as many engines as the scale has."""
     recipe, a = context.recipe, context.architecture
     workload, evaluation = workload_of(recipe, a), recipe.budget.eval
     hands = sum(evaluation.hands_of.get(split, evaluation.hands) for split in recipe.task.eval_splits)
     parallel = recipe.scale.tensor_parallel
     dtype = 4 if context.cpu else 2
+    engines = max(1, worker_count(recipe.scale))
     shape = RLShape(
-        updates=checkpoints, episodes=hands, epochs=0, devices=parallel, tensor_parallel=parallel,
+        updates=checkpoints, episodes=hands, epochs=0, devices=parallel * engines, tensor_parallel=parallel,
         sequences=evaluation.batch_size if recipe.scale.engine == "hf" else 256,
         critic=False, reference=False, sync_bytes=float(dtype * a.parameters), weight_bytes=dtype,
     )  # fmt: skip

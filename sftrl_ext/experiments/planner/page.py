@@ -16,6 +16,9 @@ from sftrl_ext.files import write_text
 from sftrl_ext.paths import recipes_dir
 from sftrl_ext.reports.tables import Table
 
+_PINNED = ("scale.attention=sdpa",)
+"""What depends on the machine that plans, pinned: the more expensive attention, without flash-attn."""
+
 SCALES = ("gpu", "node")
 """Scales on the page; `cluster` makes the steps of `node` on more nodes."""
 
@@ -36,8 +39,9 @@ and by `sftrl run` before anything starts, with the key to change; `scale.check_
 
 At most {headroom:.0%} of a device, a host or a disk is planned. The device's peak is that of the largest
 phase: verl keeps actor, critic, reference and vLLM on the same devices. Micro-batches are taken at their
-token limit. "Newest shards, bf16" is the disk with training shards of the newest step alone and bf16 weights
-of every saved one. GB and TB are decimal; GiB of a device are binary, as `nvidia-smi` shows them.
+token limit. "As verl writes" is the disk with training shards and float32 weights of every saved step
+(`scale.training_state=all` keeps the shards). GB and TB are decimal; GiB of a device are binary, as
+`nvidia-smi` shows them.
 
 The reference pass of RL measures the divergence from the start and trains nothing. {reference}
 
@@ -52,7 +56,7 @@ def budget_page(results: Path) -> str:
         results: Folder of the results files.
     """
     hardware = ", ".join(f"`{name}`" for name in HARDWARE if name != "cpu")
-    recipes = {scale: [load_recipe(path, scale) for path in distinct_recipes()] for scale in SCALES}
+    recipes = {scale: [load_recipe(path, scale, _PINNED) for path in distinct_recipes()] for scale in SCALES}
     reference = _reference(recipes["node"][0])
     lines = [_HEAD.format(hardware=hardware, headroom=fit.HEADROOM, reference=reference)]
     for scale in SCALES:
@@ -77,7 +81,7 @@ def _reference(recipe: Recipe) -> str:
 def _summary(recipes: list[Recipe]) -> Table:
     header = [
         "Recipe", "Model", "Hardware", "Peak in", "GiB on a device", "Host GB", "Disk TB",
-        "Newest shards, bf16", "Trained Mtok", "Generated Mtok", "EFLOP", "Hours",
+        "As verl writes", "Trained Mtok", "Generated Mtok", "EFLOP", "Hours",
     ]  # fmt: skip
     rows = []
     for recipe in recipes:

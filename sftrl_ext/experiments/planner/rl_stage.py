@@ -11,7 +11,7 @@ from sftrl_ext.experiments.arms import ArmConfig, saved_steps
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.planner import activations, disk, memory, work
 from sftrl_ext.experiments.planner.activations import LogitPass, MicroBatch
-from sftrl_ext.experiments.planner.engines import PADDING_CAPPED, engine_of, has_flash, is_packed, micro_batch
+from sftrl_ext.experiments.planner.engines import engine_of, has_flash, is_packed, micro_batch
 from sftrl_ext.experiments.planner.memory import VLLM_WORKSPACE, Keys, ModelEngine, Phase
 from sftrl_ext.experiments.planner.stage import PlanContext, StagePlan, finish, on_cpu
 from sftrl_ext.experiments.planner.verl_settings import command_settings
@@ -66,8 +66,6 @@ def rl_plan(context: PlanContext, stage: Stage, config: RLConfig, arm: ArmConfig
     phases += passes.train("update actor", actor, engines, ref.actor.ppo_max_token_len_per_gpu)
     if context.cpu:
         phases = [on_cpu(phase) for phase in phases]
-    row = workload.row
-    padding = 1.0 if passes.packed or PADDING_CAPPED else min(workload.longest_row, passes.longest) / row
     moved = sum(
         2 * engine.host for engine in engines if engine.param_offload or engine.optimizer_offload
     ) + sum(
@@ -80,14 +78,14 @@ def rl_plan(context: PlanContext, stage: Stage, config: RLConfig, arm: ArmConfig
         tensor_parallel=ref.rollout.tensor_model_parallel_size,
         sequences=max(1.0, min(float(ref.rollout.max_num_seqs), sequences)),
         critic=critic is not None, reference=reference is not None,
-        recompute=bool(ref.model.enable_gradient_checkpointing), padding=padding,
+        recompute=bool(ref.model.enable_gradient_checkpointing), padding=1.0,
         sync_bytes=4.0 * a.parameters, offload_bytes=0.0 if context.cpu else moved,
         weight_bytes=4 if context.cpu else 2,
     )  # fmt: skip
     amount = work.rl_work(a, context.hardware, context.efficiency, workload, shape)
     return finish(
         context, stage.name, "rl", phases, engines, len(saved_steps(config)), workload, amount,
-        traffic=disk.PictureTraffic().update_bytes(workload, episodes),
+        traffic=disk.picture_bytes(workload, episodes),
         rows=disk.row_bytes(workload, episodes), sequences=sequences,
     )  # fmt: skip
 
@@ -120,14 +118,15 @@ class _Passes:
 
     def _batch(self, cap: float, share: float) -> MicroBatch:
         longest = min(self.workload.longest_row, self.longest)
-        return micro_batch(self.workload, self.workload.row, longest, cap, share, self.packed)
+        return micro_batch(self.workload, self.workload.row, longest, cap, share, capped=True)
 
     def _others(self, engine: ModelEngine, engines: list[ModelEngine]) -> float:
         return sum(other.resident for other in engines if other is not engine) + self.rollout_copy
 
     def _logits(self, engine: ModelEngine, training: bool, entropy: bool) -> LogitPass:
         actor = self.settings.actor_rollout_ref.actor
-        chunked = bool(actor.entropy_from_logits_with_chunking) and (self.packed or PADDING_CAPPED)
+        # Of padded rows the entropy is computed row by row (`sftrl_ext.training.padded_batches`).
+        chunked = not self.packed or bool(actor.entropy_from_logits_with_chunking)
         return LogitPass(
             training=training,
             entropy="none" if not entropy else "chunked" if chunked else "full",

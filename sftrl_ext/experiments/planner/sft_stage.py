@@ -42,7 +42,8 @@ def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConf
         settings.data.max_token_len_per_gpu if settings.data.use_dynamic_bsz else micro * (row + longest) / 2
     )
     share = config.batch_size / context.ranks * row
-    batch = micro_batch(workload, row, longest, cap, max(share, cap), packed)
+    capped = packed or bool(settings.data.use_dynamic_bsz)
+    batch = micro_batch(workload, row, longest, cap, max(share, cap), capped)
     checkpointing = bool(settings.model.enable_gradient_checkpointing)
     acts = activations.saved_bytes(a, batch, dtype, checkpointing)
     acts += activations.vision_bytes(a, batch, dtype, checkpointing)
@@ -55,7 +56,7 @@ def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConf
     phases = memory.training_phases("train", engine, 0.0, acts, logits, keys)
     if context.cpu:
         phases = [on_cpu(phase) for phase in phases]
-    padding = 1.0 if packed else longest / row
+    padding = 1.0 if capped else longest / row
     amount = work.sft_work(
         a, context.hardware, context.efficiency, workload,
         rows=float(config.steps * config.batch_size), steps=config.steps,

@@ -25,7 +25,8 @@ class StagePlan:
         kind: ``sft``, ``rl`` or ``eval``.
         phases: Peaks on one device.
         host: Host memory of a node by part, bytes.
-        disk: Bytes of its checkpoints when it has ended, while the last is saved, and of `disk.NEWEST_ONLY`.
+        disk: Bytes of its checkpoints when it has ended, while the last is saved, and of
+            `disk.AS_VERL_WRITES`.
         traffic: Bytes of pictures of an update through TransferQueue.
         work: Tokens, FLOPs and time.
         workload: The lengths they were computed from.
@@ -112,11 +113,12 @@ def finish(
     )
     if context.cpu:
         host["phases"] = scale.n_gpus_per_node * max(phase.total for phase in phases)
+    kept = disk.policy_of(context.recipe)
     disk_bytes = (
+        disk.checkpoint_bytes(*sizes, policy=kept),
+        disk.peak_checkpoint_bytes(*sizes, policy=kept),
         disk.checkpoint_bytes(*sizes),
-        disk.peak_checkpoint_bytes(*sizes),
-        disk.checkpoint_bytes(*sizes, policy=disk.NEWEST_ONLY),
     )
-    written = disk_bytes[0] / scale.nnodes / context.hardware.disk_write
+    written = disk_bytes[2] / scale.nnodes / context.hardware.disk_write
     amount.seconds["checkpoints"] = written
     return StagePlan(stage, kind, tuple(phases), host, disk_bytes, traffic, amount, workload, sequences)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sftrl_ext.experiments.recipe import Recipe
 
 STAGE_HEADER = (
-    "Stage", "Peak on a device", "GiB", "Host GB", "Disk TB", "Disk TB, newest shards, bf16", "Pictures GB",
+    "Stage", "Peak on a device", "GiB", "Host GB", "Disk TB", "As verl writes, TB", "Pictures GB",
     "Trained Mtok", "Generated Mtok", "EFLOP", "Hours",
 )  # fmt: skip
 
