@@ -247,6 +247,8 @@ def merge_metrics(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str,
             merged[key] = sum(v for _, v in values)
         elif key.startswith("tokens/"):
             merged[key] = values[-1][1]
+        elif key.startswith("actor/") and key.endswith("_first"):
+            merged[key] = values[0][1]  # later parts begin after the policy has moved
     return merged
 
 

@@ -142,11 +142,14 @@ def test_the_age_of_a_turn_counts_from_its_oldest_token():
 
 def test_parts_of_an_update_are_merged_by_what_they_count():
     first = {"episode/reward_total": 1.0, "tokens/generated": 10.0, "tokens/step_generated": 10.0, "x": 1.0}
+    first["actor/pg_clipfrac_first"] = 0.0
     second = {"episode/reward_total": 4.0, "tokens/generated": 25.0, "tokens/step_generated": 15.0, "x": 2.0}
+    second["actor/pg_clipfrac_first"] = 0.5
     assert merge_metrics([(2, first), (1, second)]) == {
         "episode/reward_total": 2.0,
         "tokens/generated": 25.0,
         "tokens/step_generated": 25.0,
+        "actor/pg_clipfrac_first": 0.0,
     }
 
 
