@@ -40,6 +40,7 @@ def launch(
     command = [sys.executable, *module, "--config-path", str(configs_dir()), "--config-name", config]
     command += [f"{key}={value}" for key, value in overrides.items()] + [f"hydra.run.dir={folder}"]
     env = {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "VERL_FILE_LOGGER_PATH": str(metrics)}
+    env |= {"RAY_ADDRESS": "local"}  # as the product's commands: whatever other Ray the machine has
     log = metrics.with_suffix(".log")
     with open(log, "w", encoding="utf-8") as file:
         done = subprocess.run(

@@ -28,6 +28,7 @@ CPU = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "HYDRA_FULL_ERROR": "1",
+    "RAY_ADDRESS": "local",
 }
 
 
