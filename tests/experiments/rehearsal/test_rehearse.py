@@ -51,4 +51,5 @@ def test_cards_rehearse_with_vllm_also_in_images(tmp_path, name):
 
 
 def test_a_laptop_scale_is_not_rehearsed(tmp_path):
-    assert "expected one of" in sftrl("fig6_gp_l", "--scale", "laptop", "--run-dir", tmp_path, code=2)
+    output = sftrl("fig6_gp_l", "--scale", "laptop", "--run-dir", tmp_path, code=2)
+    assert "unknown scale to rehearse 'laptop'" in output and "gpu, node" in output
