@@ -106,6 +106,13 @@ def test_whole_records_pass_and_others_are_refused(small, tmp_path):
         metrics(layout, stage, updates)
         with pytest.raises(SftrlError, match=message):
             rehearsal.check_records(small, layout)
+    metrics(layout, stage, {2: {}})  # killed between the checkpoint of update 1 and its line
+    rehearsal.check_records(small, layout, stage.name)
+    with pytest.raises(SftrlError, match="expected 1 to 2"):
+        rehearsal.check_records(small, layout)
+    metrics(layout, stage, {1: {}})
+    with pytest.raises(SftrlError, match="expected 1 to 2"):
+        rehearsal.check_records(small, layout, stage.name)
     metrics(layout, stage, {1: {}, 2: {}})
     write_text(layout.records, "".join(json.dumps(line) + "\n" for line in lines[:-1]))
     with pytest.raises(SftrlError, match="was not evaluated"):
