@@ -271,8 +271,9 @@ def test_a_run_is_evaluated_and_its_divergence_measured_after_vllm(tmp_path: Pat
     def say(line: str) -> None:
         lines.append(line)
         if "divergence of" in line:
-            vllm_alive.append(sum("EngineCore" in name for name in names_of_processes()))
+            vllm_alive.append(len(engine_processes() - of_other_tests))
 
+    of_other_tests = engine_processes()
     state = RunState("r", "smoke", stages=stages)
     evaluate_in_parallel(recipe, state, layout, [chosen], Console(quiet=True), say)
 
@@ -304,12 +305,13 @@ def test_a_run_is_evaluated_and_its_divergence_measured_after_vllm(tmp_path: Pat
         assert measured[direction]["nats"] == pytest.approx(expected[direction]["nats"], rel=1e-4)
 
 
-def names_of_processes() -> list[str]:
-    """Titles of the processes that this one started."""
-    found = []
+def engine_processes() -> set[int]:
+    """Processes of vLLM's engines among those that this one started."""
+    found = set()
     for process in psutil.Process().children(recursive=True):
         try:
-            found.append(" ".join([process.name(), *process.cmdline()]))
+            if "EngineCore" in " ".join([process.name(), *process.cmdline()]):
+                found.add(process.pid)
         except psutil.NoSuchProcess:
             continue
     return found
