@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,6 +213,9 @@ def connected_ray(recipe: Recipe, workers: int) -> Iterator[None]:
             include_dashboard=False,
             configure_logging=False,
         )
+        # With the variable above Ray ignores SIGCHLD in this process too: every exit status would read 0.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         yield
     finally:
