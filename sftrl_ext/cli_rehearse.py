@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from sftrl_ext.errors import SftrlError, unknown_name
+
+if TYPE_CHECKING:
+    from sftrl_ext.experiments.recipe import Recipe
 
 
 def add_rehearse_verb(verbs: Any) -> None:
@@ -31,15 +34,16 @@ def add_rehearse_verb(verbs: Any) -> None:
     verb.set_defaults(run=_rehearse)
 
 
-def _rehearse(args: argparse.Namespace, console: Console) -> None:
+def recipes_to_rehearse(args: argparse.Namespace) -> list[Recipe]:
+    """The recipes that a command line names, composed at each of its scales.
+
+    Raises:
+        SftrlError: for a scale that needs no rehearsal, and where no recipe is named.
+    """
     from sftrl_ext.experiments.many import recipes_named
     from sftrl_ext.experiments.recipe_files import load_recipe
-    from sftrl_ext.experiments.rehearsal.compare import differences
-    from sftrl_ext.experiments.rehearsal.divide import rehearsed
-    from sftrl_ext.experiments.rehearsal.run import GPU_SCALES, rehearse_all, replaced_table
-    from sftrl_ext.experiments.runner import require_training
+    from sftrl_ext.experiments.rehearsal.run import GPU_SCALES
 
-    require_training()
     scales = args.scale.split(",")
     for scale in scales:
         if scale not in GPU_SCALES:
@@ -47,7 +51,17 @@ def _rehearse(args: argparse.Namespace, console: Console) -> None:
     names = recipes_named(args.recipe)
     if not names:
         raise SftrlError("no recipe is named; expected a recipe, several with commas, or all.")
-    recipes = [load_recipe(name, scale, args.overrides) for scale in scales for name in names]
+    return [load_recipe(name, scale, args.overrides) for scale in scales for name in names]
+
+
+def _rehearse(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.rehearsal.compare import differences
+    from sftrl_ext.experiments.rehearsal.divide import rehearsed
+    from sftrl_ext.experiments.rehearsal.run import rehearse_all, replaced_table
+    from sftrl_ext.experiments.runner import require_training
+
+    require_training()
+    recipes = recipes_to_rehearse(args)
     if args.only_list:
         for recipe in recipes:
             console.rule(f"{recipe.name} at {recipe.scale.name}", align="left")

@@ -80,11 +80,12 @@ def test_every_command_line_parses_and_names_what_there_is(page, capsys):
 
 def check_names(args):
     """What the parser takes as any text: recipes with their overrides, kinds of rows, splits."""
+    from sftrl_ext.cli_rehearse import recipes_to_rehearse
     from sftrl_ext.cli_run import recipes_of
 
     if hasattr(args, "recipe") and not args.recipe.startswith("my_"):
         args.overrides = [word for word in args.overrides if "<" not in word]
-        assert recipes_of(args)
+        assert recipes_to_rehearse(args) if hasattr(args, "only_list") else recipes_of(args)
     if hasattr(args, "kind"):
         routes = args.task == "virl"
         assert args.kind in {*(ROUTE_BUILDERS if routes else BUILDERS), IMPORT, *ROUTE_KINDS}, args.kind

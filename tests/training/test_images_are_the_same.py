@@ -22,6 +22,7 @@ from sftrl_ext.envs.general_points.render import Look
 from sftrl_ext.rollout.player import Generation, Limits, play
 from sftrl_ext.rollout.tokens import load_chat_tokens
 from sftrl_ext.rollout.verifier_loop import VerifierLoop
+from sftrl_ext.training.packed_pictures import unpack
 from sftrl_ext.training.rl_dataset import EpisodeDataset
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
 from tests.backends.tiny_vl import engine, folder
@@ -70,7 +71,7 @@ def rollout(row, kind):
         processor=processor(kind), tokenizer=tokenizer(kind), _get_mm_processor_kwargs=lambda audios: {}
     )
     ids = torch.tensor(output.prompt_ids + output.response_ids)
-    inputs = AgentLoopWorker._compute_multi_modal_inputs(worker, output, ids)
+    inputs = unpack(AgentLoopWorker._compute_multi_modal_inputs(worker, output, ids))
     positions = AgentLoopWorker._compute_position_ids(worker, ids[None], torch.ones_like(ids)[None], inputs)
     return server.shown[0], output.prompt_ids, inputs, positions[0]
 

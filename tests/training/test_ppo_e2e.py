@@ -71,7 +71,9 @@ def test_rollout_and_trainer_agree_before_and_after_an_update(metrics):
         # Log-probabilities, of tokens and of whole turns; every turn by the policy that is trained on it.
         assert step["mismatch/logp_abs_max"] < 1e-4 and step["mismatch/turn_logp_abs_max"] < 1e-3
         assert step["turns/staleness_max"] == step["turns/mixed_share"] == 0.0
-        assert step["actor/pg_clipfrac_first"] == 0.0 < step["actor/pg_clipfrac"]
+        # The first optimizer step is taken where the policy has not moved, the second is not.
+        assert step["actor/pg_clipfrac_first"] == 0.0
+        assert abs(step["actor/ppo_kl_first"]) < 1e-8 < abs(step["actor/ppo_kl"])
         assert "correction/turn_weight_mean" not in step
     assert metrics[0]["policy/kl_start_k3"] == pytest.approx(0.0, abs=1e-6)
     assert metrics[1]["policy/kl_start_k3"] > metrics[0]["policy/kl_start_k3"]
