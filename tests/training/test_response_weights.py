@@ -5,6 +5,8 @@ verl's own losses, with the config verl composes, on what the trainer puts into 
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("verl")
@@ -69,6 +71,7 @@ def seen(config, monkeypatch):
     monkeypatch.setattr(trainer_base, "tq", queue)
     trainer = object.__new__(ours.TurnTrainer)
     trainer.config, trainer.credit = config, ours.credit_settings(config)
+    trainer.actor_rollout_wg = SimpleNamespace(update_actor=None)  # it is not called: the trainer's own is
     copies = {}
 
     def capture(name):
