@@ -58,6 +58,7 @@ def test_every_recipe_fits(name, scale):
             "node",
             [
                 "budget.rl.micro_batch_size=8",
+                "scale.attention=flash_attention_2",  # of packed rows the entropy is computed in one piece
                 "verl_ppo=['actor_rollout_ref.actor.entropy_from_logits_with_chunking=false',"
                 "'actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=73728']",
             ],
