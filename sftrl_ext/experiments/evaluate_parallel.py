@@ -168,7 +168,7 @@ class _Evaluation:
                     self._compare_all(pool)
 
     def plays(self) -> list[PlayUnit]:
-        """What is to be played: splits without a record, and episodes that only the divergence needs."""
+        """Units to be played: splits without a record, and episodes that only the divergence needs."""
         missing = [
             (target, chosen)
             for target in self.targets

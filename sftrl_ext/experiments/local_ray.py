@@ -46,7 +46,7 @@ def address_file() -> Path:
 
 
 def describe_ray() -> list[str]:
-    """What is seen of Ray on this machine: ``RAY_ADDRESS``, running heads, the address file."""
+    """Traces of Ray on this machine: ``RAY_ADDRESS``, running heads, the address file."""
     value = os.environ.get(ADDRESS_VARIABLE)
     lines = [f"{ADDRESS_VARIABLE}: {'not set' if value is None else repr(value)}" + _meaning()]
     heads = sum(_is_head(process) for process in psutil.process_iter(["name"]))

@@ -211,7 +211,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
         (("actor_rollout_ref.actor.use_kl_loss", True),),
     ),
 )  # fmt: skip
-"""What is ours at scale ``node``, in every recipe."""
+"""Settings that are ours at scale ``node``, in every recipe."""
 
 
 def stage_kind(arm: str | None, kind: str) -> str:
@@ -271,7 +271,7 @@ def _last_rate(optim: DictConfig, updates: int) -> float:
 
 
 def mismatches(recipe: Recipe, arm: str | None, kind: str, config: DictConfig) -> list[str]:
-    """What a composed config of verl has that is neither the paper's, nor listed, nor varied by the recipe.
+    """Values of a composed config of verl that are neither the paper's, nor listed, nor varied by the recipe.
 
     Args:
         recipe: The recipe.

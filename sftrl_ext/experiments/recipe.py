@@ -170,7 +170,7 @@ class ScaleConfig:
     rollout_gpus: int | None = None
     """GPUs that only generate, with ``separate_async``; null: half of them. Of several nodes: whole nodes."""
     offload: str = "none"
-    """What is on the host instead of a GPU: ``none``; ``idle``: weights and optimizer states of actor and
+    """Parts kept on the host instead of a GPU: ``none``; ``idle``: weights and optimizer states of actor and
     critic while others work; ``always``: also while they train, so that the optimizer's step runs on the
     CPU."""
     hardware: str | None = None

@@ -93,7 +93,7 @@ def recipe_table(results: Path) -> str:
 
 
 def _settings_text() -> str:
-    """What no recipe takes from the paper at scale ``node``, and what single recipes vary."""
+    """Settings that no recipe takes from the paper at scale ``node``, and what single recipes vary."""
     header = ["Stages", "Tasks", "Setting", "The paper", "Ours", "Why"]
     rows = [
         [

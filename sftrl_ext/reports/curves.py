@@ -135,7 +135,7 @@ class Curve:
 
     @property
     def seed_count(self) -> int:
-        """How many seeds the curve has; a checkpoint of a results file stands for several."""
+        """Number of seeds of the curve; a checkpoint of a results file stands for several."""
         stored = [
             m.seeds for group in self.seeds.values() for c in group for m in (c.measures or {}).values()
         ]

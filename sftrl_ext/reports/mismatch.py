@@ -19,7 +19,7 @@ NOTE = (
     "has moved: 0 unless the trainer's own passes disagree. Staleness: updates between the policy that wrote "
     "a turn and the one trained on it. All are over the steps of a stage."
 )
-"""How the table's numbers are made."""
+"""Definitions of the table's numbers."""
 
 _Steps = Sequence[tuple[int, Mapping[str, float]]]
 

@@ -64,7 +64,7 @@ def correction_level(config: DictConfig, mode: str) -> str | None:
 
 
 def turn_is_action(config: DictConfig) -> bool:
-    """Whether the policy loss has one probability ratio per turn."""
+    """True if the policy loss has one probability ratio per turn."""
     return OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode") == POLICY_LOSS
 
 

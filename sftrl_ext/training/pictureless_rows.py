@@ -37,7 +37,7 @@ def verl_models_transformers_qwen2_vl_get_input_embeds(module: ModuleType) -> No
 
 
 def _of_empty_picture(model: Any, like: Any) -> Any:
-    """What the vision encoder makes of a black picture of four tokens."""
+    """Output of the vision encoder for a black picture of four tokens."""
     import torch
 
     vision = model.config.vision_config

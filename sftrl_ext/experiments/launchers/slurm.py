@@ -86,7 +86,7 @@ def script(job: Job) -> str:
 
 
 def _leave(steps: Sequence[str]) -> str:
-    """What the script does at its end, however it ends: stop Ray and remove its files.
+    """Lines that run at the end of the script, however it ends: stop Ray and remove its files.
 
     Args:
         steps: Shell words that run a command on the nodes.

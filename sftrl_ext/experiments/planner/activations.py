@@ -90,7 +90,7 @@ def vision_bytes(
 
 @dataclass(frozen=True)
 class LogitPass:
-    """What one pass does with the logits.
+    """Use that one pass makes of the logits.
 
     Attributes:
         training: A backward pass follows.

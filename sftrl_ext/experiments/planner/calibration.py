@@ -1,4 +1,4 @@
-"""What the planner's numbers were compared with, and how far off they were.
+"""Measurements that the planner's numbers were compared with, and their errors.
 
 Three comparisons: stages of laptop runs (`stage_errors`, from ``results/*.json``), memory of a real forward
 and backward pass of a small decoder with verl's own log-probabilities (`measured_step`), and the time that
@@ -22,7 +22,7 @@ from sftrl_ext.files import read_json
 
 @dataclass(frozen=True)
 class PlanError:
-    """How far plans were off.
+    """Errors of plans.
 
     Attributes:
         time: Largest factor between planned and measured time, either way.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """What saved steps keep on disk.
+    """Contents of saved steps on disk.
 
     Attributes:
         hf_bytes: Bytes of a weight in the ``huggingface`` folder. verl gathers float32

@@ -17,7 +17,7 @@ from sftrl_ext.paths import recipes_dir
 from sftrl_ext.reports.tables import Table
 
 _PINNED = ("scale.attention=sdpa",)
-"""What depends on the machine that plans, pinned: the more expensive attention, without flash-attn."""
+"""Settings that depend on the planning machine, pinned: the costlier attention, without flash-attn."""
 
 SCALES = ("gpu", "node")
 """Scales on the page; `cluster` makes the steps of `node` on more nodes."""
