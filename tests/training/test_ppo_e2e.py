@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 pytest.importorskip("verl")
 
-from data_prep.build import build_file
 from tests.backends.launch import launch
-from tests.rollout.tiny import tiny_tokenizer
+from tests.training.tiny_start import write_model_and_rows
 
 EPISODES, TURN_TOKENS = 8, 24
 
@@ -18,23 +15,8 @@ EPISODES, TURN_TOKENS = 8, 24
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):
     """Metrics of each step, of one run of PPO."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     folder = tmp_path_factory.mktemp("ppo")
-    tokenizer = tiny_tokenizer("chatml")
-    tokenizer.save_pretrained(folder / "model")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": None,
-    }
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **ids)).save_pretrained(folder / "model")
-    asked = {"kind": "rl", "split": "id", "seed": 0, "template": "compact", "max_attempts": 3}
-    rest = {"eval": False, "profile": "exact", "draw": None, "suits": None, "source": None}
-    build_file(SimpleNamespace(**asked, **rest, rows=32, out=folder / "rl.parquet"))
+    write_model_and_rows(folder, 32)
     overrides = {
         "backend": "cpu",
         "algorithm": "ppo_turn",
