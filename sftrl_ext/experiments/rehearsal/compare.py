@@ -28,6 +28,9 @@ ABSENT = "(not set)"
 _STEP = re.compile(r"global_step_\d+")
 """A folder of a checkpoint, whose number follows from the number of steps."""
 
+_RATE = re.compile(r"-lr[0-9.e+-]+-(?=s[0-9])")
+"""The learning rate in the name of a stage."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -59,12 +62,9 @@ def differences(real: Recipe, rehearsed: Recipe, run_dir: Path) -> list[Differen
     Raises:
         SftrlError: if the plans have other stages, or a key differs without a reason.
     """
-    plans = make_plan(real, run_dir), make_plan(rehearsed, run_dir)
-    names = [[stage.name for stage in plan] for plan in plans]
-    if names[0] != names[1]:
-        raise SftrlError(f"rehearsal of {real.name}: found the stages {names[1]}, expected {names[0]}.")
+    pairs = _pairs(real.name, make_plan(real, run_dir), make_plan(rehearsed, run_dir))
     found = list(_differing("recipe", _flat(asdict(real)), _flat(asdict(rehearsed))))
-    for pair in zip(*plans, strict=True):
+    for pair in pairs:
         found += _differing(pair[0].name, *map(_settings, pair))
     unlisted = [line for line in found if entry_of(line[1]) is None]
     if unlisted:
@@ -81,12 +81,25 @@ def differences(real: Recipe, rehearsed: Recipe, run_dir: Path) -> list[Differen
     ]
 
 
+def _pairs(name: str, real: list[Stage], rehearsed: list[Stage]) -> list[tuple[Stage, Stage]]:
+    """Every stage of the scale with the one that stands for it: the same but for its learning rate.
+
+    Raises:
+        SftrlError: if a stage has none, or a rehearsed one stands for none.
+    """
+    stands = {_RATE.sub("-lrN-", stage.name): stage for stage in rehearsed}
+    expected = list(dict.fromkeys(_RATE.sub("-lrN-", stage.name) for stage in real))
+    if expected != list(stands):
+        raise SftrlError(f"rehearsal of {name}: found the stages {list(stands)}, expected {expected}.")
+    return [(stage, stands[_RATE.sub("-lrN-", stage.name)]) for stage in real]
+
+
 def _differing(
     stage: str, real: Mapping[str, Any], rehearsed: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, Any, Any]]:
     for key in [*real, *(key for key in rehearsed if key not in real)]:
         values = real.get(key, ABSENT), rehearsed.get(key, ABSENT)
-        if len({_STEP.sub("global_step_N", str(value)) for value in values}) > 1:
+        if len({_RATE.sub("-lrN-", _STEP.sub("global_step_N", str(value))) for value in values}) > 1:
             yield stage, key, *values
 
 

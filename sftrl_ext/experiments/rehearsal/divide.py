@@ -1,7 +1,8 @@
 """The rehearsed recipe: the composed one with its sizes divided and what a CPU cannot do overridden.
 
 Backend, engine, algorithm, optimizers, schedules, arms and splits stay as they are composed, so the commands
-differ from those of the real scale only in keys that `sftrl_ext.experiments.rehearsal.replaced` lists.
+differ from those of the real scale only in keys that `sftrl_ext.experiments.rehearsal.replaced` lists. Of an
+arm with several learning rates one is rehearsed: the others run the same commands with another number.
 """
 
 from __future__ import annotations
@@ -170,11 +171,17 @@ def _eval(config: EvalConfig) -> EvalConfig:
 
 
 def _arm(recipe: Recipe, arm: ArmConfig, ranks: int) -> ArmConfig:
-    """An arm's own sizes divided too; its learning rates, algorithm and minibatches stay."""
+    """An arm's own sizes divided too, at one of its learning rates; its algorithm and minibatches stay."""
     times = {key: factor for key, factor in arm.times.items() if key not in _SIZES}
     own = dict(arm.budget)
     if arm.kind == "rl" and own:
         base = recipe.budget.rl
         own["episodes"] = own.get("group", base.group) * own.get("minibatches", base.minibatches) * ranks
     own = {key: value for key, value in own.items() if key not in ("updates", "steps", "save_every")}
-    return replace(arm, budget=own, times=times)
+    lrs, lr_times = _one_rate(arm.lrs, getattr(recipe.budget, arm.kind).lr), _one_rate(arm.lr_times, 1)
+    return replace(arm, budget=own, times=times, lrs=lrs, lr_times=lr_times)
+
+
+def _one_rate(rates: list[float], budgeted: float) -> list[float]:
+    """The budget's rate, which other recipes have too, so that its stages are shared; else the first."""
+    return [budgeted] if budgeted in rates else rates[:1]

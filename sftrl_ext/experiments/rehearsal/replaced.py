@@ -114,6 +114,11 @@ REPLACED = (
         "what verl's configuration makes of those sizes",
     ),
     Replaced(
+        "rates",
+        ("arms.*.lrs", "arms.*.lr_times", "**.optim.lr", "**.optim.min_lr_ratio"),
+        "one run stands for all learning rates of an arm, whose commands differ in that number alone",
+    ),
+    Replaced(
         "sizes",
         ("verl_ppo", "verl_sft"),
         "the recipe's list of overrides, by which the keys above are replaced",

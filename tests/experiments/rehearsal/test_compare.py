@@ -37,10 +37,11 @@ NOT_SIZES = {
 
 
 def test_the_list_of_replaced_keys_does_not_grow() -> None:
-    found = {key for entry in REPLACED if entry.group not in ("sizes", "ranks") for key in entry.keys}
+    counted = ("sizes", "ranks", "rates")
+    found = {key for entry in REPLACED if entry.group not in counted for key in entry.keys}
     found |= {key for e in REPLACED if e.group == "ranks" for key in e.keys if key in NOT_SIZES}
     assert found == NOT_SIZES
-    assert len([key for entry in REPLACED for key in entry.keys]) <= 42
+    assert len([key for entry in REPLACED for key in entry.keys]) <= 46
     assert len(ENVIRONMENT) == 5
     assert all(entry.reason for entry in REPLACED)
 
@@ -63,6 +64,26 @@ def test_every_difference_of_every_recipe_is_listed(name: str) -> None:
     for scale in ("gpu", "node", "cluster"):
         real = load_recipe(name, scale)
         assert differences(real, rehearsed(real), RUN)
+
+
+def test_one_learning_rate_stands_for_all_of_an_arm() -> None:
+    real = load_recipe("fig9_rl_without_init", "node")
+    small = rehearsed(real)
+    assert small.arms["rl"].lr_times == [1]
+    replaced = {one.key for one in differences(real, small, RUN) if one.entry.group == "rates"}
+    assert "arms.rl.lr_times" in replaced
+    assert [key for key in replaced if key.endswith("actor.optim.lr")]
+    # A stage of another rate that differs in more than its rate is still refused.
+    arms = {"rl": replace(small.arms["rl"], max_attempts=2)}
+    with pytest.raises(SftrlError, match="without a reason"):
+        differences(real, replace(small, arms=arms), RUN)
+
+
+def test_a_stage_that_nothing_stands_for_is_refused() -> None:
+    real = load_recipe("fig6_gp_l", "node")
+    small = rehearsed(real)
+    with pytest.raises(SftrlError, match="found the stages"):
+        differences(real, replace(small, arms={"sft": small.arms["sft"]}), RUN)
 
 
 def test_a_key_replaced_without_a_reason_is_refused() -> None:
