@@ -35,7 +35,7 @@ class LocalCluster:
     ) -> None:
         self.logs, self.cpus, self.gpus, self.patience = logs, cpus, gpus, patience
         self.temp = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets: a path must be short
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.nodes: list[psutil.Process] = []
         self.env = {
             **env,
@@ -47,26 +47,25 @@ class LocalCluster:
         self.env.pop("VERL_PLATFORM", None)
         self.env.pop("RAY_ADDRESS", None)
 
-    def add(self) -> None:
+    def add(self, env: Mapping[str, str] | None = None) -> psutil.Process:
         """Start a node, the first one as head, and wait until it is up.
+
+        Args:
+            env: Variables of this node alone.
 
         Raises:
             SftrlError: if it does not start in time.
         """
-        args: list[object] = ["--num-cpus", self.cpus, "--num-gpus", self.gpus]
+        number = len(self.nodes) + 1
+        args = ["--num-cpus", self.cpus, "--num-gpus", self.gpus]
         args += ["--object-store-memory", 200_000_000, "--min-worker-port", 0, "--max-worker-port", 0]
         args += ["--disable-usage-stats", "--block"]
-        number = len(self.nodes) + 1
-        if self.nodes:  # another address of this machine, so that Ray takes it for another one
-            args += ["--address", self.address, "--node-ip-address", f"127.0.0.{number}"]
-        else:
-            args += ["--head", "--port", self.address.partition(":")[2], "--temp-dir", self.temp]
-            args += ["--ray-client-server-port", _free_port(), "--include-dashboard", "false"]
+        args += self.worker_args(number) if self.nodes else self.head_args()
         log = self.logs / f"node-{number}.log"
         with log.open("w") as output:
             node = psutil.Popen(
-                [*_RAY, "start", *map(str, args)],
-                env=self.env,
+                [*self.prefix(number), *_RAY, "start", *map(str, args)],
+                env={**self.env, **(env or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -77,6 +76,20 @@ class LocalCluster:
             if node.poll() is not None or time.monotonic() > end:
                 raise SftrlError(f"Ray node {number} did not start in {self.patience:.0f} s:\n{tail(log)}")
             time.sleep(0.5)
+        return node
+
+    def head_args(self) -> list[object]:
+        """Options of `ray start` for the first node."""
+        args: list[object] = ["--head", "--port", self.address.partition(":")[2], "--temp-dir", self.temp]
+        return [*args, "--ray-client-server-port", free_port(), "--include-dashboard", "false"]
+
+    def worker_args(self, number: int) -> list[object]:
+        """Options of `ray start` for another node: another address, so that Ray takes it for a machine."""
+        return ["--address", self.address, "--node-ip-address", f"127.0.0.{number}"]
+
+    def prefix(self, number: int) -> list[str]:
+        """Command that starts the node's command; none here."""
+        return []
 
     def close(self) -> None:
         """End every node and remove its files."""
@@ -92,7 +105,8 @@ class LocalCluster:
         self.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
