@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_prep.hand_draws import draw_lines, read_draws
 from data_prep.schema import read_schema
 from sftrl_ext.envs import parse_facts
 from sftrl_ext.envs.general_points.cards import SUITS_OF, parse_cards
+from sftrl_ext.envs.general_points.hands import HandSpec
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.virl.track import read_track
 
@@ -39,6 +41,7 @@ class FileFacts:
         shown: Rows per way of showing cards: the modality, with the look of images.
         suits: Suit letters of the cards.
         hands: Different rows of ranks under a rule.
+        draws: Split to how its hands were drawn, where the file says it.
         multisets: Different number multisets.
         actions: Rows per action space, for rows of routes.
         routes: Different routes, by their points.
@@ -55,6 +58,7 @@ class FileFacts:
     shown: Counter[str] = field(default_factory=Counter)
     suits: set[str] = field(default_factory=set)
     hands: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+    draws: Mapping[str, HandSpec] = field(default_factory=dict)
     multisets: set[Multiset] = field(default_factory=set)
     actions: Counter[str] = field(default_factory=Counter)
     routes: set[RouteKey] = field(default_factory=set)
@@ -71,6 +75,7 @@ def inspect_file(path: str | Path) -> FileFacts:
     read_schema(path)
     found = FileFacts(path)
     with pq.ParquetFile(path) as file:
+        found.draws = read_draws(file.schema_arrow, path)
         for batch in file.iter_batches(columns=["extra_info", "train_turns"]):
             for extra, turns in zip(
                 batch["extra_info"].to_pylist(), batch["train_turns"].to_pylist(), strict=True
@@ -175,7 +180,20 @@ def _hand_lines(files: Sequence[FileFacts]) -> list[str]:
     for facts in files:
         numbers = f"{len(facts.hands):,}", f"{len(facts.multisets):,}"
         lines.append(_line(facts, facts.rules, _suits(facts.suits), *numbers))
+    lines += draw_lines(_draws_of(files))
     return [*lines, *_overlap(files, "Number multisets", [facts.multisets for facts in files])]
+
+
+def _draws_of(files: Sequence[FileFacts]) -> dict[str, list[HandSpec]]:
+    """Split to the different ways in which its hands were drawn; suits make no difference but for a deck."""
+    found: dict[str, list[HandSpec]] = {}
+    for facts in files:
+        for split, spec in facts.draws.items():
+            plain = spec if spec.draw == "deck" else replace(spec, suits="mixed")
+            specs = found.setdefault(split, [])
+            if plain not in specs:
+                specs.append(plain)
+    return found
 
 
 def write_card(files: Sequence[str | Path], path: str | Path) -> str:

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     data.add_argument("--max-attempts", type=int, help="default: 5 for cards, 2 at each point of a route")
     data.add_argument("--profile", default="exact")
-    data.add_argument("--draw", default=None, help="iid or deck")
+    data.add_argument("--draw", default=None, help="iid, deck or authors (default under --profile authors)")
     data.add_argument("--suits", default=None, help="mixed, black or red; images are black by default")
     data.add_argument("--modality", default="text", help="text or image: how cards or places are shown")
     data.add_argument("--image-size", metavar="WxH", help="size of images, in pixels")

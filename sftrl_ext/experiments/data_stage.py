@@ -158,7 +158,9 @@ class HandRows(Rows):
     ) -> Source:
         """See `Rows`."""
         suits = self.task.pretrain_suits if pretraining else None
-        hands = {"draw": self.task.draw, "suits": suits or self.task.suits}
+        hands = {"suits": suits or self.task.suits}
+        if self.task.draw is not None:
+            hands["draw"] = self.task.draw
         settings = replace(self.settings, max_attempts=attempts or self.task.max_attempts)
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 

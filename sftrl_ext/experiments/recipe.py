@@ -95,7 +95,9 @@ class TaskConfig:
     """Suits of the hands; a split that is about its suits keeps its own."""
     pretrain_suits: str | None = None
     """Suits of the hands a base model of our own is pre-trained on; null: the same."""
-    draw: str = "iid"
+    draw: str | None = None
+    """Draw of the hands: ``iid``, ``deck`` or ``authors`` (one forced J, Q or K where a split needs one);
+    null: ``authors`` under that profile, else ``iid``. A split that sets its own draw keeps it."""
     modality: str = "text"
     """``text`` or ``image``: how the cards, or the places, are shown."""
     look: dict[str, Any] = field(default_factory=dict)
