@@ -22,6 +22,9 @@ from sftrl_ext.envs.virl.track import read_track
 Multiset = tuple[tuple[int, ...], int]
 """Sorted numbers, and the target."""
 
+MOST_LEFT_OUT = 50
+"""Sentences of the card about what is left out, at most."""
+
 RouteKey = tuple[tuple[float, float], ...]
 """The start of a route and its milestones."""
 
@@ -116,11 +119,21 @@ def _add_walk(found: FileFacts, facts: Mapping[str, Any]) -> None:
     found.rails.add((key, facts["rail_seed"]))
 
 
-def card_text(files: Sequence[FileFacts]) -> str:
-    """The card as Markdown, with the files named by their stems."""
+def card_text(files: Sequence[FileFacts], left_out: Sequence[str] = ()) -> str:
+    """The card as Markdown, with the files named by their stems.
+
+    Args:
+        files: What the files hold.
+        left_out: One sentence for each thing that the files leave out of their sources.
+    """
     walks = [facts for facts in files if facts.actions]
     hands = [facts for facts in files if not facts.actions]
-    return "\n".join([*(_hand_lines(hands) if hands or not walks else ()), *_walk_lines(walks, hands)]) + "\n"
+    lines = [*(_hand_lines(hands) if hands or not walks else ()), *_walk_lines(walks, hands)]
+    if left_out:
+        rest = len(left_out) - MOST_LEFT_OUT
+        lines += ["", "## Left out", "", *(f"- {sentence}" for sentence in left_out[:MOST_LEFT_OUT])]
+        lines += [f"- and {rest} more; the log of the stage `data` has them all."] if rest > 0 else []
+    return "\n".join(lines) + "\n"
 
 
 def _walk_lines(files: Sequence[FileFacts], others: Sequence[FileFacts]) -> list[str]:
@@ -196,14 +209,15 @@ def _draws_of(files: Sequence[FileFacts]) -> dict[str, list[HandSpec]]:
     return found
 
 
-def write_card(files: Sequence[str | Path], path: str | Path) -> str:
+def write_card(files: Sequence[str | Path], path: str | Path, left_out: Sequence[str] = ()) -> str:
     """Write the card of some parquet files, and give its text.
 
     Args:
         files: The parquet files.
         path: Where to, usually ``dataset_card.md`` beside the files.
+        left_out: One sentence for each thing that the files leave out of their sources.
     """
-    text = card_text([inspect_file(file) for file in files])
+    text = card_text([inspect_file(file) for file in files], left_out)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

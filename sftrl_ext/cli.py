@@ -86,10 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--image-size", metavar="WxH", help="size of images, in pixels")
     data.add_argument("--look", help="how images are drawn: table=blue,deck=plain,arrangement=row")
     data.add_argument("--embed-images", action="store_true", help="write the pictures into the file as PNG")
-    data.add_argument("--routes", type=Path, help="virl: a route_infos.json, or a city's folder")
+    data.add_argument("--routes", type=Path, help="virl: a route_infos.json, its folder, or a folder of such")
     data.add_argument("--away", type=Path, nargs="+", help="virl: routes of other cities, for visual_ood")
     data.add_argument("--holdout", type=float, help="virl: share of the routes that no training walks")
-    data.add_argument("--missing-panorama", help="virl: error or skip, for a point between milestones")
+    data.add_argument("--missing-panorama", help="virl: skip (default) or error, between milestones")
     data.add_argument("--skip-bad", action="store_true", help="virl: leave out bad routes and list them")
     data.add_argument("--style", help="virl-city: how the city looks")
     data.add_argument(

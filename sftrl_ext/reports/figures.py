@@ -19,7 +19,8 @@ from sftrl_ext.reports.figure_tradeoff import ood_against_id
 from sftrl_ext.reports.figure_training import training_curves
 from sftrl_ext.reports.forgetting import forgetting_sentences
 from sftrl_ext.reports.method import reading_sentences
-from sftrl_ext.reports.style import look, save
+from sftrl_ext.reports.style import look, mark_figure, save
+from sftrl_ext.reports.synthetic import LABEL
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,11 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
                 for suffix in ("png", "svg"):
                     (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
                 continue
+            if found.synthetic:
+                mark_figure(figure, LABEL)
             png, svg = save(figure, folder, spec.name)
         says = tuple(spec.says(found)) if spec.says else ()
         caption = spec.caption.format(where=where(found), measure=found.measure)
+        caption += f" Routes: {LABEL}." if found.synthetic else ""
         named = replace(spec, title=spec.title.format(measure=found.measure, contest=found.contest))
         yield DrawnFigure(named, caption, png, svg, says)
