@@ -168,8 +168,8 @@ class Analysis:
     def title(self) -> str:
         """Heading of the report: the recipe's title and the scale, else the run's name."""
         title, scale = self.run.state.get("title"), self.run.state.get("scale")
-        mark = f", {LABEL}" if self.synthetic else ""
-        return f"{title} (scale {scale}{mark})" if title else self.name
+        heading = f"{title} (scale {scale})" if title else self.name
+        return f"{heading}, {LABEL}" if self.synthetic else heading
 
     @property
     def name(self) -> str:
