@@ -156,9 +156,17 @@ class Analysis:
         return split_title(split, self.task)
 
     @property
+    def mark(self) -> str:
+        """Remark for figures that splits walk synthetic cities, naming them if not all do; else empty."""
+        marked = [split for split in self.curves.splits if is_synthetic(self.run.recipe, split)]
+        if not marked:
+            return ""
+        return LABEL if marked == self.curves.splits else f"{', '.join(marked)}: {LABEL}"
+
+    @property
     def synthetic(self) -> bool:
-        """True if a split walks synthetic cities; then every figure and table of it says so."""
-        return any(is_synthetic(self.run.recipe, split) for split in self.curves.splits)
+        """True if a split walks synthetic cities."""
+        return bool(self.mark)
 
     def column(self, name: str, split: str) -> str:
         """Heading of a table's column of a split, with a mark where the split walks synthetic cities."""
@@ -169,7 +177,7 @@ class Analysis:
         """Heading of the report: the recipe's title and the scale, else the run's name."""
         title, scale = self.run.state.get("title"), self.run.state.get("scale")
         heading = f"{title} (scale {scale})" if title else self.name
-        return f"{heading}, {LABEL}" if self.synthetic else heading
+        return f"{heading}, {self.mark}" if self.synthetic else heading
 
     @property
     def name(self) -> str:

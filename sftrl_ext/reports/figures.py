@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,6 @@ from sftrl_ext.reports.figure_training import training_curves
 from sftrl_ext.reports.forgetting import forgetting_sentences
 from sftrl_ext.reports.method import reading_sentences
 from sftrl_ext.reports.style import look, mark_figure, save
-from sftrl_ext.reports.synthetic import LABEL
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ FIGURES = (
 )
 
 
+_HATCHED = re.compile(r" Hatched: [^.]*\.")
+
 ROUTE_FIGURES = (
     FigureSpec(
         "route_bars",
@@ -168,11 +170,12 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
                 for suffix in ("png", "svg"):
                     (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
                 continue
-            if found.synthetic:
-                mark_figure(figure, LABEL)
+            if found.mark:
+                mark_figure(figure, found.mark)
             png, svg = save(figure, folder, spec.name)
         says = tuple(spec.says(found)) if spec.says else ()
         caption = spec.caption.format(where=where(found), measure=found.measure)
-        caption += f" Routes: {LABEL}." if found.synthetic else ""
+        if found.mark:
+            caption = f"{caption if found.expected else _HATCHED.sub('', caption)} Routes of {found.mark}."
         named = replace(spec, title=spec.title.format(measure=found.measure, contest=found.contest))
         yield DrawnFigure(named, caption, png, svg, says)

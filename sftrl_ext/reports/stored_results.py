@@ -31,7 +31,6 @@ from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, at_equal_compute
 from sftrl_ext.reports.runfiles import RunMetrics, StageInfo
 from sftrl_ext.reports.splits import is_ood, split_order
 from sftrl_ext.reports.stats import Measure
-from sftrl_ext.reports.synthetic import LABEL
 from sftrl_ext.reports.verdict import headline_curves, judge, main_splits, shown_curves
 
 TERA = 1e12
@@ -259,8 +258,8 @@ def draw_compute(found: Analysis, folder: Path) -> Path:
         figure = success_against_compute(found, "counted")
         if figure is None:
             raise SftrlError(f"{found.run.folder}: no curve with a compute; nothing to draw.")
-        if found.synthetic:
-            mark_figure(figure, LABEL)
+        if found.mark:
+            mark_figure(figure, found.mark)
         write_figure(figure, path)
     return path
 

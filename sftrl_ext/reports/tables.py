@@ -14,7 +14,6 @@ from sftrl_ext.reports.divergence import DIRECTIONS
 from sftrl_ext.reports.forgetting import has_divergence, moved
 from sftrl_ext.reports.splits import lr_label
 from sftrl_ext.reports.stats import change
-from sftrl_ext.reports.synthetic import LABEL
 
 DIVERGENCE = "Divergence from the start at every evaluated checkpoint (nats per token ± SE)"
 """Title of `divergence_table`."""
@@ -267,7 +266,7 @@ def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str
             measures = [pooled(row.checkpoints, split, metric) for split in splits]
             cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
             body.append([
-                f"{found.name} ({LABEL})" if found.synthetic else found.name,
+                f"{found.name} ({found.mark})" if found.mark else found.name,
                 found.arms.label(row.arm),
                 lr_label(row.lr),
                 str(len(row.checkpoints)),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from data_prep.validate import validate_file
 from data_prep.virl_sources import read_route_set, read_route_sets
@@ -15,6 +17,7 @@ from sftrl_ext.envs.base import make_episode
 from sftrl_ext.envs.virl.known_cities import CITIES, nearest_city
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
+from sftrl_ext.experiments.eval_tables import city_table
 from sftrl_ext.experiments.evaluate import EvalSet, summarise
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
@@ -118,6 +121,10 @@ def test_records_count_by_city(built):
         "episodes": 2, "solved": 0, "correct_actions": 6, "responses": 10,
     }  # fmt: skip
     assert list(record["by_city"]) == sorted(PLACES)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(city_table(record))
+    shown = console.file.getvalue()
+    assert all(city in shown for city in PLACES) and "60.0" in shown and "75.0" in shown
     one = EvalSet("id", "virl_l/id", load_eval_set(built["fig6_virl_l"].eval_rows("id")).facts)
     assert "by_city" not in summarise(one, [played(1, 1, True) for _ in one.facts])
 

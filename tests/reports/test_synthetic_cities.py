@@ -80,7 +80,8 @@ def test_every_table_and_figure_of_synthetic_cities_says_so(synthetic):
     assert all(LABEL in header for header in headers)
     heads = [head for head in re.findall(r"<thead>.*?</thead>", html) if ">Arm" in head]
     assert len(heads) == len(headers) and all(LABEL in head for head in heads)
-    assert page.count(f"Routes: {LABEL}.") == len(synthetic.figures) == html.count(f"Routes: {LABEL}.")
+    assert page.count(f"Routes of {LABEL}.") == len(synthetic.figures) == html.count(f"Routes of {LABEL}.")
+    assert "Hatched" not in page + html
     assert LABEL in page.splitlines()[0]
     assert any(note.startswith("Synthetic cities: the routes are made up") for note in synthetic.notes)
     table = results_table([synthetic.folder.parent])
@@ -124,6 +125,7 @@ def test_splits_are_marked_one_by_one(tmp_path):
     text = paper_table(found, "steps") + paper_table(found, "success")
     assert "| rule_ood |" in text and f"| visual_ood ({LABEL}) |" in text
     assert "97.7" in text and "99.3" not in text
+    assert found.mark == f"visual_ood: {LABEL}" and found.title.endswith(found.mark)
     assert any("the routes of `visual_ood` are made up" in note for note in found.notes)
 
 
