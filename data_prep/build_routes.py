@@ -13,7 +13,7 @@ from data_prep.request import IMPORT, Request, Tell, authors_file, look_fields
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
-from data_prep.virl_sources import HOLDOUT, RouteSource, read_route_set
+from data_prep.virl_sources import HOLDOUT, RouteSource, read_route_sets
 from data_prep.writer import write_rows
 from sftrl_ext.envs.virl.episode import PlaySettings
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
@@ -81,9 +81,10 @@ def _source(request: Request, modality: str, tell: Tell) -> RouteSource:
     if size and size["width"] != size["height"]:
         raise SftrlError(f"image size is {request.image_size!r}; expected a square for task 'virl'.")
     skip_bad = bool(getattr(request, "skip_bad", False))
-    home = read_route_set(routes, skip_bad=skip_bad)
-    away = [read_route_set(path, skip_bad=skip_bad) for path in getattr(request, "away", None) or ()]
-    views = next((found.street_views for found in (home, *away) if found.street_views), None)
+    home = read_route_sets(routes, skip_bad=skip_bad)
+    folders = getattr(request, "away", None) or ()
+    away = [found for path in folders for found in read_route_sets(path, skip_bad=skip_bad)]
+    views = next((found.street_views for found in (*home, *away) if found.street_views), None)
     settings = PlaySettings(
         max_attempts=ATTEMPTS if request.max_attempts is None else request.max_attempts,
         profile=request.profile,
@@ -93,14 +94,14 @@ def _source(request: Request, modality: str, tell: Tell) -> RouteSource:
         image_size=size.get("width"),
     )
     source = RouteSource(
-        [home],
+        home,
         away,
         [name.strip() for name in request.split.split(",")],
         seed=request.seed,
         train=not request.eval,
         settings=settings,
         holdout=HOLDOUT if holdout is None else holdout,
-        missing_panorama=getattr(request, "missing_panorama", None) or "error",
+        missing_panorama=getattr(request, "missing_panorama", None) or "skip",
     )
     checked, problems = check_routes(source, skip_bad=skip_bad)
     for problem in problems:

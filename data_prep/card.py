@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_prep.hand_draws import draw_lines, read_draws
 from data_prep.schema import read_schema
 from sftrl_ext.envs import parse_facts
 from sftrl_ext.envs.general_points.cards import SUITS_OF, parse_cards
+from sftrl_ext.envs.general_points.hands import HandSpec
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.virl.track import read_track
 
 Multiset = tuple[tuple[int, ...], int]
 """Sorted numbers, and the target."""
+
+MOST_LEFT_OUT = 50
+"""Sentences of the card about what is left out, at most."""
 
 RouteKey = tuple[tuple[float, float], ...]
 """The start of a route and its milestones."""
@@ -39,6 +44,7 @@ class FileFacts:
         shown: Rows per way of showing cards: the modality, with the look of images.
         suits: Suit letters of the cards.
         hands: Different rows of ranks under a rule.
+        draws: Split to how its hands were drawn, where the file says it.
         multisets: Different number multisets.
         actions: Rows per action space, for rows of routes.
         routes: Different routes, by their points.
@@ -55,6 +61,7 @@ class FileFacts:
     shown: Counter[str] = field(default_factory=Counter)
     suits: set[str] = field(default_factory=set)
     hands: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
+    draws: Mapping[str, HandSpec] = field(default_factory=dict)
     multisets: set[Multiset] = field(default_factory=set)
     actions: Counter[str] = field(default_factory=Counter)
     routes: set[RouteKey] = field(default_factory=set)
@@ -71,6 +78,7 @@ def inspect_file(path: str | Path) -> FileFacts:
     read_schema(path)
     found = FileFacts(path)
     with pq.ParquetFile(path) as file:
+        found.draws = read_draws(file.schema_arrow, path)
         for batch in file.iter_batches(columns=["extra_info", "train_turns"]):
             for extra, turns in zip(
                 batch["extra_info"].to_pylist(), batch["train_turns"].to_pylist(), strict=True
@@ -111,11 +119,21 @@ def _add_walk(found: FileFacts, facts: Mapping[str, Any]) -> None:
     found.rails.add((key, facts["rail_seed"]))
 
 
-def card_text(files: Sequence[FileFacts]) -> str:
-    """The card as Markdown, with the files named by their stems."""
+def card_text(files: Sequence[FileFacts], left_out: Sequence[str] = ()) -> str:
+    """The card as Markdown, with the files named by their stems.
+
+    Args:
+        files: What the files hold.
+        left_out: One sentence for each thing that the files leave out of their sources.
+    """
     walks = [facts for facts in files if facts.actions]
     hands = [facts for facts in files if not facts.actions]
-    return "\n".join([*(_hand_lines(hands) if hands or not walks else ()), *_walk_lines(walks, hands)]) + "\n"
+    lines = [*(_hand_lines(hands) if hands or not walks else ()), *_walk_lines(walks, hands)]
+    if left_out:
+        rest = len(left_out) - MOST_LEFT_OUT
+        lines += ["", "## Left out", "", *(f"- {sentence}" for sentence in left_out[:MOST_LEFT_OUT])]
+        lines += [f"- and {rest} more; the log of the stage `data` has them all."] if rest > 0 else []
+    return "\n".join(lines) + "\n"
 
 
 def _walk_lines(files: Sequence[FileFacts], others: Sequence[FileFacts]) -> list[str]:
@@ -175,17 +193,31 @@ def _hand_lines(files: Sequence[FileFacts]) -> list[str]:
     for facts in files:
         numbers = f"{len(facts.hands):,}", f"{len(facts.multisets):,}"
         lines.append(_line(facts, facts.rules, _suits(facts.suits), *numbers))
+    lines += draw_lines(_draws_of(files))
     return [*lines, *_overlap(files, "Number multisets", [facts.multisets for facts in files])]
 
 
-def write_card(files: Sequence[str | Path], path: str | Path) -> str:
+def _draws_of(files: Sequence[FileFacts]) -> dict[str, list[HandSpec]]:
+    """Split to the different ways in which its hands were drawn; suits make no difference but for a deck."""
+    found: dict[str, list[HandSpec]] = {}
+    for facts in files:
+        for split, spec in facts.draws.items():
+            plain = spec if spec.draw == "deck" else replace(spec, suits="mixed")
+            specs = found.setdefault(split, [])
+            if plain not in specs:
+                specs.append(plain)
+    return found
+
+
+def write_card(files: Sequence[str | Path], path: str | Path, left_out: Sequence[str] = ()) -> str:
     """Write the card of some parquet files, and give its text.
 
     Args:
         files: The parquet files.
         path: Where to, usually ``dataset_card.md`` beside the files.
+        left_out: One sentence for each thing that the files leave out of their sources.
     """
-    text = card_text([inspect_file(file) for file in files])
+    text = card_text([inspect_file(file) for file in files], left_out)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from data_prep.hand_draws import with_draws
 from data_prep.hand_words import POOL, HandWords, Key, solutions_of
 from data_prep.images import Images, check_images, embed_images
 from data_prep.schema import dialogues_array, messages_array, rows_table
@@ -55,7 +56,7 @@ def _tables(
         if len(tables) > 1:
             places = np.concatenate([part.index for part in parts])
             whole = whole.take(pa.array(np.argsort(places)))
-        yield whole
+        yield with_draws(whole, [word.split for word in words])
 
 
 def _table(

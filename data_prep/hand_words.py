@@ -39,6 +39,7 @@ class HandWords:
     def __init__(self, split: Split, source: Source) -> None:
         settings = split.settings(source.settings)
         spec = split.hands
+        self.split = split
         self.seed = source.seed
         self.settings = settings
         self.rule = RULES[spec.rule]

@@ -55,7 +55,7 @@ class Request(Protocol):
     holdout: float | None
     """Share of the routes that no training walks."""
     missing_panorama: str | None
-    """``error`` or ``skip``: what a point between milestones without a panorama is."""
+    """``skip`` or ``error``: what a point between milestones without a panorama is; None: ``skip``."""
     skip_bad: bool
     """Leave out what is bad and tell of it, instead of an error."""
     style: str | None

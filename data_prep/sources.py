@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from data_prep.splits import TRAIN_STREAM, Split, get_split
 from sftrl_ext.envs.general_points.episode import PlaySettings
-from sftrl_ext.envs.general_points.hands import BLOCK, HandArrays, HandSpec, draw_hands, stream_rng
+from sftrl_ext.envs.general_points.hands import (
+    BLOCK,
+    DRAW_OF_PROFILE,
+    HandArrays,
+    HandSpec,
+    draw_hands,
+    stream_rng,
+)
 from sftrl_ext.errors import SftrlError, unknown_name
 
 
@@ -31,8 +38,9 @@ class Source:
         weights: Share of each split in a mixture; equal shares if empty.
         settings: How the hands are played.
         hands: Fields of `HandSpec` to change in every split (``draw``, ``suits``, ``holdout``, ...), but not
-            in a split that is about that field. Cards shown as an image are black unless this says
-            otherwise, because the red ones are what ``visual_ood`` evaluates on.
+            in a split that is about that field. Without ``draw`` the profile names it, see
+            `DRAW_OF_PROFILE`. Cards shown as an image are black unless this says otherwise, because the red
+            ones are what ``visual_ood`` evaluates on.
     """
 
     splits: str | Sequence[str] = "id"
@@ -55,7 +63,9 @@ class Source:
         for key in self.hands:
             if key not in HandSpec.__dataclass_fields__:
                 raise unknown_name("field of hands", key, HandSpec.__dataclass_fields__)
-        hands = {"suits": "black", **self.hands} if self.settings.modality == "image" else self.hands
+        hands = {"draw": DRAW_OF_PROFILE[self.settings.profile], **self.hands}
+        if self.settings.modality == "image":
+            hands = {"suits": "black", **hands}
         replace(HandSpec(), **hands)  # a wrong value is an error even where no split takes it
         return [get_split(name).changed(hands) for name in names]
 

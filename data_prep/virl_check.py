@@ -20,8 +20,8 @@ def check_routes(source: RouteSource, *, skip_bad: bool = False) -> tuple[RouteS
         skip_bad: Leave bad routes out instead of an error.
 
     Returns:
-        The source with the good routes only, and one sentence for each that is left out, those that
-        `read_route_set` left out among them.
+        The source with the good routes only, and one sentence for each route that is left out, those that
+        `read_route_set` left out among them, and for the points of each set that have no panorama.
 
     Raises:
         SftrlError: for the first bad route, unless they are skipped; if a set has no good one.
@@ -60,6 +60,9 @@ def _check_set(routes: RouteSet, source: RouteSource, skip_bad: bool) -> tuple[R
             if not lost:
                 whole.append(route)
         good = whole
+    skipped = sum(routes.skipped.get(route.index, 0) for route in good)
+    if skipped:
+        problems.append(f"{routes.name}: {skipped} points between milestones, which have no panorama.")
     if routes.routes and not good:
         raise SftrlError(f"{routes.name}: no good route; the first problem: {problems[0]}")
     return replace(routes, routes=good), problems

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_prep.virl_splits import ROUTE_SPLITS, RouteSplit
 from sftrl_ext.envs.virl.episode import PlaySettings, track_of
+from sftrl_ext.envs.virl.known_cities import nearest_city
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.routes import Route, load_routes
 from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track
@@ -36,9 +37,28 @@ def held_out(route: Route, share: float) -> bool:
         route: The route.
         share: Share of all routes that are held out, 0 to 1.
     """
+    return _hash(route) < share * 2**32
+
+
+def held_out_indices(routes: Sequence[Route], share: float) -> set[int]:
+    """Positions of the routes of a set that no training walks, by `held_out`.
+
+    A small set may have no such route by chance. With a share strictly between 0 and 1 it then has one, the
+    one with the lowest hash; likewise one route is left to training.
+    """
+    found = {position for position, route in enumerate(routes) if held_out(route, share)}
+    order = sorted(range(len(routes)), key=lambda position: _hash(routes[position]))
+    if 0 < share < 1 and len(routes) > 1:
+        found = (
+            found | {order[0]} if not found else found - {order[-1]} if len(found) == len(order) else found
+        )
+    return found
+
+
+def _hash(route: Route) -> int:
     points = [route.start, *(milestone.geocode for milestone in route.milestones)]
     text = " ".join(f"{lat:.6f} {lng:.6f}" for lat, lng in points)
-    return zlib.crc32(text.encode()) < share * 2**32
+    return zlib.crc32(text.encode())
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ class RouteSet:
         street_views: Folder of the panoramas; needed for images.
         problems: One sentence for each bad route that was left out.
         laid: The tracks laid so far and how; the check of routes and all files made of a set share them.
+        skipped: Index of a route to how many points its track leaves out for lack of a panorama.
     """
 
     name: str
@@ -60,6 +81,7 @@ class RouteSet:
     street_views: Path | None = None
     problems: Sequence[str] = ()
     laid: dict[tuple[object, ...], Track] = field(default_factory=dict, repr=False, compare=False)
+    skipped: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_route_set(
@@ -68,14 +90,18 @@ def read_route_set(
     gps_to_pano: str | Path | None = None,
     street_views: str | Path | None = None,
     skip_bad: bool = False,
+    most_legs: int | None = None,
 ) -> RouteSet:
     """Read routes, with the map of panoramas and the street views that lie beside them.
+
+    A route whose file names no city gets that of `nearest_city`, or else the name of the folder.
 
     Args:
         path: A file of routes, or a folder that holds ``route_infos.json``.
         gps_to_pano: The map of panoramas; by default ``gps_pano_mapping.*`` beside the routes, if there.
         street_views: The folder of panoramas; by default ``street_views`` beside the routes, if there.
         skip_bad: Leave out bad routes instead of an error.
+        most_legs: Cut longer routes after so many legs; None for routes as they are.
 
     Raises:
         SftrlError: if a file is missing or malformed.
@@ -86,13 +112,33 @@ def read_route_set(
     beside = [file.parent / name for name in MAPS if (file.parent / name).is_file()]
     chosen = Path(gps_to_pano).expanduser() if gps_to_pano else next(iter(beside), None)
     views = Path(street_views).expanduser() if street_views else file.parent / VIEWS
+    folder = file.resolve().parent.name
+    routes = [replace(r, city=r.city or nearest_city(r.start) or folder) for r in found.routes]
     return RouteSet(
         str(file),
-        found.routes,
+        routes if most_legs is None else [route.cut(most_legs) for route in routes],
         None if chosen is None else PanoramaMap.load(chosen),
         views if street_views or views.is_dir() else None,
         found.problems,
     )
+
+
+def read_route_sets(
+    path: str | Path, *, skip_bad: bool = False, most_legs: int | None = None
+) -> list[RouteSet]:
+    """Read one set of routes, or that of every city in a folder of cities; see `read_route_set`.
+
+    Args:
+        path: A file of routes, a folder that holds ``route_infos.json``, or a folder of such folders.
+        skip_bad: Leave out bad routes instead of an error.
+        most_legs: Cut longer routes after so many legs; None for routes as they are.
+
+    Raises:
+        SftrlError: if a file is missing or malformed.
+    """
+    path = Path(path).expanduser()
+    cities = [] if (path / ROUTES).is_file() else sorted(file.parent for file in path.glob(f"*/{ROUTES}"))
+    return [read_route_set(city, skip_bad=skip_bad, most_legs=most_legs) for city in cities or [path]]
 
 
 @dataclass(frozen=True)
@@ -127,7 +173,8 @@ class RouteSource:
         settings: How routes are walked; a split sets the action space, a set its street views.
         holdout: Share of the routes at home that no training walks.
         points_per_leg: Into how many parts a leg is cut; there may be a point at each.
-        missing_panorama: "error" or "skip": what a point between milestones without a panorama is.
+        missing_panorama: "skip" or "error": what a point between milestones without a panorama is. The
+            authors' loader leaves it out.
     """
 
     home: Sequence[RouteSet]
@@ -138,7 +185,7 @@ class RouteSource:
     settings: PlaySettings = field(default_factory=PlaySettings)
     holdout: float = HOLDOUT
     points_per_leg: int = POINTS_PER_LEG
-    missing_panorama: str = "error"
+    missing_panorama: str = "skip"
 
     def settings_of(self, routes: RouteSet) -> PlaySettings:
         """How the routes of one set are walked: with images, with street views of their own."""
@@ -154,13 +201,16 @@ class RouteSource:
         """
         key = route, self.settings.street_views, self.points_per_leg, self.missing_panorama
         if key not in routes.laid:
+            skipped: list[str] = []
             routes.laid[key] = track_of(
                 route,
                 self.settings_of(routes),
                 routes.panoramas,
                 self.points_per_leg,
                 self.missing_panorama,
+                skipped.append,
             )
+            routes.skipped[route.index] = len(skipped)
         return routes.laid[key]
 
     def resolved(self) -> list[RouteSplit]:
@@ -222,7 +272,13 @@ def _routes(source: RouteSource, split: RouteSplit) -> list[tuple[int, Route]]:
         found = everything
     else:
         wanted = split.part == "held_out"
-        found = [(of, route) for of, route in everything if held_out(route, source.holdout) == wanted]
+        apart = [held_out_indices(routes.routes, source.holdout) for routes in sets]
+        found = [
+            (of, route)
+            for of, routes in enumerate(sets)
+            for position, route in enumerate(routes.routes)
+            if (position in apart[of]) == wanted
+        ]
     if not found:
         names = ", ".join(routes.name for routes in sets)
         raise SftrlError(

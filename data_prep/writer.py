@@ -30,7 +30,8 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema |
     Args:
         path: The file; its folder is made if there is none.
         tables: Each becomes a row group.
-        schema: Schema of the file, and of every table; by default that of the first one.
+        schema: Schema of the file, and of every table; by default that of the first one. Its metadata are
+            always those of the first table.
 
     Returns:
         How many rows were written.
@@ -51,6 +52,8 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema |
         table = next(stream, None)
         if schema is None:
             schema = SCHEMA if table is None else check_schema(table.schema, path)
+        if table is not None:
+            schema = schema.with_metadata(table.schema.metadata)
         with pq.ParquetWriter(name, schema, compression="zstd") as writer:
             while table is not None:
                 check_schema(table.schema, path)

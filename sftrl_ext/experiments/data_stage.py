@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +17,8 @@ from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows
 from data_prep.sources import Source
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
-from data_prep.virl_sources import RouteSet, RouteSource, read_route_set
+from data_prep.virl_sources import RouteSet, RouteSource, read_route_set, read_route_sets
+from data_prep.virl_splits import ROUTE_SPLITS
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.virl.episode import PlaySettings as RouteSettings
@@ -31,12 +34,17 @@ Tables = Iterator[pa.Table]
 class Rows(ABC):
     """Makes the rows of one kind of task; ``attempts`` None is as many as the task gives.
 
+    Attributes:
+        notes: One sentence for each thing of the task's files that is left out.
+
     Args:
         prompts: Builds prompts of so many rows of a source.
         experts: Builds expert answers.
         failures: Builds dialogues with so many failed attempts, fewest and most.
         reasoned: Builds expert answers that show their working; None: all answers show as much as any can.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -59,6 +67,10 @@ class Rows(ABC):
         pretraining: bool = False,
     ) -> Source | RouteSource:
         """Where rows come from: hands or walks of some splits, as they are played."""
+
+    def benchmark_rows(self, split: str) -> int | None:
+        """Instances of a split that is a benchmark of given size; None for splits that are drawn."""
+        return None
 
     def sft(
         self, splits: Splits, rows: int, seed: int, pretraining: bool = False, attempts: int | None = None
@@ -108,9 +120,11 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     for run in {run.rows: run for run in arm_runs(recipe)}.values():
         write_rows(layout.rows(run.rows), _rows_of(run, make, task))
     for split in task.eval_splits:
-        rows = budget.eval.hands_of.get(split, budget.eval.hands)
+        rows = budget.eval.hands_of.get(split) or make.benchmark_rows(split) or budget.eval.hands
         write_rows(layout.eval_rows(split), make.prompts(split, rows, budget.eval.seed, train=False))
-    write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md")
+    for note in make.notes:
+        sys.stdout.write(f"left out: {note}\n")
+    write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md", make.notes)
 
 
 def _rows_of(run: ArmRun, make: Rows, task: TaskConfig) -> Tables:
@@ -158,7 +172,9 @@ class HandRows(Rows):
     ) -> Source:
         """See `Rows`."""
         suits = self.task.pretrain_suits if pretraining else None
-        hands = {"draw": self.task.draw, "suits": suits or self.task.suits}
+        hands = {"suits": suits or self.task.suits}
+        if self.task.draw is not None:
+            hands["draw"] = self.task.draw
         settings = replace(self.settings, max_attempts=attempts or self.task.max_attempts)
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
 
@@ -174,13 +190,19 @@ class RouteRows(Rows):
         pretrain = [] if recipe.budget.base is None else self.routes.pretrain
         _check_unseen(pretrain, self.routes.away)
         cities = (self.routes.home, *self.routes.away, *pretrain)
-        home, *others = [self._read(number, city, task, layout) for number, city in enumerate(cities)]
-        away = len(self.routes.away)
-        self.walked, _ = check_routes(self._every(task, [home, *others[away:]], others[:away]))
+        read = [self._read(number, city, task, layout) for number, city in enumerate(cities)]
+        first_pretrain = 1 + len(self.routes.away)
+        away, further = (list(chain(*sets)) for sets in (read[1:first_pretrain], read[first_pretrain:]))
+        self.home_sets = len(read[0])
+        everything = self._every(task, [*read[0], *further], away)
+        self.walked, self.notes = check_routes(everything, skip_bad=self.routes.skip_bad)
 
-    def _read(self, number: int, city: CityConfig, task: TaskConfig, layout: RunLayout) -> RouteSet:
+    def _read(self, number: int, city: CityConfig, task: TaskConfig, layout: RunLayout) -> list[RouteSet]:
         folder = layout.city(f"{number}-{city.style}-{city.seed}")
-        return read_route_set(city_of(city, folder, task.modality == "image", self.routes.points_per_leg))
+        path = city_of(city, folder, task.modality == "image", self.routes.points_per_leg)
+        if city.path is None:
+            return [read_route_set(path)]
+        return read_route_sets(path, skip_bad=self.routes.skip_bad, most_legs=self.routes.most_legs)
 
     def _every(self, task: TaskConfig, trained: list[RouteSet], away: list[RouteSet]) -> RouteSource:
         """All walks: those of home, then those of pre-training, and those of the other cities."""
@@ -203,6 +225,12 @@ class RouteRows(Rows):
             missing_panorama=self.routes.missing_panorama,
         )
 
+    def benchmark_rows(self, split: str) -> int | None:
+        """Each route of the other cities once, where these are read from files; else None."""
+        if not ROUTE_SPLITS[split].away or any(city.path is None for city in self.routes.away):
+            return None
+        return sum(len(routes.routes) for routes in self.walked.away) or None
+
     def source(
         self,
         splits: Splits,
@@ -215,7 +243,7 @@ class RouteRows(Rows):
         """See `Rows`; pre-training walks its own cities too."""
         settings = self.walked.settings
         settings = replace(settings, max_attempts=attempts or settings.max_attempts)
-        home = self.walked.home if pretraining else self.walked.home[:1]
+        home = self.walked.home if pretraining else self.walked.home[: self.home_sets]
         return replace(self.walked, home=home, splits=splits, seed=seed, train=train, settings=settings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,15 @@ def success_table(records: Sequence[dict[str, Any]]) -> Table:
             *shares,
             f"{record['attempts_mean']:.2f}",
         )
+    return table
+
+
+def city_table(record: Mapping[str, Any]) -> Table:
+    """Routes walked to the end, and per-step accuracy, of each city of a split with ``by_city``."""
+    table = Table("city", "routes", "walked to the end", "per step %", title=str(record["split"]))
+    for city, count in record["by_city"].items():
+        numbers = str(count["episodes"]), str(count["solved"])
+        table.add_row(city, *numbers, _share(count["correct_actions"], count["responses"]))
     return table
 
 

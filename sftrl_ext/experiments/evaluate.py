@@ -308,6 +308,7 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "solved_first": sum(bool(e.steps) and e.steps[0].attempt.verdict.correct for e in played),
         "attempts_mean": attempts / max(1, len(played)),
         **_steps(played),
+        **_by_city(chosen, played),
         **{f"{claim}_first": sum(bool(details.get(claim)) for details in first) for claim in claims},
         "outcomes": dict(sorted(outcomes.items())),
         "errors": sum(episode.error is not None for episode in played),
@@ -329,6 +330,20 @@ def _steps(played: Sequence[PlayedEpisode]) -> dict[str, Any]:
         return sums
     by_episode = [[round(e.metrics.get(name, 0.0)) for name in STEP_COUNTS[:2]] for e in played]
     return {**sums, "step_counts": by_episode}
+
+
+def _by_city(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:
+    """Counts of each city, where the routes of a split are in several; empty elsewhere."""
+    routes = [facts["route"] for facts in chosen.facts if isinstance(facts.get("route"), Mapping)]
+    cities = [str(route.get("city", "")) for route in routes]
+    if len(cities) != len(played) or len(set(cities)) < 2:
+        return {}
+    counts: dict[str, Counter[str]] = {city: Counter() for city in sorted(set(cities))}
+    for city, episode in zip(cities, played, strict=True):
+        counts[city].update(episodes=1, solved=int(episode.solved))
+        numbers = {name: round(episode.metrics.get(name, 0.0)) for name in STEP_COUNTS[:2]}
+        counts[city].update(numbers)
+    return {"by_city": {city or "unnamed": dict(count) for city, count in counts.items()}}
 
 
 def append_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from sftrl_ext.experiments.endpoint import Endpoint, EndpointOptions, Unanswered
 from sftrl_ext.experiments.episode_log import EpisodeLog, Place, describe_data, open_log
 from sftrl_ext.experiments.eval_players import ROWS, endpoint_player, local_player, play_places
 from sftrl_ext.experiments.eval_request import EvalRequest, local_model
-from sftrl_ext.experiments.eval_tables import remarks, success_table, usage_of, usage_table
+from sftrl_ext.experiments.eval_tables import city_table, remarks, success_table, usage_of, usage_table
 from sftrl_ext.experiments.evaluate import EvalSet, summarise
 from sftrl_ext.experiments.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.stages import load_eval_set
@@ -154,6 +154,9 @@ def _record(request: EvalRequest, chosen: EvalSet, played: Sequence[PlayedEpisod
 
 def _show(records: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(success_table(records))
+    for record in records:
+        if "by_city" in record:
+            console.print(city_table(record))
     if any("usage" in record for record in records):
         console.print(usage_table(records))
     for sentence in remarks(records):

@@ -51,7 +51,7 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     """
     layout = RunLayout(run_dir)
     budget = recipe.budget
-    stages = [_internal("data", "data", "build the parquet files", run_dir)]
+    stages = [_internal("data", "data", _data_title(recipe), run_dir)]
     stages.append(_internal("model", "model", "put the start model into the run folder", run_dir))
     base, base_is = layout.start_model, "model@0"
     for name, config in (("base", budget.base), ("dialogues", budget.dialogues)):
@@ -86,6 +86,16 @@ def saved_model(layout: RunLayout, stage: str, step: int, kind: str = "sft") -> 
     """
     folder = layout.checkpoints(stage) / f"global_step_{step}"
     return (folder / "actor" if kind == "rl" else folder) / "huggingface"
+
+
+def _data_title(recipe: Recipe) -> str:
+    """Title of the data stage, with the keys of those cities that it makes up."""
+    text, routes = "build the parquet files", recipe.task.routes
+    if recipe.task.kind != "virl":
+        return text
+    made = ["task.routes.home"] if routes.home.path is None else []
+    made += ["task.routes.away"] if any(city.path is None for city in routes.away) else []
+    return f"{text} ({' and '.join(made)}: synthetic cities, for want of a path)" if made else text
 
 
 def _eval_title(recipe: Recipe) -> str:

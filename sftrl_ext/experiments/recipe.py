@@ -24,7 +24,10 @@ TRAINING_STATES = ("newest", "all")
 
 @dataclass
 class CityConfig:
-    """A synthetic city that the data stage makes; its pictures only where the task shows images."""
+    """A city: routes of a file, or a synthetic one that the data stage makes.
+
+    Pictures of a synthetic city are drawn only where the task shows images.
+    """
 
     style: str = "brick"
     seed: int = 0
@@ -32,9 +35,10 @@ class CityConfig:
     width: int = 1024
     """Width of its panoramas in pixels."""
     most_legs: int = 8
-    """Most legs of a route, 2 to 8."""
+    """Most legs of a route of a synthetic city, 2 to 8."""
     path: str | None = None
-    """A route file or a city's folder to read instead; panoramas and their map lie beside it."""
+    """Routes to read instead: a route file, its folder, or a folder with one folder for each city. The map of
+    panoramas and the street views lie beside each file."""
 
 
 @dataclass
@@ -55,8 +59,15 @@ class RoutesConfig:
     drop_rate: float = 0.5
     """Probability that a point between milestones is left out."""
     points_per_leg: int = 5
-    missing_panorama: str = "error"
-    """``error`` or ``skip``: what a point between milestones without a panorama is."""
+    missing_panorama: str = "skip"
+    """``skip`` or ``error``: what a point between milestones without a panorama is; the authors' loader skips
+    it. A start or a milestone without one makes a bad route."""
+    skip_bad: bool = True
+    """Leave out routes that cannot be read or walked, and list them in the log and the dataset card; false:
+    the first one is an error."""
+    most_legs: int | None = None
+    """Routes read from a file are cut after so many legs, for models with room for short prompts only; null:
+    never."""
     exceeded_penalty: float = -1.0
     """Added to the reward of the failed attempt that ends a route."""
     image_size: int = 1200
@@ -95,7 +106,9 @@ class TaskConfig:
     """Suits of the hands; a split that is about its suits keeps its own."""
     pretrain_suits: str | None = None
     """Suits of the hands a base model of our own is pre-trained on; null: the same."""
-    draw: str = "iid"
+    draw: str | None = None
+    """Draw of the hands: ``iid``, ``deck`` or ``authors`` (one forced J, Q or K where a split needs one);
+    null: ``authors`` under that profile, else ``iid``. A split that sets its own draw keeps it."""
     modality: str = "text"
     """``text`` or ``image``: how the cards, or the places, are shown."""
     look: dict[str, Any] = field(default_factory=dict)
@@ -258,7 +271,8 @@ class EvalConfig:
     """How every checkpoint is evaluated."""
 
     hands: int = 234
-    """Episodes of a split: hands, or routes."""
+    """Episodes of a split: hands, or routes. Where other cities are read from files, their split walks each
+    of their routes once."""
     hands_of: dict[str, int] = field(default_factory=dict)
     """Other numbers for some splits."""
     temperature: float = 1.0

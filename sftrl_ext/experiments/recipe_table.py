@@ -160,6 +160,7 @@ def _has_run(told: Mapping[str, Any], arms: Arms) -> str:
         ]
         words.append(f"`{split}`: {', '.join(numbers)}")
     where = f"`{told['scale']}`, {told['date']}, {told['hardware']}, commit {told['commit']}, {first['what']}"
+    where += ", synthetic cities" if told.get("synthetic_cities") else ""
     return f"{where}.<br>{'<br>'.join(words)}"
 
 

@@ -14,6 +14,7 @@ from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compu
 from sftrl_ext.reports.recognition import Reading, has_recognition, readings
 from sftrl_ext.reports.runfiles import RunMetrics, load_run
 from sftrl_ext.reports.splits import Expected, expected_numbers, lr_label, ood_kind, split_title
+from sftrl_ext.reports.synthetic import LABEL, is_synthetic, synthetic_note
 from sftrl_ext.reports.verdict import (
     ID_SPLIT,
     Verdict,
@@ -155,10 +156,28 @@ class Analysis:
         return split_title(split, self.task)
 
     @property
+    def mark(self) -> str:
+        """Remark for figures that splits walk synthetic cities, naming them if not all do; else empty."""
+        marked = [split for split in self.curves.splits if is_synthetic(self.run.recipe, split)]
+        if not marked:
+            return ""
+        return LABEL if marked == self.curves.splits else f"{', '.join(marked)}: {LABEL}"
+
+    @property
+    def synthetic(self) -> bool:
+        """True if a split walks synthetic cities."""
+        return bool(self.mark)
+
+    def column(self, name: str, split: str) -> str:
+        """Heading of a table's column of a split, with a mark where the split walks synthetic cities."""
+        return f"{name} ({LABEL})" if is_synthetic(self.run.recipe, split) else name
+
+    @property
     def title(self) -> str:
         """Heading of the report: the recipe's title and the scale, else the run's name."""
         title, scale = self.run.state.get("title"), self.run.state.get("scale")
-        return f"{title} (scale {scale})" if title else self.name
+        heading = f"{title} (scale {scale})" if title else self.name
+        return f"{heading}, {self.mark}" if self.synthetic else heading
 
     @property
     def name(self) -> str:
@@ -209,13 +228,14 @@ def analyse(run_dir: Path) -> Analysis:
     """
     run = load_run(run_dir)
     curves = build_curves(run)
-    expected = expected_numbers(run.recipe)
+    stated = expected_numbers(run.recipe)
+    expected = [entry for entry in stated if not is_synthetic(run.recipe, entry.split)]
     axes = [axis for axis in AXES if curves.arms and any(c.reach(axis) is not None for c in curves.arms)]
     usable = [axis for axis in axes if all(c.reach(axis) is not None for c in curves.arms)]
     equal = at_equal_compute(curves, usable[0] if usable else "counted")
     arms = run.arms
     picked = headline_curves(curves, equal, run.recipe)
-    main = main_splits(curves.splits, expected)
+    main = main_splits(curves.splits, stated)
     by_paper = None
     if equal.axis == "counted" and "paper" in usable:
         by_paper = at_equal_compute(curves, "paper")
@@ -240,8 +260,8 @@ def analyse(run_dir: Path) -> Analysis:
         if len(rates) > 1 and chosen is not None:
             used = lr_label(chosen.lr)
             text = f"{arms.label(arm)} ran at {len(rates)} learning rates; the verdict uses {used}"
-            stated = run.recipe.get("chosen_lr")
-            how = "the recipe's" if isinstance(stated, Mapping) and arm in stated else "best in distribution"
+            preset = run.recipe.get("chosen_lr")
+            how = "the recipe's" if isinstance(preset, Mapping) and arm in preset else "best in distribution"
             text += f" ({how})"
             if len(rates) > most_rates_shown(arms, curves):
                 text += ", and so do the bars"
@@ -268,6 +288,8 @@ def analyse(run_dir: Path) -> Analysis:
     if (said := suits_note(run)) is not None:
         notes.insert(0, said)
     if (said := pretraining_note(run)) is not None:
+        notes.insert(0, said)
+    if (said := synthetic_note(run.recipe, curves.splits)) is not None:
         notes.insert(0, said)
     return Analysis(
         run=run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from sftrl_ext.reports.figure_tradeoff import ood_against_id
 from sftrl_ext.reports.figure_training import training_curves
 from sftrl_ext.reports.forgetting import forgetting_sentences
 from sftrl_ext.reports.method import reading_sentences
-from sftrl_ext.reports.style import look, save
+from sftrl_ext.reports.style import look, mark_figure, save
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ FIGURES = (
 )
 
 
+_HATCHED = re.compile(r" Hatched: [^.]*\.")
+
 ROUTE_FIGURES = (
     FigureSpec(
         "route_bars",
@@ -167,8 +170,12 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
                 for suffix in ("png", "svg"):
                     (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
                 continue
+            if found.mark:
+                mark_figure(figure, found.mark)
             png, svg = save(figure, folder, spec.name)
         says = tuple(spec.says(found)) if spec.says else ()
         caption = spec.caption.format(where=where(found), measure=found.measure)
+        if found.mark:
+            caption = f"{caption if found.expected else _HATCHED.sub('', caption)} Routes of {found.mark}."
         named = replace(spec, title=spec.title.format(measure=found.measure, contest=found.contest))
         yield DrawnFigure(named, caption, png, svg, says)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.cities import city_heading, city_splits, city_table
 from sftrl_ext.reports.dialogues import SideBySide
 from sftrl_ext.reports.figures import DrawnFigure
 from sftrl_ext.reports.method import axis_sentences, method_notes, verdict_groups
@@ -108,6 +109,8 @@ def html_page(
         lead = f"<p>{found.measure} ± SE in percent, seeds pooled.</p>"
         if found.metric == "steps":
             lead, compared, every = f"{lead}{compared}{every}", *_whole_routes(found)
+        for split in city_splits(found):
+            every += f"<p>{_prose(city_heading(split))}</p>{_table(city_table(found, split))}"
         if found.recognizes:
             lead, compared, every = f"{lead}{compared}{every}", *_recognition(found)
         if (distances := divergence_table(found)) is not None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.cities import city_heading, city_splits, city_table
 from sftrl_ext.reports.dialogues import Line, SideBySide, fact_items
 from sftrl_ext.reports.figures import DrawnFigure
 from sftrl_ext.reports.method import axis_sentences, method_notes, verdict_groups
@@ -104,6 +105,8 @@ def markdown_page(
             every = success_table(found, all_rows(found), metric="success").to_markdown()
             parts.append(f"Routes walked to the end ± SE in percent.\n\n{compared}")
             parts.append(_fold("Routes at every evaluated checkpoint", every))
+        for split in city_splits(found):
+            parts.append(f"{city_heading(split)}\n\n{city_table(found, split).to_markdown()}")
         if found.recognizes:
             compared = recognition_table(found, compared_rows(found), paper=True).to_markdown()
             every = recognition_table(found, all_rows(found)).to_markdown()

@@ -69,6 +69,7 @@ def results_of(found: Analysis) -> dict[str, Any]:
         "max_attempts": task.get("max_attempts"),
         "temperature": budget.get("temperature"),
         "paper_formula_absent": found.curves.paper_absent,
+        **({"synthetic_cities": True} if found.synthetic else {}),
         "measurements": [
             {
                 "name": "compared",

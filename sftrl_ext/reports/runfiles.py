@@ -50,6 +50,28 @@ class StageInfo:
 
 
 @dataclass(frozen=True)
+class CityCount:
+    """Counts of the routes of one city; ``solved`` are routes walked to their end."""
+
+    episodes: int
+    solved: int
+    correct_actions: int
+    responses: int
+
+    def __add__(self, other: CityCount) -> CityCount:
+        return CityCount(
+            self.episodes + other.episodes,
+            self.solved + other.solved,
+            self.correct_actions + other.correct_actions,
+            self.responses + other.responses,
+        )
+
+    def __str__(self) -> str:
+        accuracy = f"{100 * self.correct_actions / self.responses:.1f}" if self.responses else "–"
+        return f"{self.solved}/{self.episodes}, {accuracy}"
+
+
+@dataclass(frozen=True)
 class EvalRecord:
     """The result of one checkpoint on one split: ``solved`` of ``episodes`` episodes.
 
@@ -63,6 +85,7 @@ class EvalRecord:
         step_counts: The same of each episode, in the order of the split; None in older runs.
         divergence: From what the checkpoint's stage started from, in the record of the split trained on; None
             elsewhere, and in older runs. A text says why it could not be measured.
+        by_city: City to the counts of its routes, where a split has several cities; else empty.
     """
 
     stage: str
@@ -85,6 +108,7 @@ class EvalRecord:
     responses: int | None = None
     step_counts: tuple[tuple[int, int], ...] | None = None
     divergence: Divergence | str | None = None
+    by_city: Mapping[str, CityCount] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,8 +212,24 @@ def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
         recognized=get.share("recognized_first", episodes),
         number_right=get.share("number_right_first", episodes), responses=responses,
         correct_actions=None if responses is None else get.share("correct_actions", responses),
-        step_counts=_step_counts(get, episodes), divergence=read_divergence(get),
+        step_counts=_step_counts(get, episodes), divergence=read_divergence(get), by_city=_by_city(get),
     )  # fmt: skip
+
+
+def _by_city(get: Fields) -> dict[str, CityCount]:
+    """Counts of each city; they must add up to those of the record."""
+    cities = get.inner("by_city")
+    if cities is None:
+        return {}
+    names = ("episodes", "solved", "correct_actions", "responses")
+    counts = {}
+    for city in cities.item:
+        inner = cities.inner(city)
+        counts[city] = CityCount(*(inner.integer(name) if inner else 0 for name in names))
+    for name in names:
+        if sum(getattr(count, name) for count in counts.values()) != get.integer(name):
+            raise get.bad("by_city", f"an object whose {name!r} add up to {get.integer(name)}")
+    return counts
 
 
 def _step_counts(get: Fields, episodes: int) -> tuple[tuple[int, int], ...] | None:

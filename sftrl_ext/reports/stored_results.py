@@ -157,7 +157,9 @@ def _run(results: StoredResults) -> RunMetrics:
     state = {key: content.get(key) for key in ("recipe", "scale", "commit", "model", "task")}
     arms = content.get("arms", {})
     stages = [StageInfo(name=arm, kind=named["kind"], arm=arm) for arm, named in arms.items()]
-    recipe = {"arms": {arm: {"title": named.get("title")} for arm, named in arms.items()}}
+    recipe: dict[str, Any] = {"arms": {arm: {"title": named.get("title")} for arm, named in arms.items()}}
+    if content.get("synthetic_cities"):
+        recipe["task"] = {"kind": "virl", "routes": {}}
     return RunMetrics(results.path.parent, state=state, recipe=recipe, stages=stages)
 
 
@@ -249,13 +251,15 @@ def _with_counted(row: Mapping[str, Any], counted: float | None) -> dict[str, An
 def draw_compute(found: Analysis, folder: Path) -> Path:
     """Draw the main measure against counted compute as ``<recipe>-<scale>-compute.png``."""
     from sftrl_ext.reports.figure_success import success_against_compute
-    from sftrl_ext.reports.style import look, write_figure
+    from sftrl_ext.reports.style import look, mark_figure, write_figure
 
     path = folder / f"{found.run.state['recipe']}-{found.run.state['scale']}-compute.png"
     with look():
         figure = success_against_compute(found, "counted")
         if figure is None:
             raise SftrlError(f"{found.run.folder}: no curve with a compute; nothing to draw.")
+        if found.mark:
+            mark_figure(figure, found.mark)
         write_figure(figure, path)
     return path
 

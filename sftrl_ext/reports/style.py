@@ -82,6 +82,11 @@ def lr_line(lr: float | None, rates: Sequence[float | None]) -> str:
     return LINES[rates.index(lr) % len(LINES)] if lr in rates else LINES[0]
 
 
+def mark_figure(figure: Figure, text: str) -> None:
+    """Write a remark into the lower right corner of a figure, in room of its own."""
+    figure.legend(handles=[], title=text, loc="outside lower right", frameon=False, title_fontsize=8)
+
+
 def percent_axis(axes: Axes, which: str = "y") -> None:
     """Write an axis' ticks as percent; values are 0 to 100."""
     axis = axes.yaxis if which == "y" else axes.xaxis

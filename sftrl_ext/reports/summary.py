@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.cities import city_lines
 from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
 from sftrl_ext.reports.divergence import DIRECTIONS, Divergence
@@ -151,6 +152,8 @@ def summarize(found: Analysis) -> dict[str, Any]:
         "verdict_by_paper_formula": _verdict(found.judged[0].other_axis),
         "compute_axes": _axes(found),
         **further,
+        **({"synthetic_cities": True} if found.synthetic else {}),
+        **({"by_city": lines} if (lines := city_lines(found)) else {}),
         "equal_compute": {"axis": found.equal.axis or None, "budget": found.equal.budget},
         "compared": _rows(found, compared_rows(found)),
         "checkpoints": _rows(found, all_rows(found)),

@@ -113,7 +113,8 @@ def success_table(
     metric = metric or found.metric
     splits = found.curves.splits
     costs = [axis for axis in AXES if axis in found.axes]
-    header = ["Arm", "lr", "Step", "Seeds", *splits, *(_COST_HEADERS[a] for a in costs)]
+    columns = [found.column(split, split) for split in splits]
+    header = ["Arm", "lr", "Step", "Seeds", *columns, *(_COST_HEADERS[a] for a in costs)]
     body = []
     for row in rows:
         cells = [found.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
@@ -148,7 +149,7 @@ def change_table(found: Analysis) -> Table | None:
         for arm in found.arms.order(entry.values):
             cells = [f"{found.arms.label(arm)} ({entry.label})", "–"]
             body.append(cells + [entry.text(arm) if split == entry.split else "–" for split in splits])
-    return Table(["Arm", "lr", *splits], body)
+    return Table(["Arm", "lr", *(found.column(split, split) for split in splits)], body)
 
 
 def divergence_table(found: Analysis) -> Table | None:
@@ -174,7 +175,7 @@ def divergence_table(found: Analysis) -> Table | None:
             one = moved(there, curve, split) if curve else None
             cells.append(str(one.change) if one else "–")
         body.append(cells)
-    changes = [f"Change, {split}" for split in found.main_splits]
+    changes = [found.column(f"Change, {split}", split) for split in found.main_splits]
     header = ["Arm", "lr", "Step", "Seeds", "KL(start || checkpoint)", "KL(checkpoint || start)", *changes]
     return Table(header, body)
 
@@ -265,7 +266,7 @@ def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str
             measures = [pooled(row.checkpoints, split, metric) for split in splits]
             cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
             body.append([
-                found.name,
+                f"{found.name} ({found.mark})" if found.mark else found.name,
                 found.arms.label(row.arm),
                 lr_label(row.lr),
                 str(len(row.checkpoints)),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tracemalloc
 from dataclasses import replace
 from itertools import islice
@@ -18,7 +19,7 @@ from data_prep.schema import SCHEMA
 from data_prep.validate import validate_file
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
-from data_prep.virl_sources import RouteSet, RouteSource, held_out, read_route_set, walks
+from data_prep.virl_sources import RouteSet, RouteSource, held_out, held_out_indices, read_route_set, walks
 from data_prep.virl_splits import ROUTE_SPLITS, register_route_split
 from data_prep.writer import write_rows
 from sftrl_ext.cli import main
@@ -128,7 +129,11 @@ def test_every_route_once_and_then_again_with_other_rails(sets):
 
 def test_routes_of_several_cities_are_walked_equally_often(sets):
     both = RouteSource(list(sets), splits=("id", "rule_ood"), holdout=0.2)
-    seen = [[route for route in found.routes if not held_out(route, 0.2)] for found in sets]
+    apart = [held_out_indices(found.routes, 0.2) for found in sets]
+    seen = [
+        [r for i, r in enumerate(found.routes) if i not in out]
+        for found, out in zip(sets, apart, strict=True)
+    ]
     lap = sum(map(len, seen))
     found = list(islice(walks(both), 4 * lap))
     for split in range(2):
@@ -299,7 +304,7 @@ def test_bad_routes_and_pictures_are_named_or_left_out(tmp_path, capsys):
     assert main(["validate", str(out)]) == 0
 
 
-def test_a_missing_panorama_is_an_error_or_a_point_left_out(tmp_path, capsys):
+def test_a_missing_panorama_is_a_point_left_out_or_an_error(tmp_path, capsys):
     city = build_city(tmp_path / "city", routes=6, pictures=False).parent
     (city / "gps_pano_mapping.pkl").unlink()
     whole = read_route_set(city)
@@ -309,9 +314,11 @@ def test_a_missing_panorama_is_an_error_or_a_point_left_out(tmp_path, capsys):
     PanoramaMap(kept).save(city / "gps_pano_mapping.json")
     words = ["data", "sft", "--task", "virl", "--routes", str(city), "--rows", "30", "--holdout", "0"]
     words += ["--out", str(tmp_path / "rows.parquet")]
-    assert main(words) == 2
+    assert main([*words, "--missing-panorama", "error"]) == 2
     assert "no panorama less than 20 m away" in capsys.readouterr().err
-    assert main([*words, "--missing-panorama", "skip"]) == 0
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"route_infos.json: [1-9][0-9]* points between milestones, which have no panorama", said)
     assert main([*words, "--missing-panorama", "skp"]) == 2
     assert "Did you mean 'skip'" in capsys.readouterr().err
 
@@ -361,3 +368,17 @@ def test_the_authors_routes_are_imported_as_they_are(tmp_path):
 def test_a_route_set_of_ones_own(sets):
     few = RouteSet("mine", sets[0].routes[:2])
     assert len(rows_of(route_rl_rows(RouteSource([few], holdout=0.0), 5))) == 5
+
+
+def test_a_small_set_of_routes_has_a_held_out_one(sets):
+    routes = sets[0].routes
+    seen = [route for route in routes if not held_out(route, 0.1)]
+    for count in (2, 3, 9):
+        few = held_out_indices(seen[:count], 0.1)
+        assert len(few) == 1 and few <= set(range(count))
+    apart = held_out_indices(routes, 0.1)
+    assert apart == {i for i, route in enumerate(routes) if held_out(route, 0.1)}
+    assert not held_out_indices(seen, 0.0) and not held_out_indices(seen[:1], 0.1)
+    assert held_out_indices(seen[:3], 1.0) == {0, 1, 2}
+    hidden = [route for route in routes if held_out(route, 0.1)]
+    assert len(held_out_indices(hidden, 0.1)) == len(hidden) - 1

@@ -14,7 +14,7 @@ from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.episode_env import EpisodeEnv, checked_options, verdict_info
 from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, as_look, make_facts
-from sftrl_ext.envs.general_points.hands import Draw, HandSpec, draw_hands
+from sftrl_ext.envs.general_points.hands import DRAW_OF_PROFILE, Draw, HandSpec, draw_hands
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.errors import SftrlError
 
@@ -39,7 +39,7 @@ class GeneralPointsEnv(EpisodeEnv[GeneralPointsEpisode]):
         max_attempts: Attempts that are graded.
         suits: "mixed", "black" or "red".
         num_cards: Cards in a hand, 3 to 6.
-        draw: "iid" or "deck".
+        draw: "iid", "deck" or "authors"; by default "authors" under that profile, else "iid".
         need_face: Deal only hands with a J, Q or K.
         template: Name or path of the prompt template.
         exceeded_penalty: Added to the reward of the last failed attempt.
@@ -59,13 +59,12 @@ class GeneralPointsEnv(EpisodeEnv[GeneralPointsEpisode]):
         suits: str = "mixed",
         *,
         num_cards: int = 4,
-        draw: Draw = "iid",
+        draw: Draw | None = None,
         need_face: bool = False,
         template: str = "default",
         exceeded_penalty: float = -1.0,
         look: Look | Mapping[str, Any] | None = None,
     ) -> None:
-        self.spec_of_hands = HandSpec(rule, target, num_cards, draw, suits, need_face)
         self.settings = PlaySettings(
             max_attempts,
             profile,
@@ -74,6 +73,8 @@ class GeneralPointsEnv(EpisodeEnv[GeneralPointsEpisode]):
             exceeded_penalty,
             None if look is None else as_look(look),
         )
+        draw = draw or DRAW_OF_PROFILE[profile]
+        self.spec_of_hands = HandSpec(rule, target, num_cards, draw, suits, need_face)
         drawn = self.settings.look
         super().__init__(None if drawn is None else (drawn.width, drawn.height))
 

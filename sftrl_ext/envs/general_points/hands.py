@@ -1,7 +1,9 @@
 """Hands: how solvable hands are drawn, and how their number multisets are parted into seen and held-out.
 
-Two draws: ``iid`` takes every card's rank uniformly (what the published code does), ``deck`` takes cards
-without replacement from one deck (what the paper's text says). A hand that has no solution is drawn again.
+Three draws: ``iid`` takes every card's rank uniformly; ``deck`` takes cards without replacement from one
+deck (what the paper's text says); ``authors`` is the draw of the published code: as ``iid``, but where a hand
+needs a J, Q or K, one card is drawn among these three and the others uniformly, in a shuffled order. A hand
+that has no solution is drawn again. `sftrl_ext.envs.general_points.shares` computes the exact shares of each.
 Draws come from a `numpy.random.Generator` only. `hand_block` makes hand ``i`` of a stream a pure function of
 (seed, stream, i), a block at a time, so that a million hands take about a second.
 """
@@ -23,7 +25,7 @@ from sftrl_ext.envs.general_points.rules import RULES, Rule
 from sftrl_ext.envs.general_points.solver import is_solvable
 from sftrl_ext.errors import SftrlError, unknown_name
 
-Draw = Literal["iid", "deck"]
+Draw = Literal["iid", "deck", "authors"]
 """How cards are drawn."""
 
 Part = Literal["all", "seen", "held_out"]
@@ -34,6 +36,9 @@ BLOCK = 512
 
 HOLDOUT = 0.1
 """Default share of the number multisets that training never sees."""
+
+DRAW_OF_PROFILE: dict[str, Draw] = {"exact": "iid", "authors": "authors"}
+"""Profile to the draw of hands where none is named."""
 
 _PATIENCE = 20_000
 _IntArray = NDArray[np.int64]
@@ -61,9 +66,10 @@ class HandSpec:
         rule: Name of the card rule.
         target: Number to reach.
         num_cards: Cards in a hand, 3 to 6.
-        draw: "iid" or "deck".
+        draw: "iid", "deck" or "authors".
         suits: "mixed", "black" or "red".
-        need_face: Redraw hands without a J, Q or K.
+        need_face: Every hand holds a J, Q or K: hands without one are redrawn, or, with draw "authors", one
+            card is drawn among the three.
         part: "seen", "held_out" or "all" number multisets; see `is_held_out`.
         holdout: Share of number multisets held out.
     """
@@ -148,6 +154,10 @@ def _candidates(rng: np.random.Generator, spec: HandSpec, count: int) -> tuple[_
         in_order = np.sort(cards, axis=1)
         keep &= (in_order[:, 1:] != in_order[:, :-1]).all(axis=1)
     ranks = cards // colours
+    if spec.draw == "authors" and spec.need_face:
+        faces = [i for i, rank in enumerate(rule.ranks) if rank in FACES]
+        forced = rng.integers(spec.num_cards, size=count)  # a uniform place is what a shuffle would give
+        ranks[np.arange(count), forced] = rng.choice(faces, count)
     for wanted in ([FACES] if spec.need_face else []) + ([frozenset(rule.extra)] if rule.extra else []):
         member = np.array([rank in wanted for rank in rule.ranks])
         keep &= member[ranks].any(axis=1)

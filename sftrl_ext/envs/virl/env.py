@@ -65,7 +65,7 @@ class NavigationEnv(EpisodeEnv[NavigationEpisode]):
         *,
         template: str = "default",
         exceeded_penalty: float = -1.0,
-        missing_panorama: str = "error",
+        missing_panorama: str = "skip",
         image_size: int | None = None,
         skip_bad: bool = False,
     ) -> None:

@@ -13,7 +13,7 @@ is observed there only by the note of an intersection.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -116,6 +116,7 @@ def track_of(
     panoramas: PanoramaMap | None = None,
     points_per_leg: int = POINTS_PER_LEG,
     missing_panorama: str = "error",
+    on_skip: Callable[[str], None] | None = None,
 ) -> Track:
     """The track of a route; with images, a panorama whose picture is not in the folder counts as missing.
 
@@ -133,7 +134,14 @@ def track_of(
         def usable(pano_id: str) -> bool:
             return (folder / f"{pano_id}.jpg").is_file()
 
-    return lay_track(route, panoramas, points_per_leg=points_per_leg, missing=missing_panorama, usable=usable)
+    return lay_track(
+        route,
+        panoramas,
+        points_per_leg=points_per_leg,
+        missing=missing_panorama,
+        usable=usable,
+        on_skip=on_skip,
+    )
 
 
 def make_facts(

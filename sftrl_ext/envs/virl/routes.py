@@ -1,9 +1,10 @@
 r"""Routes, and the authors' file of routes (``route_infos.json``).
 
-The file is ``[routes, n]``. Of a route these fields are read: ``start_place.relocated_geocode``,
-``init_heading`` (0 or absent: a random one in every episode), ``route_results.geocode_list`` (one point per
-milestone), ``dest_place.name``, and ``milestone_info``, which is one text of blocks, one per milestone, that
-look like JSON and are not::
+The file is ``[routes, n]``, where n counts the destinations that the crawler tried, most of them without a
+route; it is not read. Of a route these fields are read: ``start_place.relocated_geocode``, ``init_heading``
+(0 or absent: a random one in every episode), ``route_results.geocode_list`` (one point per milestone),
+``dest_place.name``, ``city`` (in our own files only), and ``milestone_info``, which is one text of blocks,
+one per milestone, that look like JSON and are not::
 
     {
     "intersection_idx": "0",
@@ -22,7 +23,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ class Route:
         init_heading: Where the traveller looks at first; None for a random heading in every episode.
         milestones: At least one.
         destination: Name of the place where it ends; may be empty.
+        city: Name of its city; may be empty.
     """
 
     index: int
@@ -91,6 +93,19 @@ class Route:
     init_heading: float | None
     milestones: tuple[Milestone, ...]
     destination: str = ""
+    city: str = ""
+
+    def cut(self, most_legs: int) -> Route:
+        """The route up to its milestone number ``most_legs``, which becomes its destination.
+
+        Raises:
+            SftrlError: if ``most_legs`` is below 1.
+        """
+        if most_legs < 1:
+            raise SftrlError(f"most_legs is {most_legs}; expected 1 or more.")
+        if len(self.milestones) <= most_legs:
+            return self
+        return replace(self, milestones=self.milestones[:most_legs], destination="")
 
 
 @dataclass(frozen=True)
@@ -140,12 +155,10 @@ def load_routes(path: str | Path, skip_bad: bool = False) -> RouteFile:
         raise SftrlError(f"{path}: cannot be read ({error}).") from None
     if not isinstance(data, list) or len(data) != 2 or not isinstance(data[0], list):
         found = f"a list of {len(data)}" if isinstance(data, list) else type(data).__name__
-        raise SftrlError(f"{path}: expected [routes, number of routes], found {found}.")
-    entries, count = data
+        raise SftrlError(f"{path}: expected [routes, the crawler's counter], found {found}.")
+    entries = data[0]
     routes: list[Route] = []
     problems: list[str] = []
-    if isinstance(count, bool) or count != len(entries):
-        problems.append(f"{path}: the file says it has {shown(count)} routes, found {len(entries)}.")
     for index, entry in enumerate(entries):
         if problems and not skip_bad:
             break
@@ -208,8 +221,11 @@ def _read_route(entry: Any, index: int, where: str) -> Route:
     name = destination.get("name", "") if isinstance(destination, Mapping) else None
     if not isinstance(name, (str, type(None))) or not isinstance(destination, Mapping):
         raise SftrlError(f"{where}: field 'dest_place.name' is {shown(destination)}; expected a text.")
+    city = entry.get("city", "")
+    if not isinstance(city, str):
+        raise SftrlError(f"{where}: field 'city' is {shown(city)}; expected a text.")
     init_heading = None if heading == 0 else wrap(float(heading))
-    return Route(index, start, init_heading, tuple(milestones), name or "")
+    return Route(index, start, init_heading, tuple(milestones), name or "", city)
 
 
 def _read_blocks(text: Any, where: str) -> list[dict[str, str]]:
@@ -303,6 +319,7 @@ def _entry(route: Route) -> dict[str, Any]:
         for milestone in route.milestones
     ]
     return {
+        **({"city": route.city} if route.city else {}),
         "start_place": {"relocated_geocode": list(route.start)},
         "dest_place": {"name": route.destination, "geocode": end},
         "init_heading": heading,

@@ -66,12 +66,14 @@ class Track:
         init_heading: Where the traveller looks at first; None for a random heading.
         start: Where it begins.
         legs: The legs; the last one ends at the destination.
+        city: Name of the route's city; may be empty.
     """
 
     index: int
     init_heading: float | None
     start: Place
     legs: tuple[Leg, ...]
+    city: str = ""
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -95,6 +97,7 @@ class Track:
             "init_heading": self.init_heading,
             "start": _place_facts(self.start),
             "legs": legs,
+            **({"city": self.city} if self.city else {}),
         }
 
 
@@ -105,6 +108,7 @@ def lay_track(
     points_per_leg: int = POINTS_PER_LEG,
     missing: str = "error",
     usable: Callable[[str], bool] | None = None,
+    on_skip: Callable[[str], None] | None = None,
 ) -> Track:
     """Find every place where a point of a route may stand.
 
@@ -115,6 +119,7 @@ def lay_track(
         missing: "error" or "skip": what a point between milestones without a panorama is. A start or a
             milestone without one is an error always, since nothing can be left out there.
         usable: Says of a panorama id whether its picture is there; one that is not counts as missing.
+        on_skip: Takes a sentence for each point that is left out because its panorama is missing.
 
     Raises:
         SftrlError: naming the route and the point, if a panorama is missing.
@@ -130,15 +135,18 @@ def lay_track(
         found = panoramas.nearest(point)
         if found is not None and (usable is None or usable(found[1])):
             return Place(*found)
-        if not needed and missing == "skip":
-            return None
         reason = (
             f"no panorama less than {WITHIN_M:g} m away in {panoramas.where}"
             if found is None
             else f"no picture of its panorama {found[1]!r}"
         )
+        sentence = f"route {route.index}: {what} at {point} has {reason}"
+        if not needed and missing == "skip":
+            if on_skip is not None:
+                on_skip(f"{sentence}.")
+            return None
         hint = "" if needed else "; missing_panorama='skip' leaves such points out"
-        raise SftrlError(f"route {route.index}: {what} at {point} has {reason}{hint}.")
+        raise SftrlError(f"{sentence}{hint}.")
 
     start = move(route.start, "the start", True)
     assert start is not None
@@ -160,7 +168,7 @@ def lay_track(
                     here.append(place)
         legs.append(Leg(milestone.heading_next, milestone.compass, milestone.landmark, tuple(here), end))
         last = end
-    return Track(route.index, route.init_heading, start, tuple(legs))
+    return Track(route.index, route.init_heading, start, tuple(legs), route.city)
 
 
 def read_track(facts: Any) -> Track:
@@ -170,8 +178,10 @@ def read_track(facts: Any) -> Track:
         SftrlError: naming the field, what was found and what was expected.
     """
     where = "the fact 'route'"
-    _keys(facts, ("index", "init_heading", "start", "legs"), where)
-    index, heading = facts["index"], facts["init_heading"]
+    _keys(facts, ("index", "init_heading", "start", "legs"), where, ("city",))
+    index, heading, city = facts["index"], facts["init_heading"], facts.get("city", "")
+    if not isinstance(city, str):
+        raise SftrlError(f"{where}: 'city' is {shown(city)}, expected a text.")
     if isinstance(index, bool) or not isinstance(index, int):
         raise SftrlError(f"{where}: 'index' is {shown(index)}, expected a whole number.")
     if heading is not None:
@@ -180,7 +190,8 @@ def read_track(facts: Any) -> Track:
     if not isinstance(legs, Sequence) or isinstance(legs, str) or not legs:
         raise SftrlError(f"{where}: 'legs' is {shown(legs)}, expected a list of legs.")
     start = _place(facts["start"], f"{where}: 'start'")
-    return Track(index, heading, start, tuple([_leg(leg, f"{where}: leg {i}") for i, leg in enumerate(legs)]))
+    read = tuple([_leg(leg, f"{where}: leg {i}") for i, leg in enumerate(legs)])
+    return Track(index, heading, start, read, city)
 
 
 def _leg(facts: Any, where: str) -> Leg:
@@ -201,15 +212,15 @@ def _leg(facts: Any, where: str) -> Leg:
     )
 
 
-def _keys(facts: Any, keys: Sequence[str], where: str) -> None:
+def _keys(facts: Any, keys: Sequence[str], where: str, optional: Sequence[str] = ()) -> None:
     if not isinstance(facts, Mapping):
         raise SftrlError(f"{where} is {shown(facts)}, expected an object.")
     for key in keys:
         if key not in facts:
             raise SftrlError(f"{where}: {key!r} is missing; found {', '.join(map(str, facts)) or 'nothing'}.")
     for key in facts:
-        if key not in keys:
-            raise SftrlError(f"{where}: {unknown_name('field', key, keys)}")
+        if key not in keys and key not in optional:
+            raise SftrlError(f"{where}: {unknown_name('field', key, [*keys, *optional])}")
 
 
 def _heading(value: Any, where: str) -> float:

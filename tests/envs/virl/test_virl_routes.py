@@ -156,12 +156,11 @@ def test_what_is_wrong_in_a_route_is_named(load, tmp_path, bad, words):
         ("", "not a JSON file"),
         ("[[", "not a JSON file"),
         ("[" * 100_000, "not a JSON file"),
-        ("{}", "expected .routes, number of routes., found dict"),
-        ("[[]]", "expected .routes, number of routes., found a list of 1"),
-        ("[{}, 1]", "expected .routes, number of routes."),
+        ("{}", "expected .routes, the crawler.s counter., found dict"),
+        ("[[]]", "expected .routes, the crawler.s counter., found a list of 1"),
+        ("[{}, 1]", "expected .routes, the crawler.s counter."),
         ("[[], 0]", "no good route among 0"),
         ("[[3], 1]", "route 0: expected an object"),
-        ("[[], 7]", "the file says it has 7 routes, found 0"),
         ("\xff", "not a JSON file"),
     ],
 )
@@ -181,11 +180,22 @@ def test_a_missing_file(tmp_path):
         load_routes(tmp_path)
 
 
-def test_a_wrong_number_of_routes(load):
-    with pytest.raises(SftrlError, match="says it has 3 routes, found 1"):
-        load([entry()], 3)
-    found = load([entry()], 3, skip_bad=True)
-    assert len(found.routes) == len(found.problems) == 1
+@pytest.mark.parametrize("counter", [0, 1, 48, 1017])
+def test_the_counter_of_the_crawler_is_not_the_number_of_routes(load, counter):
+    found = load([entry(), entry()], counter)
+    assert len(found.routes) == 2 and not found.problems
+
+
+def test_a_route_may_name_its_city_and_is_cut_after_some_legs(load):
+    (named,) = load([entry(city="Milan")]).routes
+    assert named.city == "Milan" and load([entry()]).routes[0].city == ""
+    assert named.cut(2) is named and len(named.milestones) == 2
+    short = named.cut(1)
+    assert short.milestones == named.milestones[:1] and (short.city, short.start) == ("Milan", named.start)
+    with pytest.raises(SftrlError, match="most_legs is 0"):
+        named.cut(0)
+    with pytest.raises(SftrlError, match="field 'city' is 3"):
+        load([entry(city=3)])
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_size=1, max_size=8)

@@ -7,7 +7,7 @@ import os
 import pickle
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +142,8 @@ def build_city(
         _draw(out / VIEWS, city, plan, _wanted(city, walks, mapping, ids), progress)
     mapping.save(out / MAP)
     _write(out / PICKLE, pickle.dumps(mapping.places, protocol=4))
-    write_routes(out / ROUTES, walks)
+    named = [replace(route, city=f"{city.style} {city.seed}") for route in walks]
+    write_routes(out / ROUTES, named)
     return out / ROUTES
 
 
