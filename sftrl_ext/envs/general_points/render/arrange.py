@@ -1,10 +1,10 @@
 """Arrangements: where on the canvas each card lies.
 
-One rule gives the size of the cards: they are as large as gaps of a fiftieth of the shorter side of the canvas
-around and between them allow. Up to four cards lie in one row; five or six in two rows where that makes them
-larger. Four cards on 1200x1200 are 270x378, 297 pixels from left edge to left edge, the first at x = 5: the
-layout of the paper's pictures, which leaves more room on the right than on the left. On any other canvas the
-room beside the cards is divided in the same proportions.
+One rule gives the size of the cards: they are as large as gaps of a fiftieth of the shorter side of the
+canvas around and between them allow. Up to four cards lie in one row; five or six in two rows where that
+makes them larger. Four cards on 1200x1200 are 270x378, 297 pixels from left edge to left edge, the first at
+x = 5: the layout of the paper's pictures, which leaves more room on the right than on the left. On any other
+canvas the room beside the cards is divided in the same proportions.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _even_row(count: int, width: int, height: int) -> tuple[Spot, ...]:
 
 
 def _upright(count: int, width: int, height: int, first: float, between: float) -> tuple[Spot, ...]:
-    """Upright cards in one or two rows; ``first`` and ``between`` are gaps in even shares of the free width."""
+    """Upright cards in one or two rows; ``first`` and ``between`` are gaps in shares of even ones."""
     rows, across = _rows(count, width, height)
     down = round(across * HEIGHT / WIDTH)
     columns = -(-count // rows)

@@ -40,7 +40,7 @@ def wood(width: int, height: int) -> Image.Image:
 
 
 TABLES: Registry[Table] = Registry("table")
-"""Table name to table: "green", the paper's colour as measured; "blue"; "grey"; "wood", the only one that is not plain."""
+"""Table name to table: "green", the paper's as measured; "blue"; "grey"; "wood", the only one not plain."""
 
 TABLES.add("green", Table((53, 101, 77)))
 TABLES.add("blue", Table((28, 58, 128)))
