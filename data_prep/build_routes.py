@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_prep.authors import import_authors
-from data_prep.request import IMPORT, Request, Tell, authors_file, look_fields
+from data_prep.request import IMPORT, Request, Tell, authors_file, counted_rows, look_fields
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
@@ -59,7 +59,8 @@ def build_routes(request: Request, tell: Tell) -> int:
         if getattr(request, name, None):
             raise SftrlError(f"--{name} is about cards; expected nothing of it with --task virl.")
     if request.kind == IMPORT:
-        return import_authors(authors_file(request), request.out, task="virl")
+        with counted_rows() as progress:
+            return import_authors(authors_file(request), request.out, task="virl", progress=progress)
     if request.kind == "reasoned":
         raise SftrlError(
             "kind 'reasoned' is about cards: an answer of task 'virl' names what is seen and the instruction "

@@ -178,14 +178,16 @@ def _hand_lines(files: Sequence[FileFacts]) -> list[str]:
     return [*lines, *_overlap(files, "Number multisets", [facts.multisets for facts in files])]
 
 
-def write_card(files: Sequence[str | Path], path: str | Path) -> str:
+def write_card(files: Sequence[str | Path], path: str | Path, origins: str = "") -> str:
     """Write the card of some parquet files, and give its text.
 
     Args:
         files: The parquet files.
         path: Where to, usually ``dataset_card.md`` beside the files.
+        origins: A section on the files that rows were read from; see `data_prep.origins`.
     """
     text = card_text([inspect_file(file) for file in files])
+    text += f"\n{origins}" if origins else ""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from sftrl_ext.errors import SftrlError
 
@@ -77,6 +81,16 @@ def authors_file(request: Request) -> Path:
     if request.source is None:
         raise SftrlError("kind 'import' needs the authors' file: expected --from data.json.")
     return request.source
+
+
+@contextlib.contextmanager
+def counted_rows() -> Iterator[Callable[[int], None]]:
+    """Show in a terminal how many rows were read so far; the total is not known before the end."""
+    with Progress(
+        TextColumn("{task.completed:,.0f} rows"), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda rows: bar.update(task, completed=rows)
 
 
 def look_fields(size: str | None, changes: str | None) -> dict[str, Any]:

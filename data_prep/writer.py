@@ -9,7 +9,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,13 +24,19 @@ ROW_GROUP = 16_384
 _SILENT_S = 3600.0
 
 
-def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> int:
+def write_rows(
+    path: str | Path,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
     """Write tables to one parquet file as they come.
 
     Args:
         path: The file; its folder is made if there is none.
         tables: Each becomes a row group.
         schema: Schema of the file, and of every table; by default that of the first one.
+        progress: Takes the number of rows written so far, after each table.
 
     Returns:
         How many rows were written.
@@ -56,6 +62,8 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema |
                 check_schema(table.schema, path)
                 writer.write_table(table)
                 rows += table.num_rows
+                if progress is not None:
+                    progress(rows)
                 table = next(stream, None)
         os.chmod(name, 0o644)
         os.replace(name, path)

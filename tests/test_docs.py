@@ -63,8 +63,15 @@ def test_there_is_something_to_check():
     assert sum(mark == "run" for page in PAGES for mark, *_ in blocks(page)) > 8
 
 
+USER_FILES = ("data.json", "prompts.parquet", "hands.csv", "routes.csv")
+"""Files that a reader is to have in the working folder."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_command_line_parses_and_names_what_there_is(page, capsys):
+def test_every_command_line_parses_and_names_what_there_is(page, capsys, tmp_path, monkeypatch):
+    for name in USER_FILES:
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
     for words in commands(page):
         try:
             args = _parse(words)

@@ -12,15 +12,17 @@ import pyarrow as pa
 
 from data_prep.card import write_card
 from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows, suboptimal_rows
+from data_prep.origins import Origin, origins_text, write_origins
+from data_prep.row_files import is_row_file
 from data_prep.sources import Source
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
 from data_prep.virl_sources import RouteSet, RouteSource, read_route_set
 from data_prep.writer import write_rows
-from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.virl.episode import PlaySettings as RouteSettings
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
+from sftrl_ext.experiments.given_data import hand_settings, import_arm_rows
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import CityConfig, Recipe, TaskConfig
 
@@ -105,12 +107,18 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
         write_rows(layout.rows("dialogues"), make.dialogues(both, budget.dialogues.rows, 1_001))
     if needs_init(recipe):
         write_rows(layout.rows("init"), make.sft(task.train_split, budget.init.rows, 2_000))
+    origins: dict[str, Origin] = {}
     for run in {run.rows: run for run in arm_runs(recipe)}.values():
-        write_rows(layout.rows(run.rows), _rows_of(run, make, task))
+        if is_row_file(run.config.rows):
+            origins[run.rows] = import_arm_rows(recipe, run, layout)
+        else:
+            write_rows(layout.rows(run.rows), _rows_of(run, make, task))
     for split in task.eval_splits:
         rows = budget.eval.hands_of.get(split, budget.eval.hands)
         write_rows(layout.eval_rows(split), make.prompts(split, rows, budget.eval.seed, train=False))
-    write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md")
+    write_origins(layout.origins, origins)
+    files = sorted(layout.data.glob("*.parquet"))
+    write_card(files, layout.data / "dataset_card.md", origins_text(origins))
 
 
 def _rows_of(run: ArmRun, make: Rows, task: TaskConfig) -> Tables:
@@ -139,13 +147,7 @@ class HandRows(Rows):
             lambda source, rows: reasoned_rows(source, rows, how),
         )
         self.task = task
-        self.settings = PlaySettings(
-            max_attempts=task.max_attempts,
-            profile=task.profile,
-            template=task.template,
-            modality=task.modality,
-            look=as_look(task.look) if task.modality == "image" else None,
-        )
+        self.settings = hand_settings(task)
 
     def source(
         self,

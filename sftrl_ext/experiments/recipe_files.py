@@ -24,6 +24,7 @@ from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments import recipe as schemas
 from sftrl_ext.experiments.arms import check_arms
 from sftrl_ext.experiments.attention import check_attention
+from sftrl_ext.experiments.given_data import make_paths_absolute
 from sftrl_ext.experiments.recipe import (
     METRICS,
     OFFLOADS,
@@ -83,6 +84,7 @@ def load_recipe(
     finally:
         GlobalHydra.instance().clear()
     assert isinstance(loaded, Recipe)
+    make_paths_absolute(loaded, path.parent)
     _check(path, loaded)
     return loaded
 

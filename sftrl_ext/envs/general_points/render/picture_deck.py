@@ -64,8 +64,8 @@ class PictureDeck:
         if missing:
             shown = ", ".join(missing[:12]) + (", .." if len(missing) > 12 else "")
             raise SftrlError(
-                f"{self.folder}: no picture of the cards {shown}; found {len(self.files)}. Expected a PNG file "
-                f"for each, with {NAMES}."
+                f"{self.folder}: no picture of the cards {shown}; found {len(self.files)}. Expected a PNG "
+                f"file for each, with {NAMES}."
             )
 
     def draw(self, card: Card, width: int, height: int) -> Image.Image:
