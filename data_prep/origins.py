@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
@@ -29,7 +29,7 @@ class Origin:
     sha256: str
     rows: int
     written: int
-    templates: dict[str, int]
+    templates: dict[str, int] = field(default_factory=dict)
     own_prompts: int = 0
     pictures: str = ""
 
@@ -48,6 +48,15 @@ def file_digest(path: Path) -> str:
         return digest.hexdigest()
     except OSError as error:
         raise SftrlError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def path_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of the files directly in a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(child for child in path.iterdir() if child.is_file())
+    text = "".join(f"{child.name} {file_digest(child)}\n" for child in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_origins(path: Path, origins: Mapping[str, Origin]) -> None:

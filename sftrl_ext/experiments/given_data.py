@@ -10,9 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.given_files import split_of_set
 from data_prep.origins import Origin
 from data_prep.row_files import RowsRequest, import_rows, is_row_file
+from data_prep.splits import SPLITS
+from data_prep.virl_splits import ROUTE_SPLITS
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
+from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.arms import ArmRun
 from sftrl_ext.experiments.layout import RunLayout
@@ -42,9 +46,27 @@ def make_paths_absolute(recipe: Recipe, folder: Path) -> None:
     for arm in recipe.arms.values():
         if is_row_file(arm.rows):
             arm.rows = _absolute(arm.rows, folder)
-    deck = recipe.task.look.get("deck")
+    task = recipe.task
+    task.eval_sets = {name: _absolute(file, folder) for name, file in task.eval_sets.items()}
+    deck = task.look.get("deck")
     if isinstance(deck, str) and ("/" in deck or Path(deck).is_dir()):
-        recipe.task.look["deck"] = _absolute(deck, folder)
+        task.look["deck"] = _absolute(deck, folder)
+
+
+def add_eval_sets(recipe: Recipe) -> None:
+    """Add the sets of given instances to the evaluated splits, after the others.
+
+    Raises:
+        SftrlError: naming a set whose name or file is wrong.
+    """
+    task = recipe.task
+    splits = [*SPLITS, *RULES] if task.kind == "general_points" else [*ROUTE_SPLITS]
+    for name, file in task.eval_sets.items():
+        with named(f"task.eval_sets.{name}"):
+            split_of_set(name, splits)
+            if not Path(file).exists():
+                raise SftrlError(f"{file}: no such file; expected a list of hands or routes.")
+    task.eval_splits += [name for name in task.eval_sets if name not in task.eval_splits]
 
 
 def _absolute(name: str, folder: Path) -> str:
