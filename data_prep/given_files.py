@@ -78,15 +78,7 @@ def read_records(path: Path, key: str, fields: Iterable[str]) -> list[Record]:
     known = [*fields]
     if not path.is_file():
         raise SftrlError(f"{path}: no such file; expected a list of instances ({', '.join(SUFFIXES)}).")
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        rows = _csv_rows(path)
-    elif suffix == ".json":
-        rows = read_json(path)
-    elif suffix == ".parquet":
-        rows = _parquet_rows(path)
-    else:
-        raise SftrlError(f"{path}: expected a file that ends in one of {', '.join(SUFFIXES)}.")
+    rows = _rows(path)
     if not isinstance(rows, list) or not rows:
         found = "an empty list" if rows == [] else type(rows).__name__
         raise SftrlError(f"{path}: expected a list with at least one row, found {found}.")
@@ -107,6 +99,17 @@ def read_records(path: Path, key: str, fields: Iterable[str]) -> list[Record]:
     return records
 
 
+def count_given(path: Path) -> int:
+    """How many instances a list or a route file has; 0 for a folder, and for a file that cannot be read."""
+    try:
+        rows = _rows(path)
+    except (SftrlError, OSError):
+        return 0
+    if isinstance(rows, list) and len(rows) == 2 and isinstance(rows[0], list) and isinstance(rows[1], int):
+        rows = rows[0]
+    return len(rows) if isinstance(rows, list) else 0
+
+
 def whole_number(record: Record, name: str, default: int | None = None) -> int:
     """A field that is a whole number, in CSV as digits.
 
@@ -119,6 +122,15 @@ def whole_number(record: Record, name: str, default: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise SftrlError(f"{record.where}: field {name!r} is {value!r}, expected a whole number >= 0.")
     return value
+
+
+def _rows(path: Path) -> Any:
+    """The content of a list, as the ending of its name says."""
+    readers = dict(zip(SUFFIXES, (_csv_rows, read_json, _parquet_rows), strict=True))
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise SftrlError(f"{path}: expected a file that ends in one of {', '.join(SUFFIXES)}.")
+    return reader(path)
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:

@@ -14,11 +14,13 @@ from data_prep.sources import Source
 from data_prep.validate import validate_file
 from data_prep.virl_sources import read_route_set
 from data_prep.writer import write_rows
+from sftrl_ext.cli import main
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
+from sftrl_ext.experiments.planner.eval_stage import evaluated_hands
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.reports.splits import is_ood, ood_kind, split_title
 
@@ -213,3 +215,40 @@ def test_a_wrong_route_is_named(text, message, tmp_path):
         built(
             tmp_path / "run", *HOME, f"task.eval_sets={{id_mine: {tmp_path}/routes.json}}", name="fig6_virl_l"
         )
+
+
+def test_a_list_becomes_a_file_of_rows_by_the_command(tmp_path):
+    (tmp_path / "hands.csv").write_text("cards\nK 5 A 4\n3 3 8 8\n")
+    out = tmp_path / "rows.parquet"
+    words = [
+        "data",
+        "given",
+        "--from",
+        str(tmp_path / "hands.csv"),
+        "--template",
+        "compact",
+        "--out",
+        str(out),
+    ]
+    assert main([*words, "--split", "rule_mine"]) == 0
+    report = validate_file(out)
+    assert (report.rows, dict(report.splits)) == (2, {"rule_mine": 2})
+    assert main([*words, "--split", "mine"]) == 2
+    city = build_city(tmp_path / "city", "pastel", seed=3, routes=4, pictures=False).parent
+    (tmp_path / "routes.csv").write_text("route\n2\n0\n")
+    words = ["data", "given", "--task", "virl", "--routes", str(city), "--from", str(tmp_path / "routes.csv")]
+    assert main([*words, "--split", "rule_mine", "--out", str(out)]) == 0
+    rows = [json.loads(row["facts"]) for row in pq.read_table(out)["extra_info"].to_pylist()]
+    assert [facts["route"]["index"] for facts in rows] == [2, 0]
+
+
+def test_the_planner_counts_given_instances(tmp_path):
+    (tmp_path / "hands.csv").write_text("cards\n" + "K 5 2 4\n" * 600)
+    sets = f"task.eval_sets={{id_mine: {tmp_path}/hands.csv}}"
+    recipe = load_recipe("fig6_gp_l", "laptop", [sets])
+    without = load_recipe("fig6_gp_l", "laptop")
+    more = sum(evaluated_hands(recipe)) - sum(evaluated_hands(without))
+    assert more == 600
+    assert sum(
+        evaluated_hands(load_recipe("fig6_gp_l", "laptop", [sets, "budget.eval.hands_of.id_mine=9"]))
+    ) == (sum(evaluated_hands(without)) + 9)
