@@ -91,7 +91,9 @@ def test_the_folder_is_absolute_in_the_look(pictures, monkeypatch):
 def test_a_missing_folder_and_a_misspelt_name_are_told_apart(tmp_path):
     with pytest.raises(SftrlError, match=r"none: no such folder of card pictures; expected PNG files"):
         Look(deck=str(tmp_path / "none"))
-    with pytest.raises(SftrlError, match="unknown deck 'clasic'. Did you mean 'classic'"):
+    with pytest.raises(
+        SftrlError, match="unknown deck 'clasic'. Did you mean 'classic'.* A folder of card pictures"
+    ):
         Look(deck="clasic")
     with pytest.raises(SftrlError, match="no picture of a card; expected PNG files"):
         Look(deck=str(tmp_path))

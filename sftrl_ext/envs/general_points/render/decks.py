@@ -209,7 +209,12 @@ def check_deck(deck: str) -> str:
     """
     if _is_folder(deck):
         return str(picture_deck(deck).folder)
-    DECKS[deck]
+    try:
+        DECKS[deck]
+    except SftrlError as error:
+        raise SftrlError(
+            f"{error} A folder of card pictures is a deck too; there is none of this name."
+        ) from None
     return deck
 
 
