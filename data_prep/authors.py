@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from data_prep.schema import IMAGE_SCHEMA, SCHEMA, dialogues_array, rows_table
 from data_prep.writer import ROW_GROUP, write_rows
-from sftrl_ext.envs.base import facts_text
+from sftrl_ext.envs.base import IMAGE_MARKER, facts_text
 from sftrl_ext.envs.general_points.answer import extract_answer
+from sftrl_ext.envs.general_points.cards import Card, parse_card
 from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.errors import SftrlError, unknown_name
@@ -114,14 +115,35 @@ def _images(path: Path, index: int, record: Any, folder: Path | None) -> list[di
     return [{"bytes": None, "path": str(folder / name if folder else name)} for name in names]
 
 
+def _check_pictures(
+    path: Path, index: int, messages: list[tuple[str, str]], pictures: list[dict[str, Any]]
+) -> None:
+    """Every picture is a file, and a marker in what the model reads stands for it."""
+    for picture in pictures:
+        if not Path(picture["path"]).is_file():
+            raise SftrlError(
+                f"{path}: record {index}: 'image' names {picture['path']}; expected the path of a file, "
+                "from the folder of the data file on."
+            )
+    markers = sum(text.count(IMAGE_MARKER) for role, text in messages if role != "assistant")
+    if markers != len(pictures):
+        raise SftrlError(
+            f"{path}: record {index}: 'conversations' has {markers} times {IMAGE_MARKER}; expected "
+            f"{len(pictures)}, one for each picture of 'image'."
+        )
+
+
 def facts_of(answer: str, settings: PlaySettings, target: int = 24) -> dict[str, Any]:
     """Facts of the hand an answer talks about: its cards, and the first rule that gives them its numbers.
 
     Returns:
-        What `make_facts` gives, or an empty dict if the answer does not say.
+        What `make_facts` gives, or an empty dict if the answer does not say; of an image it would have to say
+        the suits too.
     """
     claim = extract_answer(answer)
     if not claim.cards or not claim.number:
+        return {}
+    if settings.modality == "image" and not all(card.suit for card in map(_card, claim.cards)):
         return {}
     for name in RULES:
         facts = make_facts(claim.cards, name, target, settings)
@@ -132,6 +154,14 @@ def facts_of(answer: str, settings: PlaySettings, target: int = 24) -> dict[str,
         if sorted(numbers) == sorted(claim.number):
             return facts
     return {}
+
+
+def _card(text: str) -> Card:
+    """A card of an answer; one that is none has no suit."""
+    try:
+        return parse_card(text)
+    except SftrlError:
+        return Card(text)
 
 
 def imported_tables(
@@ -170,7 +200,11 @@ def imported_tables(
         messages = _messages(path, index, record)
         pictures = _images(path, index, record, folder)
         if pictures and not images:
-            raise SftrlError(f"{path}: record {index} has an image; import the file with images=True.")
+            raise SftrlError(
+                f"{path}: record {index}: 'image' is {str(record['image'])[:80]!r}; expected null where "
+                "cards and places are text (modality 'image' takes pictures)."
+            )
+        _check_pictures(path, index, messages, pictures)
         group.append((index, messages, pictures))
         if len(group) == ROW_GROUP:
             yield _table(group, images, train, settings, task)
@@ -213,11 +247,25 @@ def _table(
     return table
 
 
-def import_authors(path: str | Path, out: str | Path, *, images: bool = False, **options: Any) -> int:
+def import_authors(
+    path: str | Path,
+    out: str | Path,
+    *,
+    images: bool = False,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> int:
     """Convert an authors' ``data.json`` to parquet; see `imported_tables` for the options.
+
+    Args:
+        path: The ``data.json``.
+        out: The parquet file to write.
+        images: As in `imported_tables`.
+        progress: Takes the number of rows written so far.
+        **options: Further arguments of `imported_tables`.
 
     Returns:
         How many rows were written.
     """
     tables = imported_tables(path, images=images, **options)
-    return write_rows(out, tables, IMAGE_SCHEMA if images else SCHEMA)
+    return write_rows(out, tables, IMAGE_SCHEMA if images else SCHEMA, progress)

@@ -10,7 +10,17 @@ import pyarrow as pa
 from data_prep.authors import import_authors
 from data_prep.build_routes import ROUTE_KINDS, build_routes
 from data_prep.general_points import reasoned_rows, rl_rows, sft_rows, suboptimal_rows
-from data_prep.request import IMPORT, Request, Tell, authors_file, look_fields
+from data_prep.given_hands import given_hand_rows
+from data_prep.request import (
+    GIVEN,
+    IMPORT,
+    Request,
+    Tell,
+    authors_file,
+    counted_rows,
+    given_file,
+    look_fields,
+)
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.sources import Source
 from data_prep.writer import write_rows
@@ -61,10 +71,14 @@ def build_file(request: Request, tell: Tell = lambda text: None) -> int:
     attempts = ATTEMPTS if request.max_attempts is None else request.max_attempts
     settings = PlaySettings(attempts, request.profile, request.template, modality, look=look)
     if request.kind == IMPORT:
-        return import_authors(authors_file(request), request.out, settings=settings)
-    if request.kind not in BUILDERS:
-        raise unknown_name("kind of rows", request.kind, [*BUILDERS, IMPORT, *ROUTE_KINDS])
+        with counted_rows() as progress:
+            return import_authors(authors_file(request), request.out, settings=settings, progress=progress)
     hands: dict[str, Any] = {key: getattr(request, key) for key in ("draw", "suits") if getattr(request, key)}
+    if request.kind == GIVEN:
+        source = Source("id", seed=request.seed, train=False, settings=settings, hands=hands)
+        return write_rows(request.out, given_hand_rows(given_file(request), request.split, source))
+    if request.kind not in BUILDERS:
+        raise unknown_name("kind of rows", request.kind, [*BUILDERS, IMPORT, GIVEN, *ROUTE_KINDS])
     names = [name.strip() for name in request.split.split(",")]
     source = Source(names, seed=request.seed, train=not request.eval, settings=settings, hands=hands)
     tables = BUILDERS[request.kind](source, request.rows, images="embed" if embed else "draw")

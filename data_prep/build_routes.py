@@ -9,7 +9,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_prep.authors import import_authors
-from data_prep.request import IMPORT, Request, Tell, authors_file, look_fields
+from data_prep.given_routes import given_route_rows
+from data_prep.request import (
+    GIVEN,
+    IMPORT,
+    Request,
+    Tell,
+    authors_file,
+    counted_rows,
+    given_file,
+    look_fields,
+)
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
@@ -59,14 +69,20 @@ def build_routes(request: Request, tell: Tell) -> int:
         if getattr(request, name, None):
             raise SftrlError(f"--{name} is about cards; expected nothing of it with --task virl.")
     if request.kind == IMPORT:
-        return import_authors(authors_file(request), request.out, task="virl")
+        with counted_rows() as progress:
+            return import_authors(authors_file(request), request.out, task="virl", progress=progress)
     if request.kind == "reasoned":
         raise SftrlError(
             "kind 'reasoned' is about cards: an answer of task 'virl' names what is seen and the instruction "
             "before its action as it is. Expected kind 'sft'."
         )
+    if request.kind == GIVEN:
+        path = given_file(request)
+        return write_rows(
+            request.out, given_route_rows(path, request.split, _source(request, modality, tell))
+        )
     if request.kind not in ROUTE_BUILDERS:
-        raise unknown_name("kind of rows", request.kind, [*ROUTE_BUILDERS, IMPORT, *ROUTE_KINDS])
+        raise unknown_name("kind of rows", request.kind, [*ROUTE_BUILDERS, IMPORT, GIVEN, *ROUTE_KINDS])
     source = _source(request, modality, tell)
     tables = ROUTE_BUILDERS[request.kind](source, request.rows, images="embed" if embed else "draw")
     return write_rows(request.out, tables, IMAGE_SCHEMA if embed else None)

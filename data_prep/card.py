@@ -209,15 +209,19 @@ def _draws_of(files: Sequence[FileFacts]) -> dict[str, list[HandSpec]]:
     return found
 
 
-def write_card(files: Sequence[str | Path], path: str | Path, left_out: Sequence[str] = ()) -> str:
+def write_card(
+    files: Sequence[str | Path], path: str | Path, left_out: Sequence[str] = (), origins: str = ""
+) -> str:
     """Write the card of some parquet files, and give its text.
 
     Args:
         files: The parquet files.
         path: Where to, usually ``dataset_card.md`` beside the files.
         left_out: One sentence for each thing that the files leave out of their sources.
+        origins: A section on the files that rows were read from; see `data_prep.origins`.
     """
     text = card_text([inspect_file(file) for file in files], left_out)
+    text += f"\n{origins}" if origins else ""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

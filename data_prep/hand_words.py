@@ -16,7 +16,7 @@ from data_prep.sources import Part, Source, image_seeds
 from data_prep.splits import Split
 from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.general_points.cards import Card, suits_of
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, make_facts
+from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, as_look, make_facts
 from sftrl_ext.envs.general_points.hands import HandArrays
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
 from sftrl_ext.envs.general_points.rules import RULES
@@ -50,6 +50,10 @@ class HandWords:
         self._num_cards = spec.num_cards
         self._shows_suits = "symbol" in self.template.texts["card"].template
         self.image = settings.modality == "image"
+        if self.image:
+            from sftrl_ext.envs.general_points.render.decks import check_cards  # text needs no Pillow
+
+            check_cards(as_look(settings.look).deck, self.rule.ranks, self._letters)
         self.data_source = split.data_source(settings.modality)
         head, _, _ = facts_text(make_facts([], spec.rule, spec.target, settings)).rpartition('"cards": [')
         self._facts_head = head + '"cards": ["'

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from sftrl_ext.errors import SftrlError
 
 IMPORT = "import"
 """The kind that reads a file instead of building rows."""
+
+GIVEN = "given"
+"""The kind that makes an evaluation split of the hands or routes that a file lists."""
 
 Tell = Callable[[str], None]
 """Takes a sentence for the user."""
@@ -24,7 +31,7 @@ class Request(Protocol):
     """
 
     kind: str
-    """A kind of rows, "import", "virl-city" or "panoramas"."""
+    """A kind of rows, "import", "given", "virl-city" or "panoramas"."""
     task: str
     """ "general_points" or "virl"."""
     split: str
@@ -61,7 +68,7 @@ class Request(Protocol):
     style: str | None
     """Style of a city."""
     source: Path | None
-    """The authors' file, for an import; the map of panoramas, for "panoramas"."""
+    """The authors' file, for an import; a list, for "given"; the map of panoramas, for "panoramas"."""
     out: Path
     """The parquet file to write."""
 
@@ -77,6 +84,29 @@ def authors_file(request: Request) -> Path:
     if request.source is None:
         raise SftrlError("kind 'import' needs the authors' file: expected --from data.json.")
     return request.source
+
+
+def given_file(request: Request) -> Path:
+    """The list that an evaluation split is made of.
+
+    Raises:
+        SftrlError: if none is named, or pictures are to be embedded.
+    """
+    if getattr(request, "embed_images", False):
+        raise SftrlError("kind 'given' gives rows without pictures; expected nothing of --embed-images.")
+    if request.source is None:
+        raise SftrlError("kind 'given' needs a list of hands or routes: expected --from hands.csv.")
+    return request.source
+
+
+@contextlib.contextmanager
+def counted_rows() -> Iterator[Callable[[int], None]]:
+    """Show in a terminal how many rows were read so far; the total is not known before the end."""
+    with Progress(
+        TextColumn("{task.completed:,.0f} rows"), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda rows: bar.update(task, completed=rows)
 
 
 def look_fields(size: str | None, changes: str | None) -> dict[str, Any]:

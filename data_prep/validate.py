@@ -33,6 +33,7 @@ class FileReport:
         turns: Assistant turns that carry loss.
         splits: Rows per split.
         pictures: Pictures in the rows.
+        own_prompts: Rows that keep a prompt of their own: it is not the one that their episode opens with.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class FileReport:
     turns: int = 0
     splits: Counter[str] = field(default_factory=Counter)
     pictures: int = 0
+    own_prompts: int = 0
     _drawn: dict[str, int] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -82,12 +84,21 @@ def validate_file(path: str | Path, limit: int | None = None) -> FileReport:
         if limit is not None and number >= limit:
             break
         try:
-            _check_row(row, report)
+            check_row(row, report)
         except SftrlError as error:
             raise SftrlError(f"{path}: row {number}: {error}") from None
-        report.rows += 1
-        report.splits[row["extra_info"]["split"]] += 1
     return report
+
+
+def check_row(row: dict[str, Any], report: FileReport) -> None:
+    """Check one row and count it; see `validate_file`.
+
+    Raises:
+        SftrlError: naming the column, what was found and expected.
+    """
+    _check_row(row, report)
+    report.rows += 1
+    report.splits[row["extra_info"]["split"]] += 1
 
 
 def _check_row(row: dict[str, Any], report: FileReport) -> None:
@@ -113,11 +124,13 @@ def _check_row(row: dict[str, Any], report: FileReport) -> None:
     report.sft_rows += bool(messages)
     report.turns += len(turns)
     if imported and not facts:
+        report.own_prompts += 1
         return
     episode = make_episode(facts)
     if imported:
+        report.own_prompts += row["prompt"] != episode.messages()
         if messages:
-            _expect_correct(episode, messages[-1]["content"], len(messages) - 1)
+            expect_correct(episode, messages[-1]["content"], len(messages) - 1)
         return
     _check_pictures(row, facts, episode, report)
     _same("prompt", row["prompt"], episode.messages())
@@ -180,7 +193,7 @@ def _replay(episode: Episode, messages: list[dict[str, str]], turns: set[int]) -
         if episode.done:
             raise SftrlError(f"column 'messages' goes on at turn {turn}, after the end of the episode.")
         if turn in turns:
-            step = _expect_correct(episode, messages[turn]["content"], turn)
+            step = expect_correct(episode, messages[turn]["content"], turn)
         else:
             step = episode.submit(messages[turn]["content"])
         if not step.new_prompt:
@@ -191,7 +204,12 @@ def _replay(episode: Episode, messages: list[dict[str, str]], turns: set[int]) -
             )
 
 
-def _expect_correct(episode: Episode, answer: str, turn: int) -> Step:
+def expect_correct(episode: Episode, answer: str, turn: int) -> Step:
+    """Submit an answer that must be right.
+
+    Raises:
+        SftrlError: with its turn and its outcome if it is not.
+    """
     step = episode.submit(answer)
     verdict = step.attempt.verdict
     if not verdict.correct:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,7 +24,12 @@ ROW_GROUP = 16_384
 _SILENT_S = 3600.0
 
 
-def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> int:
+def write_rows(
+    path: str | Path,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
     """Write tables to one parquet file as they come.
 
     Args:
@@ -32,6 +37,7 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema |
         tables: Each becomes a row group.
         schema: Schema of the file, and of every table; by default that of the first one. Its metadata are
             always those of the first table.
+        progress: Takes the number of rows written so far, after each table.
 
     Returns:
         How many rows were written.
@@ -59,6 +65,8 @@ def write_rows(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema |
                 check_schema(table.schema, path)
                 writer.write_table(table)
                 rows += table.num_rows
+                if progress is not None:
+                    progress(rows)
                 table = next(stream, None)
         os.chmod(name, 0o644)
         os.replace(name, path)

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="verb")
 
     data = verbs.add_parser("data", help="build or import parquet files")
-    data.add_argument("kind", help="rl, sft, reasoned, suboptimal, import, virl-city or panoramas")
+    data.add_argument("kind", help="rl, sft, reasoned, suboptimal, import, given, virl-city or panoramas")
     data.add_argument("--task", default="general_points", help="general_points or virl")
     data.add_argument("--split", default="id", help="split, or several with commas (mixed evenly)")
     data.add_argument("--rows", type=int, default=1000, help="how many; of a city, its routes")
@@ -93,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--skip-bad", action="store_true", help="virl: leave out bad routes and list them")
     data.add_argument("--style", help="virl-city: how the city looks")
     data.add_argument(
-        "--from", dest="source", type=Path, help="import: the authors' data.json; panoramas: their map"
+        "--from",
+        dest="source",
+        type=Path,
+        help="import: the authors' data.json; given: hands or routes; panoramas: their map",
     )
     data.add_argument("--out", type=Path, required=True)
     data.set_defaults(run=_data)

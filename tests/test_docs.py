@@ -20,7 +20,7 @@ import pytest
 
 from data_prep.build import BUILDERS
 from data_prep.build_routes import ROUTE_BUILDERS, ROUTE_KINDS
-from data_prep.request import IMPORT
+from data_prep.request import GIVEN, IMPORT
 from data_prep.splits import get_split
 from data_prep.virl_splits import ROUTE_SPLITS
 from sftrl_ext.cli import _parse
@@ -63,8 +63,15 @@ def test_there_is_something_to_check():
     assert sum(mark == "run" for page in PAGES for mark, *_ in blocks(page)) > 8
 
 
+USER_FILES = ("data.json", "prompts.parquet", "hands.csv", "routes.csv")
+"""Files that a reader is to have in the working folder."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_command_line_parses_and_names_what_there_is(page, capsys):
+def test_every_command_line_parses_and_names_what_there_is(page, capsys, tmp_path, monkeypatch):
+    for name in USER_FILES:
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
     for words in commands(page):
         try:
             args = _parse(words)
@@ -88,7 +95,11 @@ def check_names(args):
         assert recipes_to_rehearse(args) if hasattr(args, "only_list") else recipes_of(args)
     if hasattr(args, "kind"):
         routes = args.task == "virl"
-        assert args.kind in {*(ROUTE_BUILDERS if routes else BUILDERS), IMPORT, *ROUTE_KINDS}, args.kind
+        assert args.kind in {*(ROUTE_BUILDERS if routes else BUILDERS), IMPORT, GIVEN, *ROUTE_KINDS}, (
+            args.kind
+        )
+        if args.kind == GIVEN:
+            return
         for split in args.split.split(","):
             assert ROUTE_SPLITS[split] if routes else get_split(split)
 

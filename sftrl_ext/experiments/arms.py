@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data_prep.row_files import is_row_file
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
 
@@ -60,7 +61,9 @@ class ArmConfig:
     """Part of a vision-language model it leaves as it is, as in ``model.freeze``; null: what that says."""
     rows: str = "expert"
     """SFT: ``expert`` answers, ``reasoned`` ones that show their working before the formula (cards only), or
-    ``suboptimal`` dialogues with failed attempts and feedback before the answer."""
+    ``suboptimal`` dialogues with failed attempts and feedback before the answer. SFT and RL: a ``.parquet``
+    file of rows; SFT: the authors' ``data.json``. The first ``budget.rows`` of a file are read; a shorter one
+    is repeated."""
     loss: str = "nll"
     """SFT: what is minimized; one of `sftrl_ext.training.engine_settings.LOSSES`."""
     kl_coef: float | None = None
@@ -140,7 +143,8 @@ def arm_runs(recipe: Recipe) -> list[ArmRun]:
         for name, arm in recipe.arms.items():
             if seed in _seeds(recipe, arm):
                 start = _start(recipe, name, seed)
-                rows = f"{_first_with_rows_of(recipe, name)}-s{seed}"
+                first = _first_with_rows_of(recipe, name)
+                rows = f"{first}-file" if is_row_file(arm.rows) else f"{first}-s{seed}"
                 for lr in _rates(recipe, name):
                     budget = replace(arm_budget(recipe, name), lr=lr)
                     waiting.append(ArmRun(name, arm, seed, budget, start, rows))
@@ -212,21 +216,24 @@ def check_arms(path: Path, recipe: Recipe) -> None:
             )
         for key, value, values in (
             ("kind", arm.kind, KINDS),
-            ("rows", arm.rows, ROWS),
             ("loss", arm.loss, LOSSES),
             ("freeze", arm.freeze, (None, *FREEZABLE)),
         ):
             if value not in values:
                 known = [one for one in values if one is not None]
                 raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), known)}")
+        _check_rows(where, arm)
         if arm.rows == "reasoned" and recipe.task.kind == "virl":
             raise SftrlError(
                 f"{where}.rows: 'reasoned' is about cards: an answer of task kind 'virl' names what is seen "
                 "and the instruction before its action as it is. Expected expert or suboptimal."
             )
+        from_file = is_row_file(arm.rows)
         dead = {
             "lr_times": bool(arm.lrs and arm.lr_times),
-            "rows": arm.kind == "rl" and arm.rows != "expert",
+            "rows": arm.kind == "rl" and arm.rows != "expert" and not from_file,
+            "splits": from_file and bool(arm.splits),
+            "max_attempts": from_file and arm.max_attempts is not None,
             "loss": arm.kind == "rl" and arm.loss != "nll",
             "kl_coef": arm.kl_coef is not None and (arm.kind == "rl" or arm.loss not in KL_LOSSES),
             "freeze": arm.freeze is not None and recipe.task.modality != "image",
@@ -240,6 +247,22 @@ def check_arms(path: Path, recipe: Recipe) -> None:
             _check_batches(run, _ranks(recipe, run.config))
     except SftrlError as error:
         raise SftrlError(f"{path}: {error}") from None
+
+
+def _check_rows(where: str, arm: ArmConfig) -> None:
+    """Refuse rows that are neither a kind of rows nor a file that is there."""
+    if not is_row_file(arm.rows):
+        if arm.rows not in ROWS:
+            nearest = unknown_name("rows", arm.rows, ROWS)
+            raise SftrlError(f"{where}.rows: {nearest} A file of rows ends in .parquet or .json.")
+        return
+    if not Path(arm.rows).is_file():
+        raise SftrlError(f"{where}.rows: {arm.rows}: no such file; expected rows to train on.")
+    if arm.kind == "rl" and Path(arm.rows).suffix.lower() == ".json":
+        raise SftrlError(
+            f"{where}.rows: {arm.rows} holds answers, which RL does not train on; expected a .parquet file "
+            "of prompts with the facts of their episodes, as `sftrl data rl` builds."
+        )
 
 
 def _ranks(recipe: Recipe, arm: ArmConfig) -> int:

@@ -14,16 +14,20 @@ import pyarrow as pa
 
 from data_prep.card import write_card
 from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows, suboptimal_rows
+from data_prep.given_hands import given_hand_rows
+from data_prep.given_routes import given_route_rows
+from data_prep.origins import Origin, origins_text, path_digest, write_origins
+from data_prep.row_files import is_row_file
 from data_prep.sources import Source
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
 from data_prep.virl_sources import RouteSet, RouteSource, read_route_set, read_route_sets
 from data_prep.virl_splits import ROUTE_SPLITS
 from data_prep.writer import write_rows
-from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.virl.episode import PlaySettings as RouteSettings
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
+from sftrl_ext.experiments.given_data import hand_settings, import_arm_rows, named
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import CityConfig, Recipe, TaskConfig
 
@@ -101,6 +105,10 @@ class Rows(ABC):
         """What RL trains on, or with ``train`` False what is evaluated."""
         return self._prompts(self.source(splits, seed, attempts, train=train), rows)
 
+    @abstractmethod
+    def given(self, path: Path, name: str, seed: int, limit: int | None) -> Tables:
+        """Prompts of the instances that a file lists, as an evaluation split of that name."""
+
 
 ROWS: Registry[Callable[[Recipe, RunLayout], Rows]] = Registry("kind of task")
 """Kind of task to what makes its rows."""
@@ -117,14 +125,27 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
         write_rows(layout.rows("dialogues"), make.dialogues(both, budget.dialogues.rows, 1_001))
     if needs_init(recipe):
         write_rows(layout.rows("init"), make.sft(task.train_split, budget.init.rows, 2_000))
+    origins: dict[str, Origin] = {}
     for run in {run.rows: run for run in arm_runs(recipe)}.values():
-        write_rows(layout.rows(run.rows), _rows_of(run, make, task))
+        if is_row_file(run.config.rows):
+            origins[run.rows] = import_arm_rows(recipe, run, layout)
+        else:
+            write_rows(layout.rows(run.rows), _rows_of(run, make, task))
     for split in task.eval_splits:
+        out = layout.eval_rows(split)
+        if split in task.eval_sets:
+            path, limit = Path(task.eval_sets[split]), budget.eval.hands_of.get(split)
+            with named(f"task.eval_sets.{split}"):
+                rows = write_rows(out, make.given(path, split, budget.eval.seed, limit))
+            origins[out.stem] = Origin(str(path), path_digest(path), rows, rows)
+            continue
         rows = budget.eval.hands_of.get(split) or make.benchmark_rows(split) or budget.eval.hands
-        write_rows(layout.eval_rows(split), make.prompts(split, rows, budget.eval.seed, train=False))
+        write_rows(out, make.prompts(split, rows, budget.eval.seed, train=False))
+    write_origins(layout.origins, origins)
     for note in make.notes:
         sys.stdout.write(f"left out: {note}\n")
-    write_card(sorted(layout.data.glob("*.parquet")), layout.data / "dataset_card.md", make.notes)
+    files = sorted(layout.data.glob("*.parquet"))
+    write_card(files, layout.data / "dataset_card.md", make.notes, origins_text(origins))
 
 
 def _rows_of(run: ArmRun, make: Rows, task: TaskConfig) -> Tables:
@@ -153,13 +174,7 @@ class HandRows(Rows):
             lambda source, rows: reasoned_rows(source, rows, how),
         )
         self.task = task
-        self.settings = PlaySettings(
-            max_attempts=task.max_attempts,
-            profile=task.profile,
-            template=task.template,
-            modality=task.modality,
-            look=as_look(task.look) if task.modality == "image" else None,
-        )
+        self.settings = hand_settings(task)
 
     def source(
         self,
@@ -177,6 +192,11 @@ class HandRows(Rows):
             hands["draw"] = self.task.draw
         settings = replace(self.settings, max_attempts=attempts or self.task.max_attempts)
         return Source(splits, seed=seed, train=train, settings=settings, hands=hands)
+
+    def given(self, path: Path, name: str, seed: int, limit: int | None) -> Tables:
+        """See `Rows`."""
+        source = self.source("id", seed, None, train=False)
+        return given_hand_rows(path, name, source, train_split=self.task.train_split, limit=limit)
 
 
 @ROWS.register("virl")
@@ -245,6 +265,10 @@ class RouteRows(Rows):
         settings = replace(settings, max_attempts=attempts or settings.max_attempts)
         home = self.walked.home if pretraining else self.walked.home[: self.home_sets]
         return replace(self.walked, home=home, splits=splits, seed=seed, train=train, settings=settings)
+
+    def given(self, path: Path, name: str, seed: int, limit: int | None) -> Tables:
+        """See `Rows`."""
+        return given_route_rows(path, name, self.source("id", seed, None, train=False), limit=limit)
 
 
 def _check_unseen(pretrain: Sequence[CityConfig], away: Sequence[CityConfig]) -> None:

@@ -31,6 +31,11 @@ class RunLayout:
         """The parquet files."""
         return self.root / "data"
 
+    @property
+    def origins(self) -> Path:
+        """The files of the user's that parquet files were made of, with their digests."""
+        return self.data / "origins.json"
+
     def rows(self, name: str) -> Path:
         """The training rows of a stage or arm."""
         return self.data / f"{name}.parquet"

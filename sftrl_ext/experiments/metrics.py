@@ -42,7 +42,7 @@ class Follower:
                         for key, name in _SHOWN
                         if isinstance(entry["data"].get(key), (int, float))
                     ]
-                    self._words = " ".join(words) or self._words
+                    self._words = entry.get("text") or " ".join(words) or self._words
         return self._step, self._words
 
 

@@ -91,6 +91,10 @@ class TaskConfig:
     """The splits a base model of our own is pre-trained on (several rules, mixed evenly)."""
     eval_splits: list[str] = field(default_factory=list)
     """The splits every saved checkpoint is evaluated on."""
+    eval_sets: dict[str, str] = field(default_factory=dict)
+    """Given instances to be evaluated on: name to a CSV, JSON or parquet list of hands or routes, or a route
+    file. A set is a split: its name says what it is compared as (``id_..``, ``rule_..`` or ``visual_..``).
+    Every row is played, or as many as ``budget.eval.hands_of`` says."""
     target: int = 24
     max_attempts: int = 5
     profile: str = "exact"
@@ -112,7 +116,8 @@ class TaskConfig:
     modality: str = "text"
     """``text`` or ``image``: how the cards, or the places, are shown."""
     look: dict[str, Any] = field(default_factory=dict)
-    """How an image is drawn (``width``, ``height``, ``table``, ``deck``, ``arrangement``)."""
+    """How an image is drawn (``width``, ``height``, ``table``, ``deck``, ``arrangement``). The deck may be a
+    folder of card pictures."""
 
 
 @dataclass

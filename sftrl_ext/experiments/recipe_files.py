@@ -24,6 +24,7 @@ from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments import recipe as schemas
 from sftrl_ext.experiments.arms import check_arms
 from sftrl_ext.experiments.attention import check_attention
+from sftrl_ext.experiments.given_data import add_eval_sets, make_paths_absolute
 from sftrl_ext.experiments.recipe import (
     METRICS,
     OFFLOADS,
@@ -37,6 +38,9 @@ from sftrl_ext.experiments.recipe import (
 from sftrl_ext.experiments.trackers import check_names
 from sftrl_ext.experiments.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
+
+_MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "budget.eval.hands_of.")
+"""Beginnings of keys inside mappings without fixed names."""
 
 
 def load_recipe(
@@ -69,8 +73,8 @@ def load_recipe(
                     f"hydra.searchpath=[file://{configs_dir()}]",
                     f"scale={scale}",
                     f"+launcher={launcher}",
-                    # A key that an arm may have need not be in the recipe to be set.
-                    *(f"++{word}" if word.startswith("arms.") else word for word in overrides),
+                    # A key that such a mapping may have need not be in the recipe to be set.
+                    *(f"++{word}" if word.startswith(_MAPPINGS) else word for word in overrides),
                 ],
             )
         # Once more into the schema: an arm, or a key that was added with "+", is not checked before.
@@ -83,6 +87,11 @@ def load_recipe(
     finally:
         GlobalHydra.instance().clear()
     assert isinstance(loaded, Recipe)
+    make_paths_absolute(loaded, path.parent)
+    try:
+        add_eval_sets(loaded)
+    except SftrlError as error:
+        raise SftrlError(f"{path}: {error}") from None
     _check(path, loaded)
     return loaded
 

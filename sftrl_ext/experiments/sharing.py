@@ -24,6 +24,8 @@ import pyarrow.parquet as pq
 
 import data_prep
 import sftrl_ext
+from data_prep.origins import read_origins
+from sftrl_ext.envs.general_points.episode import as_look
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.model_files import folder_digest
@@ -86,9 +88,10 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
         sys.executable: "{python}",
         **{str(layout.stage(name)): f"{{{key}}}" for name, key in keys.items()},
     }
+    pictures = {name: origin.pictures for name, origin in read_origins(layout.origins).items()}
     for path in layout.data.glob("*.parquet"):
         if any(str(path) in word for word in words):
-            said[str(path)] = f"{{{rows_digest(path, layout.root)}}}"
+            said[str(path)] = f"{{{rows_digest(path, layout.root)}{pictures.get(path.stem, '')}}}"
     files = [recipe.task.reward_file, recipe.task.template]
     told = [_replaced(word, said) for word in words]
     if any("{run}/stages" in word or "{None}" in word for word in told):
@@ -97,6 +100,7 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
         {
             "words": told,
             "files": [_file_digest(Path(name)) for name in files if name and Path(name).is_file()],
+            "deck": _deck_digest(recipe),
             "code": code_digest(),
         }
     )
@@ -213,8 +217,19 @@ def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
         "train_split": recipe.task.train_split,
         "first_split": recipe.task.eval_splits[0],
         "code": code_digest(),
+        "deck": _deck_digest(recipe),
     }
     return _digest(how)
+
+
+def _deck_digest(recipe: Recipe) -> str | None:
+    """Digest of the pictures of a deck of the user's; None where cards are drawn or are text."""
+    task = recipe.task
+    if task.modality != "image" or task.kind != "general_points":
+        return None
+    from sftrl_ext.envs.general_points.render.decks import deck_digest
+
+    return deck_digest(as_look(task.look).deck)
 
 
 def _runs(folder: Path) -> Iterator[tuple[RunLayout, RunState]]:

@@ -60,7 +60,8 @@ def split_title(split: str, task: str = "") -> str:
         split: Its name.
         task: Name of the task, the first part of its data source.
     """
-    return _TASK_SPLITS.get((task, split)) or _SPLITS.get(split, f"OOD: {split}")
+    other = f"OOD: {split}" if is_ood(split) else f"In distribution: {split}"
+    return _TASK_SPLITS.get((task, split)) or _SPLITS.get(split, other)
 
 
 def is_ood(split: str) -> bool:

@@ -1,7 +1,8 @@
 """The dialogues of a parquet file, kept in Arrow; a row becomes Python objects only when it is read.
 
-A file whose messages hold image markers must say what they stand for: the column ``extra_info.facts`` gives
-what to draw, and only a file without it is asked for pictures in the column ``images``.
+A file whose messages hold image markers must say what they stand for: a row whose column ``images`` names
+picture files shows those, else the column ``extra_info.facts`` gives what to draw, and only a file without it
+is asked for pictures in the column ``images``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL.Image import Image
 
-from sftrl_ext.envs.base import IMAGE_MARKER
+from sftrl_ext.envs.base import IMAGE_MARKER, count_markers
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training.row_images import check_markers, drawn, opened
 
@@ -72,6 +73,7 @@ class Dialogues:
         """The first row that shows an image; None if none does."""
         self._facts: pa.ChunkedArray | None = None
         self._pictures: pa.ChunkedArray | None = None
+        self._paths: pa.ChunkedArray | None = None
         if self.first_marked is not None:
             self._read_images(schema, images_key)
 
@@ -93,7 +95,11 @@ class Dialogues:
         messages = self._messages[chunk][at].as_py()
         trained = None if self._trained is None else set(self._trained[chunk][at].as_py())
         images: Sequence[Image] = ()
-        if self._facts is not None:
+        if self._paths is not None and (paths := self._paths[row].as_py()):
+            images = opened(paths, self.name(row))
+        elif self._paths is not None and count_markers(messages) == 0:
+            images = ()
+        elif self._facts is not None:
             images = drawn(self._facts[row].as_py(), self.name(row))
         elif self._pictures is not None:
             images = opened(self._pictures[row].as_py(), self.name(row))
@@ -102,9 +108,10 @@ class Dialogues:
         return Row(messages, trained, images)
 
     def _read_images(self, schema: pa.Schema, images_key: str) -> None:
-        """Keep the column that says what the rows show."""
+        """Keep the columns that say what the rows show."""
         self._facts = read_facts(self.file)
         if self._facts is not None:
+            self._paths = _picture_paths(self.file, images_key) if images_key in schema.names else None
             return
         if images_key in schema.names:
             self._pictures = pq.read_table(self.file, columns=[images_key])[images_key]
@@ -152,6 +159,19 @@ def read_facts(file: str) -> pa.ChunkedArray | None:
         if FACTS not in {opened_file.schema.column(i).path for i in range(len(opened_file.schema))}:
             return None
         return pc.struct_field(opened_file.read(columns=[FACTS])["extra_info"], "facts")
+
+
+def _picture_paths(file: str, images_key: str) -> pa.ChunkedArray | None:
+    """Paths of the pictures of every row, without the bytes beside them; None if no row has a path."""
+    with pq.ParquetFile(file) as opened_file:
+        paths = [opened_file.schema.column(i).path for i in range(len(opened_file.schema))]
+        named = [path for path in paths if path.startswith(f"{images_key}.") and path.endswith(".path")]
+        column = opened_file.read(columns=named)[images_key] if named else None
+    if column is None or column.combine_chunks().flatten().field("path").null_count == len(
+        pc.list_flatten(column)
+    ):
+        return None
+    return column
 
 
 def _schema(file: str) -> Any:

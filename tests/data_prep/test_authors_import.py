@@ -97,16 +97,27 @@ def test_multi_turn_rows_and_which_turns_are_trained(tmp_path):
 
 
 def test_images_become_paths(tmp_path):
-    path = _write(
-        tmp_path / "data.json", [_record(image="a.png"), _record(image=["b.png", "c.png"]), _record()]
-    )
-    out = tmp_path / "out.parquet"
-    import_authors(path, out, images=True, image_folder="pictures")
+    shown = _record(image="a.png")
+    shown["conversations"][0]["value"] = "<image> Which cards?"
+    both = _record(image=["b.png", "c.png"])
+    both["conversations"][0]["value"] = "<image><image> Which cards?"
+    path, out = tmp_path / "data.json", tmp_path / "out.parquet"
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).touch()
+    _write(path, [shown, both, _record()])
+    import_authors(path, out, images=True, image_folder=folder)
     assert read_schema(out) is IMAGE_SCHEMA
     images = [[image["path"] for image in row] for row in pq.read_table(out)["images"].to_pylist()]
-    assert images == [["pictures/a.png"], ["pictures/b.png", "pictures/c.png"], []]
-    with pytest.raises(SftrlError, match="record 0 has an image; import the file with images=True"):
+    assert images == [[f"{folder}/a.png"], [f"{folder}/b.png", f"{folder}/c.png"], []]
+    with pytest.raises(SftrlError, match="record 0: 'image' is 'a.png'; expected null where cards"):
         import_authors(path, out)
+    with pytest.raises(SftrlError, match=r"record 1: 'image' names .*c.png; expected the path of a file"):
+        (folder / "c.png").unlink()
+        import_authors(path, out, images=True, image_folder=folder)
+    with pytest.raises(SftrlError, match="record 0: 'conversations' has 0 times <image>; expected 1"):
+        import_authors(_write(path, [_record(image="a.png")]), out, images=True, image_folder=folder)
 
 
 @pytest.mark.parametrize(

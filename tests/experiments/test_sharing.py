@@ -7,8 +7,10 @@ import threading
 import time
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
+from sftrl_ext.envs.general_points.cards import RANKS, SUITS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner, sharing
 from sftrl_ext.experiments.data_stage import build_data
@@ -97,6 +99,24 @@ def test_a_file_of_the_user_counts_by_its_content(tmp_path):
         keys.append(made("fig6_gp_l", tmp_path / str(number), f"task.reward_file={rewards}")[2])
     assert keys[0] == keys[2]
     assert keys[0]["rl-lr0.0002-s0"] != keys[1]["rl-lr0.0002-s0"]
+
+
+def test_a_deck_of_pictures_counts_by_its_pictures(tmp_path):
+    deck = tmp_path / "deck"
+    deck.mkdir()
+    for suit in SUITS:
+        for rank in RANKS:
+            Image.new("RGB", (10, 14), (len(rank), ord(suit), ord(rank[0]))).save(deck / f"{rank}{suit}.png")
+    words = [f"task.look.deck={deck}"]
+    one = made("fig6_gp_vl", tmp_path / "one", *words)[2]
+    assert made("fig6_gp_vl", tmp_path / "two", *words)[2] == one
+    Image.new("RGB", (10, 14), (0, 0, 0)).save(deck / "KS.png")
+    other = made("fig6_gp_vl", tmp_path / "three", *words)[2]
+    trained = {name for name in one if one[name] is not None and name != "model"}
+    assert trained and all(one[name] != other[name] for name in trained)
+    (deck / "KS.png").unlink()
+    with pytest.raises(SftrlError, match="no picture of the cards KS; found 51"):
+        made("fig6_gp_vl", tmp_path / "four", *words)
 
 
 def test_a_start_model_counts_by_what_is_in_its_folder(tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from data_prep.given_files import count_given
 from sftrl_ext.experiments.eval_units import worker_count
 from sftrl_ext.experiments.planner import work
 from sftrl_ext.experiments.planner.memory import VLLM_WORKSPACE, Keys, Phase
@@ -11,12 +14,27 @@ from sftrl_ext.experiments.planner.stage import PlanContext, StagePlan
 from sftrl_ext.experiments.planner.work import RLShape
 from sftrl_ext.experiments.planner.workload import workload_of
 
+if TYPE_CHECKING:
+    from sftrl_ext.experiments.recipe import Recipe
+
+
+def evaluated_hands(recipe: Recipe) -> list[int]:
+    """Episodes of each evaluated split; a set of given instances has as many as its file lists."""
+    evaluation, sets = recipe.budget.eval, recipe.task.eval_sets
+
+    def count(split: str) -> int:
+        if split in evaluation.hands_of:
+            return evaluation.hands_of[split]
+        return count_given(Path(sets[split])) or evaluation.hands if split in sets else evaluation.hands
+
+    return [count(split) for split in recipe.task.eval_splits]
+
 
 def evaluation_plan(context: PlanContext, checkpoints: int) -> StagePlan:
     """Evaluation of every saved checkpoint on every split, by as many engines as the scale has."""
     recipe, a = context.recipe, context.architecture
     workload, evaluation = workload_of(recipe, a), recipe.budget.eval
-    hands = sum(evaluation.hands_of.get(split, evaluation.hands) for split in recipe.task.eval_splits)
+    hands = sum(evaluated_hands(recipe))
     parallel = recipe.scale.tensor_parallel
     dtype = 4 if context.cpu else 2
     engines = max(1, worker_count(recipe.scale))

@@ -104,8 +104,9 @@ def test_a_picture_is_rgb_of_its_size(size, count):
 def test_the_layout_of_the_paper():
     spots = ARRANGEMENTS["row"].place(4, 1200, 1200, 0)
     assert [(s.left, s.top, s.width, s.height) for s in spots] == [
-        (x, 411, 270, 378) for x in (24, 318, 612, 906)
+        (x, 411, 270, 378) for x in (5, 302, 599, 896)
     ]
+    assert TABLES["green"].color == (53, 101, 77)
     image = draw_hand(HAND)
     pixels = array(image)
     on_card = np.zeros((1200, 1200), dtype=bool)
@@ -137,7 +138,7 @@ def test_cards_are_as_large_as_the_gaps_allow(count, size, card):
 
 
 @given(st.integers(3, 6), st.integers(32, 2000), st.integers(32, 2000))
-def test_cards_in_rows_stay_apart_on_the_canvas_and_centred(count, width, height):
+def test_cards_in_rows_stay_apart_on_the_canvas_and_vertically_centred(count, width, height):
     spots = ARRANGEMENTS["row"].place(count, width, height, 0)
     for s in spots:
         assert s.left >= 1 and s.top >= 1

@@ -1,8 +1,10 @@
 """Arrangements: where on the canvas each card lies.
 
-One rule gives the size of the cards: the gap is a fiftieth of the shorter side of the canvas, and the cards
-are as large as gaps around and between them allow. Four cards on 1200x1200 are 270x378 with gaps of 24. Up to
-four cards lie in one row; five or six in two rows where that makes them larger.
+One rule gives the size of the cards: they are as large as gaps of a fiftieth of the shorter side of the
+canvas around and between them allow. Up to four cards lie in one row; five or six in two rows where that
+makes them larger. Four cards on 1200x1200 are 270x378, 297 pixels from left edge to left edge, the first at
+x = 5: the layout of the paper's pictures, which leaves more room on the right than on the left. On any other
+canvas the room beside the cards is divided in the same proportions.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ COVERED = (0.3, 0.6)
 """Least and greatest share of a card's width that the next card of "overlap" covers."""
 
 _SHIFTED = 0.06
+
+_FIRST, _BETWEEN = 5 / 24, 27 / 24
+"""Room left of the first card, and between two cards, in even shares: on 1200x1200 a share is 24 pixels."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +83,36 @@ def _rows(count: int, width: int, height: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=256)
 def row(count: int, width: int, height: int, seed: int = 0) -> tuple[Spot, ...]:
-    """Upright cards in one or two rows with equal gaps, centred; the seed does not matter."""
+    """Upright cards in one or two rows as in the paper's pictures, centred vertically; no use of the seed."""
+    return _upright(count, width, height, _FIRST, _BETWEEN)
+
+
+@lru_cache(maxsize=256)
+def _even_row(count: int, width: int, height: int) -> tuple[Spot, ...]:
+    """The cards of `row` with equal gaps around and between them."""
+    return _upright(count, width, height, 1.0, 1.0)
+
+
+def _upright(count: int, width: int, height: int, first: float, between: float) -> tuple[Spot, ...]:
+    """Upright cards in one or two rows; ``first`` and ``between`` are gaps in shares of even ones."""
     rows, across = _rows(count, width, height)
     down = round(across * HEIGHT / WIDTH)
     columns = -(-count // rows)
     spots = []
     for i in range(count):
-        line, place = divmod(i, columns)
-        here = min(columns, count - line * columns)
-        free_x, free_y = width - here * across, height - rows * down
-        left = round((place + 1) * free_x / (here + 1)) + place * across
-        top = round((line + 1) * free_y / (rows + 1)) + line * down
+        line, column = divmod(i, columns)
+        in_line = min(columns, count - line * columns)
+        share = (width - in_line * across) / (in_line + 1)
+        left = round(max(1.0, first * share) + column * (across + between * share))
+        top = round((line + 1) * (height - rows * down) / (rows + 1)) + line * down
         spots.append(Spot(left, top, across, down))
     return tuple(spots)
 
 
 def rotated(count: int, width: int, height: int, seed: int) -> tuple[Spot, ...]:
-    """The spots of `row`, each turned by its own angle, and the cards smaller so that no two can touch."""
+    """Evenly spaced cards, each turned by its own angle, and smaller so that no two can touch."""
     rng = np.random.default_rng([seed, 1])
-    upright = row(count, width, height)
+    upright = _even_row(count, width, height)
     angles = rng.uniform(*ANGLES, count) * rng.choice((-1, 1), count)
     cos, sin = math.cos(math.radians(ANGLES[1])), math.sin(math.radians(ANGLES[1]))
     ratio = HEIGHT / WIDTH

@@ -3,18 +3,24 @@
 A new deck is one line, here or in any other package::
 
     DECKS.add("mine", Deck(paper=(255, 255, 255), edge=(90, 90, 90), red=(200, 0, 0), black=(0, 0, 0)))
+
+Where a name of `DECKS` is expected, the path of a folder of card pictures is a deck too
+(`sftrl_ext.envs.general_points.render.picture_deck`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path as FilePath
 
 from PIL import Image
 
 from sftrl_ext.envs.general_points.cards import FACES, LARGE_RANKS, RANKS, SUITS, SUITS_OF, Card
 from sftrl_ext.envs.general_points.render.letters import ANGULAR, ROUND, Lettering
+from sftrl_ext.envs.general_points.render.picture_deck import picture_deck
 from sftrl_ext.envs.general_points.render.royals import draw_emblem, draw_royal
 from sftrl_ext.envs.general_points.render.shapes import HEIGHT, WIDTH, Color, Path, Pen, arc
 from sftrl_ext.errors import Registry, SftrlError
@@ -145,7 +151,7 @@ def draw_card(card: Card, width: int, height: int, deck: str = "classic", enlarg
         card: A card with a suit.
         width: Width in pixels.
         height: Height in pixels, about 7/5 of the width.
-        deck: A name of `DECKS`.
+        deck: A name of `DECKS`, or a folder of card pictures.
         enlarged: How many times larger the image is, with the details of a card of that width.
 
     Returns:
@@ -154,6 +160,8 @@ def draw_card(card: Card, width: int, height: int, deck: str = "classic", enlarg
     Raises:
         SftrlError: if the card has no suit or is none of the deck, or the deck is unknown.
     """
+    if _is_folder(deck):
+        return picture_deck(deck).draw(card, width * enlarged, height * enlarged).convert("RGB")
     style = DECKS[deck]
     if card.suit not in SUITS or card.rank not in _KNOWN:
         raise SftrlError(
@@ -179,6 +187,57 @@ def card_mask(width: int, height: int) -> Image.Image:
     mask = Image.new("L", (width * factor, height * factor), 0)
     Pen(mask).fill(_outline(0), 255)
     return mask.reduce(factor)
+
+
+def card_shape(card: Card, width: int, height: int, deck: str) -> Image.Image:
+    """Which part of its rectangle a card of a deck covers: of a picture, what is not transparent."""
+    if _is_folder(deck):
+        return picture_deck(deck).draw(card, width, height).getchannel("A")
+    return card_mask(width, height)
+
+
+def edge_color(deck: str) -> Color:
+    """Colour of the edge of a deck's cards."""
+    return picture_deck(deck).edge if _is_folder(deck) else DECKS[deck].edge
+
+
+def check_deck(deck: str) -> str:
+    """Check the name of a deck, and make the path of a folder of card pictures absolute.
+
+    Raises:
+        SftrlError: if the deck is unknown, or the folder is none of card pictures.
+    """
+    if _is_folder(deck):
+        return str(picture_deck(deck).folder)
+    try:
+        DECKS[deck]
+    except SftrlError as error:
+        raise SftrlError(
+            f"{error} A folder of card pictures is a deck too; there is none of this name."
+        ) from None
+    return deck
+
+
+def check_cards(deck: str, ranks: Iterable[str], suits: Iterable[str]) -> None:
+    """Check that a deck shows every card of some ranks and suits; a drawn one shows all.
+
+    Raises:
+        SftrlError: naming the cards that a folder of card pictures lacks.
+    """
+    if _is_folder(deck):
+        picture_deck(deck).check(ranks, suits)
+
+
+def deck_digest(deck: str) -> str | None:
+    """Digest of the pictures of a deck; None for a drawn one, which is part of the code."""
+    return picture_deck(deck).digest() if _is_folder(deck) else None
+
+
+def _is_folder(deck: object) -> bool:
+    """Whether a deck is given by a path."""
+    if not isinstance(deck, str) or deck in DECKS:
+        return False
+    return os.sep in deck or "/" in deck or FilePath(deck).expanduser().is_dir()
 
 
 def _factor(width: int) -> int:

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from sftrl_ext.envs.general_points.cards import Card
 from sftrl_ext.envs.general_points.render.arrange import ARRANGEMENTS
 from sftrl_ext.envs.general_points.render.cache import ImageCache
-from sftrl_ext.envs.general_points.render.decks import DECKS, card_mask, draw_card
+from sftrl_ext.envs.general_points.render.decks import card_shape, check_deck, draw_card, edge_color
 from sftrl_ext.envs.general_points.render.shapes import Color
 from sftrl_ext.envs.general_points.render.tables import TABLES
 from sftrl_ext.errors import SftrlError
@@ -31,7 +31,7 @@ class Look:
         width: Width of the picture in pixels.
         height: Height of the picture in pixels.
         table: A name of `TABLES`.
-        deck: A name of `DECKS`.
+        deck: A name of `DECKS`, or the path of a folder of card pictures, which is made absolute.
         arrangement: A name of `ARRANGEMENTS`.
     """
 
@@ -49,9 +49,9 @@ class Look:
                     f"the {side} of a picture must be a whole number of pixels from {SIDES[0]} "
                     f"to {SIDES[1]}, found {value!r}."
                 )
-        known = (TABLES, self.table), (DECKS, self.deck), (ARRANGEMENTS, self.arrangement)
-        for registry, name in known:
-            registry[name]
+        TABLES[self.table]
+        object.__setattr__(self, "deck", check_deck(self.deck))
+        ARRANGEMENTS[self.arrangement]
 
 
 PAPER_LOOK = Look()
@@ -97,14 +97,14 @@ def draw_hand(cards: Sequence[Card], look: Look = PAPER_LOOK, seed: int = 0) -> 
             image.paste(IMAGES.get(_on_ground, card, spot.width, spot.height, deck, ground), corner)
         else:
             face = IMAGES.get(draw_card, card, spot.width, spot.height, deck)
-            image.paste(face, corner, card_mask(spot.width, spot.height))
+            image.paste(face, corner, IMAGES.get(card_shape, card, spot.width, spot.height, deck))
     return image
 
 
 def _on_ground(card: Card, width: int, height: int, deck: str, ground: Color) -> Image.Image:
     """A card as it looks on a plain table: its rectangle can be pasted as a whole."""
     image = Image.new("RGB", (width, height), ground)
-    image.paste(draw_card(card, width, height, deck), (0, 0), card_mask(width, height))
+    image.paste(draw_card(card, width, height, deck), (0, 0), card_shape(card, width, height, deck))
     return image
 
 
@@ -116,10 +116,10 @@ def _finer(width: int) -> int:
 def _for_turning(card: Card, width: int, height: int, deck: str) -> Image.Image:
     """A card enlarged and as blurred as one pixel of the picture, with a transparent rim."""
     finer = _finer(width)
-    mask = card_mask(width * finer, height * finer)
+    mask = card_shape(card, width * finer, height * finer, deck)
     face = draw_card(card, width, height, deck, enlarged=finer)
     face.putalpha(mask)
-    edge = (*DECKS[deck].edge, 0)
+    edge = (*edge_color(deck), 0)
     image = Image.new("RGBA", (face.width + 4 * finer, face.height + 4 * finer), edge)
     image.paste(face, (2 * finer, 2 * finer))
     return image.filter(ImageFilter.BoxBlur(finer / 2))

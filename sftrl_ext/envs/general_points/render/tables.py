@@ -40,9 +40,9 @@ def wood(width: int, height: int) -> Image.Image:
 
 
 TABLES: Registry[Table] = Registry("table")
-"""Table name to table: "green", the paper's; "blue"; "grey"; "wood", the only one that is not plain."""
+"""Table name to table: "green", the paper's as measured; "blue"; "grey"; "wood", the only one not plain."""
 
-TABLES.add("green", Table((0, 84, 40)))
+TABLES.add("green", Table((53, 101, 77)))
 TABLES.add("blue", Table((28, 58, 128)))
 TABLES.add("grey", Table((120, 124, 130)))
 TABLES.add("wood", Table((128, 84, 48), wood))
