@@ -121,20 +121,24 @@ def test_figure_6_has_three_bars_per_task_and_the_papers_numbers(draw, runs):
     assert len(figure.axes) == 4
     paper = {"fig6_gp_l": (3.4, 11.5, 15.0), "fig6_gp_vl": (5.6, 11.2, 14.2)}
     for panel, name in zip(figure.axes, TASKS, strict=True):
-        assert [tick.get_text() for tick in panel.get_xticklabels()] == ["SFT", "Init", "RL"]
+        labels = [tick.get_text() for tick in panel.get_yticklabels()]
+        assert labels == (["SFT", "Init", "RL"] if panel is figure.axes[0] else [])
         found = analyse(runs(name))
         chosen = [
             found.equal.chosen[found.picked["sft"].key],
             found.curves.start,
             found.equal.chosen[found.picked["rl"].key],
         ]
-        heights = [100 * pooled(group, "rule_ood").p for group in chosen]
-        assert [bar[0].get_height() for bar in bars(panel)] == pytest.approx(heights)
-        assert len(points(panel)) == 3
-        change = f"({heights[2] - heights[1]:+.1f})"
-        assert f"{heights[2]:.1f}\n{change}" in [text.get_text() for text in panel.texts]
+        lengths = [100 * pooled(group, "rule_ood").p for group in chosen]
+        assert [bar[0].get_width() for bar in bars(panel)] == pytest.approx(lengths)
+        assert [container.has_xerr for container in panel.containers if container not in bars(panel)] == [
+            True
+        ] * 3
+        change = f"({lengths[2] - lengths[1]:+.1f})"
+        assert f"{lengths[2]:.1f}\n{change}" in [text.get_text() for text in panel.texts]
         if name in paper:
-            assert tuple(levels(panel, "#000000")) == paper[name]
+            lines = [line for line in panel.lines if to_hex(line.get_color()) == "#000000"]
+            assert tuple(line.get_xdata()[0] for line in lines) == paper[name]
         assert "GFLOPs" in panel.get_xlabel()
 
 
@@ -200,7 +204,8 @@ def test_figure_19_begins_at_the_over_fitted_checkpoint(draw, runs):
     start = 100 * pooled(over_fitted, "rule_ood").p
     assert all(line.get_xdata()[0] == over_fitted[0].cost.counted / 1e18 for line in curves(panel))
     assert start in [line.get_ydata()[0] for line in panel.lines if len(line.get_xdata()) == 2]
-    assert "Over-fitted checkpoint" in legend(figure)
+    init = 100 * pooled(found.curves.start, "rule_ood").p
+    assert f"Over-fitted start (init: {init:.1f} %)" in legend(figure)
     assert panel.get_ylabel().startswith("Per-step accuracy under the other rule")
 
 
@@ -212,23 +217,26 @@ def test_figure_10_is_growth_against_growth(draw, runs):
     assert len(spots) == 4 * POINTS
     curve = found.curves.arms[-1]
     last, start = curve.steps()[-1], curve.start
-    growth = [100 * (pooled(last, s).p - pooled(start, s).p) for s in ("id", "rule_ood")]
+    growth = [100 * (pooled(last, s).p - pooled(start, s).p) for s in ("rule_ood", "id")]
     assert any(line.get_xydata().tolist() == [pytest.approx(growth)] for line in spots)
     assert sum(line.get_markersize() > 9 for line in spots) == len(panel.containers) == 4
-    triangles = [line.get_ydata()[0] for line in panel.lines if line.get_marker() == "<"]
+    triangles = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "v"]
     assert triangles == [0.48, 2.15, 2.99, 5.99]
     assert legend(figure)[:4] == ["1 attempt", "3 attempts", "5 attempts", "10 attempts"]
     assert len({to_rgba(line.get_color()) for line in spots}) == 4
 
 
-def test_figure_15_has_both_distributions(draw):
+def test_figure_15_has_both_distributions_in_one_panel(draw, runs):
     figure = draw("fig15", "fig15_suboptimal_sft")
-    assert [panel.get_title(loc="left") for panel in figure.axes] == [
-        "In distribution",
-        "Out of distribution: other rule",
-    ]
-    assert [len(curves(panel)) for panel in figure.axes] == [2, 2]
-    assert legend(figure)[:2] == ["SFT", "SFT on dialogues"]
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["SFT on dialogues", "SFT"]
+    assert legend(figure)[:2] == ["In distribution", "Out of distribution: other rule"]
+    found = analyse(runs("fig15_suboptimal_sft"))
+    for panel, arm in zip(figure.axes, ("sft_suboptimal", "sft"), strict=True):
+        assert len(curves(panel)) == 2
+        last = found.picked[arm].steps()[-1]
+        for split in ("id", "rule_ood"):
+            assert any(y == pytest.approx(100 * pooled(last, split).p) for _, y, _ in points(panel))
+        assert panel.get_ylim() == figure.axes[0].get_ylim()
 
 
 def test_figure_16_has_5_and_2_and_3_runs(draw):
@@ -247,6 +255,12 @@ def test_figure_16_has_5_and_2_and_3_runs(draw):
     every, vision, adapter = ([line.get_color() for line in curves(panel)] for panel in figure.axes)
     assert vision == [every[0], every[2]] and adapter == every[:3]  # a rate has one colour in all panels
     assert all(levels(panel, BOUND_COLOUR.upper()) == [30.0] for panel in figure.axes)
+
+
+def test_figure_1_is_of_whole_routes_in_words(draw):
+    figure = draw("fig1", "fig6_virl_l")
+    assert figure.axes[0].get_ylabel() == "V-IRL-L: overall success"
+    assert [len(curves(panel)) for panel in figure.axes] == [2, 2]
 
 
 def test_figure_18_is_of_whole_routes(draw, runs):
@@ -325,5 +339,5 @@ def test_the_report_of_a_run_has_the_figures_of_its_recipe(runs, tmp_path):
 
 def test_every_figure_of_the_paper_has_a_recipe():
     named = {figure.name for figure in PAPER_FIGURES}
-    assert named == {f"fig{n}" for n in (5, 6, 7, 8, 9, 10, 15, 16, 17, 18, 19)}
-    assert {name.partition("_")[0] for name in STORIES} | {"fig5", "fig7", "fig8", "fig18"} == named
+    assert named == {f"fig{n}" for n in (1, 5, 6, 7, 8, 9, 10, 15, 16, 17, 18, 19)}
+    assert {name.partition("_")[0] for name in STORIES} | {"fig1", "fig5", "fig7", "fig8", "fig18"} == named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,19 +30,22 @@ _LABELS = {"sft": "SFT", "init": "Init", "rl": "RL"}
 
 
 def rule_bars(runs: Sequence[PaperRun]) -> Figure | None:
-    """Figure 6: bars SFT, init and RL under the other rule at equal compute, one panel per task."""
+    """Figure 6: bars RL, init and SFT under the other rule at equal compute, one panel per task."""
     shown = [run for run in runs if _bars(run, RULE_SPLIT, run.analysis.metric)]
     if not shown:
         return None
-    figure = Figure(figsize=(max(2.3 * len(shown), 4.6), 3.5), layout="constrained")
+    figure = Figure(figsize=(max(2.3 * len(shown), 4.6), 2.9), layout="constrained")
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for panel, run in zip(panels, shown, strict=True):
+    for index, (panel, run) in enumerate(zip(panels, shown, strict=True)):
         metric = run.analysis.metric
-        _draw_bars(panel, run, RULE_SPLIT, metric)
+        _draw_rows(panel, _bars(run, RULE_SPLIT, metric))
+        panel.tick_params(axis="y", labelleft=index == 0)
         panel.set_title(f"{run.task_title}\n{measure_label(run.analysis, metric).lower()}")
         panel.set_xlabel(_budget(run), fontsize=8)
-    panels[0].set_ylabel("Out of distribution: other rule")
-    figure.supxlabel(_equal_compute(shown[0]), fontsize=9)
+    figure.supxlabel(
+        f"Out of distribution: other rule. {_equal_compute(shown[0])}",
+        fontsize=9,
+    )
     put_legend(figure, _handles(shown, RULE_SPLIT), 1)
     return figure
 
@@ -68,7 +72,7 @@ def visual_curves_and_bars(runs: Sequence[PaperRun]) -> Figure | None:
         else:
             left.set_axis_off()
         lines.append(left)
-        _draw_bars(right, run, VISUAL_SPLIT, "success")
+        _draw_columns(right, _bars(run, VISUAL_SPLIT, "success"))
         best = _previous_best(run)
         for panel in (left, right):
             if best is not None:
@@ -91,46 +95,93 @@ def visual_curves_and_bars(runs: Sequence[PaperRun]) -> Figure | None:
     return figure
 
 
-def _bars(run: PaperRun, split: str, metric: str) -> list[tuple[str, list[Checkpoint]]]:
-    """Kind and checkpoints of each bar, where they were evaluated: SFT, init, RL."""
+@dataclass(frozen=True)
+class _Bar:
+    """A bar in percent.
+
+    Attributes:
+        kind: A key of `_LABELS`.
+        length, error: Success and its standard error.
+        text: The number, and its change from the init.
+        paper: The paper's number; None if it gives none.
+    """
+
+    kind: str
+    length: float
+    error: float
+    text: str
+    paper: float | None
+
+    @property
+    def end(self) -> float:
+        """End of the bar, its error and the paper's number."""
+        return max(self.length + self.error, self.paper or 0.0)
+
+
+def _bars(run: PaperRun, split: str, metric: str) -> list[_Bar]:
+    """The bars SFT, init and RL at equal compute, where they were evaluated."""
     found = run.analysis
-    kinds = {found.arms.kind(curve.arm): run.equal.chosen.get(curve.key, []) for curve in run.contestants()}
-    kinds["init"] = found.curves.start
-    return [(kind, kinds[kind]) for kind in _LABELS if kinds.get(kind) and pooled(kinds[kind], split, metric)]
-
-
-def _draw_bars(panel: Axes, run: PaperRun, split: str, metric: str) -> None:
-    """Draw the bars of one task, each with its number and its change from the init."""
-    found, bars = run.analysis, _bars(run, split, metric)
-    start = pooled(found.curves.start, split, metric) if found.curves.start else None
-    paper = _paper_numbers(run, split, metric)
-    peaks = []
-    for index, (kind, checkpoints) in enumerate(bars):
-        measure = pooled(checkpoints, split, metric)
-        assert measure is not None
-        height, error = 100 * measure.p, 100 * measure.se
-        panel.bar(index, height, 0.72, color=kind_colour(kind), edgecolor="white", linewidth=0.5)
-        panel.errorbar(index, height, error, color="#333333", elinewidth=1.1, capsize=2.5, capthick=1.1)
-        text = f"{height:.1f}"
+    groups: dict[str, list[Checkpoint]] = {
+        found.arms.kind(curve.arm): run.equal.chosen.get(curve.key, []) for curve in run.contestants()
+    }
+    groups["init"] = found.curves.start
+    start = pooled(groups["init"], split, metric) if groups["init"] else None
+    paper, bars = _paper_numbers(run, split, metric), []
+    for kind in _LABELS:
+        measure = pooled(groups[kind], split, metric) if groups.get(kind) else None
+        if measure is None:
+            continue
+        text = f"{100 * measure.p:.1f}"
         if start is not None and kind != "init":
-            text += f"\n({height - 100 * start.p:+.1f})"
-        stated = paper.get(kind)
-        if stated is not None:
-            panel.plot(
-                [index - 0.44, index + 0.44], [stated, stated], color="black", lw=1.6, zorder=5,
-                solid_capstyle="butt",
-            )  # fmt: skip
-        peaks.append((index, max(height + error, stated or 0.0), text))
-    top = max((peak for _, peak, _ in peaks), default=0.0)
-    for index, peak, text in peaks:
+            text += f"\n({100 * (measure.p - start.p):+.1f})"
+        bars.append(_Bar(kind, 100 * measure.p, 100 * measure.se, text, paper.get(kind)))
+    return bars
+
+
+def _draw_rows(panel: Axes, bars: Sequence[_Bar]) -> None:
+    """Draw horizontal bars, RL above the init above SFT."""
+    kinds = list(_LABELS)
+    for bar in bars:
+        row = kinds.index(bar.kind)
+        panel.barh(row, bar.length, 0.68, color=kind_colour(bar.kind), edgecolor="white", linewidth=0.5)
+        panel.errorbar(
+            bar.length, row, xerr=bar.error, color="#333333", elinewidth=1.1, capsize=2.5, capthick=1.1
+        )
+        if bar.paper is not None:
+            ends = [row - 0.44, row + 0.44]
+            panel.plot([bar.paper, bar.paper], ends, color="black", lw=1.6, zorder=5, solid_capstyle="butt")
         panel.annotate(
-            text, (index, peak), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
+            bar.text, (bar.end, row), xytext=(4, 0), textcoords="offset points", ha="left", va="center",
             fontsize=8, linespacing=1.05,
         )  # fmt: skip
-    panel.set_xticks(range(len(bars)), [_LABELS[kind] for kind, _ in bars])
+    panel.set_yticks(range(len(kinds)), list(_LABELS.values()))
+    panel.tick_params(axis="y", length=0, labelcolor="black")
+    panel.grid(axis="y", visible=False)
+    panel.set_xlim(0, max(1.42 * max(bar.end for bar in bars), 1.0))
+    panel.set_ylim(-0.6, len(kinds) - 0.4)
+    panel.xaxis.set_major_locator(even_ticks(5))
+    percent_axis(panel, "x")
+    panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= min(panel.get_xlim()[1], 100.0)])
+
+
+def _draw_columns(panel: Axes, bars: Sequence[_Bar]) -> None:
+    """Draw upright bars: SFT, the init, RL."""
+    for index, bar in enumerate(bars):
+        panel.bar(index, bar.length, 0.72, color=kind_colour(bar.kind), edgecolor="white", linewidth=0.5)
+        panel.errorbar(
+            index, bar.length, bar.error, color="#333333", elinewidth=1.1, capsize=2.5, capthick=1.1
+        )
+        if bar.paper is not None:
+            ends = [index - 0.44, index + 0.44]
+            panel.plot(ends, [bar.paper, bar.paper], color="black", lw=1.6, zorder=5, solid_capstyle="butt")
+        panel.annotate(
+            bar.text, (index, bar.end), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
+            fontsize=8, linespacing=1.05,
+        )  # fmt: skip
+    panel.set_xticks(range(len(bars)), [_LABELS[bar.kind] for bar in bars])
     panel.tick_params(axis="x", length=0, labelcolor="black")
     panel.grid(axis="x", visible=False)
-    panel.set_ylim(0, max(1.26 * top, 1.0))
+    panel.set_ylim(0, max(1.26 * max(bar.end for bar in bars), 1.0))
     panel.set_xlim(-0.6, len(bars) - 0.4)
     panel.yaxis.set_major_locator(even_ticks(6))
     percent_axis(panel)

@@ -28,6 +28,9 @@ from sftrl_ext.reports.style import FAINT, WIDTH, put_legend
 from sftrl_ext.reports.verdict import ID_SPLIT
 
 RULE_SPLIT = "rule_ood"
+SPLIT_COLOURS = {ID_SPLIT: "#C0392B", RULE_SPLIT: "#2471A3"}
+"""The paper's: red in distribution, blue out of distribution."""
+
 ROWS = {ID_SPLIT: "In distribution", RULE_SPLIT: "Out of distribution: other rule"}
 
 
@@ -73,31 +76,43 @@ def rates_after_overfitting(runs: Sequence[PaperRun]) -> Figure | None:
         for curve in found.curves.arms
         if found.arms.kind(curve.arm) == "rl" and any(found.arms.kind(c.arm) == "sft" for c in curve.start)
     ]
-    figure = _rates(run, curves, RULE_SPLIT, found.metric, start="Over-fitted checkpoint")
-    if figure is None:
-        return None
     init = pooled(found.curves.start, RULE_SPLIT, found.metric) if found.curves.start else None
-    if init is not None:
-        (panel,) = figure.axes
-        panel.axhline(100 * init.p, color=FAINT, lw=1.1, ls="-.", zorder=1)
-        panel.annotate(
-            "init, before over-fitting", (0.99, 100 * init.p), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8, color="#666666",
-        )  # fmt: skip
-        panel.set_ylim(panel.get_ylim()[0], max(panel.get_ylim()[1], 112 * init.p))
-    return figure
+    before = f" (init: {100 * init.p:.1f} %)" if init is not None else ""
+    return _rates(run, curves, RULE_SPLIT, found.metric, start=f"Over-fitted start{before}")
 
 
 def dialogues_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
-    """Figure 15: SFT on dialogues with errors over compute, in distribution beside the other rule."""
+    """Figure 15: SFT in distribution and under the other rule over compute, one panel per arm.
+
+    The paper has the panel of the dialogues with errors.
+    """
     (run,) = runs
     found = run.analysis
-    curves = [curve for curve in found.curves.arms if found.arms.kind(curve.arm) == "sft"]
-    return _two_splits(run, curves, found.metric)
+    curves = [curve for curve in found.curves.arms if found.arms.kind(curve.arm) == "sft"][::-1]
+    if not run.reach or not curves:
+        return None
+    scale, drawn = GigaScale.of(run.reach, run.axis), False
+    figure = Figure(figsize=(WIDTH if len(curves) > 1 else 6.4, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for panel, curve in zip(panels, curves, strict=True):
+        for split, colour in SPLIT_COLOURS.items():
+            drawn |= draw_against_compute(panel, run, split, found.metric, scale, [(curve, colour, "o")])
+        panel.set_title(found.arms.label(curve.arm))
+    if not drawn:
+        return None
+    _share_height(panels)
+    panels[0].set_ylabel(f"{run.task_title}: {measure_label(found, found.metric).lower()}")
+    label_compute(figure, run, scale)
+    handles = [
+        Line2D([], [], label=ROWS[split], color=colour, marker="o", ms=5, mew=0, lw=1.5)
+        for split, colour in SPLIT_COLOURS.items()
+    ]
+    put_legend(figure, [*handles, start_handle(), *smoothing_handle(list(panels))], 1)
+    return figure
 
 
 def routes_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
-    """Figure 18: whole routes by SFT and RL over compute, in distribution beside the other rule."""
+    """Figures 1 and 18: whole routes by SFT and RL over compute, in distribution beside the other rule."""
     (run,) = runs
     if run.analysis.metric != "steps":
         return None
@@ -124,10 +139,7 @@ def rates_by_arm(runs: Sequence[PaperRun]) -> Figure | None:
         count = f"{len(curves)} run{'s' * (len(curves) > 1)}"
         label = found.arms.label(arm)
         panel.set_title(f"{label[:1].upper()}{label[1:]}: {count}")
-    limits = [panel.get_ylim() for panel in panels]
-    for index, panel in enumerate(panels):
-        panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        panel.tick_params(axis="y", labelleft=index == 0)
+    _share_height(panels)
     panels[0].set_ylabel(f"{measure_label(found, found.metric)} in distribution")
     label_compute(figure, run, scale)
     handles = [*rate_handles(rates), start_handle(), *smoothing_handle(list(panels))]
@@ -214,6 +226,15 @@ def _kind_handles(runs: Sequence[PaperRun]) -> list[Line2D]:
     kinds = {run.analysis.arms.kind(curve.arm) for run in runs for curve in run.contestants()}
     handles = [kind_handle(kind, label) for kind, label in (("sft", "SFT"), ("rl", "RL")) if kind in kinds]
     return [*handles, start_handle()]
+
+
+def _share_height(panels: Sequence[Axes]) -> None:
+    """Give panels in a row one range upward, wide enough for the points of each."""
+    points = [panel.dataLim.y1 for panel in panels]
+    high = min(max(1.06 * max(points), *(panel.get_ylim()[1] for panel in panels)), 104.0)
+    for index, panel in enumerate(panels):
+        panel.set_ylim(-0.04 * high, high)
+        panel.tick_params(axis="y", labelleft=index == 0)
 
 
 def _say_empty(panel: Axes, split: str) -> None:

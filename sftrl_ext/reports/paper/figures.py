@@ -55,6 +55,14 @@ _SMOOTH = (
 
 PAPER_FIGURES = (
     PaperFigure(
+        "fig1",
+        "Whole routes over compute",
+        f"Routes of which every point was solved. {_SMOOTH}",
+        "a V-IRL run with checkpoints on the compute axis",
+        routes_over_compute,
+        in_report=False,
+    ),
+    PaperFigure(
         "fig5",
         "SFT and RL over compute, all tasks",
         f"In distribution above, the other rule below. {_SMOOTH}",
@@ -98,7 +106,7 @@ PAPER_FIGURES = (
     ),
     PaperFigure(
         "fig10",
-        "Growth out of distribution against growth in distribution, by attempts",
+        "Growth in distribution against growth out of distribution, by attempts",
         "One point per checkpoint, the more opaque, the more compute; the large points are at equal compute.",
         "arms with a start, evaluated on splits id and rule_ood",
         growth_by_attempts,
@@ -106,7 +114,7 @@ PAPER_FIGURES = (
     PaperFigure(
         "fig15",
         "SFT on dialogues with errors and feedback",
-        _SMOOTH,
+        f"In distribution and under the other rule over compute. {_SMOOTH}",
         "an SFT arm with checkpoints on the compute axis",
         dialogues_over_compute,
     ),

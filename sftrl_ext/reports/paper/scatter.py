@@ -77,10 +77,10 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
 
 
 def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
-    """Figure 10: growth under the other rule against growth in distribution, one colour per arm.
+    """Figure 10: growth in distribution (upward) against growth under the other rule, one colour per arm.
 
     Growth is the change from the arm's start in points. The large point of an arm is its checkpoint at equal
-    compute. The paper's growth out of distribution is a triangle at the right edge.
+    compute. The paper's growth under the other rule is a triangle at the upper edge.
     """
     (run,) = runs
     found = run.analysis
@@ -113,18 +113,18 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     marked = [(found.arms.colour(arm), value) for entry in stated for arm, value in entry.values.items()]
     for colour, value in marked:
         panel.plot(
-            1.015, value, "<", ms=7, mfc="white", mec=colour, mew=1.4, clip_on=False, zorder=7,
-            transform=panel.get_yaxis_transform(),
+            value, 1.02, "v", ms=7, mfc="white", mec=colour, mew=1.4, clip_on=False, zorder=7,
+            transform=panel.get_xaxis_transform(),
         )  # fmt: skip
     _signed(panel)
     panel.margins(0.08)
     if marked:
-        low, high = panel.get_ylim()
+        low, high = panel.get_xlim()
         values = [value for _, value in marked]
-        panel.set_ylim(min(low, min(values) - 0.5), max(high, max(values) + 0.5))
-    panel.set_xlabel("Growth in distribution, points from the start (± SE)")
-    panel.set_ylabel("Growth under the other rule, points (± SE)")
-    panel.set_title(run.task_title)
+        panel.set_xlim(min(low, min(values) - 0.5), max(high, max(values) + 0.5))
+    panel.set_xlabel("Growth out of distribution: other rule, points from the start (± SE)")
+    panel.set_ylabel("Growth in distribution, points (± SE)")
+    panel.set_title(run.task_title, pad=12)
     if run.reach:
         add_opacity_bar(figure, [panel], run.reach, GigaScale.of(run.reach, run.axis), run.axis)
     handles = [
@@ -137,7 +137,7 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     )
     for label in dict.fromkeys(entry.label for entry in stated):
         handles.append(
-            Line2D([], [], label=f"{label} (growth OOD)", color=FAINT, marker="<", mfc="white", ls="", ms=7)
+            Line2D([], [], label=f"{label} (growth OOD)", color=FAINT, marker="v", mfc="white", ls="", ms=7)
         )
     put_legend(figure, handles, 2)
     return figure
@@ -150,9 +150,9 @@ def _signed(axes: Axes) -> None:
 
 
 def _growth(group: list[Checkpoint], start: list[Checkpoint]) -> Spot | None:
-    """Change of a checkpoint from its start, in distribution and under the other rule."""
+    """Change of a checkpoint from its start, under the other rule and in distribution."""
     numbers: list[tuple[float, float]] = []
-    for split in (ID_SPLIT, RULE_SPLIT):
+    for split in (RULE_SPLIT, ID_SPLIT):
         after, before = pooled(group, split), pooled(start, split) if start else None
         if after is None or before is None:
             return None
