@@ -122,14 +122,21 @@ def paper_run(folder: Path, name: str, *, points: int = 20, overrides: Sequence[
         points: Evaluated checkpoints of each arm at most.
         overrides: Hydra overrides.
     """
-    recipe, layout = load_recipe(name, "node", overrides), RunLayout(folder)
+    story = STORIES[name]
+    # The paper's numbers are of the authors' routes, which a recipe names; nothing here reads them.
+    given = (
+        [f"task.routes.home.path={folder}", f"task.routes.away=[{{path: {folder}}}]"] if story.routes else []
+    )
+    recipe, layout = load_recipe(name, "node", [*given, *overrides]), RunLayout(folder)
     write_text(layout.recipe, to_yaml(recipe))
+    starts = {run.stage: f"{run.start.stage}@{run.start.step}" for run in arm_runs(recipe) if run.start.stage}
     stages = [
-        StageState(s.name, s.kind, s.arm, s.seed, s.lr, s.start, "done") for s in make_plan(recipe, folder)
+        StageState(s.name, s.kind, s.arm, s.seed, s.lr, starts.get(s.name, s.start), "done")
+        for s in make_plan(recipe, folder)
     ]
     model = {"name": recipe.model.name, "parameters": PARAMETERS, "critic_parameters": PARAMETERS}
     RunState(recipe.name, "node", recipe.title, "synthetic", model=model, stages=stages).save(layout.state)
-    _Writer(recipe, layout, STORIES[name]).write(points)
+    _Writer(recipe, layout, story).write(points)
     return folder
 
 

@@ -279,7 +279,7 @@ def test_the_axis_can_be_the_papers_formula(draw):
     counted, paper = (draw("fig5", "fig6_gp_l", axis=axis) for axis in ("counted", "paper"))
     assert [figure.get_supxlabel() for figure in (counted, paper)] == [
         "Training compute, from counted tokens",
-        "Training compute, the paper's formula",
+        "Training compute, the paper's formula, D_RL counted in every epoch",
     ]
     ends = [max(line.get_xdata()[-1] for line in curves(figure.axes[0])) for figure in (counted, paper)]
     assert ends[0] != pytest.approx(ends[1])

@@ -83,7 +83,7 @@ def visual_curves_and_bars(runs: Sequence[PaperRun]) -> Figure | None:
         right.set_xlabel(_budget(run), fontsize=8)
         left.set_ylabel("Out of distribution: other look" if index == 0 else "")
     if shown[0].axis:
-        figure.supxlabel(f"Curves: {compute_label(shown[0].axis)}. Bars: at equal compute", fontsize=9)
+        figure.supxlabel(f"Curves: {compute_label(shown[0])}. Bars: at equal compute", fontsize=9)
     handles = [kind_handle(kind, _LABELS[kind]) for kind in ("sft", "rl")]
     handles += [start_handle(), *smoothing_handle(lines), *_paper_handles(shown, VISUAL_SPLIT)]
     bests = dict.fromkeys(best for run in shown if (best := _previous_best(run)) is not None)
@@ -240,4 +240,4 @@ def _budget(run: PaperRun) -> str:
 def _equal_compute(run: PaperRun) -> str:
     if run.equal.budget is None:
         return "Last checkpoint of each arm"
-    return f"{compute_label(run.axis)}, equal for the arms of a task"
+    return f"{compute_label(run)}, equal for the arms of a task"

@@ -55,7 +55,7 @@ def all_tasks_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
         grid[1][column].set_xlabel(scale.unit)
     for row, title in enumerate(ROWS.values()):
         grid[row][0].set_ylabel(title)
-    figure.supxlabel(compute_label(shown[0].axis), fontsize=9)
+    figure.supxlabel(compute_label(shown[0]), fontsize=9)
     put_legend(figure, [*_kind_handles(shown), *smoothing_handle(list(grid.flat))], 1)
     return figure
 

@@ -148,7 +148,7 @@ def rate_handles(rates: Sequence[float | None]) -> list[Line2D]:
 
 def label_compute(figure: Figure, run: PaperRun, scale: GigaScale) -> None:
     """Label the shared compute axis below a figure."""
-    figure.supxlabel(compute_label(run.axis, scale.unit), fontsize=9)
+    figure.supxlabel(compute_label(run, scale.unit), fontsize=9)
 
 
 def opacity(cost: float | None, reach: float) -> float:
@@ -157,17 +157,19 @@ def opacity(cost: float | None, reach: float) -> float:
     return FAINTEST + (1.0 - FAINTEST) * min(1.0, part)
 
 
-def add_opacity_bar(
-    figure: Figure, panels: Sequence[Axes], reach: float, scale: GigaScale, axis: str
-) -> None:
+def add_opacity_bar(figure: Figure, panels: Sequence[Axes], run: PaperRun) -> None:
     """Add a bar beside some panels that shows which opacity means how much compute."""
+    scale = GigaScale.of(run.reach, run.axis)
     light = [1.0 - FAINTEST * 0.87] * 3
     dark = [0.13] * 3
     colours = LinearSegmentedColormap.from_list("compute", [light, dark])
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0.0, reach / scale.divisor), colours), ax=list(panels), aspect=30, pad=0.02
+        ScalarMappable(Normalize(0.0, run.reach / scale.divisor), colours),
+        ax=list(panels),
+        aspect=30,
+        pad=0.02,
     )
-    bar.set_label(f"Opacity: {compute_label(axis, scale.unit)}", fontsize=8)
+    bar.set_label(f"Opacity: {compute_label(run, scale.unit)}", fontsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.yaxis.set_major_locator(even_ticks(5))
 

@@ -18,6 +18,9 @@ TASKS = {"gp_l": "GP-L", "virl_l": "V-IRL-L", "gp_vl": "GP-VL", "virl_vl": "V-IR
 
 GIGA = 1e9
 
+_READINGS = {"per_epoch": "in every epoch", "once": "once"}
+"""Readings of D_RL in the paper's formula, as `compute.PaperFormula` names them."""
+
 
 @dataclass(frozen=True)
 class PaperRun:
@@ -89,9 +92,12 @@ class GigaScale:
         return cls(base * 10.0**power, factor + name, power)
 
 
-def compute_label(axis: str, unit: str = "") -> str:
-    """Label of a compute axis: which count it shows, and its unit where panels do not have their own."""
-    return AXIS_TITLES[axis] + (f" ({unit})" if unit else "")
+def compute_label(run: PaperRun, unit: str = "") -> str:
+    """Label of a run's compute axis: its formula, and its unit where panels do not have their own."""
+    title = AXIS_TITLES[run.axis]
+    if run.axis == "paper":
+        title += f", D_RL counted {_READINGS[str(run.analysis.run.recipe.get('rl_tokens') or 'per_epoch')]}"
+    return title + (f" ({unit})" if unit else "")
 
 
 def measure_label(found: Analysis, metric: str) -> str:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import add_opacity_bar, even_ticks, opacity, start_handle
-from sftrl_ext.reports.paper.runs import GigaScale, PaperRun
+from sftrl_ext.reports.paper.runs import PaperRun
 from sftrl_ext.reports.splits import is_ood, ood_kind
 from sftrl_ext.reports.stats import change
 from sftrl_ext.reports.style import FAINT, START_COLOUR, WIDTH, percent_axis, put_legend
@@ -37,7 +37,6 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     curves = run.contestants()
     if not splits or not curves:
         return None
-    scale = GigaScale.of(run.reach, run.axis or "tokens")
     figure = Figure(figsize=(WIDTH if len(splits) > 1 else 6.4, 4.3), layout="constrained")
     panels = list(figure.subplots(1, len(splits), squeeze=False, sharey=True)[0])
     for panel, split in zip(panels, splits, strict=True):
@@ -61,7 +60,7 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
             axis.set_major_locator(even_ticks(6))
     panels[0].set_ylabel("Recognition: first responses with the right cards (± SE)")
     if run.reach:
-        add_opacity_bar(figure, panels, run.reach, scale, run.axis)
+        add_opacity_bar(figure, panels, run)
     handles = [
         Line2D([], [], label=found.arms.label(c.arm), color=found.arms.colour(c.arm), marker="s", ls="", ms=6)
         for c in curves
@@ -126,7 +125,7 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     panel.set_ylabel("Growth in distribution, points (± SE)")
     panel.set_title(run.task_title, pad=12)
     if run.reach:
-        add_opacity_bar(figure, [panel], run.reach, GigaScale.of(run.reach, run.axis), run.axis)
+        add_opacity_bar(figure, [panel], run)
     handles = [
         Line2D([], [], label=found.arms.label(c.arm), color=found.arms.colour(c.arm), marker="o", ls="", ms=7)
         for c in drawn
