@@ -166,7 +166,7 @@ def _rates(
     place = "in distribution" if split == ID_SPLIT else "under the other rule"
     panel.set_ylabel(f"{measure_label(found, metric)} {place}")
     panel.set_title(f"{run.task_title}: {', '.join(dict.fromkeys(found.arms.label(c.arm) for c in curves))}")
-    label_compute(figure, run, scale)
+    panel.set_xlabel(compute_label(run, scale.unit))
     name = start or found.arms.label(curves[0].start[0].arm if curves[0].start else "init")
     handles = [*rate_handles(rates), *([start_handle(name)] if curves[0].start else [])]
     handles += smoothing_handle([panel])
