@@ -108,11 +108,11 @@ def _parser() -> argparse.ArgumentParser:
 
     report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
     report.add_argument("run_dir", type=Path, nargs="+", help="run folder; with --figure also a results file")
-    report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
-    report.add_argument("--results", type=Path, help="also write what was measured into this folder, as JSON")
     report.add_argument("--figure", help="draw one figure of the paper from these runs: fig5, fig6, ..")
     report.add_argument("--axis", choices=("counted", "paper", "tokens"), help="compute axis of --figure")
     report.add_argument("--out", type=Path, default=Path(), help="folder of --figure; default: this one")
+    report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
+    report.add_argument("--results", type=Path, help="also write what was measured into this folder, as JSON")
     report.set_defaults(run=_report)
 
     show = verbs.add_parser("show", help="read the episodes of a run")
