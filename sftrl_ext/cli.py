@@ -110,7 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     add_eval_verbs(verbs)
 
     report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
-    report.add_argument("run_dir", type=Path, nargs="+")
+    report.add_argument("run_dir", type=Path, nargs="+", help="run folder; with --figure also a results file")
+    report.add_argument("--figure", help="draw one figure of the paper from these runs: fig5, fig6, ..")
+    report.add_argument("--axis", choices=("counted", "paper", "tokens"), help="compute axis of --figure")
+    report.add_argument("--out", type=Path, default=Path(), help="folder of --figure; default: this one")
     report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
     report.add_argument("--results", type=Path, help="also write what was measured into this folder, as JSON")
     report.set_defaults(run=_report)
@@ -138,6 +141,14 @@ def _parser() -> argparse.ArgumentParser:
 def _report(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports import build_report, results_table
 
+    if args.figure is not None:
+        from sftrl_ext.reports.matplotlib_needed import needs_matplotlib
+
+        with needs_matplotlib("a figure"):
+            from sftrl_ext.reports.paper.figures import write_paper_figure
+        for path in write_paper_figure(args.figure, args.run_dir, args.out, args.axis):
+            console.print(f"  {path}", highlight=False)
+        return
     if args.table:
         console.print(results_table(args.run_dir), markup=False, highlight=False)
         return

@@ -322,6 +322,8 @@ class ExpectedConfig:
     rl: float | None = None
     arms: dict[str, float] = field(default_factory=dict)
     """Numbers of arms with other names."""
+    previous_best: float | None = None
+    """Best result before the paper, where its figure marks one."""
 
 
 @dataclass

@@ -135,7 +135,8 @@ def _paper(recipe: Recipe, arms: Arms) -> str:
         form = {"level": "{:g}", "at_most": "at most {:g}", "change": "{:+g}"}[entry.says]
         numbers = ", ".join(f"{arms.label(a)} {form.format(v)}" for a, v in given.items() if v is not None)
         measure = " ".join(word for word in (f"`{entry.split}`", _MEASURES[entry.metric]) if word)
-        return f"{measure}{' from the start' if entry.says == 'change' else ''}: {numbers}"
+        best = "" if entry.previous_best is None else f" (previous best {entry.previous_best:g})"
+        return f"{measure}{' from the start' if entry.says == 'change' else ''}: {numbers}{best}"
 
     return "<br>".join(one(entry) for entry in recipe.expected) or (
         "curves only" if "2501.17161" in recipe.source else "–"

@@ -19,6 +19,11 @@ _COLOURS = {
 _OTHERS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
+def kind_colour(kind: str) -> str:
+    """Colour of an arm that stands alone for its kind."""
+    return _COLOURS.get(kind, _OTHERS)[0]
+
+
 @dataclass(frozen=True)
 class Arms:
     """Every arm of a run.

@@ -26,7 +26,7 @@ from sftrl_ext.reports.style import (
 )
 
 Spot = tuple[float, float, float, float]
-"""(recognition, success, SE of recognition, SE of success), in percent."""
+"""(success, recognition, SE of success, SE of recognition), in percent."""
 
 
 def recognized_splits(found: Analysis) -> list[str]:
@@ -47,7 +47,7 @@ def recognition_against_compute(found: Analysis) -> Figure | None:
 
 
 def _spot(group: list[Checkpoint], split: str) -> Spot | None:
-    x, y = pooled(group, split, "recognition"), pooled(group, split)
+    x, y = pooled(group, split), pooled(group, split, "recognition")
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 
@@ -91,15 +91,15 @@ def _draw_panel(axes: Axes, found: Analysis, split: str) -> None:
 
 
 def recognition_against_success(found: Analysis) -> Figure | None:
-    """Draw recognition and success of every checkpoint, one panel for each split; None for text."""
+    """Draw recognition (upward) against success, one panel for each split; None for text."""
     splits, curves = recognized_splits(found), found.curves
     if not splits or not curves.arms:
         return None
     figure, panels = split_panels(splits, height=2.6)
     for split, panel in panels.items():
         _draw_panel(panel, found, split)
-    figure.supxlabel("First responses that name the right cards (± SE)", fontsize=9)
-    figure.supylabel("Success per episode (± SE)", fontsize=9)
+    figure.supxlabel("Success per episode (± SE)", fontsize=9)
+    figure.supylabel("First responses that name the right cards (± SE)", fontsize=9)
     handles = [curve_handle(found, curve) for curve in curves.arms]
     handles.append(Line2D([], [], label=start_label(found), color=START_COLOUR, marker="D", ls="", ms=6.5))
     handles.append(

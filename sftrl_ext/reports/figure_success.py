@@ -37,7 +37,8 @@ def curve_points(groups: list[list[Checkpoint]], split: str, axis: str, metric: 
     return points
 
 
-def _draw_curve(axes: Axes, points: Points, colour: str, marker: str, line: str) -> None:
+def draw_curve(axes: Axes, points: Points, colour: str, marker: str, line: str) -> None:
+    """Draw points with error bars and a line, which is smoothed where there are points enough."""
     xs, ys, errors = (list(column) for column in zip(*points, strict=True))
     window = smoothing_window(len(points))
     axes.errorbar(
@@ -132,7 +133,7 @@ def against_compute(
             if points:
                 colour = found.arms.colour(curve.arm)
                 line = lr_line(curve.lr, curves.rates(curve.arm))
-                _draw_curve(panel, points, colour, lr_marker(curve.lr, rates), line)
+                draw_curve(panel, points, colour, lr_marker(curve.lr, rates), line)
                 smoothed = smoothed or smoothing_window(len(points)) is not None
         for x, y, e in start:
             panel.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)

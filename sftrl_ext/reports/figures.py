@@ -20,6 +20,7 @@ from sftrl_ext.reports.figure_tradeoff import ood_against_id
 from sftrl_ext.reports.figure_training import training_curves
 from sftrl_ext.reports.forgetting import forgetting_sentences
 from sftrl_ext.reports.method import reading_sentences
+from sftrl_ext.reports.paper.figures import PAPER_FIGURES, PaperFigure, draw_for_run, figures_of_recipe
 from sftrl_ext.reports.style import look, mark_figure, save
 
 
@@ -111,8 +112,8 @@ FIGURES = (
         "recognition_vs_success",
         "Recognition against success",
         "One point per evaluated checkpoint, growing with training, from the shared start on (grey diamond), "
-        "with standard errors. To the left, fewer cards are recognized in the first response; straight down, "
-        "the cards are still recognized but fewer hands are solved. The axes do not begin at zero.",
+        "with standard errors. Farther down, fewer cards are recognized in the first response; straight to "
+        "the left, the cards are still recognized but fewer hands are solved. The axes do not begin at zero.",
         recognition_against_success,
         says=reading_sentences,
     ),
@@ -155,6 +156,23 @@ ROUTE_FIGURES = (
 """Further figures of runs whose main measure is of steps; they follow those of the main measure."""
 
 
+def _in_report(figure: PaperFigure) -> FigureSpec:
+    """A figure of the paper as the report of a single run has it."""
+    number = figure.name.removeprefix("fig")
+    return FigureSpec(
+        figure.name,
+        f"{figure.title} (Figure {number} of the paper)",
+        figure.caption,
+        partial(draw_for_run, figure),
+    )
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Remove the files of a figure that an earlier report drew."""
+    for suffix in ("png", "svg"):
+        (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+
+
 def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
     """Draw every figure the run has numbers for, as PNG and SVG; files of the others are removed.
 
@@ -163,12 +181,14 @@ def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
         folder: Where the files go; must exist.
     """
     main = [spec.name for spec in FIGURES].index("success_vs_tokens") + 1
-    for spec in (*FIGURES[:main], *ROUTE_FIGURES, *FIGURES[main:]):
+    of_paper = [_in_report(figure) for figure in figures_of_recipe(found)]
+    for name in {paper.name for paper in PAPER_FIGURES} - {spec.name for spec in of_paper}:
+        _remove(folder, name)
+    for spec in (*of_paper, *FIGURES[:main], *ROUTE_FIGURES, *FIGURES[main:]):
         with look():
             figure = spec.draw(found)
             if figure is None:
-                for suffix in ("png", "svg"):
-                    (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
+                _remove(folder, spec.name)
                 continue
             if found.mark:
                 mark_figure(figure, found.mark)

@@ -115,6 +115,10 @@ def lr_label(lr: float | None) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+PREVIOUS_BEST = "previous_best"
+"""Key of `Expected.previous_best` in a recipe."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """Numbers of the paper for one split, in percent, from ``recipe.yaml: expected``; never a result.
@@ -124,6 +128,7 @@ class Expected:
         values: Arm to percent.
         says: What they are: the "level" reached, a bound it stays below ("at_most"), or the "change" from
             the start in points.
+        previous_best: Best result before the paper, which its figure marks; None if it marks none.
     """
 
     label: str
@@ -132,6 +137,7 @@ class Expected:
     split: str
     values: Mapping[str, float]
     says: str = "level"
+    previous_best: float | None = None
 
     def text(self, arm: str) -> str:
         """The number of an arm, as written in a table."""
@@ -165,8 +171,9 @@ def expected_numbers(recipe: Mapping[str, Any]) -> list[Expected]:
         numbers = {
             str(arm): float(value)
             for arm, value in [*entry.items(), *named.items()]
-            if isinstance(value, int | float) and not isinstance(value, bool)
+            if isinstance(value, int | float) and not isinstance(value, bool) and arm != PREVIOUS_BEST
         }
+        best = entry.get(PREVIOUS_BEST)
         model = re.sub(r"(-Vision)?-Instruct$", "", str(entry.get("model", "Llama-3.2-11B")).split("/")[-1])
         found.append(
             Expected(
@@ -176,6 +183,7 @@ def expected_numbers(recipe: Mapping[str, Any]) -> list[Expected]:
                 split=str(entry["split"]),
                 values=numbers,
                 says=str(entry.get("says", "level")),
+                previous_best=None if best is None else float(best),
             )
         )
     return found

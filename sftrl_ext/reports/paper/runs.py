@@ -1,0 +1,154 @@
+"""Runs as the paper's figures take them: read from a folder or a results file, on one compute axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
+from sftrl_ext.reports.compute import AXES, AXIS_TITLES
+from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.stored_results import analyse_results, load_results
+from sftrl_ext.reports.verdict import arm_standing_for
+
+TASKS = {"gp_l": "GP-L", "virl_l": "V-IRL-L", "gp_vl": "GP-VL", "virl_vl": "V-IRL-VL"}
+"""Task to the paper's name for it, in the order of its panels."""
+
+GIGA = 1e9
+
+_READINGS = {"per_epoch": "in every epoch", "once": "once"}
+"""Readings of D_RL in the paper's formula, as `compute.PaperFormula` names them."""
+
+
+@dataclass(frozen=True)
+class PaperRun:
+    """A run on one compute axis.
+
+    Attributes:
+        analysis: The analyzed run.
+        axis: A name of `compute.AXES`; "" if no axis is known for every arm.
+        equal: Checkpoints of every curve at equal compute on the axis.
+    """
+
+    analysis: Analysis
+    axis: str
+    equal: EqualCompute
+
+    @property
+    def task(self) -> str:
+        """Name of the task, the first part of its data sources."""
+        return self.analysis.task
+
+    @property
+    def task_title(self) -> str:
+        """The paper's name for the task."""
+        return TASKS.get(self.task, self.task)
+
+    @property
+    def reach(self) -> float:
+        """Largest cost of any curve on the axis; 0 if unknown."""
+        costs = [curve.reach(self.axis) for curve in self.analysis.curves.arms] if self.axis else []
+        return max((cost for cost in costs if cost is not None), default=0.0)
+
+    def contestants(self) -> list[Curve]:
+        """The headline curve of SFT and that of RL, where the run has them."""
+        found = self.analysis
+        arms = [
+            arm_standing_for(kind, found.arms, found.curves, self.equal, found.picked)
+            for kind in ("sft", "rl")
+        ]
+        return [found.picked[arm] for arm in arms if arm is not None]
+
+
+@dataclass(frozen=True)
+class GigaScale:
+    """Compute in GFLOPs with a power of ten taken out, as an axis shows it.
+
+    Attributes:
+        divisor: FLOPs (or tokens) per unit of the axis.
+        unit: The unit as text.
+        power: The power of ten.
+    """
+
+    divisor: float
+    unit: str
+    power: int = 0
+
+    @classmethod
+    def of(cls, reach: float, axis: str) -> GigaScale:
+        """The scale that keeps ``reach`` below 1000.
+
+        Args:
+            reach: Largest value on the axis, in FLOPs or tokens.
+            axis: A name of `compute.AXES`.
+        """
+        base, name = (1.0, "tokens") if axis == "tokens" else (GIGA, "GFLOPs")
+        power = 0
+        while reach / base >= 1000.0 * 10.0**power:
+            power += 3
+        factor = rf"$10^{{{power}}}$ " if power else ""
+        return cls(base * 10.0**power, factor + name, power)
+
+
+def compute_label(run: PaperRun, unit: str = "") -> str:
+    """Label of a run's compute axis: its formula, and its unit where panels do not have their own."""
+    title = AXIS_TITLES[run.axis]
+    if run.axis == "paper":
+        title += f", D_RL counted {_READINGS[str(run.analysis.run.recipe.get('rl_tokens') or 'per_epoch')]}"
+    return title + (f" ({unit})" if unit else "")
+
+
+def measure_label(found: Analysis, metric: str) -> str:
+    """A metric as the paper names it; on routes, success is that of whole routes."""
+    return "Overall success" if metric == "success" and found.metric == "steps" else MEASURES[metric]
+
+
+def load_analysis(path: Path) -> Analysis:
+    """Analyze a run folder, or a results file of one.
+
+    Raises:
+        SftrlError: if it is neither, or a file of it is malformed.
+    """
+    return analyse_results(load_results(path)) if Path(path).suffix == ".json" else analyse(Path(path))
+
+
+def on_axis(found: Analysis, axis: str) -> PaperRun:
+    """Compare the arms of a run at equal compute on an axis, which must be known for every arm, or ""."""
+    same = axis == found.equal.axis or not axis
+    return PaperRun(found, axis, found.equal if same else at_equal_compute(found.curves, axis))
+
+
+def known_axes(found: Analysis) -> list[str]:
+    """Compute axes that every arm of a run has, preferred first; the paper's where its formula applies."""
+    curves = found.curves.arms
+    axes = [axis for axis in AXES if curves and all(c.reach(axis) for c in curves)]
+    return [axis for axis in axes if axis != "paper" or found.curves.paper_absent is None]
+
+
+def on_common_axis(analyses: Sequence[Analysis], axis: str | None = None) -> list[PaperRun]:
+    """Put runs on one compute axis.
+
+    Args:
+        analyses: The runs.
+        axis: A name of `compute.AXES`; None takes the first that all runs have.
+
+    Raises:
+        SftrlError: if a run lacks the axis, or no axis is common to all.
+    """
+    for found in analyses:
+        if axis is not None and axis not in known_axes(found):
+            reason = found.curves.paper_absent if axis == "paper" else None
+            has = ", ".join(known_axes(found)) or "none"
+            raise SftrlError(
+                f"{found.name}: compute axis {axis!r} is not known for every arm"
+                f"{f' ({reason})' if reason else ''}; its axes: {has}."
+            )
+    if axis is None:
+        common = [name for name in AXES if all(name in known_axes(found) for found in analyses)]
+        if not common and len(analyses) > 1:
+            each = "; ".join(f"{f.name}: {', '.join(known_axes(f)) or 'none'}" for f in analyses)
+            raise SftrlError(f"the runs have no compute axis in common: {each}.")
+        axis = common[0] if common else ""
+    return [on_axis(found, axis) for found in analyses]
