@@ -20,6 +20,7 @@ from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.routes import Route, load_routes
 from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import read_json
 
 HOLDOUT = 0.1
 """Default share of the routes that no training walks."""
@@ -28,6 +29,9 @@ ROUTES = "route_infos.json"
 MAPS = ("gps_pano_mapping.json", "gps_pano_mapping.parquet", "gps_pano_mapping.pkl")
 VIEWS = "street_views"
 """What the authors' data set and a synthetic city call their files."""
+
+SYNTHETIC = "city.json"
+"""Settings of a synthetic city, in its folder."""
 
 
 def held_out(route: Route, share: float) -> bool:
@@ -94,7 +98,8 @@ def read_route_set(
 ) -> RouteSet:
     """Read routes, with the map of panoramas and the street views that lie beside them.
 
-    A route whose file names no city gets that of `nearest_city`, or else the name of the folder.
+    A route whose file names no city gets the style and seed of a synthetic one, that of `nearest_city`, or
+    else the name of the folder.
 
     Args:
         path: A file of routes, or a folder that holds ``route_infos.json``.
@@ -112,8 +117,9 @@ def read_route_set(
     beside = [file.parent / name for name in MAPS if (file.parent / name).is_file()]
     chosen = Path(gps_to_pano).expanduser() if gps_to_pano else next(iter(beside), None)
     views = Path(street_views).expanduser() if street_views else file.parent / VIEWS
-    folder = file.resolve().parent.name
-    routes = [replace(r, city=r.city or nearest_city(r.start) or folder) for r in found.routes]
+    folder = file.resolve().parent
+    made = _synthetic_name(folder)
+    routes = [replace(r, city=r.city or made or nearest_city(r.start) or folder.name) for r in found.routes]
     return RouteSet(
         str(file),
         routes if most_legs is None else [route.cut(most_legs) for route in routes],
@@ -121,6 +127,15 @@ def read_route_set(
         views if street_views or views.is_dir() else None,
         found.problems,
     )
+
+
+def _synthetic_name(folder: Path) -> str:
+    """Style and seed of the synthetic city in a folder; "" for any other folder."""
+    path = folder / SYNTHETIC
+    settings = read_json(path) if path.is_file() else None
+    if not isinstance(settings, dict):
+        return ""
+    return f"{settings.get('style', '')} {settings.get('seed', '')}".strip()
 
 
 def read_route_sets(

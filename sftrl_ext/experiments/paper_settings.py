@@ -210,12 +210,6 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "one forward pass more in an update, for the report",
         (("actor_rollout_ref.actor.use_kl_loss", True),),
     ),
-    Deviation(
-        "init sft rl", "routes", "1000 routes of New York, tested on 18 in nine cities too",
-        "synthetic cities, unless `task.routes.home.path` and `task.routes.away` name the authors' folders",
-        "the data set is too large to ship; a report says so everywhere, without the paper's numbers",
-        tasks=ROUTES,
-    ),
 )  # fmt: skip
 """Settings that are ours at scale ``node``, in every recipe."""
 

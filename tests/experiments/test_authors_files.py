@@ -14,6 +14,7 @@ from rich.console import Console
 from data_prep.validate import validate_file
 from data_prep.virl_sources import read_route_set, read_route_sets
 from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.envs.virl.known_cities import CITIES, nearest_city
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
@@ -162,6 +163,8 @@ def test_a_folder_of_cities_is_read_city_by_city(folders, tmp_path):
     with pytest.raises(SftrlError, match="route_infos.json: no such file"):
         read_route_sets(tmp_path)
     assert nearest_city((48.85, 2.35)) == ""
+    build_city(tmp_path / "made", "brick", 3, 4, pictures=False)
+    assert {route.city for route in read_route_set(tmp_path / "made").routes} == {"brick 3"}
     shutil.move(tmp_path / "subset" / "Milan_somewhere", tmp_path / "paris")
     path = tmp_path / "paris" / "route_infos.json"
     path.write_text(path.read_text().replace("[45.", "[48."))

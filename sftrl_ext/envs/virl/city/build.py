@@ -7,7 +7,7 @@ import os
 import pickle
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -142,8 +142,7 @@ def build_city(
         _draw(out / VIEWS, city, plan, _wanted(city, walks, mapping, ids), progress)
     mapping.save(out / MAP)
     _write(out / PICKLE, pickle.dumps(mapping.places, protocol=4))
-    named = [replace(route, city=f"{city.style} {city.seed}") for route in walks]
-    write_routes(out / ROUTES, named)
+    write_routes(out / ROUTES, walks)
     return out / ROUTES
 
 
