@@ -17,7 +17,7 @@ from sftrl_ext.reports.curves import pooled
 from sftrl_ext.reports.figures import draw_figures
 from sftrl_ext.reports.paper.figures import PAPER_FIGURES, figures_of_recipe, paper_figure, write_paper_figure
 from sftrl_ext.reports.paper.panels import BOUND_COLOUR, FAINTEST
-from sftrl_ext.reports.paper.runs import GigaScale, on_common_axis
+from sftrl_ext.reports.paper.runs import GigaScale, load_analysis, on_common_axis
 from sftrl_ext.reports.results_file import write_results
 from sftrl_ext.reports.stats import binomial_se
 from sftrl_ext.reports.style import look
@@ -293,6 +293,15 @@ def test_the_command_draws_several_runs_on_one_page(runs, tmp_path, capsys):
     assert png.is_file()
     order = [svg.read_text().index(f"<!-- {title}") for title in ("GP-L", "V-IRL-L", "GP-VL", "V-IRL-VL")]
     assert order == sorted(order)
+
+
+def test_errors_per_response_are_marked():
+    stored = load_analysis(Path(__file__).parents[2] / "results" / "fig6_virl_l-laptop.json")
+    for name in ("fig5", "fig6"):
+        with look():
+            figure = paper_figure(name).draw(on_common_axis([stored]))
+        assert figure.axes[0].get_title(loc="left") == "V-IRL-L\nper-step accuracy †"
+        assert legend(figure)[-1] == "† SE per response"
 
 
 def test_a_results_file_is_drawn_like_its_run(runs, tmp_path, draw):

@@ -14,6 +14,7 @@ from sftrl_ext.reports.arms import kind_colour
 from sftrl_ext.reports.curves import Checkpoint, pooled
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import (
+    dagger_handle,
     draw_against_compute,
     even_ticks,
     kind_handle,
@@ -46,7 +47,7 @@ def rule_bars(runs: Sequence[PaperRun]) -> Figure | None:
         f"Out of distribution: other rule. {_equal_compute(shown[0])}",
         fontsize=9,
     )
-    put_legend(figure, _handles(shown, RULE_SPLIT), 1)
+    put_legend(figure, [*_handles(shown, RULE_SPLIT), *dagger_handle(shown)], 1)
     return figure
 
 

@@ -13,6 +13,7 @@ from sftrl_ext.reports.curves import Curve, pooled
 from sftrl_ext.reports.paper.panels import (
     bound_handle,
     bound_of,
+    dagger_handle,
     draw_against_compute,
     draw_bound,
     kind_handle,
@@ -56,7 +57,8 @@ def all_tasks_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
     for row, title in enumerate(ROWS.values()):
         grid[row][0].set_ylabel(title)
     figure.supxlabel(compute_label(shown[0]), fontsize=9)
-    put_legend(figure, [*_kind_handles(shown), *smoothing_handle(list(grid.flat))], 1)
+    handles = [*_kind_handles(shown), *smoothing_handle(list(grid.flat)), *dagger_handle(shown)]
+    put_legend(figure, handles, 1)
     return figure
 
 
@@ -169,7 +171,7 @@ def _rates(
     panel.set_xlabel(compute_label(run, scale.unit))
     name = start or found.arms.label(curves[0].start[0].arm if curves[0].start else "init")
     handles = [*rate_handles(rates), *([start_handle(name)] if curves[0].start else [])]
-    handles += smoothing_handle([panel])
+    handles += [*smoothing_handle([panel]), *dagger_handle([run])]
     handles += [bound_handle(f"paper: at most {bound:g} %")] if bound is not None else []
     put_legend(figure, handles, 2)
     return figure

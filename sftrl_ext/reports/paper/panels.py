@@ -18,7 +18,7 @@ from sftrl_ext.reports.curves import Checkpoint, Curve
 from sftrl_ext.reports.figure_success import Points, curve_points, draw_curve
 from sftrl_ext.reports.paper.runs import GigaScale, PaperRun, compute_label
 from sftrl_ext.reports.splits import lr_label
-from sftrl_ext.reports.stats import SMOOTHING_ORDER, smoothing_window
+from sftrl_ext.reports.stats import PER_RESPONSE, SMOOTHING_ORDER, smoothing_window
 from sftrl_ext.reports.style import FAINT, MARKERS, START_COLOUR, percent_axis
 
 RATE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A3B5E", "#222222")
@@ -134,6 +134,13 @@ def smoothing_handle(panels: Sequence[Axes]) -> list[Line2D]:
         return []
     text = f"line: Savitzky-Golay, order {SMOOTHING_ORDER}"
     return [Line2D([], [], label=text, color=FAINT, lw=1.3)]
+
+
+def dagger_handle(runs: Sequence[PaperRun]) -> list[Line2D]:
+    """Legend entry of errors that take responses as independent, if a run has such."""
+    if not any(run.analysis.metric == "steps" and run.analysis.per_response for run in runs):
+        return []
+    return [Line2D([], [], ls="", label=f"{PER_RESPONSE} SE per response")]
 
 
 def rate_handles(rates: Sequence[float | None]) -> list[Line2D]:

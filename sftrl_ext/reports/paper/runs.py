@@ -10,6 +10,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
 from sftrl_ext.reports.compute import AXES, AXIS_TITLES
 from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.stats import PER_RESPONSE
 from sftrl_ext.reports.stored_results import analyse_results, load_results
 from sftrl_ext.reports.verdict import arm_standing_for
 
@@ -101,8 +102,13 @@ def compute_label(run: PaperRun, unit: str = "") -> str:
 
 
 def measure_label(found: Analysis, metric: str) -> str:
-    """A metric as the paper names it; on routes, success is that of whole routes."""
-    return "Overall success" if metric == "success" and found.metric == "steps" else MEASURES[metric]
+    """A metric as the paper names it; on routes, success is that of whole routes.
+
+    A dagger marks errors that take responses as independent.
+    """
+    if metric == "success" and found.metric == "steps":
+        return "Overall success"
+    return MEASURES[metric] + (f" {PER_RESPONSE}" if metric == "steps" and found.per_response else "")
 
 
 def load_analysis(path: Path) -> Analysis:
