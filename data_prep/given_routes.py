@@ -116,4 +116,6 @@ def _is_route_file(path: Path) -> bool:
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
     data = read_json(path)
-    return isinstance(data, list) and len(data) == 2 and isinstance(data[0], list)
+    return (
+        isinstance(data, list) and len(data) == 2 and isinstance(data[0], list) and isinstance(data[1], int)
+    )
