@@ -176,16 +176,22 @@ def arm_budget(recipe: Recipe, name: str) -> SFTConfig | RLConfig:
     arm = recipe.arms[name]
     base: SFTConfig | RLConfig = recipe.budget.sft if arm.kind == "sft" else recipe.budget.rl
     known = OmegaConf.structured(base)
-    for which, keys in (("budget", arm.budget), ("times", arm.times)):
+    by_rows = recipe.budget.sft_by_rows.get(arm.rows, {}) if arm.kind == "sft" else {}
+    for where, keys in (
+        (f"budget.sft_by_rows.{arm.rows}", by_rows),
+        (f"arms.{name}.budget", arm.budget),
+        (f"arms.{name}.times", arm.times),
+    ):
         for key in keys:
             if key not in known:
-                where = f"arms.{name}.{which}"
                 raise SftrlError(f"{where}: {unknown_name(f'key of {type(base).__name__}', key, known)}")
-    try:
-        changed = OmegaConf.to_object(OmegaConf.merge(known, arm.budget))
-    except OmegaConfBaseException as error:
-        raise SftrlError(f"arms.{name}.budget: {str(error).splitlines()[0]}") from None
-    made = cast("SFTConfig | RLConfig", changed)
+    changed: Any = known
+    for where, values in ((f"budget.sft_by_rows.{arm.rows}", by_rows), (f"arms.{name}.budget", arm.budget)):
+        try:
+            changed = OmegaConf.merge(changed, values)
+        except OmegaConfBaseException as error:
+            raise SftrlError(f"{where}: {str(error).splitlines()[0]}") from None
+    made = cast("SFTConfig | RLConfig", OmegaConf.to_object(changed))
     for key, factor in arm.times.items():
         value = getattr(made, key)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -201,6 +207,9 @@ def check_arms(path: Path, recipe: Recipe) -> None:
     Raises:
         SftrlError: naming the recipe, the arm and the key.
     """
+    for rows in recipe.budget.sft_by_rows:
+        if rows not in ROWS:
+            raise SftrlError(f"{path}: budget.sft_by_rows: {unknown_name('rows', rows, ROWS)}")
     if not recipe.arms:
         raise SftrlError(f"{path}: arms: there is none; expected at least one, as in {{sft: {{kind: sft}}}}.")
     for name, arm in recipe.arms.items():

@@ -87,7 +87,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("init sft", "data.custom_cls.name", "TurnSFTDataset", "C: loss on the answers only"),
     Setting("init", "trainer.total_training_steps", 400, "C", ("steps",), ("gp_l",)),
     Setting("init", "trainer.total_training_steps", 25, "C", ("steps",), ("virl_l",)),
-    Setting("sft", "trainer.total_training_steps", 6250, "C: one epoch of 800k rows", ("steps",), ("gp_l",)),
     *_actor_and_critic("optim.lr", 1e-6, "C", "lr"),
     *_actor_and_critic("optim.betas", [0.9, 0.999], "code", "algorithm"),
     *_actor_and_critic("optim.override_optimizer_config.eps", 1e-7, "code", "algorithm"),
@@ -98,7 +97,14 @@ SETTINGS: tuple[Setting, ...] = (
     *_actor_and_critic("loss_agg_mode", "token-mean", "code: the mean over responses", "algorithm"),
     Setting("rl", "trainer.total_training_steps", 20, "C", ("updates",), CARDS),
     Setting("rl", "trainer.total_training_steps", 15, "C", ("updates",), ROUTES),
-    Setting("rl", "lr of the last update / lr", 0.91358, "code: cosine over 100", ("lr", "warmup"), CARDS),
+    Setting(
+        "rl",
+        "lr of the last update / lr",
+        0.91358,
+        "code: cosine over 100",
+        ("lr", "warmup", "updates"),
+        CARDS,
+    ),
     Setting(
         "rl", "lr of the last update / lr", 0.20690, "code: cosine over 20", ("lr", "warmup"), ("virl_l",)
     ),
@@ -143,6 +149,8 @@ RATES: Mapping[str, Mapping[str, tuple[float, ...]]] = {
 }
 """Learning rates of the paper's figures that vary them: recipe, arm, rates."""
 
+_EQUAL_ENDS = "ends where RL does on the axis of counted tokens, as `sftrl plan` shows"
+
 DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         "init sft rl", "model", "Llama-3.2-11B-Vision-Instruct",
@@ -163,12 +171,16 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "as V-IRL in words", (("trainer.total_training_steps", 25),), ("virl_vl",), ("steps",),
     ),
     Deviation(
-        "sft", "steps of the SFT arm", "not given", "6250",
-        "as GeneralPoints in words", (("trainer.total_training_steps", 6250),), ("gp_vl",), ("steps",),
+        "sft", "steps of the SFT arm", "6250, one epoch of 800k rows", "1750", _EQUAL_ENDS,
+        (("trainer.total_training_steps", 1750),), ("gp_l",), ("steps",),
     ),
     Deviation(
-        "sft", "steps of the SFT arm", "not given", "500",
-        "20 times the init", (("trainer.total_training_steps", 500),), ROUTES, ("steps",),
+        "sft", "steps of the SFT arm", "not given", "1050", _EQUAL_ENDS,
+        (("trainer.total_training_steps", 1050),), ("gp_vl",), ("steps",),
+    ),
+    Deviation(
+        "sft", "steps of the SFT arm", "not given", "2000", _EQUAL_ENDS,
+        (("trainer.total_training_steps", 2000),), ROUTES, ("steps",),
     ),
     Deviation(
         "sft", "start of the SFT arm", "one run of SFT, of which the init is a checkpoint",
@@ -234,7 +246,8 @@ def varied_keys(recipe: Recipe, arm: str) -> set[str]:
     config = recipe.arms.get(arm)
     if config is None:
         return set()
-    return {*config.budget, *config.times, *(["lr"] if config.lrs or config.lr_times else [])}
+    by_rows = recipe.budget.sft_by_rows.get(config.rows, {}) if config.kind == "sft" else {}
+    return {*by_rows, *config.budget, *config.times, *(["lr"] if config.lrs or config.lr_times else [])}
 
 
 def varied_settings(recipe: Recipe) -> dict[str, list[str]]:

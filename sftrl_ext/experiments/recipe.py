@@ -282,6 +282,8 @@ class BudgetConfig:
     again. A stage of its own because mixed with short rows they would be mostly padding."""
     init: SFTConfig = MISSING
     sft: SFTConfig = MISSING
+    sft_by_rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Keys of ``sft`` that arms with other ``rows`` change: steps over longer rows cost more."""
     rl: RLConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
 
@@ -329,6 +331,8 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    unequal_compute: str | None = None
+    """Reason why arms end at unlike training compute; null: their ends meet on the counted axis."""
     expected: list[ExpectedConfig] = field(default_factory=list)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

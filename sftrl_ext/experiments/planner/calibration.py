@@ -91,6 +91,49 @@ def stage_errors(results: Path) -> Iterator[StageError]:
                 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ComputeError:
+    """Counted compute of an arm's last checkpoint beside the planned one.
+
+    Attributes:
+        run: Name of the results file.
+        arm: The arm.
+        step: The checkpoint.
+        counted: TFLOP from the tokens that the run counted.
+        planned: TFLOP planned.
+    """
+
+    run: str
+    arm: str
+    step: int
+    counted: float
+    planned: float
+
+
+def counted_errors(results: Path) -> Iterator[ComputeError]:
+    """Compare the counted compute of stored laptop runs with their plans.
+
+    Args:
+        results: Folder of results files; those without a measurement ``checkpoints`` are left out.
+    """
+    from sftrl_ext.experiments.arms import arm_runs
+    from sftrl_ext.experiments.planner.ends import CheckpointCompute
+    from sftrl_ext.experiments.planner.stage_plan import plan_stages
+
+    for path in sorted(results.glob("*-laptop.json")):
+        record: dict[str, Any] = read_json(path)
+        every: list[dict[str, Any]] = next(
+            (m["rows"] for m in record["measurements"] if m["name"] == "checkpoints"), []
+        )
+        recipe = load_recipe(record["recipe"], "laptop")
+        computed = CheckpointCompute(recipe, plan_stages(recipe))
+        stages = {run.arm: run.stage for run in arm_runs(recipe)}
+        last = {row["arm"]: row for row in every if row["arm"] in stages and row.get("tflop_counted")}
+        for arm, row in last.items():
+            planned = computed.at(stages[arm], row["step"]).counted / 1e12
+            yield ComputeError(path.stem, arm, row["step"], row["tflop_counted"], planned)
+
+
 def authors_update(cache: bool) -> Work:
     """One update of the paper's PPO on GeneralPoints in images, on its model and eight H100.
 
