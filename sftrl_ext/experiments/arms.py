@@ -28,7 +28,7 @@ ROWS = ("expert", "reasoned", "suboptimal")
 RESERVED = ("base", "dialogues", "init", "data", "model", "eval", "report")
 """Names of stages that no arm may have."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_START = re.compile(r"([a-z][a-z0-9_]*)@(last|[0-9]+%?)")
+_START = re.compile(r"([a-z][a-z0-9_]*)@(last|[0-9]+%?|lowest:[a-z0-9_]+)")
 
 
 @dataclass
@@ -41,7 +41,9 @@ class ArmConfig:
     """Its name in figures and tables; null: made from its name."""
     start: str = "init"
     """``init``, ``base`` (the model before the init), or a checkpoint of another arm: ``sft@last``,
-    ``sft@80`` (step 80, which must be a saved one), ``sft@50%`` (the saved step nearest to half its way)."""
+    ``sft@80`` (step 80, which must be a saved one), ``sft@50%`` (the saved step nearest to half its way), or
+    ``sft@lowest:rule_ood`` (the saved step with the lowest measured success on an evaluated split; per step
+    where the task is routes)."""
     seeds: list[int] = field(default_factory=list)
     """Empty: those of the sweep."""
     lrs: list[float] = field(default_factory=list)
@@ -73,13 +75,15 @@ class Start:
 
     Attributes:
         stage: Its stage; None for the base model.
-        step: Its step.
+        step: Its step; the last one where it is yet to be chosen.
         kind: What trained it, ``sft`` or ``rl``.
+        lowest: Split by whose measured success the step is chosen; None where the recipe names the step.
     """
 
     stage: str | None
     step: int = 0
     kind: str = "sft"
+    lowest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -307,7 +311,7 @@ def _start(recipe: Recipe, name: str, seed: int) -> Start:
     if match is None:
         raise SftrlError(
             f"arms.{name}.start: {said!r}; expected init, base, or a checkpoint of another arm as in "
-            "sft@last, sft@80 or sft@50%."
+            "sft@last, sft@80, sft@50% or sft@lowest:rule_ood."
         )
     other, where = match.groups()
     if other not in recipe.arms:
@@ -322,7 +326,13 @@ def _start(recipe: Recipe, name: str, seed: int) -> Start:
         )
     budget = arm_budget(recipe, other)
     stage = stage_name(other, rates[0], seed if seed in seeds else seeds[0])
-    return Start(stage, _step(f"arms.{name}.start", where, saved_steps(budget)), recipe.arms[other].kind)
+    kind, split = recipe.arms[other].kind, where.partition("lowest:")[2]
+    if split:
+        if split not in recipe.task.eval_splits:
+            nearest = unknown_name("evaluated split", split, recipe.task.eval_splits)
+            raise SftrlError(f"arms.{name}.start: {nearest}")
+        return Start(stage, saved_steps(budget)[-1], kind, split)
+    return Start(stage, _step(f"arms.{name}.start", where, saved_steps(budget)), kind)
 
 
 def _step(key: str, where: str, saved: Sequence[int]) -> int:

@@ -331,6 +331,9 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rl_tokens: str = "per_epoch"
+    """How often D_RL of the paper's formula counts a token: ``per_epoch`` or ``once``; the paper leaves it
+    open. Only the report's second axis depends on it."""
     unequal_compute: str | None = None
     """Reason why arms end at unlike training compute; null: their ends meet on the counted axis."""
     expected: list[ExpectedConfig] = field(default_factory=list)

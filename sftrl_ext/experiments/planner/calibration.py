@@ -7,6 +7,7 @@ the paper's authors give for an update (`authors_update`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def stage_errors(results: Path) -> Iterator[StageError]:
 
 def _as_measured(record: dict[str, Any]) -> Recipe:
     """The recipe of a results file, with the seeds, steps and checkpoints that were run."""
-    seeds = sorted({stage.rpartition("-s")[2] for stage in record.get("stages", {}) if "-lr" in stage})
+    names = [re.search(r"-lr\S+-s(\d+)$", stage) for stage in record.get("stages", {})]
+    seeds = sorted({name[1] for name in names if name})
     words = [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
     kinds = {name: arm.kind for name, arm in load_recipe(record["recipe"], "laptop").arms.items()}
     for arm, rows in _checkpoints(record).items():
