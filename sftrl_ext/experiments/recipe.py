@@ -308,6 +308,21 @@ class ExpectedConfig:
 
 
 @dataclass
+class DeviationConfig:
+    """A choice of one recipe where the paper has another, or none; those of all recipes are in
+    `sftrl_ext.experiments.paper_settings`."""
+
+    what: str = MISSING
+    paper: str = "not given"
+    ours: str = MISSING
+    why: str = MISSING
+    keys: list[str] = field(default_factory=list)
+    """Keys of an arm's budget that make it so."""
+    scales: list[str] = field(default_factory=list)
+    """Empty: all."""
+
+
+@dataclass
 class SweepConfig:
     """What is repeated: seeds, and learning rates of all arms of a kind (empty: what each arm says)."""
 
@@ -336,6 +351,8 @@ class Recipe:
     open. Only the report's second axis depends on it."""
     unequal_compute: str | None = None
     """Reason why arms end at unlike training compute; null: their ends meet on the counted axis."""
+    deviations: list[DeviationConfig] = field(default_factory=list)
+    """Its deviations from the paper, for `sftrl plan` and ``recipes/README.md``."""
     expected: list[ExpectedConfig] = field(default_factory=list)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
