@@ -116,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path(), help="folder of --figure; default: this one")
     report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
     report.add_argument("--results", type=Path, help="also write what was measured into this folder, as JSON")
+    report.add_argument(
+        "--rl-tokens",
+        choices=("per_epoch", "once"),
+        help="D_RL of the paper's formula; the recipe's by default",
+    )
     report.set_defaults(run=_report)
 
     show = verbs.add_parser("show", help="read the episodes of a run")
@@ -153,7 +158,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
         console.print(results_table(args.run_dir), markup=False, highlight=False)
         return
     for run_dir in args.run_dir:
-        build_report(run_dir)
+        build_report(run_dir, args.rl_tokens)
         say_where(run_dir, console)
         if args.results is not None:
             from sftrl_ext.reports.results_file import write_results

@@ -29,7 +29,7 @@ ROWS = ("expert", "reasoned", "suboptimal")
 RESERVED = ("base", "dialogues", "init", "data", "model", "eval", "report")
 """Names of stages that no arm may have."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_START = re.compile(r"([a-z][a-z0-9_]*)@(last|[0-9]+%?)")
+_START = re.compile(r"([a-z][a-z0-9_]*)@(last|[0-9]+%?|lowest:[a-z0-9_]+)")
 
 
 @dataclass
@@ -42,7 +42,9 @@ class ArmConfig:
     """Its name in figures and tables; null: made from its name."""
     start: str = "init"
     """``init``, ``base`` (the model before the init), or a checkpoint of another arm: ``sft@last``,
-    ``sft@80`` (step 80, which must be a saved one), ``sft@50%`` (the saved step nearest to half its way)."""
+    ``sft@80`` (step 80, which must be a saved one), ``sft@50%`` (the saved step nearest to half its way), or
+    ``sft@lowest:rule_ood`` (the saved step with the lowest measured success on an evaluated split; per step
+    where the task is routes)."""
     seeds: list[int] = field(default_factory=list)
     """Empty: those of the sweep."""
     lrs: list[float] = field(default_factory=list)
@@ -76,13 +78,15 @@ class Start:
 
     Attributes:
         stage: Its stage; None for the base model.
-        step: Its step.
+        step: Its step; the last one where it is yet to be chosen.
         kind: What trained it, ``sft`` or ``rl``.
+        lowest: Split by whose measured success the step is chosen; None where the recipe names the step.
     """
 
     stage: str | None
     step: int = 0
     kind: str = "sft"
+    lowest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,16 +184,22 @@ def arm_budget(recipe: Recipe, name: str) -> SFTConfig | RLConfig:
     arm = recipe.arms[name]
     base: SFTConfig | RLConfig = recipe.budget.sft if arm.kind == "sft" else recipe.budget.rl
     known = OmegaConf.structured(base)
-    for which, keys in (("budget", arm.budget), ("times", arm.times)):
+    by_rows = recipe.budget.sft_by_rows.get(arm.rows, {}) if arm.kind == "sft" else {}
+    for where, keys in (
+        (f"budget.sft_by_rows.{arm.rows}", by_rows),
+        (f"arms.{name}.budget", arm.budget),
+        (f"arms.{name}.times", arm.times),
+    ):
         for key in keys:
             if key not in known:
-                where = f"arms.{name}.{which}"
                 raise SftrlError(f"{where}: {unknown_name(f'key of {type(base).__name__}', key, known)}")
-    try:
-        changed = OmegaConf.to_object(OmegaConf.merge(known, arm.budget))
-    except OmegaConfBaseException as error:
-        raise SftrlError(f"arms.{name}.budget: {str(error).splitlines()[0]}") from None
-    made = cast("SFTConfig | RLConfig", changed)
+    changed: Any = known
+    for where, values in ((f"budget.sft_by_rows.{arm.rows}", by_rows), (f"arms.{name}.budget", arm.budget)):
+        try:
+            changed = OmegaConf.merge(changed, values)
+        except OmegaConfBaseException as error:
+            raise SftrlError(f"{where}: {str(error).splitlines()[0]}") from None
+    made = cast("SFTConfig | RLConfig", OmegaConf.to_object(changed))
     for key, factor in arm.times.items():
         value = getattr(made, key)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -205,6 +215,9 @@ def check_arms(path: Path, recipe: Recipe) -> None:
     Raises:
         SftrlError: naming the recipe, the arm and the key.
     """
+    for rows in recipe.budget.sft_by_rows:
+        if rows not in ROWS:
+            raise SftrlError(f"{path}: budget.sft_by_rows: {unknown_name('rows', rows, ROWS)}")
     if not recipe.arms:
         raise SftrlError(f"{path}: arms: there is none; expected at least one, as in {{sft: {{kind: sft}}}}.")
     for name, arm in recipe.arms.items():
@@ -321,7 +334,7 @@ def _start(recipe: Recipe, name: str, seed: int) -> Start:
     if match is None:
         raise SftrlError(
             f"arms.{name}.start: {said!r}; expected init, base, or a checkpoint of another arm as in "
-            "sft@last, sft@80 or sft@50%."
+            "sft@last, sft@80, sft@50% or sft@lowest:rule_ood."
         )
     other, where = match.groups()
     if other not in recipe.arms:
@@ -336,7 +349,13 @@ def _start(recipe: Recipe, name: str, seed: int) -> Start:
         )
     budget = arm_budget(recipe, other)
     stage = stage_name(other, rates[0], seed if seed in seeds else seeds[0])
-    return Start(stage, _step(f"arms.{name}.start", where, saved_steps(budget)), recipe.arms[other].kind)
+    kind, split = recipe.arms[other].kind, where.partition("lowest:")[2]
+    if split:
+        if split not in recipe.task.eval_splits:
+            nearest = unknown_name("evaluated split", split, recipe.task.eval_splits)
+            raise SftrlError(f"arms.{name}.start: {nearest}")
+        return Start(stage, saved_steps(budget)[-1], kind, split)
+    return Start(stage, _step(f"arms.{name}.start", where, saved_steps(budget)), kind)
 
 
 def _step(key: str, where: str, saved: Sequence[int]) -> int:

@@ -17,6 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from sftrl_ext.experiments.recipe import Recipe
 
+PAPER = "2501.17161"
+PAPER_SCALES = ("node", "cluster")
+"""Scales with the paper's hyper-parameters."""
+
 LANGUAGE, VISION = ("gp_l", "virl_l"), ("gp_vl", "virl_vl")
 CARDS, ROUTES = ("gp_l", "gp_vl"), ("virl_l", "virl_vl")
 TASKS = (*CARDS, *ROUTES)
@@ -87,7 +91,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("init sft", "data.custom_cls.name", "TurnSFTDataset", "C: loss on the answers only"),
     Setting("init", "trainer.total_training_steps", 400, "C", ("steps",), ("gp_l",)),
     Setting("init", "trainer.total_training_steps", 25, "C", ("steps",), ("virl_l",)),
-    Setting("sft", "trainer.total_training_steps", 6250, "C: one epoch of 800k rows", ("steps",), ("gp_l",)),
     *_actor_and_critic("optim.lr", 1e-6, "C", "lr"),
     *_actor_and_critic("optim.betas", [0.9, 0.999], "code", "algorithm"),
     *_actor_and_critic("optim.override_optimizer_config.eps", 1e-7, "code", "algorithm"),
@@ -98,7 +101,14 @@ SETTINGS: tuple[Setting, ...] = (
     *_actor_and_critic("loss_agg_mode", "token-mean", "code: the mean over responses", "algorithm"),
     Setting("rl", "trainer.total_training_steps", 20, "C", ("updates",), CARDS),
     Setting("rl", "trainer.total_training_steps", 15, "C", ("updates",), ROUTES),
-    Setting("rl", "lr of the last update / lr", 0.91358, "code: cosine over 100", ("lr", "warmup"), CARDS),
+    Setting(
+        "rl",
+        "lr of the last update / lr",
+        0.91358,
+        "code: cosine over 100",
+        ("lr", "warmup", "updates"),
+        CARDS,
+    ),
     Setting(
         "rl", "lr of the last update / lr", 0.20690, "code: cosine over 20", ("lr", "warmup"), ("virl_l",)
     ),
@@ -143,6 +153,8 @@ RATES: Mapping[str, Mapping[str, tuple[float, ...]]] = {
 }
 """Learning rates of the paper's figures that vary them: recipe, arm, rates."""
 
+_EQUAL_ENDS = "ends where RL does on the axis of counted tokens, as `sftrl plan` shows"
+
 DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         "init sft rl", "model", "Llama-3.2-11B-Vision-Instruct",
@@ -163,12 +175,16 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "as V-IRL in words", (("trainer.total_training_steps", 25),), ("virl_vl",), ("steps",),
     ),
     Deviation(
-        "sft", "steps of the SFT arm", "not given", "6250",
-        "as GeneralPoints in words", (("trainer.total_training_steps", 6250),), ("gp_vl",), ("steps",),
+        "sft", "steps of the SFT arm", "6250, one epoch of 800k rows", "1750", _EQUAL_ENDS,
+        (("trainer.total_training_steps", 1750),), ("gp_l",), ("steps",),
     ),
     Deviation(
-        "sft", "steps of the SFT arm", "not given", "500",
-        "20 times the init", (("trainer.total_training_steps", 500),), ROUTES, ("steps",),
+        "sft", "steps of the SFT arm", "not given", "1050", _EQUAL_ENDS,
+        (("trainer.total_training_steps", 1050),), ("gp_vl",), ("steps",),
+    ),
+    Deviation(
+        "sft", "steps of the SFT arm", "not given", "2000", _EQUAL_ENDS,
+        (("trainer.total_training_steps", 2000),), ROUTES, ("steps",),
     ),
     Deviation(
         "sft", "start of the SFT arm", "one run of SFT, of which the init is a checkpoint",
@@ -210,8 +226,163 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "one forward pass more in an update, for the report",
         (("actor_rollout_ref.actor.use_kl_loss", True),),
     ),
+    Deviation(
+        "data", "prompts, answers, feedback", "its own", "ours, with the same fields",
+        "the authors' are not shipped; a template file (`task.template`) states any to the byte",
+    ),
+    Deviation(
+        "data", "rows of SFT", "about 800k released rows", "drawn, solved and written by the data stage",
+        "as many as the steps need; an arm's `rows` takes the released file", tasks=CARDS,
+    ),
+    Deviation(
+        "data", "draw of hands", "four of 52 cards without replacement; ranks drawn one by one (code)",
+        "ranks drawn one by one; `task.draw=deck` deals without replacement",
+        "the published numbers are the code's", tasks=CARDS,
+    ),
+    Deviation(
+        "data", "hands of training and evaluation", "from one seed, so that they overlap (code)",
+        "other draws of the same number sets, and a split `id_unseen` of sets that no training has",
+        "success on sets trained on may be memory", tasks=CARDS,
+    ),
+    Deviation(
+        "data", "routes", "1000 of New York, and the 18 of the V-IRL benchmark",
+        "synthetic cities, unless `task.routes.home.path` and `away` name the authors' files",
+        "their data are too large to ship", tasks=ROUTES,
+    ),
+    Deviation(
+        "data", "routes of training and evaluation", "48 of the 1000 trained on",
+        "the same, and a split `id_unseen` of routes that no training walks",
+        "a tenth of the routes (`task.routes.holdout`) is kept for it", tasks=ROUTES,
+    ),
+    Deviation(
+        "rl eval", "grading", "by floating-point values and by the form of the authors' solutions (code)",
+        "exact: one outcome for each attempt; `task.profile=authors` grades as published",
+        "the published grader refuses some right answers", tasks=CARDS,
+    ),
+    Deviation(
+        "rl eval", "grading", "an observation must name an intersection as the landmark text does (code)",
+        "against what the observation says; `task.profile=authors` grades as published",
+        "at an intersection the landmark text does not name one", tasks=ROUTES,
+    ),
+    Deviation(
+        "rl eval", "attempts", "one generation beyond the last graded one, not read (code)",
+        "the last graded attempt ends the episode, with the penalty for exceeding",
+        "an answer that nobody reads teaches nothing",
+    ),
+    Deviation(
+        "eval", "recognition", "episodes of one attempt", "the first response of each episode",
+        "the same response, without a second evaluation", tasks=("gp_vl",),
+    ),
+    Deviation(
+        "eval", "compute", "the paper's formula", "counted tokens; the formula is the second axis",
+        "the formula has no critic, and its D_RL can be read in two ways (`rl_tokens`)",
+    ),
 )  # fmt: skip
-"""Settings that are ours at scale ``node``, in every recipe."""
+"""Settings that are ours at scale ``node``, in every recipe; those of data and evaluation at every scale."""
+
+
+@dataclass(frozen=True)
+class ScaleDeviation:
+    """Choices of the scales below ``node``, where no value is the paper's unless it is said.
+
+    Attributes:
+        scales: The scales.
+        what: As in `Deviation`.
+        ours: As in `Deviation`.
+        reason: As in `Deviation`.
+        tasks: Tasks they hold for.
+    """
+
+    scales: tuple[str, ...]
+    what: str
+    ours: str
+    reason: str
+    tasks: tuple[str, ...] = TASKS
+
+
+_TINY = ("smoke", "laptop")
+
+SCALE_DEVIATIONS: tuple[ScaleDeviation, ...] = (
+    ScaleDeviation(
+        _TINY, "model", "about a million parameters, pre-trained by the recipe on the task under both rules",
+        "nothing larger trains on two cores; so the other rule is kept or lost, not learned from elsewhere",
+    ),
+    ScaleDeviation(
+        _TINY, "prompts and answers", "a few words (`compact`), and the first solution of a hand",
+        "a model of this size learns them within minutes",
+    ),
+    ScaleDeviation(
+        _TINY, "pictures", "cards of 224 by 84 pixels, street views of 168 (smoke: 112)",
+        "the smallest that can be read", VISION,
+    ),
+    ScaleDeviation(
+        _TINY, "routes", "two or three legs with at most two points on each", "short prompts", ROUTES
+    ),
+    ScaleDeviation(
+        ("laptop",), "algorithm", "RLOO over turns, four episodes a hand or rail, one step an update",
+        "a fresh critic of this size needs more updates than the budget has",
+    ),
+    ScaleDeviation(
+        _TINY, "learning rates", "1e-4 to 2e-4, and 5e-5 for RL on street views",
+        "a model of a million parameters",
+    ),
+    ScaleDeviation(
+        _TINY, "temperature", "1.0, of rollouts and of evaluation", "the policy that RL trains is evaluated"
+    ),
+    ScaleDeviation(
+        ("smoke", "laptop", "gpu"), "steps, updates, batches, lengths", "ours",
+        "minutes on two cores, hours on a card",
+    ),
+    ScaleDeviation(
+        ("laptop",), "checkpoints of RL", "every fourth update, on street views every second",
+        "curves are smoothed from nine points on, and evaluation takes seconds for each",
+    ),
+    ScaleDeviation(
+        ("gpu",), "model", "SmolLM2-135M-Instruct, for images Qwen2.5-VL-3B-Instruct", "one card trains them"
+    ),
+    ScaleDeviation(
+        ("gpu",), "pictures", "cards of 336 by 336 pixels, street views of 672", "one card", VISION
+    ),
+    ScaleDeviation(
+        ("gpu",), "algorithm", "`ppo_turn`: a critic with a wide value clip, ratios of tokens",
+        "a fresh critic must learn within the run", LANGUAGE,
+    ),
+    ScaleDeviation(
+        ("gpu",), "algorithm", "RLOO over turns, four episodes a hand or rail",
+        "a critic does not fit beside it", VISION,
+    ),
+    ScaleDeviation(
+        ("gpu",), "temperature of rollouts", "0.7", "groups and small models need unlike episodes"
+    ),
+    ScaleDeviation(
+        ("gpu",), "learning rates of SFT and of its init", "5e-6 to 1e-4, the init with a warm-up",
+        "smaller models",
+    ),
+)  # fmt: skip
+"""What is ours at the other scales, beside what `DEVIATIONS` lists."""
+
+
+def deviations_of(recipe: Recipe) -> list[tuple[str, str, str, str]]:
+    """Deviations of a composed recipe from the paper: what, the paper's, ours, and the reason.
+
+    Empty for recipes that are not of the paper.
+    """
+    if PAPER not in recipe.source:
+        return []
+    task, scale = recipe.task.name, recipe.scale.name
+    rows = [
+        (entry.what, entry.paper, entry.ours, entry.why)
+        for entry in recipe.deviations
+        if not entry.scales or scale in entry.scales
+    ]
+    for each in SCALE_DEVIATIONS:
+        if scale in each.scales and task in each.tasks:
+            rows.append((each.what, "that of `node`", each.ours, each.reason))
+    for known in DEVIATIONS:
+        stages = known.stage.split()
+        if task in known.tasks and (scale in PAPER_SCALES or {"data", "eval"} & set(stages)):
+            rows.append((known.what, known.paper, known.ours, known.reason))
+    return rows
 
 
 def stage_kind(arm: str | None, kind: str) -> str:
@@ -234,7 +405,8 @@ def varied_keys(recipe: Recipe, arm: str) -> set[str]:
     config = recipe.arms.get(arm)
     if config is None:
         return set()
-    return {*config.budget, *config.times, *(["lr"] if config.lrs or config.lr_times else [])}
+    by_rows = recipe.budget.sft_by_rows.get(config.rows, {}) if config.kind == "sft" else {}
+    return {*by_rows, *config.budget, *config.times, *(["lr"] if config.lrs or config.lr_times else [])}
 
 
 def varied_settings(recipe: Recipe) -> dict[str, list[str]]:

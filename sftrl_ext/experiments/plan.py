@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sftrl_ext.experiments import commands
-from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
+from sftrl_ext.experiments.arms import ArmRun, Start, arm_runs, needs_init
 from sftrl_ext.experiments.eval_units import gpus_per_engine, worker_count
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
+from sftrl_ext.experiments.start_choice import MODEL, choice_stage, selector
 from sftrl_ext.training.engine_settings import engine_env
 
 
@@ -21,14 +22,14 @@ class Stage:
 
     Attributes:
         name: Unique in the run; also its folder.
-        kind: ``data``, ``model``, ``sft``, ``rl``, ``eval`` or ``report``.
+        kind: ``data``, ``model``, ``sft``, ``rl``, ``choice``, ``eval`` or ``report``.
         command: The argument list.
         env: Variables the command needs beyond the caller's.
         arm: ``base``, ``init``, or the name of an arm, for training stages.
         seed: Seed of the arm.
         lr: Learning rate of the arm.
         total: Steps, for progress; None where there are none.
-        start: ``<stage>@<step>`` an arm's stage starts from.
+        start: ``<stage>@<step>`` an arm's stage starts from, or ``<stage>@lowest:<split>``.
         title: What it does, in words.
     """
 
@@ -60,7 +61,11 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
             base, base_is = saved_model(layout, name, config.steps), f"{name}@{config.steps}"
     if needs_init(recipe):
         stages.append(_sft(recipe, layout, "init", "init", budget.init, base, "init"))
-    stages += [_arm(recipe, layout, run, base, base_is) for run in arm_runs(recipe)]
+    for run in arm_runs(recipe):
+        chosen = _choice(layout, run.start)
+        if chosen is not None and chosen.name not in {stage.name for stage in stages}:
+            stages.append(chosen)
+        stages.append(_arm(recipe, layout, run, base, base_is))
     stages.append(_internal("eval", "eval", _eval_title(recipe), run_dir))
     stages.append(_internal("report", "report", "draw the figures and write the report", run_dir))
     return stages
@@ -123,10 +128,25 @@ def _sft(
     return Stage(name, "sft", tuple(command), _TITLES[name], env, arm, 0, config.lr, config.steps)
 
 
+def _choice(layout: RunLayout, start: Start) -> Stage | None:
+    """The stage that chooses a start; None where the recipe names its step."""
+    if start.lowest is None:
+        return None
+    name = choice_stage(start)
+    title = f"choose the checkpoint of {start.stage} with the lowest success on {start.lowest}"
+    stage = _internal(name, "choice", title, layout.root)
+    return replace(stage, command=(*stage.command, name))
+
+
 def _arm(recipe: Recipe, layout: RunLayout, run: ArmRun, base: Path, base_is: str) -> Stage:
     """One run of an arm."""
     name, arm, start = run.stage, run.config, run.start
-    model = base if start.stage is None else saved_model(layout, start.stage, start.step, start.kind)
+    if start.stage is None:
+        model = base
+    elif start.lowest is not None:
+        model = layout.stage(choice_stage(start)) / MODEL
+    else:
+        model = saved_model(layout, start.stage, start.step, start.kind)
     rows, checkpoints = layout.rows(run.rows), layout.checkpoints(name)
     engine = engine_env(arm.freeze or recipe.model.freeze, arm.loss, arm.kl_coef)
     if isinstance(run.budget, SFTConfig):
@@ -139,7 +159,7 @@ def _arm(recipe: Recipe, layout: RunLayout, run: ArmRun, base: Path, base_is: st
             recipe, run.budget, model, rows, validation, checkpoints, name, run.seed, engine
         )
     title = arm.title or _TITLES.get(run.arm, f"{_TITLES[arm.kind]} {run.arm}")
-    origin = base_is if start.stage is None else f"{start.stage}@{start.step}"
+    origin = base_is if start.stage is None else selector(start)
     return Stage(
         name, arm.kind, tuple(command), title, env, run.arm, run.seed, run.budget.lr, run.total, origin
     )

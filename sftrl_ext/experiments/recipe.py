@@ -301,6 +301,8 @@ class BudgetConfig:
     again. A stage of its own because mixed with short rows they would be mostly padding."""
     init: SFTConfig = MISSING
     sft: SFTConfig = MISSING
+    sft_by_rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Keys of ``sft`` that arms with other ``rows`` change: steps over longer rows cost more."""
     rl: RLConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
 
@@ -327,6 +329,21 @@ class ExpectedConfig:
 
 
 @dataclass
+class DeviationConfig:
+    """A choice of one recipe where the paper has another, or none; those of all recipes are in
+    `sftrl_ext.experiments.paper_settings`."""
+
+    what: str = MISSING
+    paper: str = "not given"
+    ours: str = MISSING
+    why: str = MISSING
+    keys: list[str] = field(default_factory=list)
+    """Keys of an arm's budget that make it so."""
+    scales: list[str] = field(default_factory=list)
+    """Empty: all."""
+
+
+@dataclass
 class SweepConfig:
     """What is repeated: seeds, and learning rates of all arms of a kind (empty: what each arm says)."""
 
@@ -350,6 +367,13 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    rl_tokens: str = "per_epoch"
+    """How often D_RL of the paper's formula counts a token: ``per_epoch`` or ``once``; the paper leaves it
+    open. Only the report's second axis depends on it."""
+    unequal_compute: str | None = None
+    """Reason why arms end at unlike training compute; null: their ends meet on the counted axis."""
+    deviations: list[DeviationConfig] = field(default_factory=list)
+    """Its deviations from the paper, for `sftrl plan` and ``recipes/README.md``."""
     expected: list[ExpectedConfig] = field(default_factory=list)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

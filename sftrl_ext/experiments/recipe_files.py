@@ -38,6 +38,7 @@ from sftrl_ext.experiments.recipe import (
 from sftrl_ext.experiments.trackers import check_names
 from sftrl_ext.experiments.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
+from sftrl_ext.reports.compute import RL_TOKENS
 
 _MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""
@@ -198,6 +199,8 @@ def _check(path: Path, recipe: Recipe) -> None:
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
     if recipe.scale.offload not in OFFLOADS:
         raise SftrlError(f"{path}: scale.offload: {unknown_name('offload', recipe.scale.offload, OFFLOADS)}")
+    if recipe.rl_tokens not in RL_TOKENS:
+        raise SftrlError(f"{path}: rl_tokens: {unknown_name('reading of D_RL', recipe.rl_tokens, RL_TOKENS)}")
     for split in recipe.budget.eval.hands_of:
         if split not in recipe.task.eval_splits:
             raise SftrlError(

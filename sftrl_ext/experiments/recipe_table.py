@@ -9,12 +9,13 @@ arm with its ``percent``: each split with one number, or with one for each seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.paper_settings import DEVIATIONS, TASKS, varied_settings
+from sftrl_ext.experiments.paper_settings import DEVIATIONS, SCALE_DEVIATIONS, TASKS, varied_settings
+from sftrl_ext.experiments.planner.ends import EXEMPT_SCALES, LARGEST_GAP
 from sftrl_ext.experiments.recipe import SCALES, ExpectedConfig, Recipe
 from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files
 from sftrl_ext.files import read_json, write_text
@@ -41,7 +42,25 @@ _OURS = """## What is ours at `node`
 
 At `node` and `cluster` every stage has the values of the paper's appendix C, and where that is silent those
 of the authors' code: `sftrl_ext/experiments/paper_settings.py` lists them, and a test compares every recipe's
-composed config with them. In every recipe these differ:
+composed config with them. In every recipe these differ; those of data and evaluation (`data`, `eval`) at
+every scale:
+"""
+
+_OWN = """## What single recipes do otherwise
+
+`sftrl plan <name> --scale <scale>` prints these with the deviations of every recipe, those of that scale and
+task alone. A recipe that is not here has none beyond them; those named `beyond_` are not of the paper.
+"""
+
+_SCALES = """## What is ours at the other scales
+
+Below `node` models, sizes and rates are ours; data and evaluation differ as in the table above.
+"""
+
+_ENDS = """## Where arms end
+
+Arms end at most {gap:.0%} apart in planned compute from counted tokens, at every scale but {exempt}.
+Otherwise:
 """
 
 _VARIED = """Keys of the budget that a recipe changes on purpose:
@@ -77,8 +96,8 @@ def recipe_table(results: Path) -> str:
             raise SftrlError(f"{path}: {found}; expected the results of a run of a recipe.")
         ran.setdefault(files[told["recipe"]].stem, []).append(told)
     body = []
-    for path in distinct_recipes():
-        recipe = load_recipe(path, "node")
+    recipes = {path: load_recipe(path, "node") for path in distinct_recipes()}
+    for path, recipe in recipes.items():
         arms = _arms(recipe)
         names = f"`{recipe.name}`" + (f" ({', '.join(f'`{n}`' for n in recipe.also)})" if recipe.also else "")
         has_run = [_has_run(one, arms) for one in ran.get(path.stem, [])] + whole.get(path.stem, [])
@@ -89,10 +108,10 @@ def recipe_table(results: Path) -> str:
     header = ["Recipe", "What it asks", "Task", "Arms", "The paper's numbers", "Has run", "Source"]
     table = Table(header, body, words=len(header)).to_markdown()
     head = _HEAD.format(scales=", ".join(f"`{scale}`" for scale in SCALES))
-    return f"{head}\n{table}\n\n{_settings_text()}"
+    return f"{head}\n{table}\n\n{_settings_text(list(recipes.values()))}"
 
 
-def _settings_text() -> str:
+def _settings_text(recipes: Sequence[Recipe]) -> str:
     """Settings that no recipe takes from the paper at scale ``node``, and what single recipes vary."""
     header = ["Stages", "Tasks", "Setting", "The paper", "Ours", "Why"]
     rows = [
@@ -105,12 +124,50 @@ def _settings_text() -> str:
     ]  # fmt: skip
     table = Table(header, rows, words=len(header)).to_markdown()
     lines = []
-    for path in distinct_recipes():
-        recipe = load_recipe(path, "node")
+    for recipe in recipes:
         arms = [f"{arm} {', '.join(f'`{k}`' for k in keys)}" for arm, keys in varied_settings(recipe).items()]
         if arms:
             lines.append(f"- `{recipe.name}`: {'; '.join(arms)}")
-    return f"{_OURS}\n{table}\n\n{_VARIED}\n" + "\n".join(lines) + "\n"
+    varied = "\n".join(lines)
+    return "\n".join(
+        [_OURS, f"{table}\n", _VARIED, f"{varied}\n", _OWN, f"{_own_deviations(recipes)}\n", _SCALES,
+         f"{_scale_deviations()}\n", *_unequal_ends(recipes)]
+    )  # fmt: skip
+
+
+def _own_deviations(recipes: Sequence[Recipe]) -> str:
+    """Table of the deviations that single recipes list."""
+    rows = [
+        [
+            entry.what, f"`{recipe.name}`", ", ".join(f"`{scale}`" for scale in entry.scales) or "all",
+            entry.paper, entry.ours, entry.why,
+        ]
+        for recipe in recipes
+        for entry in recipe.deviations
+    ]  # fmt: skip
+    header = ["Setting", "Recipe", "Scales", "The paper", "Ours", "Why"]
+    return Table(header, rows, words=len(header)).to_markdown()
+
+
+def _scale_deviations() -> str:
+    """Table of what the scales below `node` have otherwise."""
+    rows = [
+        [
+            ", ".join(f"`{scale}`" for scale in entry.scales),
+            "all" if entry.tasks == TASKS else ", ".join(f"`{task}`" for task in entry.tasks),
+            entry.what, entry.ours, entry.reason,
+        ]
+        for entry in SCALE_DEVIATIONS
+    ]  # fmt: skip
+    header = ["Scales", "Tasks", "Setting", "Ours", "Why"]
+    return Table(header, rows, words=len(header)).to_markdown()
+
+
+def _unequal_ends(recipes: Sequence[Recipe]) -> list[str]:
+    """Reasons of the recipes whose arms end apart."""
+    exempt = " and ".join(f"`{scale}` ({reason})" for scale, reason in EXEMPT_SCALES.items())
+    reasons = [f"- `{r.name}`: {r.unequal_compute}" for r in recipes if r.unequal_compute]
+    return [_ENDS.format(gap=LARGEST_GAP, exempt=exempt), *reasons, ""]
 
 
 def _arms(recipe: Recipe) -> Arms:

@@ -30,6 +30,7 @@ from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
 from sftrl_ext.experiments.sharing import find_donor, stage_key, take_over, take_records
+from sftrl_ext.experiments.start_choice import note_choice
 from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
@@ -177,7 +178,7 @@ def _taken_over(
     entry = run.stage(stage.name)
     if run.share is None or entry.launches > 0:
         return False
-    if stage.kind == "eval":
+    if stage.kind in ("eval", "choice"):
         taken = take_records(recipe, run, layout, Path(run.share))
         if taken:
             console.print(f"{where} took over {taken} results of shared checkpoints", highlight=False)
@@ -210,7 +211,7 @@ def _run_stage(
     if _already_trained(
         stage, layout
     ):  # killed after the last checkpoint: training it again would go past the end
-        _finish(recipe, stage, run, layout)
+        _finish(recipe, stage, run, layout, console)
         return
     entry.status, entry.launches = "running", entry.launches + 1
     run.save(layout.state)
@@ -244,7 +245,7 @@ def _run_stage(
             f"stage {stage.name!r} failed (exit status {finished.code}); its whole log: {log}. "
             f"When the cause is mended: `sftrl resume {layout.root}`."
         )
-    _finish(recipe, stage, run, layout)
+    _finish(recipe, stage, run, layout, console)
     console.print(
         f"{where} [green]done[/] {stage.title} ({stage.name}): "
         f"{entry.wall_s:.0f} s, {entry.peak_rss_mb:.0f} MiB",
@@ -252,11 +253,13 @@ def _run_stage(
     )
 
 
-def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayout) -> None:
+def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayout, console: Console) -> None:
     if stage.total:
         merge_launches(layout.stage(stage.name))
     if stage.kind == "model":
         _note_size(run, layout)
+    if stage.kind == "choice":
+        console.print(note_choice(run, layout, stage.name), highlight=False)
     if stage.kind in ("sft", "rl"):
         _checkpoint_keeper(recipe, stage, layout).look()
         write_tokens(
@@ -265,7 +268,7 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
             stage.kind,
             int(run.model["parameters"]),
             critic_parameters=run.model.get("critic_parameters"),
-            paper=PaperFormula(buffer_ratio(recipe.task.name)),
+            paper=PaperFormula(buffer_ratio(recipe.task.name), recipe.rl_tokens),
         )
     run.stage(stage.name).status = "done"
     run.save(layout.state)

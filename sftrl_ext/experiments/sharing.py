@@ -33,8 +33,9 @@ from sftrl_ext.experiments.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml
+from sftrl_ext.experiments.start_choice import chosen_models
 from sftrl_ext.experiments.state import RunState, StageState
-from sftrl_ext.files import read_jsonl, write_text
+from sftrl_ext.files import drop_torn_tail, read_jsonl, write_text
 from sftrl_ext.paths import configs_dir
 
 SHARED_KINDS = ("model", "sft", "rl")
@@ -89,6 +90,8 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
         **{str(layout.stage(name)): f"{{{key}}}" for name, key in keys.items()},
     }
     pictures = {name: origin.pictures for name, origin in read_origins(layout.origins).items()}
+    for link, (name, path_in_stage) in chosen_models(layout).items():
+        said[str(link)] = f"{{{keys.get(name)}}}/{path_in_stage}"  # as if the recipe had named the step
     for path in layout.data.glob("*.parquet"):
         if any(str(path) in word for word in words):
             said[str(path)] = f"{{{rows_digest(path, layout.root)}{pictures.get(path.stem, '')}}}"
@@ -132,19 +135,19 @@ def take_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path)
     Args:
         recipe: The recipe of the run.
         run: Its state.
-        layout: Where it is; nothing is taken over once it has records of its own.
+        layout: Where it is; of a stage and split that it has records of, nothing is taken over.
         folder: The folder of the other runs.
 
     Returns:
         How many records were taken over.
     """
-    if layout.records.exists():
-        return 0
+    for path in (layout.records, layout.episodes):
+        drop_torn_tail(path)
     asked = {split: _eval_key(recipe, layout, split) for split in recipe.task.eval_splits}
     records: list[dict[str, Any]] = []
     episodes: list[dict[str, Any]] = []
     wanted = {stage.key: stage for stage in run.stages if stage.status == "done" and stage.key}
-    there: set[tuple[str, str]] = set()  # stage and split
+    there = {(line["stage"], line["split"]) for line in read_jsonl(layout.records)}
     for other, state in _runs(folder):
         if other.root == layout.root:
             continue
@@ -169,7 +172,8 @@ def take_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path)
         there |= found
     for path, lines in ((layout.episodes, episodes), (layout.records, records)):
         if lines:
-            write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            write_text(path, before + "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return len(records)
 
 

@@ -1,10 +1,10 @@
-"""What the stages other than training do; each is a process of its own: ``stages <kind> <run folder>``."""
+"""Stages other than training, each a process of its own: ``stages <kind> <run folder> [<name>]``."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,14 +20,16 @@ from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml
+from sftrl_ext.experiments.start_choice import choose_start
 from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import write_json
 
-KINDS: Registry[Callable[[Recipe, RunLayout], None]] = Registry("kind of stage")
-"""What each kind of stage does."""
+KINDS: Registry[Callable[..., None]] = Registry("kind of stage")
+"""What each kind of stage does; it gets the recipe, the run, and a choice its name."""
 
 
 KINDS.add("data", build_data)
+KINDS.add("choice", choose_start)
 
 
 @KINDS.register("model")
@@ -55,10 +57,14 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
 @KINDS.register("eval")
 def evaluate(recipe: Recipe, layout: RunLayout) -> None:
     """Evaluate every checkpoint on every split."""
+    sets = [load_eval_set(layout.eval_rows(split)) for split in recipe.task.eval_splits]
+    evaluate_checkpoints(recipe, RunState.load(layout.state), layout, sets)
+
+
+def evaluate_checkpoints(recipe: Recipe, state: RunState, layout: RunLayout, sets: Sequence[EvalSet]) -> None:
+    """Evaluate the checkpoints of a run's stages on some splits, those that have no records yet."""
     import torch
 
-    state = RunState.load(layout.state)
-    sets = [load_eval_set(layout.eval_rows(split)) for split in recipe.task.eval_splits]
     console = Console(file=sys.stdout)
     if worker_count(recipe.scale) > 0:
         from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel
@@ -153,11 +159,11 @@ def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage: ``<kind> <run folder>``."""
-    kind, run_dir = (sys.argv[1:] if argv is None else argv)[:2]
+    """Run one stage: ``<kind> <run folder> [<name>]``."""
+    kind, run_dir, *name = (sys.argv[1:] if argv is None else argv)[:3]
     layout = RunLayout(Path(run_dir))
     try:
-        KINDS[kind](from_yaml(layout.recipe), layout)
+        KINDS[kind](from_yaml(layout.recipe), layout, *name)
     except SftrlError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

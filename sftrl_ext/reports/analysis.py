@@ -220,13 +220,19 @@ def suits_note(run: RunMetrics) -> str | None:
     return f"Training shows {suits} suits: the red suits of `visual_ood` are nothing new in this run."
 
 
-def analyse(run_dir: Path) -> Analysis:
+def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     """Load a run folder and work out everything its report shows.
+
+    Args:
+        run_dir: The run folder.
+        rl_tokens: Reading of the paper's D_RL; None takes the recipe's.
 
     Raises:
         SftrlError: if the folder is no run folder or a file in it is malformed.
     """
     run = load_run(run_dir)
+    if rl_tokens is not None:
+        run.recipe = {**run.recipe, "rl_tokens": rl_tokens}
     curves = build_curves(run)
     stated = expected_numbers(run.recipe)
     expected = [entry for entry in stated if not is_synthetic(run.recipe, entry.split)]

@@ -37,7 +37,7 @@ class ReportPaths:
     notes: tuple[str, ...]
 
 
-def build_report(run_dir: Path) -> ReportPaths:
+def build_report(run_dir: Path, rl_tokens: str | None = None) -> ReportPaths:
     """Write ``report/`` of a run folder: figures, ``report.md``, ``report.html``, ``summary.json``.
 
     Where episodes show pictures, ``episode-<n>.*`` holds those of the sample episodes; of a route
@@ -48,6 +48,7 @@ def build_report(run_dir: Path) -> ReportPaths:
 
     Args:
         run_dir: Run folder; need not be finished.
+        rl_tokens: Reading of D_RL in the paper's formula, ``per_epoch`` or ``once``; None takes the recipe's.
 
     Raises:
         SftrlError: if it is no run folder, a stored file is malformed (file and line are named), or
@@ -57,7 +58,7 @@ def build_report(run_dir: Path) -> ReportPaths:
         from sftrl_ext.reports.figures import draw_figures
         from sftrl_ext.reports.page_html import html_page
         from sftrl_ext.reports.page_markdown import markdown_page
-    found = analyse(Path(run_dir))
+    found = analyse(Path(run_dir), rl_tokens)
     folder = Path(run_dir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     figures = list(draw_figures(found, folder))

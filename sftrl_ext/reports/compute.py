@@ -32,6 +32,10 @@ PAPER_EPOCHS = 4
 EPOCHS_TOLERANCE = 0.05
 """Epochs of earlier records are trained tokens over tokens read and written, which differ by a few tokens."""
 
+RL_TOKENS = {"per_epoch": "in every epoch", "once": "once"}
+"""Readings of the paper's D_RL: how often it counts a token that RL trains on. The axes of its Figures 9, 17
+and of V-IRL-L fit ``once``, that of GP-L ``per_epoch``."""
+
 AXES = ("counted", "paper", "tokens")
 """Names of the compute axes, in order of preference."""
 
@@ -48,8 +52,7 @@ class PaperFormula:
 
     Attributes:
         ratio: lambda of the task.
-        rl_tokens: D_RL, which the paper leaves open: ``per_epoch`` counts a token in every epoch, ``once`` in
-            the first only.
+        rl_tokens: Reading of D_RL, which the paper leaves open; one of `RL_TOKENS`.
     """
 
     ratio: float = BUFFER_RATIO_GENERAL_POINTS

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sftrl_ext.reports.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
 from sftrl_ext.reports.divergence import Divergence, Nats, mean_divergence
@@ -276,17 +277,43 @@ def build_curves(run: RunMetrics) -> Curves:
     return Curves(start, path, base, curves, splits, costs.paper_absent)
 
 
+def rl_tokens_of(recipe: Mapping[str, Any]) -> str:
+    """Reading of the paper's D_RL that a recipe names; that of every epoch where it names none."""
+    return str(recipe.get("rl_tokens") or "per_epoch")
+
+
+def paper_ends(run: RunMetrics, curves: Curves, rl_tokens: str) -> dict[str, float]:
+    """FLOPs by the paper's formula at the last checkpoints of each arm of RL, the mean over its seeds.
+
+    Args:
+        run: The run.
+        curves: Its curves; of several learning rates an arm's first is taken.
+        rl_tokens: Reading of D_RL.
+    """
+    costs = _Costs(run, rl_tokens)
+    found: dict[str, float] = {}
+    for curve in curves.arms:
+        if run.arms.kind(curve.arm) == "rl" and curve.arm not in found:
+            last = _last_steps(curve.seeds)
+            ends = [costs.of(c.stage, c.arm, c.seed, c.step) for c in last]
+            known = [end.paper for end in ends if end is not None and end.paper is not None]
+            if known and len(known) == len(last):
+                found[curve.arm] = sum(known) / len(known)
+    return found
+
+
 class _Costs:
     """What it took to reach a checkpoint from the base model, through all that its stage starts from."""
 
-    def __init__(self, run: RunMetrics) -> None:
+    def __init__(self, run: RunMetrics, rl_tokens: str | None = None) -> None:
         self.run = run
         self.stages = {stage.name: stage for stage in run.stages}
         self.arm_of = {record.stage: record.arm for record in run.records}
         self.arm_of |= {stage.name: stage.arm for stage in run.stages if stage.arm}
         self.paper_absent = paper_formula_absent(self._rl_totals())
         ratio = buffer_ratio(run.records[0].data_source if run.records else "")
-        self.paper = PaperFormula(ratio) if self.paper_absent is None else None
+        formula = PaperFormula(ratio, rl_tokens or rl_tokens_of(run.recipe))
+        self.paper = formula if self.paper_absent is None else None
         self.init: dict[int, tuple[str, int]] = {}
         for record in run.records:
             if record.arm == "init" and record.step >= self.init.get(record.seed, ("", 0))[1]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sftrl_ext.reports.analysis import Analysis, Judged
-from sftrl_ext.reports.compute import buffer_ratio
-from sftrl_ext.reports.curves import pooled
+from sftrl_ext.reports.compute import RL_TOKENS, buffer_ratio, readable
+from sftrl_ext.reports.curves import paper_ends, pooled, rl_tokens_of
 from sftrl_ext.reports.forgetting import has_divergence
 from sftrl_ext.reports.mismatch import NOTE, mismatch_table
 from sftrl_ext.reports.splits import LOOKS, ood_kind
@@ -75,6 +75,7 @@ def axis_sentences(found: Analysis) -> list[str]:
     if "paper" not in found.axes:
         return sentences
     sentences.append("Second axis: the paper's formula.")
+    sentences += rl_tokens_sentences(found)
     compared = [one.comparison for one in found.judged if one.comparison is not None]
     flipped = [f"`{one.split}`" for one in compared if one.flips]
     if flipped:
@@ -82,6 +83,23 @@ def axis_sentences(found: Analysis) -> list[str]:
     elif compared:
         sentences.append("No verdict flips between the two axes.")
     return [*sentences, *(one.sentence for one in compared if one.differences)]
+
+
+def rl_tokens_sentences(found: Analysis) -> list[str]:
+    """Reading of the paper's D_RL on its axis, and the ends of RL by the other one."""
+    reading = rl_tokens_of(found.run.recipe)
+    other = next(name for name in RL_TOKENS if name != reading)
+    ends = [paper_ends(found.run, found.curves, name) for name in (reading, other)]
+    moved = [
+        f"{found.arms.label(arm)} ends at {readable(ends[1][arm], 'paper')} instead of "
+        f"{readable(ends[0][arm], 'paper')}"
+        for arm in ends[0]
+        if arm in ends[1]
+    ]
+    text = f"Its D_RL counts a token {RL_TOKENS[reading]}, which the paper leaves open"
+    if not moved:
+        return [f"{text}."]
+    return [f"{text}; counted {RL_TOKENS[other]} (`--rl-tokens {other}`), {', '.join(moved)}."]
 
 
 def reading_sentences(found: Analysis) -> list[str]:
@@ -114,7 +132,8 @@ def method_notes(found: Analysis) -> list[str]:
         "policy and the critic. Pre-training, evaluation and activation checkpointing are left out.",
         "Compute by the paper's formula: X_SFT = 6 N (D_init + D_SFT), X_RL = 6 N (D_init + D_RL) + 2 N "
         f"D_buffer with D_buffer = {ratio:g} D_RL, which holds for 4 epochs over each buffer; D_RL counts a "
-        "token once per epoch. It has no value network and no passes for log-probabilities.",
+        f"token {RL_TOKENS[rl_tokens_of(found.run.recipe)]}. It has no value network and no passes for "
+        "log-probabilities.",
         f"Curves of {SMOOTHING_MIN_POINTS} points or more carry a thin Savitzky-Golay line of order "
         f"{SMOOTHING_ORDER} over the raw points; no number is taken from it.",
     ]

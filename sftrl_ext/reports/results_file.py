@@ -22,6 +22,8 @@ FURTHER = ("recognized", "routes")
 def write_results(run_dir: Path, folder: Path) -> Path:
     """Write the results file of a run.
 
+    Costs by the paper's formula count D_RL in every epoch, whatever the recipe, as every results file does.
+
     Args:
         run_dir: A run folder with evaluated checkpoints.
         folder: Where the file goes; one of the same recipe and scale is replaced.
@@ -29,7 +31,7 @@ def write_results(run_dir: Path, folder: Path) -> Path:
     Raises:
         SftrlError: if the run has no evaluated arm.
     """
-    found = analyse(Path(run_dir))
+    found = analyse(Path(run_dir), rl_tokens="per_epoch")
     told = results_of(found)
     path = Path(folder) / f"{told['recipe']}-{told['scale']}.json"
     write_json(path, told)

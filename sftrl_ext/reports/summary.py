@@ -9,7 +9,7 @@ from typing import Any
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.cities import city_lines
 from sftrl_ext.reports.compute import AXES
-from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
+from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence, rl_tokens_of
 from sftrl_ext.reports.divergence import DIRECTIONS, Divergence
 from sftrl_ext.reports.forgetting import Correlation, correlations
 from sftrl_ext.reports.recognition import Reading
@@ -52,6 +52,7 @@ def _axes(found: Analysis) -> dict[str, Any]:
     return {
         "headline": found.equal.axis or None,
         "paper_formula_absent": found.curves.paper_absent,
+        "rl_tokens": rl_tokens_of(found.run.recipe),
         "flips": [one.split for one in compared if one.flips],
         "comparisons": [asdict(one) | {"differences": list(one.differences)} for one in compared],
     }

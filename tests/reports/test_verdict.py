@@ -84,6 +84,7 @@ def test_another_number_of_epochs_leaves_the_papers_formula_out(tmp_path):
     assert summarize(found)["compute_axes"] == {
         "headline": "counted",
         "paper_formula_absent": found.curves.paper_absent,
+        "rl_tokens": "per_epoch",
         "flips": [],
         "comparisons": [],
     }

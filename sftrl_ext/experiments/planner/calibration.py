@@ -7,10 +7,11 @@ the paper's authors give for an update (`authors_update`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.experiments.planner.architectures import KNOWN, Architecture
 from sftrl_ext.experiments.planner.hardware import HARDWARE
@@ -18,6 +19,9 @@ from sftrl_ext.experiments.planner.work import GPU, RLShape, Work, rl_work
 from sftrl_ext.experiments.planner.workload import Workload
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.files import read_json
+
+if TYPE_CHECKING:
+    from sftrl_ext.experiments.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,78 @@ def stage_errors(results: Path) -> Iterator[StageError]:
         record: dict[str, Any] = read_json(path)
         if "stages" not in record:
             continue
-        seeds = sorted({stage.rpartition("-s")[2] for stage in record["stages"] if "-lr" in stage})
-        recipe = load_recipe(record["recipe"], "laptop", [f"sweep.seeds=[{','.join(seeds)}]"])
-        for plan in plan_stages(recipe):
+        for plan in plan_stages(_as_measured(record)):
             if plan.stage in record["stages"]:
                 measured = record["stages"][plan.stage]
                 yield StageError(
                     path.stem, plan.stage, measured["wall_s"], plan.work.hours * 3600,
                     measured["peak_rss_mb"], plan.host_total / 2**20,
                 )  # fmt: skip
+
+
+def _as_measured(record: dict[str, Any]) -> Recipe:
+    """The recipe of a results file, with the seeds, steps and checkpoints that were run."""
+    names = [re.search(r"-lr\S+-s(\d+)$", stage) for stage in record.get("stages", {})]
+    seeds = sorted({name[1] for name in names if name})
+    words = [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
+    kinds = {name: arm.kind for name, arm in load_recipe(record["recipe"], "laptop").arms.items()}
+    for arm, rows in _checkpoints(record).items():
+        if arm in kinds:
+            length = "steps" if kinds[arm] == "sft" else "updates"
+            for key, value in ((length, rows[-1]["step"]), ("save_every", rows[0]["step"])):
+                words += [f"arms.{arm}.budget.{key}={value}", f"arms.{arm}.times.{key}=1"]
+    return load_recipe(record["recipe"], "laptop", words)
+
+
+def _checkpoints(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a results file's measurement of every checkpoint, by arm and in order of steps."""
+    rows: list[dict[str, Any]] = next(
+        (m["rows"] for m in record["measurements"] if m["name"] == "checkpoints"), []
+    )
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    return {arm: sorted((r for r in rows if r["arm"] == arm), key=lambda r: r["step"]) for arm in arms}
+
+
+@dataclass(frozen=True)
+class ComputeError:
+    """Counted compute of an arm's last checkpoint beside the planned one.
+
+    Attributes:
+        run: Name of the results file.
+        arm: The arm.
+        step: The checkpoint.
+        counted: TFLOP from the tokens that the run counted.
+        planned: TFLOP planned.
+    """
+
+    run: str
+    arm: str
+    step: int
+    counted: float
+    planned: float
+
+
+def counted_errors(results: Path) -> Iterator[ComputeError]:
+    """Compare the counted compute of stored laptop runs with their plans.
+
+    Args:
+        results: Folder of results files; those without a measurement ``checkpoints`` are left out.
+    """
+    from sftrl_ext.experiments.arms import arm_runs
+    from sftrl_ext.experiments.planner.ends import CheckpointCompute
+    from sftrl_ext.experiments.planner.stage_plan import plan_stages
+
+    for path in sorted(results.glob("*-laptop.json")):
+        record: dict[str, Any] = read_json(path)
+        recipe = _as_measured(record)
+        computed = CheckpointCompute(recipe, plan_stages(recipe))
+        stages = {run.arm: run.stage for run in arm_runs(recipe)}
+        for arm, rows in _checkpoints(record).items():
+            if arm in stages and "tflop_counted" in rows[-1]:
+                step, counted = rows[-1]["step"], rows[-1]["tflop_counted"]
+                yield ComputeError(
+                    path.stem, arm, step, counted, computed.at(stages[arm], step).counted / 1e12
+                )
 
 
 def authors_update(cache: bool) -> Work:

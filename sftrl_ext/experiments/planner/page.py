@@ -110,6 +110,7 @@ def _calibration(results: Path) -> list[str]:
     errors = list(calibration.stage_errors(results))
     ratios = [error.planned_s / error.wall_s for error in errors]
     memory = [error.planned_mib / error.peak_mib for error in errors if error.stage != "eval"]
+    compute = [error.planned / error.counted for error in calibration.counted_errors(results)]
     authors = calibration.authors_update(cache=False).hours
     cached = calibration.authors_update(cache=True)
     rows = [
@@ -130,6 +131,8 @@ def _calibration(results: Path) -> list[str]:
         f"planned over measured time is {min(ratios):.2f} to {max(ratios):.2f} (median {median(ratios):.2f}; "
         f"the lowest ran beside other work), memory of the process tree {min(memory):.2f} to "
         f"{max(memory):.2f} without the evaluation.\n",
+        f"**Counted compute.** At the last checkpoints of {len(compute)} arms of those runs, planned compute "
+        f"is {min(compute):.2f} to {max(compute):.2f} times the one from the tokens that the run counted.\n",
         "**Measured passes.** Activations and logits of a small Llama's passes, forward and backward, on a "
         "CPU, with verl's own log-probabilities and entropy, are planned 0.9 to 1.25 times as large as they "
         "are (`tests/experiments/planner/test_calibration.py`).\n",

@@ -1,18 +1,31 @@
-"""The budget as `sftrl plan` prints it, before the commands: comments of the shell script that they are."""
+"""Deviations and budget as `sftrl plan` prints them: comments before the commands of a shell script."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sftrl_ext.experiments.paper_settings import deviations_of
 from sftrl_ext.experiments.planner.architectures import UnknownArchitecture
 from sftrl_ext.experiments.planner.fit import check_fit
 from sftrl_ext.experiments.planner.stage_plan import plan_stages
 from sftrl_ext.experiments.planner.table import budget_lines
+from sftrl_ext.reports.tables import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sftrl_ext.experiments.recipe import Recipe
+
+
+def deviation_lines(recipe: Recipe) -> Iterator[str]:
+    """Deviations from the paper as a Markdown table; nothing for a recipe that is not of the paper."""
+    rows = [list(row) for row in deviations_of(recipe)]
+    if rows:
+        yield f"{recipe.name} at {recipe.scale.name}: deviations from the paper ({recipe.source})"
+        yield ""
+        yield from Table(["Setting", "The paper", "Ours", "Why"], rows, words=4).to_markdown().splitlines()
+        yield ""
 
 
 def print_budget(recipe: Recipe, console: Console, show: str = "all") -> None:
@@ -32,6 +45,8 @@ def print_budget(recipe: Recipe, console: Console, show: str = "all") -> None:
         console.print(f"# no budget: {error}", markup=False, highlight=False, soft_wrap=True)
         return
     if show != "commands":
+        for line in deviation_lines(recipe):
+            console.print(f"# {line}".rstrip(), markup=False, highlight=False, soft_wrap=True)
         for line in budget_lines(recipe, plans):
             console.print(f"# {line}".rstrip(), markup=False, highlight=False, soft_wrap=True)
         console.print()

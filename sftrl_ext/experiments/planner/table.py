@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sftrl_ext.experiments.planner.architectures import architecture_of
 from sftrl_ext.experiments.planner.calibration import CPU_ERROR, GPU_ERROR
+from sftrl_ext.experiments.planner.ends import arm_ends, ends_sentence, ends_table
 from sftrl_ext.experiments.planner.hardware import GIB, hardware_of
 from sftrl_ext.experiments.planner.memory import PARTS
 from sftrl_ext.reports.tables import Table
@@ -37,6 +38,10 @@ def budget_lines(recipe: Recipe, plans: Sequence[StagePlan]) -> Iterator[str]:
     yield ""
     yield from memory_table(plans).to_markdown().splitlines()
     yield ""
+    ends = arm_ends(recipe, plans)
+    yield from ends_table(ends).to_markdown().splitlines()
+    yield ""
+    yield f"- {ends_sentence(recipe, ends)}."
     for line in assumptions(recipe, plans):
         yield f"- {line}"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sftrl_ext.experiments.planner.architectures import Architecture
 from sftrl_ext.experiments.planner.hardware import Hardware
 from sftrl_ext.experiments.planner.workload import Workload
+from sftrl_ext.reports.token_counts import TokenCount
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ class Work:
         generated: Tokens that the policy writes.
         flops: FLOPs by phase, of all devices together, recomputation included.
         seconds: Wall seconds by phase.
+        tokens: Tokens of every pass, as a run counts them for the compute axis of its report.
     """
 
     trained: float
     generated: float
     flops: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    tokens: TokenCount = field(default_factory=TokenCount)
 
     @property
     def total_flops(self) -> float:
@@ -131,7 +134,9 @@ def sft_work(
         "train": passes * padding / rate,
         "steps": steps * efficiency.step,
     }
-    return Work(rows * workload.sft_row, 0.0, {"train": passes}, seconds)
+    trained = rows * workload.sft_row
+    tokens = TokenCount(trained=trained, forward=trained if anchored else 0.0, sequence=trained)
+    return Work(trained, 0.0, {"train": passes}, seconds, tokens)
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,17 @@ def rl_work(
     trained = rows * workload.row * shape.epochs * shape.updates
     generated = rows * workload.turns * workload.answer * shape.updates
     every = {phase: value * shape.updates for phase, value in flops.items()}
-    return Work(trained, generated, every, {"start": efficiency.start, **total})
+    once = rows * workload.row * shape.updates
+    tokens = TokenCount(
+        trained=trained,
+        generated=generated,
+        prefill=rows * read * shape.updates,
+        forward=once * (2 if shape.reference else 1),
+        trained_critic=trained if shape.critic else 0.0,
+        forward_critic=once if shape.critic else 0.0,
+        sequence=once,
+    )
+    return Work(trained, generated, every, {"start": efficiency.start, **total}, tokens)
 
 
 def decode_seconds(

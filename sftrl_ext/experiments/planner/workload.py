@@ -76,14 +76,20 @@ _TEXT = {
     # (tokens.jsonl of fig6_gp_l: 54 a row of SFT, 97 an episode).
     ("general_points", "default"): (170.0, 55.0, 35.0),
     ("virl", "default"): (480.0, 65.0, 35.0),
-    ("general_points", "compact"): (36.0, 18.0, 7.0),
+    ("general_points", "compact"): (36.0, 18.0, 16.0),
     ("virl", "compact"): (45.0, 15.0, 7.0),
 }
-_REASONED = 40.0
-"""Tokens that working adds to an answer of cards."""
+_REASONED = 31.0
+"""Tokens that working adds to an answer of cards, counted over rows of four cards."""
 _POINTS = {5: 15.0, 2: 5.0}
 """Points of a route by ``routes.points_per_leg``: the paper's 2048 responses are about 128 routes; laptop
 routes of two or three legs have five."""
+_WALKED = {"text": 3.4, "image": 4.5}
+"""Points of those five that are reached, by modality: a failed point ends the route. Of laptop runs."""
+_RETRIES = 0.5
+"""Share of an episode's further attempts that is taken, of cards: the mean of one attempt and the most."""
+_COMPACT_RETRIES = {"text": 0.3, "image": 0.53}
+"""The same, counted in laptop runs: an episode of `fig6_gp_l` has 95 tokens, one of `fig6_gp_vl` 150."""
 
 
 def workload_of(
@@ -95,10 +101,11 @@ def workload_of(
         recipe: The recipe.
         architecture: Of its model; an image's tokens are those of its encoder.
         arm: The arm; None for the stages before the arms.
-        dialogues: Rows of SFT are dialogues with failed attempts; they have half of the most, on average.
+        dialogues: Rows of SFT are dialogues of pre-training, with none to the most failed attempts; those
+            of an arm have at least one.
 
-    An episode of cards is assumed to take half of its further attempts: the mean of one and the most. At a
-    point of a route it takes one answer and a tenth of the further ones.
+    An episode of cards is assumed to take half of its further attempts, and that of a small model the share
+    that was counted. At a point of a route it takes one answer and a tenth of the further ones.
     """
     task = recipe.task
     template = task.template if (task.kind, task.template) in _TEXT else "default"
@@ -113,19 +120,25 @@ def workload_of(
         numbers = patches * 3 * vision.temporal * vision.patch**2
         seen = vision.tokens(width, height)
         prompt += seen
+    compact = template == "compact"
+    retries = _COMPACT_RETRIES[task.modality] if compact else _RETRIES
+    points = _POINTS.get(task.routes.points_per_leg, 15.0)
+    if compact and points == _POINTS[2]:
+        points = _WALKED[task.modality]
     reasoned = arm is not None and arm.rows == "reasoned"
     rl_answer = answer
     sft = prompt + answer + (_REASONED if reasoned else 0)
     extra = 0.0
     if dialogues or (arm is not None and arm.rows == "suboptimal"):
-        most = (attempts - 1) * (answer + feedback)
-        sft, extra = sft + most / 2, most / 2
+        most, fewest = attempts - 1, 0 if dialogues else 1
+        failed = (fewest + most) / 2 * (answer + feedback)
+        sft, extra = sft + failed, most * (answer + feedback) - failed
     return Workload(
         prompt=prompt,
         answer=rl_answer,
         feedback=feedback,
-        turns=1 + 0.1 * (attempts - 1) if virl else (1 + attempts) / 2,
-        rows=_POINTS.get(task.routes.points_per_leg, 15.0) if virl else 1.0,
+        turns=1 + (0.1 if virl else retries) * (attempts - 1),
+        rows=points if virl else 1.0,
         attempts=attempts,
         images=images,
         patches=patches,

@@ -33,7 +33,7 @@ _CARD_SIDE = 112
 _STREET_SIDE = 168
 
 _SIZES = ("rows", "steps", "updates", "episodes", "responses", "save_every", "micro_batch_size")
-"""Keys of an arm's ``times`` that are sizes: the rehearsed ones are the same for every arm."""
+"""Keys of an arm's ``times``, or of ``sft_by_rows``, that are sizes; the rehearsed ones are equal."""
 
 
 def rehearsed(recipe: Recipe) -> Recipe:
@@ -65,6 +65,10 @@ def rehearsed(recipe: Recipe) -> Recipe:
             budget,
             init=_sft(budget.init, ranks, steps=1),
             sft=_sft(budget.sft, ranks, steps=2),
+            sft_by_rows={
+                rows: {key: value for key, value in changed.items() if key not in _SIZES}
+                for rows, changed in budget.sft_by_rows.items()
+            },
             rl=_rl(budget.rl, ranks, recipe.task),
             eval=_eval(budget.eval),
         ),

@@ -21,7 +21,7 @@ def test_a_training_step_is_six_flops_a_parameter_and_token():
     weights = llama.parameters - llama.vocab * llama.hidden
     assert forward_flops(llama, row, 0, 0) == pytest.approx(2 * weights * row, rel=0.01)
     plan = plans_of("fig6_gp_l")["sft"]
-    tokens = 6250 * 128 * plan.workload.sft_row
+    tokens = 1750 * 128 * plan.workload.sft_row
     assert plan.work.trained == tokens
     assert plan.work.total_flops == pytest.approx(4 / 3 * 6 * weights * tokens, rel=0.01)
 
@@ -47,11 +47,11 @@ def test_disk_is_what_the_trainers_write_and_what_is_kept_of_it():
     llama = KNOWN["Llama-3.1-8B-Instruct"]
     plans = plans_of("fig6_gp_l")
     assert plans["sft"].disk[2] == 10 * 16 * llama.parameters
-    assert plans["rl"].disk[2] == 5 * (16 * llama.parameters + 12 * llama.critic_parameters)
+    assert plans["rl"].disk[2] == 20 * (16 * llama.parameters + 12 * llama.critic_parameters)
     total = sum(plan.disk[2] for plan in plans.values())
-    assert total == pytest.approx(2.5e12, rel=0.02)
+    assert total == pytest.approx(5.8e12, rel=0.02)
     kept = plans["rl"].disk[0]
-    assert kept == 5 * 2 * llama.parameters + 12 * llama.parameters + 12 * llama.critic_parameters
+    assert kept == 20 * 2 * llama.parameters + 12 * llama.parameters + 12 * llama.critic_parameters
     everything = plans_of("fig6_gp_l", "node", "scale.training_state=all", "model.dtype=float32")["rl"]
     assert everything.disk[0] == everything.disk[2]
 
