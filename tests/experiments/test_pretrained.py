@@ -65,6 +65,19 @@ def test_all_of_a_folder_is_there_and_no_weight_twice(kind, tmp_path):
         assert ours.image_processor.to_dict() == theirs.image_processor.to_dict()
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_tied_embeddings_are_named_where_verl_reads_them(tied, tmp_path):
+    """As Llama-3.2-Vision is stored, whose configuration class has no default for it."""
+    source = source_of("mllama", tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    config["text_config"]["tie_word_embeddings"] = tied
+    (source / "config.json").write_text(json.dumps(config))
+    assert not hasattr(AutoConfig.from_pretrained(source), "tie_word_embeddings")
+    out = fetch(source, tmp_path / "out")
+    assert AutoConfig.from_pretrained(out).tie_word_embeddings is tied
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2_5_vl"])
 def test_files_in_parts_are_linked_too_and_foreign_ones_left_out(kind, tmp_path):
     source = source_of(kind, tmp_path / "source")
