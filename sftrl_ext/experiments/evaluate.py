@@ -95,23 +95,43 @@ class EvalPlay:
         temperature: Sampling temperature; 0 takes the most probable token.
         seed: With the split, the instance and the turn it seeds every response, so that a repeated
             evaluation gives the same episodes.
+        top_p: Tokens are drawn from the fewest whose probabilities sum to at least this.
+        top_k: Tokens are drawn from so many of the most probable; -1: from all.
     """
 
     limits: Limits
     temperature: float
     seed: int
+    top_p: float = 1.0
+    top_k: int = -1
 
     @classmethod
     def of(cls, recipe: Recipe) -> EvalPlay:
-        """As the recipe says; the token budget is the one of training."""
+        """As the recipe says; the token budget is the one of training, but for the length of an answer."""
         rl, evaluation = recipe.budget.rl, recipe.budget.eval
+        turn = rl.max_turn_tokens if evaluation.max_turn_tokens is None else evaluation.max_turn_tokens
         limits = Limits(
             prompt=rl.max_prompt_length,
             response=rl.max_response_length,
-            turn=rl.max_turn_tokens,
+            turn=turn,
             prompts=rl.max_prompts,
         )
-        return cls(limits, evaluation.temperature, evaluation.seed)
+        return cls(limits, evaluation.temperature, evaluation.seed, evaluation.top_p)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Sampling parameters by their names in engines; cuts that keep everything are left out."""
+        return sampling_of(self.temperature, self.top_p, self.top_k)
+
+
+def sampling_of(temperature: float, top_p: float, top_k: int) -> dict[str, Any]:
+    """Sampling parameters by their names in engines; cuts that keep every token are left out."""
+    cuts: dict[str, Any] = {}
+    if top_p < 1:
+        cuts["top_p"] = top_p
+    if top_k > 0:
+        cuts["top_k"] = top_k
+    return {"temperature": temperature, **cuts}
 
 
 def targets_of(state: RunState, layout: RunLayout, arms_from_base: bool = False) -> list[Target]:
@@ -214,7 +234,7 @@ def make_record(
         **summarise(chosen, played),
         "wall_s": round(seconds, 2),
         "engine": engine,
-        "temperature": how.temperature,
+        **how.sampling,
     }
 
 
@@ -287,9 +307,8 @@ async def play_one(how: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngin
         turn += 1
         return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
 
-    params = {"temperature": how.temperature}
     episode = make_episode(chosen.facts[index])
-    return await play(episode, generate, engine.chat_tokens(), how.limits, sampling_params=params)
+    return await play(episode, generate, engine.chat_tokens(), how.limits, sampling_params=how.sampling)
 
 
 def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:

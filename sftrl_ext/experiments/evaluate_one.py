@@ -45,6 +45,7 @@ def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, Any
         if request.endpoint is None:
             raise SftrlError("no model is named; expected a folder, a name of the hub, or --endpoint.")
         request = replace(request, model=asyncio.run(_served_model(request.endpoint)))
+    request = request.with_own_sampling()
     settings = {**_settings(request), "data": describe_data(sets)}
     path = request.episodes
     if path is None and request.endpoint is not None:
@@ -122,7 +123,7 @@ def _settings(request: EvalRequest) -> dict[str, Any]:
     """What a file of episodes must agree in to be gone on with, beside the data."""
     model = str(request.model)
     play = {
-        "temperature": request.temperature,
+        **request.sampling,
         "max_turn_tokens": request.max_turn_tokens,
         "seed": request.seed,
     }
@@ -142,7 +143,7 @@ def _file_name(settings: Mapping[str, Any]) -> str:
 
 def _record(request: EvalRequest, chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:
     """The numbers of one set."""
-    record = {"model": str(request.model), **summarise(chosen, played), "temperature": request.temperature}
+    record = {"model": str(request.model), **summarise(chosen, played), **request.sampling}
     if request.endpoint is None:
         return {**record, "engine": request.engine}
     # What a server counts as feedback cannot be told apart from the rest of a prompt.

@@ -262,6 +262,10 @@ class EvalConfig:
     hands_of: dict[str, int] = field(default_factory=dict)
     """Other numbers for some splits."""
     temperature: float = 1.0
+    top_p: float = 1.0
+    """Tokens are drawn from the fewest whose probabilities sum to at least this."""
+    max_turn_tokens: int | None = None
+    """Tokens of one answer; null: ``budget.rl.max_turn_tokens``."""
     seed: int = 2501
     batch_size: int = 128
     sample_episodes: int = 6

@@ -189,6 +189,15 @@ def _check(path: Path, recipe: Recipe) -> None:
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
     if recipe.scale.offload not in OFFLOADS:
         raise SftrlError(f"{path}: scale.offload: {unknown_name('offload', recipe.scale.offload, OFFLOADS)}")
+    evaluation = recipe.budget.eval
+    if not 0 < evaluation.top_p <= 1:
+        raise SftrlError(f"{path}: budget.eval.top_p: {evaluation.top_p:g}; expected above 0 and at most 1.")
+    longest = recipe.budget.rl.max_response_length
+    if evaluation.max_turn_tokens is not None and not 0 < evaluation.max_turn_tokens <= longest:
+        raise SftrlError(
+            f"{path}: budget.eval.max_turn_tokens: {evaluation.max_turn_tokens}; expected 1 to {longest}, "
+            "budget.rl.max_response_length."
+        )
     for split in recipe.budget.eval.hands_of:
         if split not in recipe.task.eval_splits:
             raise SftrlError(
