@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.base import make_episode
-from sftrl_ext.experiments.arms import starts_from_base
+from sftrl_ext.experiments.arms import gives_init, starts_from_base
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.divergence import DivergenceMeter, measured_split, start_of
 from sftrl_ext.experiments.layout import RunLayout
@@ -134,17 +134,22 @@ def sampling_of(temperature: float, top_p: float, top_k: int) -> dict[str, Any]:
     return {"temperature": temperature, **cuts}
 
 
-def targets_of(state: RunState, layout: RunLayout, arms_from_base: bool = False) -> list[Target]:
+def targets_of(
+    state: RunState, layout: RunLayout, arms_from_base: bool = False, given_init: bool = False
+) -> list[Target]:
     """Every checkpoint of a run worth evaluating: the end of base and init, all of every arm.
 
     Args:
         state: The run.
         layout: Its folder.
         arms_from_base: Whether arms start from the base model; one that came trained is then evaluated too.
+        given_init: The start model is the init of the arms.
     """
     found = []
     base = [stage.name for stage in state.stages if stage.arm == "base"]
-    if arms_from_base and not base:
+    if given_init:
+        found.append(Target("model", "init", 0, 0.0, 0, layout.start_model))
+    elif arms_from_base and not base:
         found.append(Target("model", "base", 0, 0.0, 0, layout.start_model))
     for stage in state.stages:
         if stage.kind not in ("sft", "rl") or stage.arm is None or stage.name in base[:-1]:
@@ -178,7 +183,7 @@ def evaluate_run(
     done = {(r["stage"], r["step"], r["split"]) for r in stored_records(layout)}
     todo = [
         (target, [s for s in sets if (target.stage, target.step, s.split) not in done])
-        for target in targets_of(state, layout, starts_from_base(recipe))
+        for target in targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
     ]
     todo = [(target, missing) for target, missing in todo if missing]
     task = progress.add_task("evaluate", total=sum(len(s.facts) for _, missing in todo for s in missing))

