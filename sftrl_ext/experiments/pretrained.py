@@ -106,6 +106,20 @@ def _declare_tied_embeddings(folder: Path) -> None:
         write_json(path, {**read_json(path), "tie_word_embeddings": tied})
 
 
+def check_engine(folder: Path, engine: str) -> None:
+    """Refuse an engine that does not serve the model's family, before anything trains.
+
+    Raises:
+        SftrlError: naming the keys to change.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind == "mllama" and engine == "vllm":
+        raise SftrlError(
+            f"scale.engine: vllm does not serve models of type {kind}; expected scale.engine=hf, with "
+            "scale.attention=sdpa."
+        )
+
+
 def _chat_template(tokenizer: Any, processor: Any | None) -> str:
     """The chat template: the processor's where there is one, as verl uses it for rows with images.
 

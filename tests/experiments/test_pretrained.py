@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, GenerationCon
 from sftrl_ext.backends.model_folder import load_model, load_processor, model_class, parameter_count
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import model_files
-from sftrl_ext.experiments.pretrained import fetch_model
+from sftrl_ext.experiments.pretrained import check_engine, fetch_model
 from sftrl_ext.experiments.recipe import ModelConfig
 from tests.backends.ascii_models import text_model
 from tests.backends.tiny_vl import folder as vision_folder
@@ -268,3 +268,12 @@ def test_what_the_hub_refuses_is_named(error, message, hub, tmp_path, monkeypatc
     monkeypatch.setattr(HfApi, "repo_info", refuse)
     with pytest.raises(SftrlError, match=f"model.path 'owner/none': .*{message}"):
         fetch("owner/none", tmp_path / "out")
+
+
+def test_an_engine_that_does_not_serve_the_family_is_refused():
+    check_engine(vision_folder("mllama"), "hf")
+    check_engine(vision_folder("qwen2_5_vl"), "vllm")
+    with pytest.raises(
+        SftrlError, match=r"vllm does not serve models of type mllama; expected scale.engine=hf"
+    ):
+        check_engine(vision_folder("mllama"), "vllm")
