@@ -77,6 +77,9 @@ def add_eval_verbs(verbs: Any) -> None:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--engine", default="hf", help="hf or vllm")
+    serve.add_argument(
+        "--device", help="of engine hf: cpu, cuda or cuda:<n> (default: a GPU where torch sees one)"
+    )
     serve.add_argument("--dtype", default="float32")
     serve.set_defaults(run=_serve)
 
@@ -141,12 +144,14 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
 
     require_training()
     from sftrl_ext.backends.openai_server import serve
-    from sftrl_ext.experiments.eval_request import local_model
+    from sftrl_ext.experiments.eval_request import check_device, local_model, torch_device
     from sftrl_ext.experiments.stages import open_engine
 
     name = args.name or args.model
+    check_device(args.device, args.engine)
+    device = torch_device(args.device) if args.engine == "hf" else "cpu"
     with local_model(args.model, args.dtype) as folder:
-        engine = open_engine(args.engine, folder, dtype=args.dtype, rows=256)
+        engine = open_engine(args.engine, folder, dtype=args.dtype, rows=256, device=device)
         console.print(f"{name} at http://{args.host}:{args.port}/v1; Ctrl-C ends it.", highlight=False)
         with suppress(KeyboardInterrupt):  # the ordinary end
             serve(engine, name, args.host, args.port)

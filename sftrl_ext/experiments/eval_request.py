@@ -61,9 +61,7 @@ class EvalRequest:
             raise SftrlError(f"--top-p {self.top_p:g}: expected above 0 and at most 1.")
         if self.generation_config and self.endpoint is not None:
             raise SftrlError("--generation-config reads a model's folder; expected none with --endpoint.")
-        if self.device is not None and (self.endpoint is not None or self.engine != "hf"):
-            where = "a served model" if self.endpoint is not None else f"engine {self.engine!r}"
-            raise SftrlError(f"--device {self.device}: {where} runs where it is; expected engine 'hf'.")
+        check_device(self.device, None if self.endpoint is not None else self.engine)
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -104,6 +102,18 @@ def own_sampling(folder: Path) -> tuple[float, float, int]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SftrlError(f"{path}: {name}: expected a number; found {value!r}.")
     return float(values["temperature"]), float(values["top_p"]), int(values["top_k"]) or -1
+
+
+def check_device(device: str | None, engine: str | None) -> None:
+    """Refuse a device where the model is not loaded by the transformers engine.
+
+    Args:
+        device: As requested; None if it is not.
+        engine: ``hf`` or ``vllm``; None for a served model.
+    """
+    if device is not None and engine != "hf":
+        owner = "a served model" if engine is None else f"engine {engine!r}"
+        raise SftrlError(f"--device {device}: {owner} chooses its own; expected engine 'hf'.")
 
 
 def torch_device(name: str | None) -> str:

@@ -115,10 +115,10 @@ def test_devices(monkeypatch):
     ("keys", "message"),
     [
         ({"top_p": 0.0}, "--top-p 0: expected above 0"),
-        ({"device": "cpu", "engine": "vllm"}, "engine 'vllm' runs where it is"),
+        ({"device": "cpu", "engine": "vllm"}, "engine 'vllm' chooses its own"),
         (
             {"device": "cpu", "endpoint": EndpointOptions("http://localhost:1/v1")},
-            "a served model runs where",
+            "a served model chooses its own",
         ),
         (
             {"generation_config": True, "endpoint": EndpointOptions("http://localhost:1/v1")},

@@ -7,6 +7,7 @@ from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.arms import arm_runs
 from sftrl_ext.experiments.plan import make_plan
+from sftrl_ext.experiments.planner.fit import check_fit
 from sftrl_ext.experiments.recipe import SCALES
 from sftrl_ext.experiments.recipe_files import load_recipe
 
@@ -174,6 +175,26 @@ def test_a_folder_of_the_papers_backbone_composes_at_node(name, tmp_path, capsys
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "8 hf engines" in printed and "backend=gpu_hf" in printed
+    assert "optimizer_offload=true" in printed
     assert "stages/init" not in printed
     assert main([*words, "scale.engine=vllm"]) == 0
     assert "8 vllm engines" in capsys.readouterr().out
+
+
+SMALLER = {
+    "fig6_gp_l": [],
+    "fig6_virl_l": [],
+    "fig6_gp_vl": [
+        "budget.rl.max_prompt_length=1024",
+        "budget.rl.max_response_length=2048",
+        "budget.rl.max_turn_tokens=256",
+        "budget.rl.micro_batch_size=1",
+    ],
+    "fig6_virl_vl": ["budget.rl.max_prompt_length=2048", "budget.rl.micro_batch_size=1"],
+}
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_the_papers_backbone_fits_on_cards_of_80_gb(name):
+    """With the keys that docs/authors.md gives."""
+    check_fit(load_recipe(name, "node", ["model=vl/llama3_2_vision_11b", "model.role=init", *SMALLER[name]]))
