@@ -40,6 +40,9 @@ def add_eval_verbs(verbs: Any) -> None:
         help="temperature, top-p and top-k of the model's generation_config.json",
     )
     evaluate.add_argument("--max-turn-tokens", type=int, default=512, help="of one answer (default: 512)")
+    evaluate.add_argument(
+        "--batch-size", type=int, default=256, help="episodes played at the same time by a model here"
+    )
     evaluate.add_argument("--seed", type=int, default=2501)
     evaluate.add_argument("--out", type=Path, help="append one JSON line per file here")
     evaluate.add_argument(
@@ -109,6 +112,7 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
         top_p=1.0 if args.top_p is None else args.top_p,
         generation_config=args.generation_config,
         max_turn_tokens=args.max_turn_tokens,
+        batch_size=args.batch_size,
         seed=args.seed,
         endpoint=_endpoint(args),
         prices=Prices(args.price_in, args.price_out),

@@ -17,9 +17,6 @@ from sftrl_ext.experiments.stages import open_engine
 from sftrl_ext.rollout.messages import Completion, play_messages
 from sftrl_ext.rollout.player import Limits, PlayedEpisode
 
-ROWS = 256
-"""Episodes that a local engine plays at the same time."""
-
 PlayPlace = Callable[[int, int], Awaitable[PlayedEpisode]]
 """``await play(set, instance)``."""
 
@@ -30,7 +27,7 @@ async def local_player(
 ) -> AsyncIterator[PlayPlace]:
     """Play by an engine of this process, token by token."""
     device = torch_device(request.device) if request.engine == "hf" else "cpu"
-    engine = open_engine(request.engine, folder, dtype=request.dtype, rows=ROWS, device=device)
+    engine = open_engine(request.engine, folder, dtype=request.dtype, rows=request.batch_size, device=device)
     turn = request.max_turn_tokens
     attempts = max(int(facts.get("max_attempts", 1)) for chosen in sets for facts in chosen.facts)
     limits = Limits(prompt=4096, response=attempts * (turn + 256), turn=turn)

@@ -34,6 +34,7 @@ class EvalRequest:
         top_k: Tokens are drawn from so many of the most probable; -1: from all.
         generation_config: Take these three from the model's ``generation_config.json``.
         max_turn_tokens: Most tokens of one response.
+        batch_size: Episodes that a local model plays at the same time.
         seed: Seed of all responses.
         endpoint: Where the model is served, if it is not here.
         prices: Of an endpoint's tokens.
@@ -51,6 +52,7 @@ class EvalRequest:
     top_k: int = -1
     generation_config: bool = False
     max_turn_tokens: int = 512
+    batch_size: int = 256
     seed: int = 2501
     endpoint: EndpointOptions | None = None
     prices: Prices = field(default_factory=Prices)
@@ -59,6 +61,8 @@ class EvalRequest:
     def __post_init__(self) -> None:
         if not 0 < self.top_p <= 1:
             raise SftrlError(f"--top-p {self.top_p:g}: expected above 0 and at most 1.")
+        if self.batch_size < 1:
+            raise SftrlError(f"--batch-size {self.batch_size}: expected 1 or more.")
         if self.generation_config and self.endpoint is not None:
             raise SftrlError("--generation-config reads a model's folder; expected none with --endpoint.")
         check_device(self.device, None if self.endpoint is not None else self.engine)

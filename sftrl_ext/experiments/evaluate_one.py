@@ -18,7 +18,7 @@ from rich.progress import Progress
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.endpoint import Endpoint, EndpointOptions, Unanswered
 from sftrl_ext.experiments.episode_log import EpisodeLog, Place, describe_data, open_log
-from sftrl_ext.experiments.eval_players import ROWS, endpoint_player, local_player, play_places
+from sftrl_ext.experiments.eval_players import endpoint_player, local_player, play_places
 from sftrl_ext.experiments.eval_request import EvalRequest, local_model
 from sftrl_ext.experiments.eval_tables import remarks, success_table, usage_of, usage_table
 from sftrl_ext.experiments.evaluate import EvalSet, summarise
@@ -101,7 +101,7 @@ def _play(
     with ExitStack() as stack:
         if request.endpoint is None:
             folder = stack.enter_context(local_model(str(request.model), request.dtype))
-            player, at_once = local_player(request, sets, folder), ROWS
+            player, at_once = local_player(request, sets, folder), request.batch_size
         else:
             player, at_once = endpoint_player(request, request.endpoint, sets), request.endpoint.concurrency
         progress = stack.enter_context(Progress(console=console, transient=True))

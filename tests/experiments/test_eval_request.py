@@ -13,11 +13,15 @@ import torch
 from huggingface_hub import constants
 
 from sftrl_ext.backends.model_folder import load_model
+from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments import eval_players
 from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.endpoint import EndpointOptions
 from sftrl_ext.experiments.eval_request import EvalRequest, local_model, own_sampling, torch_device
 from sftrl_ext.experiments.model_source import is_hub_name
+from sftrl_ext.rollout.player import Generation
+from sftrl_ext.rollout.tokens import load_chat_tokens
 from tests.backends.ascii_models import text_model
 
 
@@ -114,6 +118,7 @@ def test_devices(monkeypatch):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"batch_size": 0}, "--batch-size 0: expected 1 or more"),
         ({"top_p": 0.0}, "--top-p 0: expected above 0"),
         ({"device": "cpu", "engine": "vllm"}, "engine 'vllm' chooses its own"),
         (
@@ -129,3 +134,39 @@ def test_devices(monkeypatch):
 def test_options_without_effect_are_refused(keys, message):
     with pytest.raises(SftrlError, match=message):
         EvalRequest("m", [], **keys)
+
+
+def test_the_command_line_reaches_engine_and_sampling(folder, tmp_path, monkeypatch, capsys):
+    rows, opened, played = tmp_path / "rows.parquet", {}, []
+    assert main(["data", "rl", "--rows", "2", "--eval", "--template", "compact", "--out", str(rows)]) == 0
+
+    class Engine:
+        name = "hf"
+
+        async def generate(self, prompt_ids, sampling_params, images=()):
+            played.append(sampling_params)
+            return Generation([self.chat_tokens().tokenizer.eos_token_id])
+
+        def chat_tokens(self):
+            return load_chat_tokens(folder)
+
+    def open_engine(name, folder, **options):
+        opened.update(options, name=name)
+        return Engine()
+
+    monkeypatch.setattr(eval_players, "open_engine", open_engine)
+    words = ["--device", "cpu", "--batch-size", "3", "--max-turn-tokens", "7"]
+    command = ["eval", str(folder), "--data", str(rows), *words]
+    assert main([*command, "--top-p", "0.8"]) == 0
+    assert (opened["device"], opened["rows"]) == ("cpu", 3)
+    assert {(one["temperature"], one["top_p"], one["max_tokens"]) for one in played} == {(0.2, 0.8, 7)}
+    played.clear()
+    own = shutil.copytree(folder, tmp_path / "own")
+    write_generation_config(own, do_sample=True, temperature=0.6, top_p=0.9)
+    out = tmp_path / "records.jsonl"
+    command[1] = str(own)
+    assert main([*command, "--generation-config", "--out", str(out)]) == 0
+    assert {(one["temperature"], one["top_p"], one["top_k"]) for one in played} == {(0.6, 0.9, 50)}
+    assert json.loads(out.read_text())["temperature"] == 0.6
+    assert main([*command, "--generation-config", "--top-p", "0.8"]) == 2
+    assert "either, not both" in " ".join(capsys.readouterr().err.split())
