@@ -177,12 +177,12 @@ class TemplateForm:
             for name, text in mappings[key].items():
                 if name not in names:
                     raise SftrlError(f"{path}: {unknown_name(f'name in {key}', name, names)}")
-                for found in _placeholders(path, f"{key}.{name}", text.template):
-                    if found not in names[name]:
+                for placeholder in _placeholders(path, f"{key}.{name}", text.template):
+                    if placeholder not in names[name]:
                         fields = " ".join(f"${word}" for word in sorted(names[name])) or "none"
                         raise SftrlError(
-                            f"{path}: key '{key}.{name}' has the placeholder ${found}; allowed there: "
-                            f"{fields}."
+                            f"{path}: key '{key}.{name}' has the placeholder ${placeholder}; "
+                            f"allowed there: {fields}."
                         )
         return texts, mappings, self._image_problem(path, texts, mappings)
 

@@ -97,14 +97,14 @@ class SourceFile:
 
     def assigned(self, name: str, within: ast.AST | None = None) -> list[Any]:
         """Every value assigned to a name, in the order of lines; ``+=`` counts."""
-        found = []
+        values = []
         for node in _ordered(within or self.tree):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if isinstance(node, ast.Assign | ast.AugAssign) and any(
                 isinstance(target, ast.Name) and target.id == name for target in targets
             ):
-                found.append(node.value)
-        return found
+                values.append(node.value)
+        return values
 
     def function(self, name: str) -> ast.FunctionDef:
         """The function or method of this name."""
@@ -138,7 +138,7 @@ class SourceFile:
         where = f"line {getattr(node, 'lineno', '?')}"
         self.fail(where, "a text, an f-string or a sum of them", repr(ast.unparse(node)[:80]))
 
-    def known(self, names: Mapping[str, str]) -> Callable[[str], str]:
+    def placeholders(self, names: Mapping[str, str]) -> Callable[[str], str]:
         """Placeholders by the code of values; any other value is an error."""
 
         def placeholder(code: str) -> str:
@@ -213,7 +213,7 @@ def _cards(checkout: Path, prompts: SourceFile, failed: str, ending: str) -> dic
     rewards = [reward for reward, _, _ in _CARD_REMARKS]
     for remark, (_, name, value) in zip(_remarks(graders, grader, rewards), _CARD_REMARKS, strict=True):
         if name is not None:
-            findings[name] = graders.text(remark, _one_value(value) if value else graders.known({}))
+            findings[name] = graders.text(remark, _one_value(value) if value else graders.placeholders({}))
     join, end = _joined(graders)
     feedback["cards_not_recognized"] = _about(failed, _unread_cards(graders, grader))
     feedback["otherwise"] = _about(failed, "${findings}" + end)
@@ -238,7 +238,7 @@ def _cards(checkout: Path, prompts: SourceFile, failed: str, ending: str) -> dic
 def _routes(checkout: Path, prompts: SourceFile, failed: str, ending: str) -> dict[str, Any]:
     graders, walk = SourceFile(checkout, GRADERS), SourceFile(checkout, NAVIGATION)
     grader = graders.function("step_rewards_virl")
-    form = graders.known({"format_token": _literal(graders.constant("format_token", grader))})
+    form = graders.placeholders({"format_token": _literal(graders.constant("format_token", grader))})
     _, end = _joined(graders)
     remarks = _remarks(graders, grader, [reward for reward, _ in _ROUTE_REMARKS])
     feedback = {
@@ -284,8 +284,8 @@ def _card_rules(evaluator: SourceFile) -> dict[str, str]:
             and isinstance(node.value, ast.IfExp)
         ):
             texts = (node.value.body, node.value.orelse)
-            ten, own = (evaluator.text(text, evaluator.known({})) for text in texts)
-            return {"face_10": ten, "face_11_12_13": own}
+            ten, distinct = (evaluator.text(text, evaluator.placeholders({})) for text in texts)
+            return {"face_10": ten, "face_11_12_13": distinct}
     evaluator.fail("face_card_msg", "an assignment of one of two texts", "none")
 
 
@@ -307,9 +307,9 @@ def _about(failed: str, remark: str) -> str:
 def _remarks(graders: SourceFile, grader: ast.FunctionDef, rewards: Sequence[str]) -> list[ast.expr]:
     """The texts of a grader's remarks, ``stepper.add(<reward>, <text>)``, in the order of lines."""
     calls = graders.calls(grader, "stepper.add")
-    found = [_key(call.args[0]) for call in calls if len(call.args) == 2]
-    if found != list(rewards):
-        graders.fail(f"{grader.name}, calls of stepper.add", ", ".join(rewards), ", ".join(found))
+    keys = [_key(call.args[0]) for call in calls if len(call.args) == 2]
+    if keys != list(rewards):
+        graders.fail(f"{grader.name}, calls of stepper.add", ", ".join(rewards), ", ".join(keys))
     return [call.args[1] for call in calls]
 
 
@@ -319,12 +319,12 @@ def _unread_cards(graders: SourceFile, grader: ast.FunctionDef) -> str:
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) and len(node.value.elts) == 2:
             reward, text = node.value.elts
             if _key(reward) == "INCORRECT_VISION":
-                return graders.text(text, graders.known({}))
+                return graders.text(text, graders.placeholders({}))
     graders.fail(grader.name, "the reward INCORRECT_VISION returned with a text", "none")
 
 
 def _joined(graders: SourceFile) -> tuple[str, str]:
-    """What stands between two remarks and after the last: ``return '<between>'.join(..) + '<end>'``."""
+    """Texts between two remarks and after the last: ``return '<between>'.join(..) + '<end>'``."""
     function = graders.function("aggregate_fn")
     [value] = [node.value for node in _ordered(function) if isinstance(node, ast.Return)] or [None]
     if isinstance(value, ast.BinOp) and isinstance(value.left, ast.Call) and _is_text(value.right):
@@ -335,12 +335,12 @@ def _joined(graders: SourceFile) -> tuple[str, str]:
 
 
 def _instructions(walk: SourceFile) -> dict[str, str]:
-    """The instructions: their lines, turns, and what follows each turn."""
+    """Texts of the instructions: a line, the turns, and the way after a turn."""
     function = walk.function("_parse_instruction_and_rail")
     lines = [text for text in walk.assigned("str_instruction", function) if isinstance(text, ast.JoinedStr)]
     if len(lines) != 1:
         walk.fail("str_instruction", "one f-string of a line", len(lines))
-    numbered = walk.text(lines[0], walk.known({"idx + 1": "${number}", "instr": "${sentence}"}))
+    numbered = walk.text(lines[0], walk.placeholders({"idx + 1": "${number}", "instr": "${sentence}"}))
     first = [value for value in walk.assigned("first_msg", function) if isinstance(value, ast.IfExp)]
     if len(first) != 1:
         walk.fail("first_msg", "one assignment of one of two texts", len(first))
@@ -358,8 +358,8 @@ def _instructions(walk: SourceFile) -> dict[str, str]:
     def sentence(node: ast.AST, landmark: str = "${landmark}", opening: ast.AST | None = None) -> str:
         names = {"relative_heading": "${relative}", "next_heading": "${absolute}", "landmark": landmark}
         if opening is not None:
-            names["first_msg"] = walk.text(opening, walk.known({}))
-        return walk.text(node, walk.known(names))
+            names["first_msg"] = walk.text(opening, walk.placeholders({}))
+        return walk.text(node, walk.placeholders(names))
 
     last, arrive, turn, go, _, go_landmark = appended
     return {
@@ -375,7 +375,7 @@ def _instructions(walk: SourceFile) -> dict[str, str]:
 
 
 def _history(walk: SourceFile) -> dict[str, str]:
-    """The lines of the history, and what is observed in a picture and at an intersection."""
+    """Texts of the history: its lines, and the observations in a picture and at an intersection."""
     function = walk.function("get_observation_action_sequence")
     lines = [
         text for text in walk.assigned("previous_observations", function) if isinstance(text, ast.JoinedStr)
@@ -392,7 +392,7 @@ def _history(walk: SourceFile) -> dict[str, str]:
     }
 
     def line(node: ast.AST) -> str:
-        return _line(walk, walk.text(node, walk.known(names)))
+        return _line(walk, walk.text(node, walk.placeholders(names)))
 
     observed, acted, pictured, acting, _, _ = map(line, lines)
     before, after = observed.removesuffix("${observation}"), "; ${note}"
@@ -408,7 +408,7 @@ def _history(walk: SourceFile) -> dict[str, str]:
 
 
 def _note(walk: SourceFile) -> str:
-    """What is observed at an intersection: the text under the key ``intersection_observation``."""
+    """Observation at an intersection: the text under the key ``intersection_observation``."""
     for node in _ordered(walk.function("_parse_instruction_and_rail")):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):

@@ -163,7 +163,7 @@ def gives_init(recipe: Recipe) -> bool:
 
 
 def needs_init(recipe: Recipe) -> bool:
-    """Whether an init is trained: an arm starts from it, and the start model is not one itself."""
+    """True if an init is trained: an arm starts from it, and the start model is not one itself."""
     return not gives_init(recipe) and any(arm.start == "init" for arm in recipe.arms.values())
 
 

@@ -123,7 +123,7 @@ class ModelConfig:
     """An HF folder, a checkpoint folder of verl, or a hub name; null: a small Llama built and pre-trained by
     the recipe."""
     role: str = "base"
-    """What ``path`` is: the ``base`` model that the init is trained from, or the ``init`` itself, which arms
+    """Role of ``path``: the ``base`` model that the init is trained from, or the ``init`` itself, which arms
     start from; then no init is trained."""
     init_tokens: int = 0
     """Tokens that a model of role ``init`` was trained on from its base: D_init of the compute axes."""

@@ -159,14 +159,18 @@ def test_the_command_line_reaches_engine_and_sampling(folder, tmp_path, monkeypa
     command = ["eval", str(folder), "--data", str(rows), *words]
     assert main([*command, "--top-p", "0.8"]) == 0
     assert (opened["device"], opened["rows"]) == ("cpu", 3)
-    assert {(one["temperature"], one["top_p"], one["max_tokens"]) for one in played} == {(0.2, 0.8, 7)}
+    assert {(params["temperature"], params["top_p"], params["max_tokens"]) for params in played} == {
+        (0.2, 0.8, 7)
+    }
     played.clear()
     own = shutil.copytree(folder, tmp_path / "own")
     write_generation_config(own, do_sample=True, temperature=0.6, top_p=0.9)
     out = tmp_path / "records.jsonl"
     command[1] = str(own)
     assert main([*command, "--generation-config", "--out", str(out)]) == 0
-    assert {(one["temperature"], one["top_p"], one["top_k"]) for one in played} == {(0.6, 0.9, 50)}
+    assert {(params["temperature"], params["top_p"], params["top_k"]) for params in played} == {
+        (0.6, 0.9, 50)
+    }
     assert json.loads(out.read_text())["temperature"] == 0.6
     assert main([*command, "--generation-config", "--top-p", "0.8"]) == 2
     assert "either, not both" in " ".join(capsys.readouterr().err.split())

@@ -142,6 +142,6 @@ def test_the_sampling_and_the_length_of_answers_are_those_of_the_evaluation(tmp_
     sets = [evaluate.EvalSet("id", "gp_l/id", [FACTS])]
     with Progress(disable=True) as progress:
         evaluate.evaluate_run(recipe, state, layout, sets, Seeing(chat), progress)
-    assert {(one["top_p"], one["max_tokens"]) for one in seen} == {(0.9, 30)}
+    assert {(params["top_p"], params["max_tokens"]) for params in seen} == {(0.9, 30)}
     assert "top_k" not in seen[0]
     assert all(record["top_p"] == 0.9 for record in read_jsonl(layout.records))

@@ -159,8 +159,8 @@ class PromptTemplate(TextTemplate):
         if verdict.findings is None or not texts:
             return verdict.feedback
         join = self.texts["findings_join"].template
-        known = [finding for finding in verdict.findings if finding.name in texts]
-        return join.join([texts[finding.name].substitute(finding.fields) for finding in known])
+        stated = [finding for finding in verdict.findings if finding.name in texts]
+        return join.join([texts[finding.name].substitute(finding.fields) for finding in stated])
 
     def reply(self, feedback: str, attempt: int, max_attempts: int, target: int) -> str:
         """The user message that asks for the next attempt.

@@ -130,15 +130,15 @@ def _verdict(outcome: str, feedback: str, details: dict[str, Any], reward: float
     return Verdict(outcome, REWARDS[outcome] if reward is None else reward, feedback, details)
 
 
-def _wrong_about_intersection(feedback: str, details: dict[str, Any], there: bool) -> Verdict:
+def _wrong_about_intersection(feedback: str, details: dict[str, Any], present: bool) -> Verdict:
     """A wrong observation, with its direction as the finding.
 
     Args:
         feedback: The verdict's sentence.
         details: The verdict's details.
-        there: Whether there is an intersection, which the observation missed; else it claimed one.
+        present: Whether there is an intersection, which the observation missed; else it claimed one.
     """
-    finding = Finding("intersection_missed" if there else "intersection_claimed")
+    finding = Finding("intersection_missed" if present else "intersection_claimed")
     return replace(_verdict("wrong_observation", feedback, details), findings=(finding,))
 
 
