@@ -14,6 +14,7 @@ import sftrl_ext
 from sftrl_ext.cli_eval import add_eval_verbs
 from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, say_where
+from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError
 
 Add = Callable[[argparse.ArgumentParser], None]
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("files", type=Path, nargs="+")
     validate.set_defaults(run=_validate)
 
+    add_template_verb(verbs)
     add_run_verbs(verbs)
     add_rehearse_verb(verbs)
     add_eval_verbs(verbs)

@@ -27,8 +27,22 @@ def add_eval_verbs(verbs: Any) -> None:
     )
     evaluate.add_argument("--engine", default="hf", help="hf or vllm")
     evaluate.add_argument("--dtype", default="float32")
-    evaluate.add_argument("--temperature", type=float, default=0.2)
-    evaluate.add_argument("--max-turn-tokens", type=int, default=512)
+    evaluate.add_argument(
+        "--device", help="of engine hf: cpu, cuda or cuda:<n> (default: a GPU where torch sees one)"
+    )
+    evaluate.add_argument("--temperature", type=float, help="0 takes the most probable token (default: 0.2)")
+    evaluate.add_argument(
+        "--top-p", type=float, help="share of the probability that is drawn from (default: 1)"
+    )
+    evaluate.add_argument(
+        "--generation-config",
+        action="store_true",
+        help="temperature, top-p and top-k of the model's generation_config.json",
+    )
+    evaluate.add_argument("--max-turn-tokens", type=int, default=512, help="of one answer (default: 512)")
+    evaluate.add_argument(
+        "--batch-size", type=int, default=256, help="episodes played at the same time by a model here"
+    )
     evaluate.add_argument("--seed", type=int, default=2501)
     evaluate.add_argument("--out", type=Path, help="append one JSON line per file here")
     evaluate.add_argument(
@@ -66,6 +80,9 @@ def add_eval_verbs(verbs: Any) -> None:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--engine", default="hf", help="hf or vllm")
+    serve.add_argument(
+        "--device", help="of engine hf: cpu, cuda or cuda:<n> (default: a GPU where torch sees one)"
+    )
     serve.add_argument("--dtype", default="float32")
     serve.set_defaults(run=_serve)
 
@@ -77,6 +94,10 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
 
     if args.model and args.served_model:
         raise SftrlError(f"two models: {args.model} and --model {args.served_model}; expected one.")
+    if args.generation_config and (args.temperature is not None or args.top_p is not None):
+        raise SftrlError(
+            "--generation-config is given beside --temperature or --top-p; expected either, not both."
+        )
     if args.endpoint is None:
         from sftrl_ext.experiments.runner import require_training
 
@@ -86,8 +107,12 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
         files=args.data,
         engine=args.engine,
         dtype=args.dtype,
-        temperature=args.temperature,
+        device=args.device,
+        temperature=0.2 if args.temperature is None else args.temperature,
+        top_p=1.0 if args.top_p is None else args.top_p,
+        generation_config=args.generation_config,
         max_turn_tokens=args.max_turn_tokens,
+        batch_size=args.batch_size,
         seed=args.seed,
         endpoint=_endpoint(args),
         prices=Prices(args.price_in, args.price_out),
@@ -123,12 +148,14 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
 
     require_training()
     from sftrl_ext.backends.openai_server import serve
-    from sftrl_ext.experiments.eval_request import local_model
+    from sftrl_ext.experiments.eval_request import check_device, local_model, torch_device
     from sftrl_ext.experiments.stages import open_engine
 
     name = args.name or args.model
+    check_device(args.device, args.engine)
+    device = torch_device(args.device) if args.engine == "hf" else "cpu"
     with local_model(args.model, args.dtype) as folder:
-        engine = open_engine(args.engine, folder, dtype=args.dtype, rows=256)
+        engine = open_engine(args.engine, folder, dtype=args.dtype, rows=256, device=device)
         console.print(f"{name} at http://{args.host}:{args.port}/v1; Ctrl-C ends it.", highlight=False)
         with suppress(KeyboardInterrupt):  # the ordinary end
             serve(engine, name, args.host, args.port)

@@ -78,6 +78,25 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     if args.model:
         overrides += [f"model.path={args.model}", f"model.name={Path(args.model).name}"]
         overrides += ["budget.base=null", "budget.dialogues=null"]
+        overrides = [*_engine_overrides(args.model, args.scale), *overrides]
+    return overrides
+
+
+def _engine_overrides(model: str, scale: str) -> list[str]:
+    """Settings of the engine that the family of a model folder needs; the user's overrides come after."""
+    from sftrl_ext.experiments.model_source import find_model
+    from sftrl_ext.files import read_json
+
+    try:
+        config = read_json(find_model(Path(model)) / "config.json")
+    except SftrlError:  # a hub name, or what the stage that fetches the model will name
+        return []
+    if config.get("model_type") != "mllama":
+        return []
+    # vLLM does not serve it, and its rows cannot be packed.
+    overrides = ["scale.engine=hf", "scale.attention=sdpa"]
+    if scale in ("gpu", "node", "cluster"):  # the engine's weights stay on the card while the trainer works
+        overrides.append("scale.offload=idle")
     return overrides
 
 

@@ -25,6 +25,19 @@ IMAGE_MARKER = "<image>"
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One remark of a verifier, for which a prompt template may have a text.
+
+    Attributes:
+        name: A short stable name, of the task's own list.
+        fields: Values that the text may show.
+    """
+
+    name: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the verifier says about one response.
 
@@ -33,12 +46,14 @@ class Verdict:
         reward: The response's own grade, without any penalty for the end of the episode.
         feedback: What the next user message tells the model about this response.
         details: Task-specific facts about the response, for metrics and figures.
+        findings: The verifier's remarks one by one; None from a verifier that gives none.
     """
 
     outcome: str
     reward: float
     feedback: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] | None = None
 
     @property
     def correct(self) -> bool:

@@ -9,7 +9,7 @@ that names the file and the key. The keys ``prompt``, ``feedback`` (outcome to t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from string import Template
@@ -87,6 +87,8 @@ class TemplateForm:
         needed: Key to the placeholders its text must have.
         defaults: Key to the text of files without the key.
         mappings: The keys that are mappings; all but ``feedback`` may be left out.
+        named: Mapping to the names it may hold, each with the placeholders its text may have.
+        variants: Further keys of ``feedback``, each the text of a special case of an outcome.
         hidden: Placeholders that no text may have where they have to be seen in a picture.
         hidden_noun: What those give away, in words.
         shown: Keys, other than those of mappings, that a model reads where it is shown pictures.
@@ -98,6 +100,8 @@ class TemplateForm:
     needed: Mapping[str, frozenset[str]]
     defaults: Mapping[str, str]
     mappings: tuple[str, ...] = ("feedback",)
+    named: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    variants: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     hidden_noun: str = "the picture"
     shown: tuple[str, ...] = ("system", "image_prompt", "reply")
@@ -161,7 +165,7 @@ class TemplateForm:
                 f"{path}: key 'feedback' has no text for {', '.join(missing)}; expected every outcome "
                 f"({', '.join(self.outcomes)}) or the key 'otherwise'."
             )
-        known = (*self.outcomes, "otherwise")
+        known = (*self.outcomes, *self.variants, "otherwise")
         for key in feedback:
             if key not in known:
                 raise SftrlError(f"{path}: {unknown_name('outcome in feedback', key, known)}")
@@ -169,6 +173,17 @@ class TemplateForm:
         for key in self.mappings:
             if key != "feedback":
                 mappings[key] = self._texts(path, key, data.get(key) or {})
+        for key, names in self.named.items():
+            for name, text in mappings[key].items():
+                if name not in names:
+                    raise SftrlError(f"{path}: {unknown_name(f'name in {key}', name, names)}")
+                for placeholder in _placeholders(path, f"{key}.{name}", text.template):
+                    if placeholder not in names[name]:
+                        fields = " ".join(f"${word}" for word in sorted(names[name])) or "none"
+                        raise SftrlError(
+                            f"{path}: key '{key}.{name}' has the placeholder ${placeholder}; "
+                            f"allowed there: {fields}."
+                        )
         return texts, mappings, self._image_problem(path, texts, mappings)
 
     def _image_problem(

@@ -77,7 +77,7 @@ class Start:
     """The checkpoint a run starts from.
 
     Attributes:
-        stage: Its stage; None for the base model.
+        stage: Its stage; None for the start model: the base, or with ``model.role=init`` the init.
         step: Its step; the last one where it is yet to be chosen.
         kind: What trained it, ``sft`` or ``rl``.
         lowest: Split by whose measured success the step is chosen; None where the recipe names the step.
@@ -165,9 +165,14 @@ def arm_runs(recipe: Recipe) -> list[ArmRun]:
     return ordered
 
 
+def gives_init(recipe: Recipe) -> bool:
+    """True if the start model is the init itself, so that none is trained."""
+    return recipe.model.role == "init"
+
+
 def needs_init(recipe: Recipe) -> bool:
-    """Whether an arm starts from the shared init."""
-    return any(arm.start == "init" for arm in recipe.arms.values())
+    """True if an init is trained: an arm starts from it, and the start model is not one itself."""
+    return not gives_init(recipe) and any(arm.start == "init" for arm in recipe.arms.values())
 
 
 def starts_from_base(recipe: Recipe) -> bool:
@@ -326,7 +331,12 @@ def _rates(recipe: Recipe, name: str) -> list[float]:
 def _start(recipe: Recipe, name: str, seed: int) -> Start:
     """Where an arm starts: from the same seed of the other arm if that has it, else from its only one."""
     said = recipe.arms[name].start
-    if said == "base":
+    if said == "base" and gives_init(recipe):
+        raise SftrlError(
+            f"arms.{name}.start: 'base', but model.role is init, and the model before the init is not in "
+            "the run. Expected init, or model.role=base."
+        )
+    if said == "base" or (said == "init" and gives_init(recipe)):
         return Start(None)
     if said == "init":
         return Start("init", recipe.budget.init.steps)

@@ -150,6 +150,7 @@ def ppo_command(
         f"actor_rollout_ref.rollout.seed={seed}",
         f"actor_rollout_ref.rollout.temperature={rl.temperature:g}",
         f"actor_rollout_ref.rollout.val_kwargs.temperature={recipe.budget.eval.temperature:g}",
+        *_validation_top_p(recipe),
         f"actor_rollout_ref.rollout.val_kwargs.do_sample={str(recipe.budget.eval.temperature > 0).lower()}",
         f"actor_rollout_ref.rollout.tensor_model_parallel_size={scale.tensor_parallel}",
         f"critic.optim.lr={critic_lr:g}",
@@ -184,6 +185,11 @@ def ppo_command(
     return [*command, "--config-path", str(configs_dir()), "--config-name", "ppo", *overrides], _env(
         recipe, engine, checkpoints
     )
+
+
+def _validation_top_p(recipe: Recipe) -> list[str]:
+    top_p = recipe.budget.eval.top_p
+    return [f"actor_rollout_ref.rollout.val_kwargs.top_p={top_p:g}"] if top_p < 1 else []
 
 
 def _epochs(key: str, rows: int, batch: int, steps: int) -> int:

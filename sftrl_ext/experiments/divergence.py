@@ -57,10 +57,10 @@ def start_of(target: Target, state: RunState, layout: RunLayout) -> tuple[str, P
         layout: Its folder.
 
     Returns:
-        ``<stage>@<step>`` and the model's folder, None if that is gone; None for a base model, which starts
-        from nothing that was trained.
+        ``<stage>@<step>`` and the model's folder, None if that is gone; None for a start model that was
+        given, and for a base model, which starts from nothing that was trained.
     """
-    if target.arm == "base":
+    if target.arm == "base" or target.stage == "model":
         return None
     told = state.stage(target.stage).start
     if told is None:  # the init, and arms of run folders older than the key

@@ -131,7 +131,13 @@ class Endpoint:
         return names[0]
 
     async def complete(
-        self, messages: Sequence[Mapping[str, Any]], *, temperature: float, max_tokens: int, seed: int
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        **sampling: float,
     ) -> Completion:
         """Ask for one answer.
 
@@ -140,6 +146,7 @@ class Endpoint:
             temperature: Sampling temperature.
             max_tokens: Most tokens of the answer.
             seed: Seed of the answer, as far as the server heeds it.
+            sampling: Further parameters of the request, such as ``top_p``.
 
         Returns:
             The answer; its text is empty if the model gave none or a filter took it.
@@ -149,7 +156,8 @@ class Endpoint:
             Unanswered: if every try failed for a reason that may pass.
             SftrlError: if no request can succeed: a wrong key, name, address or parameter.
         """
-        asked = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **self.options.extra}
+        asked = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **sampling}
+        asked |= self.options.extra
         body = {key: value for key, value in asked.items() if value is not None}
         wired = await asyncio.to_thread(lambda: [_wire(message) for message in messages])
         create: Any = self._client.chat.completions.with_raw_response.create

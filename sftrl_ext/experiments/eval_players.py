@@ -11,14 +11,11 @@ from typing import Any
 from sftrl_ext.envs.base import make_episode
 from sftrl_ext.experiments.endpoint import Endpoint, EndpointOptions, Unanswered
 from sftrl_ext.experiments.episode_log import Place
-from sftrl_ext.experiments.eval_request import EvalRequest
+from sftrl_ext.experiments.eval_request import EvalRequest, torch_device
 from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet, play_one, turn_seed
 from sftrl_ext.experiments.stages import open_engine
 from sftrl_ext.rollout.messages import Completion, play_messages
 from sftrl_ext.rollout.player import Limits, PlayedEpisode
-
-ROWS = 256
-"""Episodes that a local engine plays at the same time."""
 
 PlayPlace = Callable[[int, int], Awaitable[PlayedEpisode]]
 """``await play(set, instance)``."""
@@ -29,11 +26,12 @@ async def local_player(
     request: EvalRequest, sets: Sequence[EvalSet], folder: Path
 ) -> AsyncIterator[PlayPlace]:
     """Play by an engine of this process, token by token."""
-    engine = open_engine(request.engine, folder, dtype=request.dtype, rows=ROWS)
+    device = torch_device(request.device) if request.engine == "hf" else "cpu"
+    engine = open_engine(request.engine, folder, dtype=request.dtype, rows=request.batch_size, device=device)
     turn = request.max_turn_tokens
     attempts = max(int(facts.get("max_attempts", 1)) for chosen in sets for facts in chosen.facts)
     limits = Limits(prompt=4096, response=attempts * (turn + 256), turn=turn)
-    how = EvalPlay(limits, request.temperature, request.seed)
+    how = EvalPlay(limits, request.temperature, request.seed, request.top_p, request.top_k)
     yield lambda number, index: play_one(how, sets[number], index, engine)
 
 
@@ -50,7 +48,7 @@ async def endpoint_player(
             async def complete(messages: list[dict[str, Any]], turn: int) -> Completion:
                 return await endpoint.complete(
                     messages,
-                    temperature=request.temperature,
+                    **request.sampling,
                     max_tokens=request.max_turn_tokens,
                     seed=turn_seed(request.seed, chosen.split, index, turn),
                 )

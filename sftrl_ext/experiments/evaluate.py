@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.base import make_episode
-from sftrl_ext.experiments.arms import starts_from_base
+from sftrl_ext.experiments.arms import gives_init, starts_from_base
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.divergence import DivergenceMeter, measured_split, start_of
 from sftrl_ext.experiments.layout import RunLayout
@@ -95,36 +95,61 @@ class EvalPlay:
         temperature: Sampling temperature; 0 takes the most probable token.
         seed: With the split, the instance and the turn it seeds every response, so that a repeated
             evaluation gives the same episodes.
+        top_p: Tokens are drawn from the fewest whose probabilities sum to at least this.
+        top_k: Tokens are drawn from so many of the most probable; -1: from all.
     """
 
     limits: Limits
     temperature: float
     seed: int
+    top_p: float = 1.0
+    top_k: int = -1
 
     @classmethod
     def of(cls, recipe: Recipe) -> EvalPlay:
-        """As the recipe says; the token budget is the one of training."""
+        """As the recipe says; the token budget is the one of training, but for the length of an answer."""
         rl, evaluation = recipe.budget.rl, recipe.budget.eval
+        turn = rl.max_turn_tokens if evaluation.max_turn_tokens is None else evaluation.max_turn_tokens
         limits = Limits(
             prompt=rl.max_prompt_length,
             response=rl.max_response_length,
-            turn=rl.max_turn_tokens,
+            turn=turn,
             prompts=rl.max_prompts,
         )
-        return cls(limits, evaluation.temperature, evaluation.seed)
+        return cls(limits, evaluation.temperature, evaluation.seed, evaluation.top_p)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Sampling parameters by their names in engines; cuts that keep everything are left out."""
+        return sampling_of(self.temperature, self.top_p, self.top_k)
 
 
-def targets_of(state: RunState, layout: RunLayout, arms_from_base: bool = False) -> list[Target]:
+def sampling_of(temperature: float, top_p: float, top_k: int) -> dict[str, Any]:
+    """Sampling parameters by their names in engines; cuts that keep every token are left out."""
+    cuts: dict[str, Any] = {}
+    if top_p < 1:
+        cuts["top_p"] = top_p
+    if top_k > 0:
+        cuts["top_k"] = top_k
+    return {"temperature": temperature, **cuts}
+
+
+def targets_of(
+    state: RunState, layout: RunLayout, arms_from_base: bool = False, given_init: bool = False
+) -> list[Target]:
     """Every checkpoint of a run worth evaluating: the end of base and init, all of every arm.
 
     Args:
         state: The run.
         layout: Its folder.
         arms_from_base: Whether arms start from the base model; one that came trained is then evaluated too.
+        given_init: The start model is the init of the arms.
     """
     found = []
     base = [stage.name for stage in state.stages if stage.arm == "base"]
-    if arms_from_base and not base:
+    if given_init:
+        found.append(Target("model", "init", 0, 0.0, 0, layout.start_model))
+    elif arms_from_base and not base:
         found.append(Target("model", "base", 0, 0.0, 0, layout.start_model))
     for stage in state.stages:
         if stage.kind not in ("sft", "rl") or stage.arm is None or stage.name in base[:-1]:
@@ -158,7 +183,7 @@ def evaluate_run(
     done = {(r["stage"], r["step"], r["split"]) for r in stored_records(layout)}
     todo = [
         (target, [s for s in sets if (target.stage, target.step, s.split) not in done])
-        for target in targets_of(state, layout, starts_from_base(recipe))
+        for target in targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
     ]
     todo = [(target, missing) for target, missing in todo if missing]
     task = progress.add_task("evaluate", total=sum(len(s.facts) for _, missing in todo for s in missing))
@@ -214,7 +239,7 @@ def make_record(
         **summarise(chosen, played),
         "wall_s": round(seconds, 2),
         "engine": engine,
-        "temperature": how.temperature,
+        **how.sampling,
     }
 
 
@@ -287,9 +312,8 @@ async def play_one(how: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngin
         turn += 1
         return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
 
-    params = {"temperature": how.temperature}
     episode = make_episode(chosen.facts[index])
-    return await play(episode, generate, engine.chat_tokens(), how.limits, sampling_params=params)
+    return await play(episode, generate, engine.chat_tokens(), how.limits, sampling_params=how.sampling)
 
 
 def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.endpoint import Endpoint, EndpointOptions, Unanswered
 from sftrl_ext.experiments.episode_log import EpisodeLog, Place, describe_data, open_log
-from sftrl_ext.experiments.eval_players import ROWS, endpoint_player, local_player, play_places
+from sftrl_ext.experiments.eval_players import endpoint_player, local_player, play_places
 from sftrl_ext.experiments.eval_request import EvalRequest, local_model
 from sftrl_ext.experiments.eval_tables import city_table, remarks, success_table, usage_of, usage_table
 from sftrl_ext.experiments.evaluate import EvalSet, summarise
@@ -45,6 +45,7 @@ def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, Any
         if request.endpoint is None:
             raise SftrlError("no model is named; expected a folder, a name of the hub, or --endpoint.")
         request = replace(request, model=asyncio.run(_served_model(request.endpoint)))
+    request = request.with_own_sampling()
     settings = {**_settings(request), "data": describe_data(sets)}
     path = request.episodes
     if path is None and request.endpoint is not None:
@@ -100,7 +101,7 @@ def _play(
     with ExitStack() as stack:
         if request.endpoint is None:
             folder = stack.enter_context(local_model(str(request.model), request.dtype))
-            player, at_once = local_player(request, sets, folder), ROWS
+            player, at_once = local_player(request, sets, folder), request.batch_size
         else:
             player, at_once = endpoint_player(request, request.endpoint, sets), request.endpoint.concurrency
         progress = stack.enter_context(Progress(console=console, transient=True))
@@ -122,7 +123,7 @@ def _settings(request: EvalRequest) -> dict[str, Any]:
     """What a file of episodes must agree in to be gone on with, beside the data."""
     model = str(request.model)
     play = {
-        "temperature": request.temperature,
+        **request.sampling,
         "max_turn_tokens": request.max_turn_tokens,
         "seed": request.seed,
     }
@@ -142,7 +143,7 @@ def _file_name(settings: Mapping[str, Any]) -> str:
 
 def _record(request: EvalRequest, chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:
     """The numbers of one set."""
-    record = {"model": str(request.model), **summarise(chosen, played), "temperature": request.temperature}
+    record = {"model": str(request.model), **summarise(chosen, played), **request.sampling}
     if request.endpoint is None:
         return {**record, "engine": request.engine}
     # What a server counts as feedback cannot be told apart from the rest of a prompt.

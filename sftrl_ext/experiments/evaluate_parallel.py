@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from sftrl_ext.experiments.arms import starts_from_base
+from sftrl_ext.experiments.arms import gives_init, starts_from_base
 from sftrl_ext.experiments.divergence import measured_split, start_of
 from sftrl_ext.experiments.eval_units import PlayUnit, UnitQueue, gpus_per_engine, slices, worker_count
 from sftrl_ext.experiments.eval_workers import EngineSettings, PlayedUnit, WorkerPool, connected_ray
@@ -141,7 +141,7 @@ class _Evaluation:
         self.recipe, self.state, self.layout = recipe, state, layout
         self.play = EvalPlay.of(recipe)
         self.sets = {chosen.split: chosen for chosen in sets}
-        self.targets = targets_of(state, layout, starts_from_base(recipe))
+        self.targets = targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
         self.records = {_key(record): record for record in stored_records(layout)}
         self._progress, self._say = progress, say
         self._slices: dict[tuple[str, str], dict[int, PlayedUnit]] = defaultdict(dict)

@@ -12,6 +12,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.model_files import link_weights, small_files, stored_weights
 from sftrl_ext.experiments.model_source import source_folder
 from sftrl_ext.experiments.recipe import ModelConfig
+from sftrl_ext.files import read_json, write_json
 
 _TEMPLATE, _OLD_TEMPLATE = "chat_template.jinja", "chat_template.json"
 _VOCABULARIES = (
@@ -85,8 +86,38 @@ def _put(source: Path, out: Path, dtype: str, portable: bool) -> str:
             done += " of several types"
     else:
         done = _convert(source, out, dtype)
+    _declare_tied_embeddings(out)
     _check_weights(out)
     return done
+
+
+def _declare_tied_embeddings(folder: Path) -> None:
+    """Write ``tie_word_embeddings`` at the top of ``config.json`` where only the language part has it.
+
+    verl 0.9.1 reads it there (``FSDPEngine._build_module``), and the configuration class of Llama-3.2-Vision
+    has no default for it.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    if not hasattr(config, "tie_word_embeddings"):
+        path = folder / "config.json"
+        tied = bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
+        write_json(path, {**read_json(path), "tie_word_embeddings": tied})
+
+
+def check_engine(folder: Path, engine: str) -> None:
+    """Refuse an engine that does not serve the model's family, before anything trains.
+
+    Raises:
+        SftrlError: naming the keys to change.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind == "mllama" and engine == "vllm":
+        raise SftrlError(
+            f"scale.engine: vllm does not serve models of type {kind}; expected scale.engine=hf, with "
+            "scale.attention=sdpa."
+        )
 
 
 def _chat_template(tokenizer: Any, processor: Any | None) -> str:

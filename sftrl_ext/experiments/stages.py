@@ -36,7 +36,7 @@ KINDS.add("choice", choose_start)
 def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     """Put the model the first training stage starts from into the run folder, and note its size."""
     from sftrl_ext.backends.model_folder import critic_parameter_count, parameter_count
-    from sftrl_ext.experiments.pretrained import fetch_model
+    from sftrl_ext.experiments.pretrained import check_engine, fetch_model
     from sftrl_ext.experiments.tiny_model import build_tiny_llama
     from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
 
@@ -46,6 +46,7 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
         build(layout.start_model, _sample_texts(layout), model, seed=0)
     else:
         done = fetch_model(model, layout.start_model, portable=recipe.scale.nnodes > 1)
+        check_engine(layout.start_model, recipe.scale.engine)
         sys.stdout.write(f"{done}\n")
     size = {
         "parameters": parameter_count(layout.start_model),

@@ -74,6 +74,26 @@ def write_tokens(
     write_text(layout.tokens(stage), "".join(lines))
 
 
+def write_given_tokens(
+    layout: RunLayout, stage: str, parameters: int, trained: int, paper: PaperFormula | None = None
+) -> None:
+    """Write ``tokens.jsonl`` of a model that came trained: its tokens at step 0.
+
+    Args:
+        layout: The run.
+        stage: Name of the stage that puts the model into the run.
+        parameters: Parameters of the model.
+        trained: Tokens it was trained on.
+        paper: The paper's formula for the task; by default that of GeneralPoints.
+    """
+    used = TokenCount(trained=trained, sequence=trained)
+    flops = {
+        "flops_counted": flops_counted(parameters, used),
+        "flops_paper": (paper or PaperFormula()).flops(parameters, used, rl=False),
+    }
+    write_text(layout.tokens(stage), json.dumps({"step": 0, **used.as_line(), **flops}) + "\n")
+
+
 def _sft_step(data: Mapping[str, float]) -> TokenCount:
     """Tokens of one SFT step; with an anchored loss the start model reads them too."""
     tokens = data[SFT_TOKENS]

@@ -127,3 +127,21 @@ def test_the_same_seed_asks_for_the_same_responses(tmp_path, chat):
 
 def test_facts_are_json_like():
     assert json.loads(json.dumps(FACTS)) == FACTS
+
+
+def test_the_sampling_and_the_length_of_answers_are_those_of_the_evaluation(tmp_path, chat):
+    recipe, layout, state = make_run(tmp_path)
+    recipe.budget.eval.top_p, recipe.budget.eval.max_turn_tokens = 0.9, 30
+    seen = []
+
+    class Seeing(Canned):
+        async def generate(self, prompt_ids, sampling_params, images=()):
+            seen.append(dict(sampling_params))
+            return await super().generate(prompt_ids, sampling_params, images)
+
+    sets = [evaluate.EvalSet("id", "gp_l/id", [FACTS])]
+    with Progress(disable=True) as progress:
+        evaluate.evaluate_run(recipe, state, layout, sets, Seeing(chat), progress)
+    assert {(params["top_p"], params["max_tokens"]) for params in seen} == {(0.9, 30)}
+    assert "top_k" not in seen[0]
+    assert all(record["top_p"] == 0.9 for record in read_jsonl(layout.records))

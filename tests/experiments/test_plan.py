@@ -3,9 +3,11 @@ import sys
 
 import pytest
 
+from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.arms import arm_runs
 from sftrl_ext.experiments.plan import make_plan
+from sftrl_ext.experiments.planner.fit import check_fit
 from sftrl_ext.experiments.recipe import SCALES
 from sftrl_ext.experiments.recipe_files import load_recipe
 
@@ -135,3 +137,64 @@ def test_only_the_arms_are_frozen(tmp_path):
     assert (told["sft"]["SFTRL_SFT_LOSS"], told["sft"]["SFTRL_KL_COEF"]) == ("kl", "0.5")
     with pytest.raises(SftrlError, match="vision_and_adapter"):
         make_plan(load_recipe("fig7_gp_vl", "smoke", ["model.freeze=vision_and_adaptor"]), tmp_path)
+
+
+GIVEN = ["model.path=/init", "model.role=init", "budget.base=null", "budget.dialogues=null"]
+
+
+def test_arms_start_from_a_given_init_and_none_is_trained(tmp_path):
+    recipe = load_recipe("fig6_gp_l", "smoke", GIVEN)
+    stages = stages_of(recipe, tmp_path)
+    assert [stage.kind for stage in stages.values()] == ["data", "model", "sft", "rl", "eval", "report"]
+    for name, key in (("sft-lr0.0002-s0", "model.path"), ("rl-lr0.0002-s0", "actor_rollout_ref.model.path")):
+        assert stages[name].start == "model@0"
+        assert stage_value(stages[name].command, key) == str(tmp_path / "start_model")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.init_tokens=5"], "model.init_tokens: 5; has no effect without model.role=init"),
+        (["model.role=start"], "model.role: unknown role of the model 'start'"),
+        (["model.role=init"], "model.path is null; expected the init's folder"),
+        ([*GIVEN[:2]], "budget.base: expected null with model.role=init"),
+        ([*GIVEN, "model.init_tokens=-1"], "model.init_tokens: -1; expected 0 or more"),
+        ([*GIVEN, "arms.rl.start=base"], "arms.rl.start: 'base', but model.role is init"),
+    ],
+)
+def test_keys_that_contradict_a_given_init_are_refused(words, message):
+    with pytest.raises(SftrlError, match=message):
+        load_recipe("fig6_gp_l", "smoke", words)
+
+
+@pytest.mark.parametrize("name", ["fig6_gp_l", "fig6_gp_vl", "fig6_virl_l", "fig6_virl_vl"])
+def test_a_folder_of_the_papers_backbone_composes_at_node(name, tmp_path, capsys):
+    """vLLM does not serve it, so the command line sets the engine; an override of the user's still counts."""
+    (tmp_path / "config.json").write_text('{"model_type": "mllama"}')
+    words = ["plan", name, "--scale", "node", "--model", str(tmp_path), "model.role=init", "--commands-only"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "8 hf engines" in printed and "backend=gpu_hf" in printed
+    assert "optimizer_offload=true" in printed
+    assert "stages/init" not in printed
+    assert main([*words, "scale.engine=vllm"]) == 0
+    assert "8 vllm engines" in capsys.readouterr().out
+
+
+SMALLER = {
+    "fig6_gp_l": [],
+    "fig6_virl_l": [],
+    "fig6_gp_vl": [
+        "budget.rl.max_prompt_length=1024",
+        "budget.rl.max_response_length=2048",
+        "budget.rl.max_turn_tokens=256",
+        "budget.rl.micro_batch_size=1",
+    ],
+    "fig6_virl_vl": ["budget.rl.max_prompt_length=2048", "budget.rl.micro_batch_size=1"],
+}
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_the_papers_backbone_fits_on_cards_of_80_gb(name):
+    """With the keys that docs/authors.md gives."""
+    check_fit(load_recipe(name, "node", ["model=vl/llama3_2_vision_11b", "model.role=init", *SMALLER[name]]))

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, GenerationCon
 from sftrl_ext.backends.model_folder import load_model, load_processor, model_class, parameter_count
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import model_files
-from sftrl_ext.experiments.pretrained import fetch_model
+from sftrl_ext.experiments.pretrained import check_engine, fetch_model
 from sftrl_ext.experiments.recipe import ModelConfig
 from tests.backends.ascii_models import text_model
 from tests.backends.tiny_vl import folder as vision_folder
@@ -63,6 +63,19 @@ def test_all_of_a_folder_is_there_and_no_weight_twice(kind, tmp_path):
         theirs, ours = AutoProcessor.from_pretrained(source), load_processor(out)
         assert type(ours) is type(theirs) and ours.chat_template == theirs.chat_template
         assert ours.image_processor.to_dict() == theirs.image_processor.to_dict()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_tied_embeddings_are_named_where_verl_reads_them(tied, tmp_path):
+    """As Llama-3.2-Vision is stored, whose configuration class has no default for it."""
+    source = source_of("mllama", tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    config["text_config"]["tie_word_embeddings"] = tied
+    (source / "config.json").write_text(json.dumps(config))
+    assert not hasattr(AutoConfig.from_pretrained(source), "tie_word_embeddings")
+    out = fetch(source, tmp_path / "out")
+    assert AutoConfig.from_pretrained(out).tie_word_embeddings is tied
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2_5_vl"])
@@ -255,3 +268,12 @@ def test_what_the_hub_refuses_is_named(error, message, hub, tmp_path, monkeypatc
     monkeypatch.setattr(HfApi, "repo_info", refuse)
     with pytest.raises(SftrlError, match=f"model.path 'owner/none': .*{message}"):
         fetch("owner/none", tmp_path / "out")
+
+
+def test_an_engine_that_does_not_serve_the_family_is_refused():
+    check_engine(vision_folder("mllama"), "hf")
+    check_engine(vision_folder("qwen2_5_vl"), "vllm")
+    with pytest.raises(
+        SftrlError, match=r"vllm does not serve models of type mllama; expected scale.engine=hf"
+    ):
+        check_engine(vision_folder("mllama"), "vllm")

@@ -45,7 +45,7 @@ from unicodedata import decimal
 import numpy as np
 
 from sftrl_ext.envs.answer import first_quoted, python_int, whole_json
-from sftrl_ext.envs.base import Verdict
+from sftrl_ext.envs.base import Finding, Verdict
 from sftrl_ext.envs.general_points.answer import Answer
 from sftrl_ext.envs.general_points.formula import is_attempt, parse
 from sftrl_ext.errors import SftrlError
@@ -58,6 +58,24 @@ MAX_NUMBERS = 6
 MAX_LENGTH = 100_000
 """How much of a formula is graded, in characters."""
 
+FINDINGS: dict[str, frozenset[str]] = {
+    "illegal_characters": frozenset(),
+    "number_misplaced": frozenset(),
+    "operator_misplaced": frozenset(),
+    "opening_misplaced": frozenset(),
+    "closing_misplaced": frozenset(),
+    "closing_unmatched": frozenset(),
+    "numbers_not_given": frozenset({"used"}),
+    "numbers_too_often": frozenset({"used"}),
+    "numbers_left_out": frozenset({"unused"}),
+    "equals_target": frozenset(),
+    "begins_solution": frozenset(),
+    "matches_no_solution": frozenset(),
+    "leaves_solutions": frozenset({"start"}),
+}
+"""Remark of the grader on a formula to its fields, in the order of grading. ``used`` and ``unused`` are
+numbers separated by comma and blank, ``start`` the longest run of leading tokens that begins a solution."""
+
 _TOKEN = re.compile(r"\d+|[+\-*/()]")
 _ALPHABET = re.compile(r"[\d+\-*/()]*")
 _NESTING = 200  # more open parentheses than this do not compile in Python
@@ -69,11 +87,12 @@ Ratio = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class Score:
-    """Reward, outcome and feedback of one formula."""
+    """Reward, outcome and feedback of one formula, and what the grader remarked: names of `FINDINGS`."""
 
     reward: float
     outcome: str
     feedback: str
+    findings: tuple[Finding, ...] = ()
 
 
 def grade_as_authors(
@@ -89,7 +108,7 @@ def grade_as_authors(
         modality: "image" if wrong cards end the grading, else "text".
 
     Returns:
-        The verdict, with the details that `answer.Answer.claims` gives.
+        The verdict, with the details that `answer.Answer.claims` gives and the remarks on the formula.
 
     Raises:
         SftrlError: if there are more than `MAX_NUMBERS` numbers.
@@ -102,12 +121,14 @@ def grade_as_authors(
     if modality == "image" and not details["recognized"]:
         score = Score(WRONG_CARDS, "cards_not_recognized", "The answer does not name the cards shown.")
     elif formula is None:
-        score = Score(ILLEGAL, "unparsable", "The response holds no formula in the form asked for.")
+        feedback = "The response holds no formula in the form asked for."
+        score = Score(ILLEGAL, "unparsable", feedback, (Finding("illegal_characters"),))
     elif cut is None:
-        score = Score(ILLEGAL, "unparsable", "The formula in the answer is not a text.")
+        feedback = "The formula in the answer is not a text."
+        score = Score(ILLEGAL, "unparsable", feedback, (Finding("illegal_characters"),))
     else:
         score = score_formula(cut, numbers, target)
-    return Verdict(score.outcome, score.reward, score.feedback, details)
+    return Verdict(score.outcome, score.reward, score.feedback, details, score.findings)
 
 
 def score_formula(formula: str, numbers: Sequence[int], target: int = 24) -> Score:
@@ -115,27 +136,33 @@ def score_formula(formula: str, numbers: Sequence[int], target: int = 24) -> Sco
     formula = formula[:MAX_LENGTH]
     if not _ALPHABET.fullmatch(formula):
         outcome = "illegal_formula" if is_attempt(formula) else "unparsable"
-        return Score(ILLEGAL, outcome, "The formula may hold only digits, + - * / and parentheses.")
+        feedback = "The formula may hold only digits, + - * / and parentheses."
+        return Score(ILLEGAL, outcome, feedback, (Finding("illegal_characters"),))
     tokens = _TOKEN.findall(formula)
     misplaced = _misplaced(tokens)
     errors = _number_errors(tokens, numbers)
     if misplaced or errors:
         outcome = "illegal_formula" if misplaced else "wrong_numbers"
-        said = [f"{misplaced} of its symbols stand where they may not"] if misplaced else []
-        reward = ILLEGAL * misplaced + WRONG_NUMBERS * len(errors)
-        return Score(reward, outcome, f"The formula is not accepted: {'; '.join(said + errors)}.")
+        said = [f"{len(misplaced)} of its symbols stand where they may not"] if misplaced else []
+        said += [_NUMBER_CLAUSES[error.name] for error in errors]
+        reward = ILLEGAL * len(misplaced) + WRONG_NUMBERS * len(errors)
+        feedback = f"The formula is not accepted: {'; '.join(said)}."
+        return Score(reward, outcome, feedback, (*misplaced, *errors))
     value, raised = python_value(tokens)
     if not raised and value == target:
-        return Score(CORRECT, "correct", f"The formula equals {target}.")
+        return Score(CORRECT, "correct", f"The formula equals {target}.", (Finding("equals_target"),))
     solutions = authors_solutions(numbers, target)
     if raised and _begins(formula, solutions):
-        return Score(PARTIAL, raised, "The formula is the beginning of a solution, but it is not complete.")
+        feedback = "The formula is the beginning of a solution, but it is not complete."
+        return Score(PARTIAL, raised, feedback, (Finding("begins_solution"),))
     outcome = raised or "wrong_value"
     start = ""
     for token in tokens:
-        start += token
+        before, start = start, start + token
         if not _begins(start, solutions):
-            return Score(NO_SOLUTION, outcome, f"No solution begins with {start}.")
+            left = Finding("leaves_solutions", {"start": before})
+            finding = left if before else Finding("matches_no_solution")
+            return Score(NO_SOLUTION, outcome, f"No solution begins with {start}.", (finding,))
     return Score(0.0, outcome, f"The formula equals {value} in floating point, not {target}.")
 
 
@@ -251,40 +278,57 @@ def _begins(start: str, solutions: Sequence[str]) -> bool:
     return place < len(solutions) and solutions[place].startswith(start)
 
 
-def _misplaced(tokens: Sequence[str]) -> int:
-    """How many tokens break a rule of step 4."""
-    misplaced = opened = 0
+def _misplaced(tokens: Sequence[str]) -> list[Finding]:
+    """The tokens that break a rule of step 4, in order."""
+    misplaced: list[Finding] = []
+    opened = 0
     after_operand = False  # the token before is a number or ")"
     for token in tokens:
         if token == ")":
             if after_operand and opened:
                 opened -= 1
             else:
-                misplaced += 1
+                misplaced.append(Finding("closing_unmatched" if after_operand else "closing_misplaced"))
             after_operand = True
         elif token in "+-*/":
-            misplaced += not after_operand
+            if not after_operand:
+                misplaced.append(Finding("operator_misplaced"))
             after_operand = False
         else:  # a number or "("
-            misplaced += after_operand
+            if after_operand:
+                misplaced.append(Finding("opening_misplaced" if token == "(" else "number_misplaced"))
             if token == "(":
                 opened += not after_operand
             after_operand = token != "("
     return misplaced
 
 
-def _number_errors(tokens: Sequence[str], numbers: Sequence[int]) -> list[str]:
-    """One clause for each deduction of step 5."""
+_NUMBER_CLAUSES = {
+    "numbers_not_given": "it uses a number that is not given",
+    "numbers_too_often": "it uses a number too often",
+    "numbers_left_out": "it leaves a number out",
+}
+
+
+def _number_errors(tokens: Sequence[str], numbers: Sequence[int]) -> list[Finding]:
+    """One finding for each deduction of step 5, its numbers in the order of the formula or of the hand."""
     used = Counter(_number(token) for token in tokens if token[0].isdecimal())
     given = Counter(numbers)
+    foreign = [number for number in used if number not in given]
+    repeated = [number for number in used if used[number] > given[number]]
+    unused = [number for number in given if given[number] > used[number]]
     errors = []
-    if any(number not in given for number in used):
-        errors.append("it uses a number that is not given")
-    elif any(used[number] > given[number] for number in used):
-        errors.append("it uses a number too often")
-    if any(given[number] > used[number] for number in given):
-        errors.append("it leaves a number out")
+    if foreign:
+        errors.append(Finding("numbers_not_given", {"used": _listed(foreign)}))
+    elif repeated:
+        errors.append(Finding("numbers_too_often", {"used": _listed(repeated)}))
+    if unused:
+        errors.append(Finding("numbers_left_out", {"unused": _listed(unused)}))
     return errors
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _number(token: str) -> int:

@@ -11,7 +11,7 @@ reads names the cards or their numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +220,7 @@ class GeneralPointsEpisode(Episode):
         feedback = self.template.feedback_text(
             verdict, cards=self._cards_text, numbers=self._numbers_text, target=self.target
         )
-        return Verdict(verdict.outcome, verdict.reward, feedback, verdict.details)
+        return replace(verdict, feedback=feedback)
 
     def submit(self, response: str) -> Step:
         """Grade one response and advance.

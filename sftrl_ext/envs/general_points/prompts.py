@@ -9,7 +9,9 @@ key             needed     placeholders
 ==============  =========  ==========================================================================
 prompt          yes        $cards $rule $target $num_cards $max_attempts
 image_prompt    images     $image $rule $target $num_cards $max_attempts; $image once, where the picture goes
-feedback        yes        a mapping from outcome to text: $target $numbers $cards $verdict
+feedback        yes        a mapping from outcome to text: $target $numbers $cards $verdict $findings
+findings        no         a mapping from remark of the ``authors`` grader to text: $used $unused $start
+findings_join   no         none; what stands between two remarks in $findings
 reply           no         $feedback $attempts_left $attempt $max_attempts $target; the message after failing
 system          no         as prompt; a system message before the prompt
 rule            no         $statement $jack $queen $king; how a rule is worded
@@ -24,10 +26,13 @@ answer_reading  no         $rank $number; the step that reads a card which is no
 ==============  =========  ==========================================================================
 
 ``feedback`` needs every outcome, or ``otherwise`` for those it leaves out. ``$verdict`` is the verifier's
-own sentence.
+own sentence. ``$findings`` are the remarks of the grader of the profile ``authors`` on the formula
+(`sftrl_ext.envs.general_points.authors.FINDINGS`, with the fields of each), joined; a remark without a text
+in ``findings`` is left out. Under ``exact`` and in files without ``findings`` it is the same as ``$verdict``.
 
 Cards shown as an image are opened with ``image_prompt`` in the place of ``prompt``. No other text may name
-them then: ``$cards`` and ``$numbers`` in ``system`` or ``feedback`` are refused.
+them then: ``$cards`` and ``$numbers`` in ``system`` or ``feedback`` are refused. The fields of ``findings``
+are allowed: ``$unused`` names numbers of the hand after an attempt, as the authors' code does.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ from pathlib import Path
 from string import Template
 
 from sftrl_ext.envs.base import Message, Verdict
+from sftrl_ext.envs.general_points.authors import FINDINGS
 from sftrl_ext.envs.general_points.cards import Card
 from sftrl_ext.envs.general_points.rules import Rule
 from sftrl_ext.envs.template_file import TemplateForm, TextTemplate
@@ -58,7 +64,9 @@ _PLACEHOLDERS: dict[str, frozenset[str]] = {
     "prompt": _PROMPT,
     "image_prompt": _PROMPT - {"cards"} | {"image"},
     "system": _PROMPT,
-    "feedback": frozenset({"target", "numbers", "cards", "verdict"}),
+    "feedback": frozenset({"target", "numbers", "cards", "verdict", "findings"}),
+    "findings": frozenset({"used", "unused", "start"}),
+    "findings_join": frozenset(),
     "reply": frozenset({"feedback", "attempts_left", "attempt", "max_attempts", "target"}),
     "rule": frozenset({"statement", "jack", "queen", "king"}),
     "rules": frozenset({"statement", "jack", "queen", "king"}),
@@ -82,6 +90,7 @@ _DEFAULTS: dict[str, str] = {
     "rule": "$statement",
     "card": "$rank",
     "card_join": ", ",
+    "findings_join": ", ",
     "answer": '{"cards": [$cards], $working"number": [$numbers], "formula": "$formula=$target"}',
     "answer_card": '"$rank"',
     "answer_join": ", ",
@@ -94,7 +103,8 @@ _FORM = TemplateForm(
     placeholders=_PLACEHOLDERS,
     needed=_NEEDED,
     defaults=_DEFAULTS,
-    mappings=("feedback", "rules"),
+    mappings=("feedback", "rules", "findings"),
+    named={"findings": FINDINGS},
     hidden=("cards", "numbers"),
     hidden_noun="the cards",
     shown=("system", "image_prompt", "rule", "reply"),
@@ -140,7 +150,17 @@ class PromptTemplate(TextTemplate):
     def feedback_text(self, verdict: Verdict, *, cards: str, numbers: str, target: int) -> str:
         """What the model is told about one attempt; cards and numbers as the prompt writes them."""
         text = self.feedback.get(verdict.outcome) or self.feedback["otherwise"]
-        return text.substitute(target=target, numbers=numbers, cards=cards, verdict=verdict.feedback)
+        fields = {"verdict": verdict.feedback, "findings": self.findings_text(verdict)}
+        return text.substitute(target=target, numbers=numbers, cards=cards, **fields)
+
+    def findings_text(self, verdict: Verdict) -> str:
+        """The remarks of the ``authors`` grader, joined; the verdict's own sentence where there are none."""
+        texts = self.mappings["findings"]
+        if verdict.findings is None or not texts:
+            return verdict.feedback
+        join = self.texts["findings_join"].template
+        stated = [finding for finding in verdict.findings if finding.name in texts]
+        return join.join([texts[finding.name].substitute(finding.fields) for finding in stated])
 
     def reply(self, feedback: str, attempt: int, max_attempts: int, target: int) -> str:
         """The user message that asks for the next attempt.

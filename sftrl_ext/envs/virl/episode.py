@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,7 +270,7 @@ class NavigationEpisode(Episode):
             landmarks=self._landmarks,
         )
         feedback = self.template.feedback_text(verdict)
-        return Verdict(verdict.outcome, verdict.reward, feedback, verdict.details)
+        return replace(verdict, feedback=feedback)
 
     def submit(self, response: str) -> Step:
         """Grade one response and advance.

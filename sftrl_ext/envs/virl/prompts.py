@@ -9,24 +9,30 @@ key               needed  placeholders
 ================  ======  ==============================================================================
 prompt            yes     $instructions $history $rule $max_attempts; the first two are needed
 image_prompt      images  as prompt, and $image once, where the four views of the place go
-feedback          yes     a mapping from outcome to text: $verdict
+feedback          yes     a mapping from outcome to text: $verdict; see below
 reply             no      $feedback $attempts_left $attempt $max_attempts; the message after a failure
 system            no      $rule $max_attempts; a system message before the prompt
 rule              no      $statement $words; how the action space is worded
 rules             no      a mapping from action space to text, for spaces worded differently
 instruction       no      $number $sentence; one line of the instructions, of the following five
 turn              no      $relative $absolute; both words, so the rule decides which to answer with
+turn_first        no      the same; the first instruction of a route, by default as ``turn``
+turn_last         no      the same; the turn to the last leg, also where that is the only one
 go, arrive        no      none; the way to an intersection, or to the destination, without a landmark
 go_landmark       no      $landmark; the same where there is one
 arrive_landmark   no      $landmark
 observed, acted   no      $n $observation, $n $action; two lines of the history
+acting            no      $n; the line of the action that is to be chosen, kept to its last blank; by default
+                          ``acted`` without an action and without blanks at its end
 view              no      none; stands for what is observed at the place that the picture shows
 intersection      no      none; what is observed at an intersection; the word "intersection" must be in it
 answer            no      $observation $instruction $action; how expert rows write an answer
 ================  ======  ==============================================================================
 
-``feedback`` needs every outcome, or ``otherwise`` for those it leaves out. ``$verdict`` is the verifier's
-own sentence. In expert answers quotes and backslashes of the texts are escaped as JSON has them.
+``feedback`` needs every outcome, or ``otherwise`` for those it leaves out. Two further keys are special cases
+of ``wrong_observation``: ``intersection_claimed`` (the answer says that there is an intersection, and there
+is none) and ``intersection_missed`` (the reverse). ``$verdict`` is the verifier's own sentence. In expert
+answers quotes and backslashes of the texts are escaped as JSON has them.
 """
 
 from __future__ import annotations
@@ -56,12 +62,15 @@ _PLACEHOLDERS: dict[str, frozenset[str]] = {
     "rules": _RULE,
     "instruction": frozenset({"number", "sentence"}),
     "turn": frozenset({"relative", "absolute"}),
+    "turn_first": frozenset({"relative", "absolute"}),
+    "turn_last": frozenset({"relative", "absolute"}),
     "go": frozenset(),
     "go_landmark": _LANDMARK,
     "arrive": frozenset(),
     "arrive_landmark": _LANDMARK,
     "observed": frozenset({"n", "observation"}),
     "acted": frozenset({"n", "action"}),
+    "acting": frozenset({"n"}),
     "view": frozenset(),
     "intersection": frozenset(),
     "answer": frozenset({"observation", "instruction", "action"}),
@@ -72,6 +81,8 @@ _NEEDED: dict[str, frozenset[str]] = {
     "reply": frozenset({"feedback"}),
     "instruction": frozenset({"sentence"}),
     "turn": frozenset({"relative", "absolute"}),
+    "turn_first": frozenset({"relative", "absolute"}),
+    "turn_last": frozenset({"relative", "absolute"}),
     "observed": frozenset({"observation"}),
     "acted": frozenset({"action"}),
     "answer": frozenset({"action"}),
@@ -104,6 +115,7 @@ _FORM = TemplateForm(
     needed=_NEEDED,
     defaults=_DEFAULTS,
     mappings=("feedback", "rules"),
+    variants=("intersection_claimed", "intersection_missed"),
     shown=("system", *(key for key in _PLACEHOLDERS if key not in ("prompt", "system", "feedback", "rules"))),
 )
 
@@ -130,8 +142,10 @@ class PromptTemplate(TextTemplate):
     def sentences(self, turns: Sequence[Turn]) -> list[str]:
         """The instructions of a route, two for each leg."""
         sentences = []
-        for turn in turns:
-            sentences.append(self.texts["turn"].substitute(relative=turn.relative, absolute=turn.absolute))
+        for number, turn in enumerate(turns):
+            special = {"turn_last": turn.last, "turn_first": number == 0}
+            key = next((key for key, here in special.items() if here and key in self.texts), "turn")
+            sentences.append(self.texts[key].substitute(relative=turn.relative, absolute=turn.absolute))
             key = ("arrive" if turn.last else "go") + ("_landmark" if turn.landmark else "")
             words = {"landmark": turn.landmark} if turn.landmark else {}
             sentences.append(self.texts[key].substitute(words))
@@ -151,6 +165,9 @@ class PromptTemplate(TextTemplate):
             if current and modality == "image":
                 observation = self.texts["view"].substitute() + observation[len(point.landmark_text) :]
             lines.append(self.texts["observed"].substitute(n=number, observation=observation))
+            if current and "acting" in self.texts:
+                lines.append(self.texts["acting"].substitute(n=number))
+                continue
             action = "" if current else point.action
             lines.append(self.texts["acted"].substitute(n=number, action=action).rstrip(" "))
         return "\n".join(lines)
@@ -177,7 +194,8 @@ class PromptTemplate(TextTemplate):
 
     def feedback_text(self, verdict: Verdict) -> str:
         """What the model is told about one attempt."""
-        text = self.feedback.get(verdict.outcome) or self.feedback["otherwise"]
+        keys = (*(finding.name for finding in verdict.findings or ()), verdict.outcome, "otherwise")
+        text = next(self.feedback[key] for key in keys if key in self.feedback)
         return text.substitute(verdict=verdict.feedback)
 
     def reply(self, feedback: str, attempt: int, max_attempts: int) -> str:

@@ -26,10 +26,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sftrl_ext.envs.answer import first_quoted, whole_json
-from sftrl_ext.envs.base import Verdict
+from sftrl_ext.envs.base import Finding, Verdict
 from sftrl_ext.envs.virl.answer import Answer, extract_answer, normalize_action
 from sftrl_ext.envs.virl.rail import ACTION_SPACES, FORWARD, PROFILES, STOP, Point, turn_action
 from sftrl_ext.errors import unknown_name
@@ -105,7 +106,8 @@ def grade_response(
         return _verdict("correct", "The action is right.", details)
     if not details["intersection_right"]:
         there = "an intersection" if point.at_intersection else "no intersection"
-        return _verdict("wrong_observation", f"There is {there} here; the observation is wrong.", details)
+        feedback = f"There is {there} here; the observation is wrong."
+        return _wrong_about_intersection(feedback, details, point.at_intersection)
     if modality == "image" and not details["landmark_right"]:
         wrong = "does not name the landmark that is here" if point.landmark else "names a landmark not here"
         return _verdict("wrong_observation", f"The observation {wrong}.", details)
@@ -126,6 +128,18 @@ def landmark_name(landmark: str) -> str:
 
 def _verdict(outcome: str, feedback: str, details: dict[str, Any], reward: float | None = None) -> Verdict:
     return Verdict(outcome, REWARDS[outcome] if reward is None else reward, feedback, details)
+
+
+def _wrong_about_intersection(feedback: str, details: dict[str, Any], present: bool) -> Verdict:
+    """A wrong observation, with its direction as the finding.
+
+    Args:
+        feedback: The verdict's sentence.
+        details: The verdict's details.
+        present: Whether there is an intersection, which the observation missed; else it claimed one.
+    """
+    finding = Finding("intersection_missed" if present else "intersection_claimed")
+    return replace(_verdict("wrong_observation", feedback, details), findings=(finding,))
 
 
 def _claims(answer: Answer, point: Point, landmarks: Sequence[str]) -> dict[str, Any]:
@@ -187,7 +201,7 @@ def _grade_as_authors(text: str, point: Point, landmarks: Sequence[str]) -> Verd
     says, there = "intersection" in observation, "intersection" in point.landmark_text
     if says != there:
         seen = "an intersection" if there else "no intersection"
-        return _verdict("wrong_observation", f"There is {seen} to observe here.", details)
+        return _wrong_about_intersection(f"There is {seen} to observe here.", details, there)
     if not isinstance(action, str):
         return _verdict("unparsable", "The response holds no action in the form asked for.", details)
     return _verdict("wrong_action", "The action is not right here.", details)

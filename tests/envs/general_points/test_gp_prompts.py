@@ -228,3 +228,34 @@ def test_a_template_that_is_not_for_images(write, text, words):
     assert path in str(error.value)
     with pytest.raises(SftrlError, match=words):
         load_template(path).opening(CARDS, RULES["face_10"], 24, 5, "image")
+
+
+def test_remarks_of_the_authors_grader_have_texts_of_their_own(write):
+    path = write(
+        OWN.replace("no: $verdict", "no: $findings.")
+        + "findings: {numbers_left_out: 'left: $unused', numbers_not_given: 'not yours: $used'}\n"
+        + "findings_join: ' and '\n"
+    )
+    facts = make_facts(["K", "5", "2", "4"], settings=PlaySettings(template=path, profile="authors"))
+    episode = GeneralPointsEpisode(facts)
+    assert episode.submit('{"formula": "10+7"}').reply == "no: not yours: 7 and left: 5, 2, 4. (1 of 5)"
+    # A remark without a text is left out; exact has no remarks, so its sentence stands there.
+    assert episode.submit('{"formula": "10+(5*2*4"}').reply == "no: . (2 of 5)"
+    exact = GeneralPointsEpisode({**facts, "profile": "exact"})
+    assert "The formula equals" in exact.submit('{"formula": "10+5+2+4"}').reply
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("findings: {numbers_left_ot: x}", "Did you mean 'numbers_left_out'"),
+        (
+            "findings: {numbers_left_out: $start}",
+            r"'findings.numbers_left_out' .* \$start; allowed there: \$unused",
+        ),
+        ("findings: {number_misplaced: $used}", r"\$used; allowed there: none"),
+    ],
+)
+def test_unknown_remarks_and_fields_are_refused(write, line, message):
+    with pytest.raises(SftrlError, match=message):
+        load_template(write(OWN + line + "\n"))

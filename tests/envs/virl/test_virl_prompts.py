@@ -180,3 +180,28 @@ def test_names():
     assert template_names() == {"default", "compact"}
     with pytest.raises(SftrlError, match="Did you mean 'compact'"):
         load_template("compct")
+
+
+def test_the_first_and_the_last_turn_and_the_waiting_line_have_texts_of_their_own(write):
+    own = (
+        OWN + "turn_first: first $absolute/$relative\nturn_last: last $absolute/$relative\nacting: 'do$n '\n"
+    )
+    text = episode(template=write(own)).messages()[-1]["content"]
+    assert "- first north/slightly right\n" in text
+    assert "- east/right\n" in text and "- last south/right\n" in text
+    assert "\ndo1 \n" in text
+
+
+def test_the_directions_of_a_wrong_observation_have_texts_of_their_own(write):
+    own = OWN.replace(
+        "feedback: {", "feedback: {intersection_claimed: none here, intersection_missed: one here, "
+    )
+    for profile in ("exact", "authors"):
+        walk = episode(template=write(own), profile=profile)
+        claimed = walk.submit('{"current observation": "an intersection", "action": "fly()"}')
+        assert claimed.reply.startswith("none here (1 of")
+    walk = episode(template=write(own))
+    walk.submit('{"action": "turn_direction(north)"}')
+    assert walk.submit('{"current observation": "a cafe", "action": "fly()"}').reply.startswith("one here")
+    plain = episode(template=write(OWN))
+    assert plain.submit('{"current observation": "intersection", "action": "fly()"}').reply.startswith("no: ")
