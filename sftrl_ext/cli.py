@@ -153,7 +153,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
 
         with needs_matplotlib("a figure"):
             from sftrl_ext.reports.paper.figures import write_paper_figure
-        for path in write_paper_figure(args.figure, args.run_dir, args.out, args.axis):
+        for path in write_paper_figure(args.figure, args.run_dir, args.out, args.axis, args.rl_tokens):
             console.print(f"  {path}", highlight=False)
         return
     if args.table:

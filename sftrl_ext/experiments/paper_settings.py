@@ -236,7 +236,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "data", "draw of hands", "four of 52 cards without replacement; ranks drawn one by one (code)",
-        "ranks drawn one by one; `task.draw=deck` deals without replacement",
+        "the code's (`task.draw=authors`); `task.draw=deck` deals without replacement",
         "the published numbers are the code's", tasks=CARDS,
     ),
     Deviation(

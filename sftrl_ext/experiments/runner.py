@@ -284,7 +284,7 @@ def _note_model(recipe: Recipe, run: states.RunState, layout: RunLayout) -> None
     """Note the size of the start model, and the tokens of one that is the init."""
     run.model = {**run.model, **read_json(layout.start_model / "size.json")}
     if gives_init(recipe):
-        formula = PaperFormula(buffer_ratio(recipe.task.name))
+        formula = PaperFormula(buffer_ratio(recipe.task.name), recipe.rl_tokens)
         parameters = int(run.model["parameters"])
         write_given_tokens(layout, "model", parameters, recipe.model.init_tokens, formula)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from sftrl_ext.reports.paper.figures import paper_figure
-from sftrl_ext.reports.paper.runs import load_analysis, on_common_axis
+from sftrl_ext.reports.paper.runs import TASKS, load_analysis, on_common_axis
 from sftrl_ext.reports.style import look
 from tests.reports.paper_runs import paper_run
 
@@ -45,7 +45,7 @@ def draw_gallery(folder: Path) -> None:
         for name, recipes in {**STORED, **SYNTHETIC}.items():
             if name in STORED:
                 paths = [RESULTS / f"{recipe}-laptop.json" for recipe in recipes]
-                mark = "V-IRL: synthetic cities" if any("virl" in recipe for recipe in recipes) else None
+                mark = None
             else:
                 for recipe in recipes:
                     made[recipe] = made.get(recipe) or paper_run(Path(scratch) / recipe, recipe)
@@ -56,9 +56,12 @@ def draw_gallery(folder: Path) -> None:
 
 def _draw(name: str, paths: list[Path], path: Path, mark: str | None) -> None:
     with look():
-        figure = paper_figure(name).draw(on_common_axis([load_analysis(p) for p in paths]))
+        analyses = [load_analysis(p) for p in paths]
+        figure = paper_figure(name).draw(on_common_axis(analyses))
         assert figure is not None
-        if mark is not None:
+        marks = [f"{TASKS[found.task]}: {found.mark}" for found in analyses if found.mark]
+        mark = mark or "; ".join(marks)
+        if mark:
             room = figure.legend(handles=[], title=mark, loc="outside lower right", frameon=False)
             room.get_title().set(color="#B03A2E", fontsize=9)
         figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -285,6 +285,31 @@ def test_the_axis_can_be_the_papers_formula(draw):
     assert ends[0] != pytest.approx(ends[1])
 
 
+def test_the_axis_counts_tokens_of_rl_as_asked(runs, tmp_path):
+    folder = runs("fig6_gp_l")
+    ends = {}
+    for reading in ("per_epoch", "once"):
+        (run,) = on_common_axis([load_analysis(folder, reading)], "paper")
+        with look():
+            figure = paper_figure("fig5").draw([run])
+        words = {"per_epoch": "in every epoch", "once": "once"}[reading]
+        assert figure.get_supxlabel() == f"Training compute, the paper's formula, D_RL counted {words}"
+        ends[reading] = max(line.get_xdata()[-1] for line in curves(figure.axes[0]))
+    assert ends["once"] < ends["per_epoch"]
+    path = write_results(folder, tmp_path)
+    with pytest.raises(SftrlError, match="counts D_RL per_epoch; --rl-tokens once needs the run"):
+        load_analysis(path, "once")
+
+
+def test_synthetic_cities_are_marked_and_the_papers_numbers_left_out(tmp_path):
+    recipe = "fig6_virl_vl"
+    cities = ["task.routes.home.path=null", "task.routes.away=[{style: marble, seed: 1}]"]
+    folder = paper_run(tmp_path / "run", recipe, points=3, overrides=cities)
+    _, svg = write_paper_figure("fig7", [folder], tmp_path)
+    text = svg.read_text()
+    assert "V-IRL-VL: synthetic cities" in text and "previous best" not in text
+
+
 def test_the_command_draws_several_runs_on_one_page(runs, tmp_path, capsys):
     folders = [str(runs(name)) for name in reversed(TASKS)]
     assert main(["report", *folders, "--figure", "fig6", "--out", str(tmp_path / "new")]) == 0

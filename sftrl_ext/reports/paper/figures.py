@@ -23,7 +23,7 @@ from sftrl_ext.reports.paper.curves import (
 )
 from sftrl_ext.reports.paper.runs import TASKS, PaperRun, load_analysis, on_common_axis
 from sftrl_ext.reports.paper.scatter import growth_by_attempts, recognition_and_success
-from sftrl_ext.reports.style import look, save
+from sftrl_ext.reports.style import look, mark_figure, save
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def draw_for_run(figure: PaperFigure, found: Analysis) -> Figure | None:
 
 
 def write_paper_figure(
-    name: str, paths: Sequence[Path], folder: Path, axis: str | None = None
+    name: str, paths: Sequence[Path], folder: Path, axis: str | None = None, rl_tokens: str | None = None
 ) -> tuple[Path, Path]:
     """Draw a figure of the paper as PNG and SVG.
 
@@ -184,6 +184,7 @@ def write_paper_figure(
         paths: Run folders or results files: one per task where the figure has a panel for each, else one.
         folder: Where the files go.
         axis: Compute axis, a name of `compute.AXES`; None takes the first that all runs have.
+        rl_tokens: Reading of D_RL in the paper's formula; None takes each recipe's.
 
     Returns:
         Paths of the PNG and of the SVG.
@@ -194,7 +195,7 @@ def write_paper_figure(
     figure = paper_figure(name)
     if not figure.several and len(paths) != 1:
         raise SftrlError(f"--figure {name}: found {len(paths)} runs, expected one.")
-    analyses = [load_analysis(path) for path in paths]
+    analyses = [load_analysis(path, rl_tokens) for path in paths]
     counts = Counter(found.task for found in analyses)
     repeated = [task for task, count in counts.items() if count > 1]
     if repeated:
@@ -212,4 +213,7 @@ def write_paper_figure(
         if drawn is None:
             listed = ", ".join(str(path) for path in paths)
             raise SftrlError(f"--figure {name}: nothing to draw from {listed}; it needs {figure.needs}.")
+        marks = [f"{TASKS.get(found.task, found.task)}: {found.mark}" for found in analyses if found.mark]
+        if marks:
+            mark_figure(drawn, "; ".join(marks))
         return save(drawn, folder, name)

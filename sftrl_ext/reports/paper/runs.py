@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
-from sftrl_ext.reports.compute import AXES, AXIS_TITLES
-from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.compute import AXES, AXIS_TITLES, RL_TOKENS
+from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute, rl_tokens_of
 from sftrl_ext.reports.stats import PER_RESPONSE
 from sftrl_ext.reports.stored_results import analyse_results, load_results
 from sftrl_ext.reports.verdict import arm_standing_for
@@ -18,9 +18,6 @@ TASKS = {"gp_l": "GP-L", "virl_l": "V-IRL-L", "gp_vl": "GP-VL", "virl_vl": "V-IR
 """Task to the paper's name for it, in the order of its panels."""
 
 GIGA = 1e9
-
-_READINGS = {"per_epoch": "in every epoch", "once": "once"}
-"""Readings of D_RL in the paper's formula, as `compute.PaperFormula` names them."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def compute_label(run: PaperRun, unit: str = "") -> str:
     """Label of a run's compute axis: its formula, and its unit where panels do not have their own."""
     title = AXIS_TITLES[run.axis]
     if run.axis == "paper":
-        title += f", D_RL counted {_READINGS[str(run.analysis.run.recipe.get('rl_tokens') or 'per_epoch')]}"
+        title += f", D_RL counted {RL_TOKENS[rl_tokens_of(run.analysis.run.recipe)]}"
     return title + (f" ({unit})" if unit else "")
 
 
@@ -111,13 +108,24 @@ def measure_label(found: Analysis, metric: str) -> str:
     return MEASURES[metric] + (f" {PER_RESPONSE}" if metric == "steps" and found.per_response else "")
 
 
-def load_analysis(path: Path) -> Analysis:
+def load_analysis(path: Path, rl_tokens: str | None = None) -> Analysis:
     """Analyze a run folder, or a results file of one.
 
+    Args:
+        path: The folder or file.
+        rl_tokens: Reading of D_RL in the paper's formula; None takes the recipe's. A results file has
+            counted it in every epoch.
+
     Raises:
-        SftrlError: if it is neither, or a file of it is malformed.
+        SftrlError: if it is neither, a file of it is malformed, or a results file lacks the reading.
     """
-    return analyse_results(load_results(path)) if Path(path).suffix == ".json" else analyse(Path(path))
+    if Path(path).suffix != ".json":
+        return analyse(Path(path), rl_tokens)
+    if rl_tokens not in (None, "per_epoch"):
+        raise SftrlError(
+            f"{path}: a results file counts D_RL per_epoch; --rl-tokens {rl_tokens} needs the run."
+        )
+    return analyse_results(load_results(path))
 
 
 def on_axis(found: Analysis, axis: str) -> PaperRun:
