@@ -62,7 +62,7 @@ def rows(kind, tmp_path_factory):
 
 
 def evaluate(path, rows, seed=5, **how):
-    asked = EvalRequest(files=[rows], temperature=1.0, max_turn_tokens=24, seed=seed, episodes=path, **how)
+    asked = EvalRequest(files=[rows], temperature=1.0, max_turn_tokens=64, seed=seed, episodes=path, **how)
     (record,) = evaluate_model(asked, Console(file=io.StringIO()))
     lines = sorted(list(read_jsonl(path))[1:], key=lambda line: line["index"])
     return record, lines

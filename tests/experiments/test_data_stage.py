@@ -30,7 +30,9 @@ def test_recipes_of_routes_plan_at_every_scale(name, scale, tmp_path):
     assert {"id", "rule_ood"} <= set(recipe.task.eval_splits)
     assert (recipe.task.modality == "image") == ("visual_ood" in recipe.task.eval_splits)
     stages = make_plan(recipe, tmp_path)
-    assert {stage.kind for stage in stages} == {"data", "model", "sft", "rl", "eval", "report"}
+    chooses = any("@lowest:" in arm.start for arm in recipe.arms.values())
+    kinds = {"data", "model", "sft", "rl", "eval", "report"} | ({"choice"} if chooses else set())
+    assert {stage.kind for stage in stages} == kinds
     assert {stage.arm for stage in stages if stage.start} == set(recipe.arms)
 
 
