@@ -100,7 +100,7 @@ def read_records(path: Path, key: str, fields: Iterable[str]) -> list[Record]:
 
 
 def count_given(path: Path) -> int:
-    """How many instances a list or a route file has; 0 for a folder, and for a file that cannot be read."""
+    """Number of instances in a list or a route file; 0 for a folder, and for a file that cannot be read."""
     try:
         rows = _rows(path)
     except (SftrlError, OSError):

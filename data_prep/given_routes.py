@@ -112,7 +112,7 @@ def _facts(
 
 
 def _is_route_file(path: Path) -> bool:
-    """Whether a JSON file has the authors' form of a file of routes: a list of them, and a number."""
+    """True if a JSON file has the authors' form of a file of routes: a list of them, and a number."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
     data = read_json(path)

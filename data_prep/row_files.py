@@ -54,7 +54,7 @@ class RowsRequest:
 
 
 def is_row_file(name: str) -> bool:
-    """Whether a name is that of a file of rows, by its ending."""
+    """True if a name is that of a file of rows, by its ending."""
     return Path(name).suffix.lower() in SUFFIXES
 
 

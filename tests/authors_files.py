@@ -93,7 +93,7 @@ def write_sft_data(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
 
 
 def missing_between(folder: Path) -> int:
-    """How many points at fifths of the legs have no panorama less than 20 m away."""
+    """Number of points at fifths of the legs without a panorama less than 20 m away."""
     routes, _ = json.loads((folder / "route_infos.json").read_text(encoding="utf-8"))
     with (folder / "gps_pano_mapping.pkl").open("rb") as file:
         places = list(pickle.load(file))

@@ -359,7 +359,7 @@ SCALE_DEVIATIONS: tuple[ScaleDeviation, ...] = (
         "smaller models",
     ),
 )  # fmt: skip
-"""What is ours at the other scales, beside what `DEVIATIONS` lists."""
+"""Deviations of the other scales, beside those in `DEVIATIONS`."""
 
 
 def deviations_of(recipe: Recipe) -> list[tuple[str, str, str, str]]:

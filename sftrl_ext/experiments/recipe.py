@@ -378,7 +378,7 @@ class Recipe:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     rl_tokens: str = "per_epoch"
-    """How often D_RL of the paper's formula counts a token: ``per_epoch`` or ``once``; the paper leaves it
+    """Times that D_RL of the paper's formula counts a token: ``per_epoch`` or ``once``; the paper leaves it
     open. Only the report's second axis depends on it."""
     unequal_compute: str | None = None
     """Reason why arms end at unlike training compute; null: their ends meet on the counted axis."""

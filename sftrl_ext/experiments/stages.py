@@ -25,7 +25,7 @@ from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import write_json
 
 KINDS: Registry[Callable[..., None]] = Registry("kind of stage")
-"""What each kind of stage does; it gets the recipe, the run, and a choice its name."""
+"""Function of each kind of stage; it gets the recipe, the run, and a choice its name."""
 
 
 KINDS.add("data", build_data)

@@ -234,7 +234,7 @@ def deck_digest(deck: str) -> str | None:
 
 
 def _is_folder(deck: object) -> bool:
-    """Whether a deck is given by a path."""
+    """True if a deck is given by a path."""
     if not isinstance(deck, str) or deck in DECKS:
         return False
     return os.sep in deck or "/" in deck or FilePath(deck).expanduser().is_dir()
