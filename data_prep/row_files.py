@@ -27,9 +27,6 @@ from sftrl_ext.envs.base import make_episode, parse_facts
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
 
-SUFFIXES = (".parquet", ".json")
-"""Endings of a file of rows: our schema, or the authors' list of conversations."""
-
 Progress = Callable[[int], None]
 """Takes the number of rows so far."""
 
@@ -51,11 +48,6 @@ class RowsRequest:
     task: str
     modality: str
     settings: PlaySettings | None = None
-
-
-def is_row_file(name: str) -> bool:
-    """True if a name is that of a file of rows, by its ending."""
-    return Path(name).suffix.lower() in SUFFIXES
 
 
 def import_rows(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_prep.row_files import is_row_file
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 KINDS = ("sft", "rl")
 ROWS = ("expert", "reasoned", "suboptimal")
+ROW_FILES = (".parquet", ".json")
+"""Endings of a file of rows: our schema, or the authors' list of conversations."""
 
 RESERVED = ("base", "dialogues", "init", "data", "model", "eval", "report")
 """Names of stages that no arm may have."""
@@ -265,6 +266,11 @@ def check_arms(path: Path, recipe: Recipe) -> None:
             _check_batches(run, _ranks(recipe, run.config))
     except SftrlError as error:
         raise SftrlError(f"{path}: {error}") from None
+
+
+def is_row_file(name: str) -> bool:
+    """True if an arm's rows are a file, by the ending of its name."""
+    return Path(name).suffix.lower() in ROW_FILES
 
 
 def _check_rows(where: str, arm: ArmConfig) -> None:

@@ -17,7 +17,6 @@ from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows
 from data_prep.given_hands import given_hand_rows
 from data_prep.given_routes import given_route_rows
 from data_prep.origins import Origin, origins_text, path_digest, write_origins
-from data_prep.row_files import is_row_file
 from data_prep.sources import Source
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
@@ -26,8 +25,9 @@ from data_prep.virl_splits import ROUTE_SPLITS
 from data_prep.writer import write_rows
 from sftrl_ext.envs.virl.episode import PlaySettings as RouteSettings
 from sftrl_ext.errors import Registry, SftrlError
-from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
-from sftrl_ext.experiments.given_data import hand_settings, import_arm_rows, named
+from sftrl_ext.experiments.arms import ArmRun, arm_runs, is_row_file, needs_init
+from sftrl_ext.experiments.given_data import hand_settings, import_arm_rows
+from sftrl_ext.experiments.given_paths import named
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import CityConfig, Recipe, TaskConfig
 

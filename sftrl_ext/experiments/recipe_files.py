@@ -24,7 +24,7 @@ from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments import recipe as schemas
 from sftrl_ext.experiments.arms import check_arms
 from sftrl_ext.experiments.attention import check_attention
-from sftrl_ext.experiments.given_data import add_eval_sets, make_paths_absolute
+from sftrl_ext.experiments.given_paths import add_eval_sets, make_paths_absolute
 from sftrl_ext.experiments.recipe import (
     METRICS,
     OFFLOADS,
