@@ -105,9 +105,16 @@ def count_given(path: Path) -> int:
         rows = _rows(path)
     except (SftrlError, OSError):
         return 0
-    if isinstance(rows, list) and len(rows) == 2 and isinstance(rows[0], list) and isinstance(rows[1], int):
+    if is_route_list(rows):
         rows = rows[0]
     return len(rows) if isinstance(rows, list) else 0
+
+
+def is_route_list(data: object) -> bool:
+    """True for the content of an authors' file of routes: a list of them, and a number."""
+    return (
+        isinstance(data, list) and len(data) == 2 and isinstance(data[0], list) and isinstance(data[1], int)
+    )
 
 
 def whole_number(record: Record, name: str, default: int | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_prep.given_files import Record, read_records, split_of_set, whole_number
+from data_prep.given_files import Record, is_route_list, read_records, split_of_set, whole_number
 from data_prep.schema import data_source, dialogues_array, rows_table
 from data_prep.virl import ABILITY
 from data_prep.virl_check import check_routes
@@ -112,10 +112,5 @@ def _facts(
 
 
 def _is_route_file(path: Path) -> bool:
-    """True if a JSON file has the authors' form of a file of routes: a list of them, and a number."""
-    if path.suffix.lower() != ".json" or not path.is_file():
-        return False
-    data = read_json(path)
-    return (
-        isinstance(data, list) and len(data) == 2 and isinstance(data[0], list) and isinstance(data[1], int)
-    )
+    """True if a JSON file has the authors' form of a file of routes."""
+    return path.suffix.lower() == ".json" and path.is_file() and is_route_list(read_json(path))

@@ -50,13 +50,14 @@ def held_out_indices(routes: Sequence[Route], share: float) -> set[int]:
     A small set may have no such route by chance. With a share strictly between 0 and 1 it then has one, the
     one with the lowest hash; likewise one route is left to training.
     """
-    found = {position for position, route in enumerate(routes) if held_out(route, share)}
-    order = sorted(range(len(routes)), key=lambda position: _hash(routes[position]))
+    indices = {index for index, route in enumerate(routes) if held_out(route, share)}
     if 0 < share < 1 and len(routes) > 1:
-        found = (
-            found | {order[0]} if not found else found - {order[-1]} if len(found) == len(order) else found
-        )
-    return found
+        order = sorted(range(len(routes)), key=lambda index: _hash(routes[index]))
+        if not indices:
+            return {order[0]}
+        if len(indices) == len(routes):
+            return indices - {order[-1]}
+    return indices
 
 
 def _hash(route: Route) -> int:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 import data_prep
 import sftrl_ext
-from data_prep.origins import read_origins
+from data_prep.origins import file_digest, read_origins
 from sftrl_ext.envs.general_points.episode import as_look
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.layout import RunLayout
@@ -102,7 +102,7 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     return _digest(
         {
             "words": told,
-            "files": [_file_digest(Path(name)) for name in files if name and Path(name).is_file()],
+            "files": [file_digest(Path(name)) for name in files if name and Path(name).is_file()],
             "deck": _deck_digest(recipe),
             "code": code_digest(),
         }
@@ -201,7 +201,7 @@ def code_digest() -> str:
     packages = [Path(str(package.__file__)).parent for package in (sftrl_ext, data_prep)]
     for folder in (*packages, configs_dir()):
         for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.yaml")]):
-            digest.update(f"{path.relative_to(folder)}\0{_file_digest(path)}".encode())
+            digest.update(f"{path.relative_to(folder)}\0{file_digest(path)}".encode())
     for name in _PACKAGES:
         try:
             digest.update(f"{name} {importlib.metadata.version(name)}".encode())
@@ -262,10 +262,6 @@ def _link(source: str, target: str) -> str:
 def _model_digest(path: str | None) -> str | None:
     """Digest of a local model; a hub model goes by its name."""
     return None if path is None or is_hub_name(path) else folder_digest(find_model(Path(path)))
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _digest(value: Any) -> str:

@@ -18,6 +18,7 @@ from sftrl_ext.reports.paper.panels import (
     draw_against_compute,
     even_ticks,
     kind_handle,
+    kind_styles,
     smoothing_handle,
     start_handle,
 )
@@ -67,8 +68,7 @@ def visual_curves_and_bars(runs: Sequence[PaperRun]) -> Figure | None:
         left, right = panels[2 * index], panels[2 * index + 1]
         if run.reach:
             scale = GigaScale.of(run.reach, run.axis)
-            styles = [(c, kind_colour(run.analysis.arms.kind(c.arm)), "o") for c in run.contestants()]
-            draw_against_compute(left, run, VISUAL_SPLIT, "success", scale, styles)
+            draw_against_compute(left, run, VISUAL_SPLIT, "success", scale, kind_styles(run))
             left.set_xlabel(scale.unit)
         else:
             left.set_axis_off()

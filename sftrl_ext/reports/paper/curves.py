@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.arms import kind_colour
 from sftrl_ext.reports.curves import Curve, pooled
 from sftrl_ext.reports.paper.panels import (
     bound_handle,
@@ -17,6 +16,7 @@ from sftrl_ext.reports.paper.panels import (
     draw_against_compute,
     draw_bound,
     kind_handle,
+    kind_styles,
     label_compute,
     rate_colour,
     rate_handles,
@@ -46,9 +46,7 @@ def all_tasks_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
         scale = GigaScale.of(run.reach, run.axis)
         for row, split in enumerate(ROWS):
             panel = grid[row][column]
-            drawn = draw_against_compute(
-                panel, run, split, run.analysis.metric, scale, _kind_styles(run.contestants(), run)
-            )
+            drawn = draw_against_compute(panel, run, split, run.analysis.metric, scale, kind_styles(run))
             if not drawn:
                 _say_empty(panel, split)
         measure = measure_label(run.analysis, run.analysis.metric)
@@ -218,10 +216,6 @@ def _rates_of(curves: Sequence[Curve]) -> list[float | None]:
 
 def _rate_styles(curves: Sequence[Curve], rates: Sequence[float | None]) -> list[tuple[Curve, str, str]]:
     return [(curve, rate_colour(curve.lr, rates), rate_marker(curve.lr, rates)) for curve in curves]
-
-
-def _kind_styles(curves: Sequence[Curve], run: PaperRun) -> list[tuple[Curve, str, str]]:
-    return [(curve, kind_colour(run.analysis.arms.kind(curve.arm)), "o") for curve in curves]
 
 
 def _kind_handles(runs: Sequence[PaperRun]) -> list[Line2D]:

@@ -127,6 +127,11 @@ def kind_handle(kind: str, label: str) -> Line2D:
     return Line2D([], [], label=label, color=kind_colour(kind), marker="o", ms=5, mew=0, lw=1.5)
 
 
+def kind_styles(run: PaperRun) -> list[tuple[Curve, str, str]]:
+    """The headline curves of a run with the colour of their kind of arm, and a marker."""
+    return [(curve, kind_colour(run.analysis.arms.kind(curve.arm)), "o") for curve in run.contestants()]
+
+
 def smoothing_handle(panels: Sequence[Axes]) -> list[Line2D]:
     """Legend entry of the smoothing, if any curve of some panels is smoothed."""
     lines = [line for panel in panels for line in panel.lines if line.get_linestyle() == "-"]
