@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: pages that lie outside ``docs``, and links that work in the repository and on the site.
+"""MkDocs hooks: pages from outside ``docs``, and links that work in the repository and on the site.
 
-A page of the site may link to any file of the repository, relative to itself, as a forge shows it. On the
-site a link to another page leads there, and a link to a file that is no page becomes its plain text.
+A page may link to any file of the repository by a relative path, as on GitHub. On the site, a link to another
+page becomes a link within the site, and a link to any other file becomes plain text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OUTSIDE = {
     "benchmarks/README.md": "benchmarks.md",
     "recipes/README.md": "all-recipes.md",
 }
-"""Pages that lie elsewhere in the repository, and what they are called on the site; each if it is there."""
+"""Pages from outside ``docs``: path in the repository to name on the site. Missing files are skipped."""
 
 _DOCS = "docs/"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -27,10 +27,18 @@ _FENCE = re.compile(r"(^ *```.*?^ *```[^\S\n]*$)", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the list of recipes into the navigation where there is one."""
+    """Add the list of recipes and their pages to the navigation."""
     if (_root(config) / "recipes/README.md").is_file() and config.nav is not None:
-        config.nav.append({"All recipes": OUTSIDE["recipes/README.md"]})
+        pages = sorted(Path(config.docs_dir, "recipes").glob("*.md"), key=_figure_number)
+        entries = [{page.stem: f"recipes/{page.name}"} for page in pages]
+        config.nav.append({"All recipes": [{"List": OUTSIDE["recipes/README.md"]}, *entries]})
     return config
+
+
+def _figure_number(page: Path) -> tuple[float, str]:
+    """Sort key of a recipe's page: by figure of the paper, then those beyond it."""
+    number = re.match(r"fig(\d+)", page.stem)
+    return (float(number[1]) if number else float("inf"), page.stem)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -45,7 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
     """Turn links within the repository into links within the site."""
     uri = page.file.src_uri
-    # Where the page lies in the repository; its links are relative to that.
+    # Links are relative to the page's path in the repository.
     source = {name: path for path, name in OUTSIDE.items()}.get(uri, _DOCS + uri)
     here = PurePosixPath(source).parent
 
@@ -58,7 +66,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         found = OUTSIDE.get(target, target[len(_DOCS) :] if target.startswith(_DOCS) else "")
         if found and files.get_file_from_path(found) is not None:
             return f"{mark}[{text}]({os.path.relpath(found, PurePosixPath(uri).parent)}{sharp}{anchor})"
-        # Whether a file is there at all is for tests/test_docs.py to say.
+        # tests/test_docs.py reports links to missing files.
         return text if (_root(config) / target).exists() else match[0]
 
     parts = _FENCE.split(markdown)
