@@ -1,4 +1,4 @@
-"""The command line, ``sftrl``: data, plan, run, resume, rehearse, eval, serve, report, show and others."""
+"""Command line ``sftrl``: argument parser and the verbs data, validate, report, show and doctor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 import sftrl_ext
 from sftrl_ext.cli_eval import add_eval_verbs
 from sftrl_ext.cli_rehearse import add_rehearse_verb
-from sftrl_ext.cli_run import add_run_verbs, say_where
+from sftrl_ext.cli_run import add_run_verbs, print_report_paths
 from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError
 
@@ -24,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0, or 2 if the input was wrong (the message says how to mend it), or 130 if interrupted.
+        0, 2 for bad input (the message says how to fix it), or 130 if interrupted.
     """
     args = _parse(argv)
-    # A terminated run ends its stage as an interrupted one does.
+    # SIGTERM stops the current stage as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(soft_wrap=True)
     try:
@@ -38,17 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt as stop:
-        said = str(stop) or "nothing finished is lost. Go on with `sftrl resume <run folder>`."
-        Console(stderr=True, soft_wrap=True).print(f"interrupted; {_escape(said)}", highlight=False)
+        message = str(stop) or "finished stages are kept. Continue with `sftrl resume <run folder>`."
+        Console(stderr=True, soft_wrap=True).print(f"interrupted; {_escape(message)}", highlight=False)
         return 130
     return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line; overrides (key=value, ~key) may stand before, between or after the options."""
+    """Parse a command line; overrides (key=value, ~key) and options may come in any order."""
     parser = _parser()
     args, extra = parser.parse_known_args(argv)
-    overrides = [w for w in extra if ("=" in w or w.startswith("~")) and not w.startswith("-")]
+    overrides = [arg for arg in extra if ("=" in arg or arg.startswith("~")) and not arg.startswith("-")]
     if extra and (len(overrides) < len(extra) or "overrides" not in args):
         parser.error(f"unrecognized arguments: {' '.join(extra)}")
     if overrides:
@@ -70,29 +70,34 @@ def _parser() -> argparse.ArgumentParser:
     data = verbs.add_parser("data", help="build or import parquet files")
     data.add_argument("kind", help="rl, sft, reasoned, suboptimal, import, given, virl-city or panoramas")
     data.add_argument("--task", default="general_points", help="general_points or virl")
-    data.add_argument("--split", default="id", help="split, or several with commas (mixed evenly)")
-    data.add_argument("--rows", type=int, default=1000, help="how many; of a city, its routes")
+    data.add_argument("--split", default="id", help="split, or several separated by commas (mixed evenly)")
+    data.add_argument("--rows", type=int, default=1000, help="number of rows; of a city, number of routes")
     data.add_argument("--seed", type=int, default=0)
     data.add_argument(
         "--eval", action="store_true", help="draw from the split's evaluation stream, not the training one"
     )
-    data.add_argument(
-        "--template", default="default", help="prompt template: a name, or a YAML file of yours"
-    )
-    data.add_argument("--max-attempts", type=int, help="default: 5 for cards, 2 at each point of a route")
+    data.add_argument("--template", default="default", help="prompt template: a name, or a YAML file")
+    data.add_argument("--max-attempts", type=int, help="default: 5 per hand, 2 per point of a route")
     data.add_argument("--profile", default="exact")
-    data.add_argument("--draw", default=None, help="iid, deck or authors (default under --profile authors)")
+    data.add_argument(
+        "--draw", default=None, help="draw of hands: iid, deck, or authors (default with --profile authors)"
+    )
     data.add_argument("--suits", default=None, help="mixed, black or red; images are black by default")
-    data.add_argument("--modality", default="text", help="text or image: how cards or places are shown")
+    data.add_argument("--modality", default="text", help="text or image: how the model sees cards and places")
     data.add_argument("--image-size", metavar="WxH", help="size of images, in pixels")
-    data.add_argument("--look", help="how images are drawn: table=blue,deck=plain,arrangement=row")
+    data.add_argument("--look", help="rendering of images: table=blue,deck=plain,arrangement=row")
     data.add_argument("--embed-images", action="store_true", help="write the pictures into the file as PNG")
-    data.add_argument("--routes", type=Path, help="virl: a route_infos.json, its folder, or a folder of such")
+    data.add_argument(
+        "--routes", type=Path, help="virl: a route_infos.json, its folder, or a folder of such folders"
+    )
     data.add_argument("--away", type=Path, nargs="+", help="virl: routes of other cities, for visual_ood")
-    data.add_argument("--holdout", type=float, help="virl: share of the routes that no training walks")
-    data.add_argument("--missing-panorama", help="virl: skip (default) or error, between milestones")
-    data.add_argument("--skip-bad", action="store_true", help="virl: leave out bad routes and list them")
-    data.add_argument("--style", help="virl-city: how the city looks")
+    data.add_argument("--holdout", type=float, help="virl: share of the routes held out from training")
+    data.add_argument(
+        "--missing-panorama",
+        help="virl: points between milestones without a panorama: skip (default) or error",
+    )
+    data.add_argument("--skip-bad", action="store_true", help="virl: skip bad routes and list them")
+    data.add_argument("--style", help="virl-city: style of the city")
     data.add_argument(
         "--from",
         dest="source",
@@ -111,36 +116,42 @@ def _parser() -> argparse.ArgumentParser:
     add_rehearse_verb(verbs)
     add_eval_verbs(verbs)
 
-    report = verbs.add_parser("report", help="draw the figures of a run again, from its stored metrics")
-    report.add_argument("run_dir", type=Path, nargs="+", help="run folder; with --figure also a results file")
+    report = verbs.add_parser("report", help="rebuild the report of a run from its stored metrics")
+    report.add_argument(
+        "run_dir", type=Path, nargs="+", help="run folder; with --figure, also a results file"
+    )
     report.add_argument("--figure", help="draw one figure of the paper from these runs: fig5, fig6, ..")
     report.add_argument("--axis", choices=("counted", "paper", "tokens"), help="compute axis of --figure")
-    report.add_argument("--out", type=Path, default=Path(), help="folder of --figure; default: this one")
+    report.add_argument(
+        "--out", type=Path, default=Path(), help="output folder of --figure; default: the working folder"
+    )
     report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
-    report.add_argument("--results", type=Path, help="also write what was measured into this folder, as JSON")
+    report.add_argument("--results", type=Path, help="also write the measurements as JSON into this folder")
     report.add_argument(
         "--rl-tokens",
         choices=("per_epoch", "once"),
-        help="D_RL of the paper's formula; the recipe's by default",
+        help="how D_RL of the paper's formula counts tokens; default: as in the recipe",
     )
     report.set_defaults(run=_report)
 
-    show = verbs.add_parser("show", help="read the episodes of a run")
+    show = verbs.add_parser("show", help="print or draw the stored episodes of a run")
     show.add_argument("run_dir", type=Path)
     show.add_argument("--arm")
     show.add_argument("--split")
     show.add_argument("--seed", type=int)
     show.add_argument("--step", type=int)
     show.add_argument("--limit", type=int, default=5)
-    show.add_argument("--pictures", type=Path, help="a folder for the images that the episodes show")
+    show.add_argument("--pictures", type=Path, help="folder to save the images of the episodes in")
     show.add_argument(
         "--out",
         type=Path,
-        help="draw the episodes (routes on a map): a .png, .svg or .html file, or a folder",
+        help="draw the episodes (routes on a map) into a .png, .svg or .html file, or a folder",
     )
     show.set_defaults(run=_show)
 
-    doctor = verbs.add_parser("doctor", help="what is installed, what verl registered, which scale fits here")
+    doctor = verbs.add_parser(
+        "doctor", help="check the installation, the verl plug-ins, and which scales fit here"
+    )
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -161,7 +172,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
         return
     for run_dir in args.run_dir:
         build_report(run_dir, args.rl_tokens)
-        say_where(run_dir, console)
+        print_report_paths(run_dir, console)
         if args.results is not None:
             from sftrl_ext.reports.results_file import write_results
 

@@ -1,4 +1,4 @@
-"""The verb of `sftrl` that rehearses a GPU scale on a machine without one."""
+"""Verb ``sftrl rehearse``: run the commands of a GPU scale without GPUs."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
 
 
 def add_rehearse_verb(verbs: Any) -> None:
-    """Add it to the verbs of the command line."""
+    """Add the verb to the parser."""
     verb = verbs.add_parser(
-        "rehearse", help="run the composed commands of a GPU scale here, on a toy model of the named family"
+        "rehearse", help="run the commands of a GPU scale without GPUs, on a toy model of the same family"
     )
-    verb.add_argument("recipe", help="a recipe file, the name of one that ships, several with commas, or all")
-    verb.add_argument("--scale", default="node", help="gpu, node or cluster; several with commas")
+    verb.add_argument("recipe", help="recipe file or name, several separated by commas, or all")
+    verb.add_argument("--scale", default="node", help="gpu, node or cluster; several separated by commas")
     verb.add_argument(
         "--run-dir",
         type=Path,
         default=Path("runs/rehearsal"),
-        help="folder of the rehearsals, which share stages",
+        help="folder of the rehearsals; finished stages in it are reused",
     )
     verb.add_argument(
-        "--list", action="store_true", dest="only_list", help="print the replaced keys, and run nothing"
+        "--list", action="store_true", dest="only_list", help="print the replaced keys without running"
     )
-    verb.add_argument("overrides", nargs="*", help="key=value of the recipe, as in scale.engine=hf")
+    verb.add_argument("overrides", nargs="*", help="recipe keys to override, as in scale.engine=hf")
     verb.set_defaults(run=_rehearse)
 
 
 def recipes_to_rehearse(args: argparse.Namespace) -> list[Recipe]:
-    """The recipes that a command line names, composed at each of its scales.
+    """Requested recipes, composed at each requested scale.
 
     Raises:
-        SftrlError: for a scale that needs no rehearsal, and where no recipe is named.
+        SftrlError: for a scale without GPUs, or if no recipe is named.
     """
     from sftrl_ext.experiments.many import recipes_named
     from sftrl_ext.experiments.recipe_files import load_recipe
@@ -50,7 +50,7 @@ def recipes_to_rehearse(args: argparse.Namespace) -> list[Recipe]:
             raise unknown_name("scale to rehearse", scale, GPU_SCALES)
     names = recipes_named(args.recipe)
     if not names:
-        raise SftrlError("no recipe is named; expected a recipe, several with commas, or all.")
+        raise SftrlError("found no recipe; expected a recipe, several separated by commas, or all.")
     return [load_recipe(name, scale, args.overrides) for scale in scales for name in names]
 
 

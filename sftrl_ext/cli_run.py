@@ -1,4 +1,4 @@
-"""The verbs of `sftrl` that run recipes: plan, run, resume."""
+"""Verbs of the command line that run recipes: ``sftrl plan``, ``run`` and ``resume``."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ if TYPE_CHECKING:
 
 
 def add_run_verbs(verbs: Any) -> None:
-    """Add them to the verbs of the command line."""
+    """Add the verbs to the parser."""
     for name, text, run in (
-        ("plan", "print what a recipe needs, and every command it would run", _plan),
+        ("plan", "print the resources and commands of a recipe without running it", _plan),
         ("run", "run a recipe from data to report", _run),
     ):
         verb = verbs.add_parser(name, help=text)
-        verb.add_argument(
-            "recipe", help="a recipe file, the name of one that ships, several with commas, or all"
-        )
+        verb.add_argument("recipe", help="recipe file or name, several separated by commas, or all")
         verb.add_argument("--scale", default="laptop", help="smoke, laptop, gpu, node or cluster")
-        verb.add_argument("--seeds", help="seeds of every arm: 0,1,2")
+        verb.add_argument("--seeds", help="training seeds of every arm: 0,1,2")
         verb.add_argument("--sft-lrs", help="learning rates of the SFT arms: 1e-4,2e-4")
         verb.add_argument("--rl-lrs", help="learning rates of the RL arms")
-        verb.add_argument("--model", help="an HF folder or hub name to start from")
+        verb.add_argument("--model", help="Hugging Face folder or hub name to start from")
         verb.add_argument(
             "--tracker",
             action="append",
             default=[],
-            help="beside console and file: wandb, tensorboard, mlflow",
+            help="wandb, tensorboard, mlflow, ..; console and file are always on",
         )
         verb.add_argument(
             "--run-dir", type=Path, help="default: runs/<recipe>-<scale>; of several recipes: runs/<scale>"
@@ -44,15 +42,15 @@ def add_run_verbs(verbs: Any) -> None:
             "--share",
             type=Path,
             metavar="RUNS",
-            help="take over finished stages that are the same from the runs in this folder",
+            help="reuse identical finished stages of the runs in this folder",
         )
-        verb.add_argument(
-            "--jobs", type=int, default=1, help="of several recipes, how many run at the same time"
-        )
+        verb.add_argument("--jobs", type=int, default=1, help="number of recipes to run concurrently")
         verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
-        verb.add_argument("--or-resume", action="store_true", help="go on if the run is there already")
+        verb.add_argument("--or-resume", action="store_true", help="resume the run if it exists")
         verb.add_argument(
-            "overrides", nargs="*", help="key=value of the recipe, as in budget.rl.lr=1e-5; ~key"
+            "overrides",
+            nargs="*",
+            help="recipe keys to override, as in budget.rl.lr=1e-5, or to remove, as in ~arms.rl",
         )
         if name == "plan":
             shown = verb.add_mutually_exclusive_group()
@@ -63,7 +61,7 @@ def add_run_verbs(verbs: Any) -> None:
             verb.set_defaults(show="all")
         verb.set_defaults(run=run)
 
-    resume = verbs.add_parser("resume", help="go on with a run that stopped")
+    resume = verbs.add_parser("resume", help="resume an interrupted or failed run")
     resume.add_argument("run_dir", type=Path)
     resume.set_defaults(run=_resume)
 
@@ -83,25 +81,29 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _engine_overrides(model: str, scale: str) -> list[str]:
-    """Settings of the engine that the family of a model folder needs; the user's overrides come after."""
+    """Engine overrides that the family of a model folder needs; the user's overrides come later."""
     from sftrl_ext.experiments.model_source import find_model
     from sftrl_ext.files import read_json
 
     try:
         config = read_json(find_model(Path(model)) / "config.json")
-    except SftrlError:  # a hub name, or what the stage that fetches the model will name
+    except SftrlError:  # a hub name, or a bad folder, which the model stage reports
         return []
     if config.get("model_type") != "mllama":
         return []
-    # vLLM does not serve it, and its rows cannot be packed.
+    # vLLM does not serve mllama, and its rows cannot be packed.
     overrides = ["scale.engine=hf", "scale.attention=sdpa"]
-    if scale in ("gpu", "node", "cluster"):  # the engine's weights stay on the card while the trainer works
+    if scale in (
+        "gpu",
+        "node",
+        "cluster",
+    ):  # the rollout engine keeps its weights on the device during training
         overrides.append("scale.offload=idle")
     return overrides
 
 
 def recipes_of(args: argparse.Namespace) -> dict[str, Recipe]:
-    """The recipes that a command line names, composed."""
+    """Requested recipes, composed."""
     from sftrl_ext.experiments.many import recipes_named
     from sftrl_ext.experiments.recipe_files import load_recipe
 
@@ -118,9 +120,9 @@ def _run_dir(args: argparse.Namespace, recipe: Recipe, several: bool) -> Path:
 
 
 def _runs_dir(args: argparse.Namespace) -> Path:
-    """The folder of the runs of several recipes, which take over stages from each other."""
+    """Folder of the runs of several recipes, which share finished stages."""
     if args.share is not None:
-        raise SftrlError("--share: several recipes share with each other; name the folder with --run-dir.")
+        raise SftrlError("found --share with several recipes, which share stages anyway; expected --run-dir.")
     return args.run_dir or Path("runs") / args.scale
 
 
@@ -128,7 +130,7 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
     from sftrl_ext.experiments.launchers import LAUNCHERS, make_job
 
     if args.share is not None:
-        raise SftrlError(f"--share is for runs that start here, not for launcher {args.launcher!r}.")
+        raise SftrlError(f"found --share with launcher {args.launcher!r}; expected launcher local.")
     run_dir = _run_dir(args, recipe, several) if args.run_dir is not None else None
     return LAUNCHERS[args.launcher](make_job(recipe, name, _overrides(args), run_dir))
 
@@ -170,27 +172,27 @@ def _run(args: argparse.Namespace, console: Console) -> None:
         return
     if len(recipes) > 1:
         for outcome in run_many(list(recipes.values()), _runs_dir(args), console, args.jobs):
-            say_where(outcome.run_dir, console)
+            print_report_paths(outcome.run_dir, console)
         return
     [recipe] = recipes.values()
     run_dir = _run_dir(args, recipe, several=False)
     start = start_or_resume if args.or_resume else start_run
     start(recipe, run_dir, console, args.share)
-    say_where(run_dir, console)
+    print_report_paths(run_dir, console)
 
 
 def _resume(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.runner import resume_run
 
     resume_run(args.run_dir, console)
-    say_where(args.run_dir, console)
+    print_report_paths(args.run_dir, console)
 
 
-def say_where(run_dir: Path, console: Console) -> None:
-    """Name the report of a run, if it is there."""
+def print_report_paths(run_dir: Path, console: Console) -> None:
+    """Print the paths of a run's report, if it has one."""
     report = run_dir / "report"
     summary = report / "report.md"
     if summary.is_file():
-        console.print(f"\nThe figures and the report: {report.resolve()}", highlight=False)
+        console.print(f"\nReport and figures: {report.resolve()}", highlight=False)
         for name in ("report.html", "report.md"):
             console.print(f"  {report.resolve() / name}", highlight=False)

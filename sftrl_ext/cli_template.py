@@ -1,4 +1,4 @@
-"""The verb ``sftrl template``."""
+"""Verb ``sftrl template``: prompt templates from the authors' code."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from rich.console import Console
 
 
 def add_template_verb(verbs: Any) -> None:
-    """Add it to the subparsers of the command line."""
+    """Add the verb to the parser."""
     template = verbs.add_parser("template", help="write prompt templates from the authors' code")
     kinds = template.add_subparsers(required=True, metavar="from")
-    read = kinds.add_parser("from", help="read a checkout of the authors' repository; nothing in it is run")
+    read = kinds.add_parser("from", help="parse a checkout of the authors' repository, without executing it")
     read.add_argument("checkout", type=Path, help="folder of the checkout")
-    read.add_argument("--out", type=Path, default=Path("templates"), help="folder of the templates")
+    read.add_argument("--out", type=Path, default=Path("templates"), help="output folder")
     read.add_argument(
-        "--example", action="store_true", help="prompts with an example answer, which served models are given"
+        "--example",
+        action="store_true",
+        help="use the prompts with an example answer, which the authors give to served models",
     )
     read.set_defaults(run=_from)
 

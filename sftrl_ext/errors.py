@@ -1,4 +1,4 @@
-"""Errors a user can act on, and the one registry every named thing lives in."""
+"""User errors, and the registry of named items (rules, splits, rewards, ..)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class SftrlError(ValueError):
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> SftrlError:
-    """Make the error for a name that is not registered, with the nearest known one.
+    """Error for a name that is not registered, with the nearest registered one.
 
     Args:
-        kind: What the name should be, in words ("card rule", "split").
-        name: What was found.
-        known: Every name that would have been accepted.
+        kind: Kind of item, as the message names it ("card rule", "split").
+        name: The unknown name.
+        known: All accepted names.
     """
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
@@ -28,26 +28,26 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> SftrlError:
 
 
 class Registry(Generic[T]):
-    """Names to things of one kind; a wrong name is answered with the nearest right one."""
+    """Mapping of names to items of one kind; an unknown name raises with the nearest known one."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._items: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorate a thing to file it under ``name``; a name can be taken only once."""
+        """Decorator that registers an item under ``name``, which must be unused."""
 
-        def keep(item: T) -> T:
+        def decorator(item: T) -> T:
             self.add(name, item)
             return item
 
-        return keep
+        return decorator
 
     def add(self, name: str, item: T) -> None:
-        """File ``item`` under ``name``.
+        """Register ``item`` under ``name``.
 
         Raises:
-            SftrlError: if another item has that name already.
+            SftrlError: if another item has that name.
         """
         if self._items.setdefault(name, item) is not item:
             raise SftrlError(f"{self.kind} {name!r} is registered already; choose another name.")

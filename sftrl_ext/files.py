@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Atomic writes of text and JSON files, and durable appends to files of JSON lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftrl_ext.errors import SftrlError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to a temporary name beside ``path``, then rename it."""
+    """Write a file atomically: to a temporary file beside it, which is then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -20,7 +20,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole, readable by people."""
+    """Write an indented JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -28,7 +28,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        SftrlError: if it is missing or not JSON, with its name and the place.
+        SftrlError: if it is missing or not JSON, with its path and the position.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -39,14 +39,14 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[Any]:
-    """Yield the values of a file of one JSON value per line; a missing file has none.
+    """Yield the values of a JSON Lines file; a missing file has none.
 
     Args:
         path: The file.
-        torn_tail: Accept a last line cut short, as a killed writer leaves it, and skip it.
+        torn_tail: Skip an incomplete last line, as an interrupted writer leaves it.
 
     Raises:
-        SftrlError: at a line that is not JSON, with its number.
+        SftrlError: for a line that is not JSON, with its number.
     """
     if not path.is_file():
         return
@@ -63,14 +63,14 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[Any]:
 
 
 def append_durably(file: TextIO, text: str) -> None:
-    """Write to an open file; the text is on disk when this returns."""
+    """Append to an open file and sync it to disk."""
     file.write(text)
     file.flush()
     os.fsync(file.fileno())
 
 
 def drop_torn_tail(path: Path) -> None:
-    """Cut a last line without its newline off a file of lines, so that appending is safe again."""
+    """Remove an incomplete last line, so that appending is safe."""
     if not path.is_file():
         return
     with path.open("rb+") as file:
