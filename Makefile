@@ -20,7 +20,7 @@ reproduce: $(VENV)/.cpu
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
-# Every recipe at scale smoke, from data to report; what recipes have in common is run once.
+# Every recipe at scale smoke, from data to report; shared stages run once.
 smoke: $(VENV)/.cpu
 	$(BIN)/sftrl run all --scale smoke --jobs 2 --run-dir $(SMOKE)
 
@@ -35,7 +35,7 @@ nightly: $(VENV)/.dev
 	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
 	$(MAKE) gpu-imports
 
-# The extra gpu as it is installed on a GPU node (8 GB of wheels): every module that a GPU run imports is imported.
+# Imports every module of a GPU run, with the extra gpu as installed on a GPU node (8 GB of wheels).
 gpu-imports: $(GPU)/.ready
 	$(GPU)/bin/python -m pytest -m "" tests/backends/test_gpu_imports.py
 
@@ -44,7 +44,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The documentation, into site/. An environment of its own: it needs nothing of ours.
+# The documentation, into site/, in a separate environment without this package.
 docs: $(DOCS)/.ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 

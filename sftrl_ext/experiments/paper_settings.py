@@ -1,8 +1,8 @@
 """The paper's hyper-parameters (arXiv 2501.17161, appendix C) as keys of verl's config, and our deviations.
 
-`SETTINGS` is what the stages of a recipe must have at scale ``node``; `DEVIATIONS` is what they have
-otherwise, in every recipe; `varied_settings` is what one recipe changes on purpose. `recipes/README.md`
-prints the last two, and `mismatches` holds a composed config against all three.
+`SETTINGS` are required of the stages of a recipe at scale ``node``; `DEVIATIONS` are the exceptions of all
+recipes; `varied_settings` are the keys that one recipe changes on purpose. ``recipes/README.md`` lists the
+last two, and `mismatches` checks a composed config against all three.
 
 Sources: "C": appendix C of the paper; "code": the configs and scripts the authors published.
 """
@@ -159,7 +159,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         "init sft rl", "model", "Llama-3.2-11B-Vision-Instruct",
         "Llama-3.1-8B-Instruct for tasks in words, Qwen2.5-VL-7B-Instruct for images",
-        "vLLM no longer serves the paper's; `model=vl/llama3_2_vision_11b` is it, on the transformers engine",
+        "vLLM no longer serves the paper's; it is `model=vl/llama3_2_vision_11b`, on the transformers engine",
     ),
     Deviation(
         "init sft", "learning-rate schedule", "3 % warm-up, then a cosine (code)", "constant",
@@ -223,16 +223,16 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "rl", "divergence from the start model", "not measured", "measured with weight 0",
-        "one forward pass more in an update, for the report",
+        "one more forward pass per update, for the report",
         (("actor_rollout_ref.actor.use_kl_loss", True),),
     ),
     Deviation(
         "data", "prompts, answers, feedback", "its own", "ours, with the same fields",
-        "the authors' are not shipped; a template file (`task.template`) states any to the byte",
+        "the authors' are not shipped; a template file (`task.template`) reproduces them to the byte",
     ),
     Deviation(
         "data", "rows of SFT", "about 800k released rows", "drawn, solved and written by the data stage",
-        "as many as the steps need; an arm's `rows` takes the released file", tasks=CARDS,
+        "as many as the steps need; an arm's `rows` can be the released file", tasks=CARDS,
     ),
     Deviation(
         "data", "draw of hands", "four of 52 cards without replacement; ranks drawn one by one (code)",
@@ -241,7 +241,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "data", "hands of training and evaluation", "from one seed, so that they overlap (code)",
-        "other draws of the same number sets, and a split `id_unseen` of sets that no training has",
+        "other draws of the same number sets, and a split `id_unseen` of held-out sets",
         "success on sets trained on may be memory", tasks=CARDS,
     ),
     Deviation(
@@ -251,8 +251,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "data", "routes of training and evaluation", "48 of the 1000 trained on",
-        "the same, and a split `id_unseen` of routes that no training walks",
-        "a tenth of the routes (`task.routes.holdout`) is kept for it", tasks=ROUTES,
+        "the same, and a split `id_unseen` of routes held out from training",
+        "a tenth of the routes (`task.routes.holdout`) is held out", tasks=ROUTES,
     ),
     Deviation(
         "rl eval", "grading", "by floating-point values and by the form of the authors' solutions (code)",
@@ -267,7 +267,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         "rl eval", "attempts", "one generation beyond the last graded one, not read (code)",
         "the last graded attempt ends the episode, with the penalty for exceeding",
-        "an answer that nobody reads teaches nothing",
+        "an answer that is not read gives no training signal",
     ),
     Deviation(
         "eval", "recognition", "episodes of one attempt", "the first response of each episode",
@@ -305,7 +305,7 @@ _TINY = ("smoke", "laptop")
 SCALE_DEVIATIONS: tuple[ScaleDeviation, ...] = (
     ScaleDeviation(
         _TINY, "model", "about a million parameters, pre-trained by the recipe on the task under both rules",
-        "nothing larger trains on two cores; so the other rule is kept or lost, not learned from elsewhere",
+        "nothing larger trains on two cores; so the other rule is retained or forgotten, not discovered",
     ),
     ScaleDeviation(
         _TINY, "prompts and answers", "a few words (`compact`), and the first solution of a hand",
@@ -327,7 +327,7 @@ SCALE_DEVIATIONS: tuple[ScaleDeviation, ...] = (
         "a model of a million parameters",
     ),
     ScaleDeviation(
-        _TINY, "temperature", "1.0, of rollouts and of evaluation", "the policy that RL trains is evaluated"
+        _TINY, "temperature", "1.0, of rollouts and of evaluation", "evaluates the policy that RL trains"
     ),
     ScaleDeviation(
         ("smoke", "laptop", "gpu"), "steps, updates, batches, lengths", "ours",
@@ -352,7 +352,7 @@ SCALE_DEVIATIONS: tuple[ScaleDeviation, ...] = (
         "a critic does not fit beside it", VISION,
     ),
     ScaleDeviation(
-        ("gpu",), "temperature of rollouts", "0.7", "groups and small models need unlike episodes"
+        ("gpu",), "temperature of rollouts", "0.7", "groups and small models need diverse episodes"
     ),
     ScaleDeviation(
         ("gpu",), "learning rates of SFT and of its init", "5e-6 to 1e-4, the init with a warm-up",

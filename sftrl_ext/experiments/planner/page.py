@@ -1,4 +1,4 @@
-"""``docs/budget.md``: what every recipe needs at the scales with GPUs; ``python -m`` this writes it."""
+"""Generator of ``docs/budget.md``: planned resources of every recipe at the GPU scales."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ SCALES = ("gpu", "node")
 _HEAD = """# Budget
 
 Planned memory, disk, tokens, FLOPs and hours of every recipe on named hardware. For one recipe, with its
-overrides, `sftrl plan <recipe> --scale <scale>` prints the same. A stage that does not fit is refused there,
-and by `sftrl run` before anything starts, with the key to change; `scale.check_fit=false` starts it anyway.
+overrides, `sftrl plan <recipe> --scale <scale>` prints the same. For a stage that does not fit, it and
+`sftrl run` fail with the key to change; `scale.check_fit=false` turns this check off.
 
 | Key | Meaning |
 | :-- | :-- |
 | `scale.hardware` | {hardware}; null: the first |
-| `scale.host_memory_gb` | memory of a node's host; null: 256 GB for each device |
+| `scale.host_memory_gb` | host memory of a node; null: 256 GB per device |
 | `scale.disk_gb` | free disk of the run folder; null: not checked |
-| `scale.offload` | `none`; `idle`: a model's weights and optimizer states on the host while others work; \
-`always`: also while it trains |
-| `budget.<stage>.micro_batch_size` | rows of a micro-batch; of RL, rows at the limits of their length |
+| `scale.offload` | `none`; `idle`: weights and optimizer states of idle models on the host; \
+`always`: also those of the model in training |
+| `budget.<stage>.micro_batch_size` | rows of a micro-batch; for RL, rows of maximum length |
 
-At most {headroom:.0%} of a device, a host or a disk is planned. The device's peak is that of the largest
-phase: verl keeps actor, critic, reference and vLLM on the same devices. Micro-batches are taken at their
-token limit. "As verl writes" is the disk with training shards and float32 weights of every saved step
+The plan uses at most {headroom:.0%} of a device, host or disk. The peak of a device is that of its largest
+phase: verl keeps actor, critic, reference and vLLM on the same devices. Micro-batches are assumed at their
+token limit. "As verl writes" is the disk space with training shards and float32 weights of every saved step
 (`scale.training_state=all` keeps the shards). GB and TB are decimal; GiB of a device are binary, as
 `nvidia-smi` shows them.
 
@@ -73,7 +73,7 @@ def _reference(recipe: Recipe) -> str:
     share = plan.work.flops["reference"] / plan.work.total_flops
     return (
         f"It is {share:.0%} of the FLOPs of RL in {recipe.name} at `{recipe.scale.name}`, and its weights "
-        f"are {plan.host['offloaded'] / 1e9:.0f} GB on the host; so it is kept. To leave it out: "
+        f"are {plan.host['offloaded'] / 1e9:.0f} GB on the host; so it is kept. To turn it off: "
         "`verl_ppo=['actor_rollout_ref.actor.use_kl_loss=false']`."
     )
 
@@ -126,18 +126,18 @@ def _calibration(results: Path) -> list[str]:
     ]  # fmt: skip
     seconds = sum(value for phase, value in cached.seconds.items() if phase != "start")
     return [
-        "## How far off it is\n",
-        f"**Measured stages.** {len(errors)} stages of laptop runs, whose efficiencies were fitted to them: "
-        f"planned over measured time is {min(ratios):.2f} to {max(ratios):.2f} (median {median(ratios):.2f}; "
-        f"the lowest ran beside other work), memory of the process tree {min(memory):.2f} to "
-        f"{max(memory):.2f} without the evaluation.\n",
+        "## Accuracy of the plan\n",
+        f"**Measured stages.** {len(errors)} stages of laptop runs, to which the efficiencies were fitted: "
+        f"the ratio of planned to measured time is {min(ratios):.2f} to {max(ratios):.2f} "
+        f"(median {median(ratios):.2f}; the lowest ran beside other work), of memory of the process tree "
+        f"{min(memory):.2f} to {max(memory):.2f} without the evaluation.\n",
         f"**Counted compute.** At the last checkpoints of {len(compute)} arms of those runs, planned compute "
         f"is {min(compute):.2f} to {max(compute):.2f} times the one from the tokens that the run counted.\n",
         "**Measured passes.** Activations and logits of a small Llama's passes, forward and backward, on a "
         "CPU, with verl's own log-probabilities and entropy, are planned 0.9 to 1.25 times as large as they "
         "are (`tests/experiments/planner/test_calibration.py`).\n",
-        "**The authors' update.** They give one to two hours for an update of 2048 responses on eight cards, "
-        f"with generation that keeps no keys and values: planned {authors:.1f} hours. The same with vLLM's "
+        "**The authors' update.** They report one to two hours for an update of 2048 responses on eight "
+        f"GPUs, with generation without a KV cache: planned {authors:.1f} hours. The same with vLLM's "
         f"cache: {seconds / 60:.1f} minutes.\n",
         "No run of this code on a GPU is recorded: hours on GPUs are within a factor of about "
         f"{calibration.GPU_ERROR.time:.0f}.\n",
