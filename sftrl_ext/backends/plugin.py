@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from sftrl_ext.backends.rollout import register_rollout
+from sftrl_ext.backends.hf_in_verl.registration import register_rollout
 from sftrl_ext.training.register import register_with_verl
 
 
@@ -18,8 +18,8 @@ def register_cpu() -> None:
     """Register the platform ``cpu`` with verl and arrange for what a CPU run needs changed."""
     from verl.plugin.platform.platform_manager import PlatformRegistry
 
-    from sftrl_ext.backends.patches import apply_when_imported
-    from sftrl_ext.backends.platform import CpuPlatform
+    from sftrl_ext.backends.cpu.patches import apply_when_imported
+    from sftrl_ext.backends.cpu.platform import CpuPlatform
     from sftrl_ext.backends.video import allow_no_torchvision
 
     PlatformRegistry.register(platform="cpu")(CpuPlatform)

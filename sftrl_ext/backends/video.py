@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from sftrl_ext.backends.after_import import after_import
+from sftrl_ext.after_import import after_import
 
 _MODELS = ("Qwen2VLConfig", "Qwen2_5_VLConfig", "Qwen3VLConfig")
 

@@ -105,7 +105,7 @@ def load_chat_tokens(folder: Path) -> ChatTokens:
     from transformers import AutoConfig
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-    from sftrl_ext.backends.model_folder import load_processor, load_tokenizer
+    from sftrl_ext.hf_folder import load_processor, load_tokenizer
 
     tokenizer, processor = load_tokenizer(folder), load_processor(folder)
     model_type = AutoConfig.from_pretrained(folder).model_type

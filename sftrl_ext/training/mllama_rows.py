@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, MllamaConfig
 from transformers import MllamaForConditionalGeneration as PlainMllama
 from transformers import MllamaModel as PlainModel
 
-from sftrl_ext.backends.images.mllama import sees
+from sftrl_ext.backends.hf.vision.mllama import sees
 from sftrl_ext.errors import SftrlError
 
 NEVER = -1e4

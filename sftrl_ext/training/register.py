@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from sftrl_ext.backends.after_import import after_import
+from sftrl_ext.after_import import after_import
 
 TRAINER = "sftrl_turn"
 """``trainer.v1.trainer_mode`` of our synchronous trainer."""

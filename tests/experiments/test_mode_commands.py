@@ -43,7 +43,7 @@ def test_verl_takes_every_key_of_every_mode(mode, scale, tmp_path, monkeypatch):
     assert parts == recipe.budget.rl.minibatches
     assert rollout.nnodes * rollout.n_gpus_per_node + ranks == gpus and ranks == gpus // 2
     assert rollout.checkpoint_engine.backend == ("tcp" if scale == "laptop" else "nccl")
-    assert rollout.checkpoint_engine.custom_backend_module == "sftrl_ext.backends.tcp_weights"
+    assert rollout.checkpoint_engine.custom_backend_module == "sftrl_ext.backends.hf_in_verl.weight_transfer"
     if scale == "laptop":
         assert config.ray_kwargs.ray_init.num_gpus == 2
     # Whole nodes on several.

@@ -16,7 +16,7 @@ from transformers.models.mllama.processing_mllama import (
 )
 from verl.utils import model as verl_model  # noqa: F401  our models are filed when verl imports this
 
-from sftrl_ext.backends.images.mllama import sees
+from sftrl_ext.backends.hf.vision.mllama import sees
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
 from sftrl_ext.training.sft_images import image_rows

@@ -86,7 +86,7 @@ def test_recognition_is_a_metric_of_training_and_validation(metrics):
 def test_the_saved_model_still_sees(metrics, kind):
     import torch
 
-    from sftrl_ext.backends.engine import Engine
+    from sftrl_ext.backends.hf.engine import Engine
 
     _, folder = metrics
     saved = folder / "checkpoints" / "global_step_2" / "actor" / "huggingface"

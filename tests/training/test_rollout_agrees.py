@@ -16,8 +16,8 @@ from verl.utils import tensordict_utils
 from verl.utils.tokenizer import hf_processor
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from sftrl_ext.backends.engine import Request
-from sftrl_ext.backends.sampling import Sampling
+from sftrl_ext.backends.hf.engine import Request
+from sftrl_ext.backends.hf.sampling import Sampling
 from sftrl_ext.rollout.trained_images import processor_arguments
 from tests.backends.tiny_families import BUILDERS
 from tests.backends.tiny_vl import engine, folder, hand, louder, prompt
