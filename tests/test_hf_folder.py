@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from sftrl_ext.backends.checkpoints import declare_stored_dtype, stored_dtype
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.hf_folder import declare_stored_dtype, stored_dtype
 from tests.backends.tiny import tiny_llama
 
 

@@ -20,7 +20,7 @@ def register_cpu() -> None:
 
     from sftrl_ext.backends.cpu.patches import apply_when_imported
     from sftrl_ext.backends.cpu.platform import CpuPlatform
-    from sftrl_ext.backends.video import allow_no_torchvision
+    from sftrl_ext.hf_folder import allow_no_torchvision
 
     PlatformRegistry.register(platform="cpu")(CpuPlatform)
     # The FSDP engines are filed under the device name "cuda"; they run on any device.

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sftrl_ext.backends.checkpoints import declare_stored_dtype
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.model_files import link_weights, small_files, stored_weights
 from sftrl_ext.experiments.model_source import source_folder
 from sftrl_ext.experiments.recipe import ModelConfig
 from sftrl_ext.files import read_json, write_json
+from sftrl_ext.hf_folder import declare_stored_dtype
 
 _TEMPLATE, _OLD_TEMPLATE = "chat_template.jinja", "chat_template.json"
 _VOCABULARIES = (

@@ -16,8 +16,7 @@ from verl.trainer.ppo.rollout_corr_helper import _parse_rollout_is_threshold
 
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.training.policy_loss import turn_log_ratio
-from sftrl_ext.training.register import POLICY_LOSS
-from sftrl_ext.training.settings import CORRECTIONS
+from sftrl_ext.training.settings import CORRECTIONS, POLICY_LOSS
 
 
 def correction_level(config: DictConfig, mode: str) -> str | None:

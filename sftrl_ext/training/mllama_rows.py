@@ -19,11 +19,31 @@ from transformers import AutoModelForImageTextToText, MllamaConfig
 from transformers import MllamaForConditionalGeneration as PlainMllama
 from transformers import MllamaModel as PlainModel
 
-from sftrl_ext.backends.hf.vision.mllama import sees
 from sftrl_ext.errors import SftrlError
 
 NEVER = -1e4
 """Logit of a token that the model reads and cannot say; finite, because masked losses multiply it by zero."""
+
+
+def visible_images(ids: Tensor, token: int) -> Tensor:
+    """Mask of the images that each token of a text attends to.
+
+    A token sees the images of the last run of adjacent placeholders up to it, as in the model's processor.
+
+    Args:
+        ids: Shape (tokens,).
+        token: The placeholder.
+
+    Returns:
+        Shape (tokens, images).
+    """
+    is_image = ids == token
+    run_starts = is_image.clone()
+    run_starts[1:] &= ~is_image[:-1]
+    run = run_starts.cumsum(0)
+    positions = is_image.nonzero()[:, 0]
+    started = positions <= torch.arange(len(ids), device=ids.device)[:, None]
+    return (run[:, None] == run[positions]) & started
 
 
 class MllamaModel(PlainModel):
@@ -111,7 +131,7 @@ class MllamaModel(PlainModel):
             (rows, 1, tokens, length); whether it sees any, shape (rows, 1, tokens, 1).
         """
         token = int(self.config.image_token_id)
-        views = [sees(row, token) for row in ids]
+        views = [visible_images(row, token) for row in ids]
         counts = [view.shape[1] for view in views]
         if pixels is None or shapes is None or tiles is None:
             # Every rank runs every layer, or their collective operations would not match.

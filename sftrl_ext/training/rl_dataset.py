@@ -23,8 +23,8 @@ from sftrl_ext.envs.base import Message
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.tokens import with_images
 from sftrl_ext.training.dataset_rows import read_facts
-from sftrl_ext.training.register import AGENT_LOOP
 from sftrl_ext.training.row_images import ImageTokens, check_markers, drawn, image_tokens
+from sftrl_ext.training.settings import AGENT_LOOP
 
 CACHED_PROMPTS = 1 << 16
 """Most prompts whose tokens are remembered."""

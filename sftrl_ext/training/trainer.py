@@ -47,9 +47,8 @@ from sftrl_ext.training.metrics import (
     staleness_metrics,
     turn_metrics,
 )
-from sftrl_ext.training.register import AGENT_LOOP, POLICY_LOSS, TRAINERS
 from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
-from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
+from sftrl_ext.training.settings import AGENT_LOOP, POLICY_LOSS, TOKENS_FILE, TRAINERS, CreditSettings
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer

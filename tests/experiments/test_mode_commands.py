@@ -10,7 +10,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.trainer_modes import gpu_split
-from sftrl_ext.training.register import TRAINERS
+from sftrl_ext.training.settings import TRAINERS
 from tests.experiments.composing import config_of
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from sftrl_ext.after_import import after_import
-
-ROLLOUT_NAME = "hf"
-"""Value of ``actor_rollout_ref.rollout.name`` that selects the engine of this package."""
+from sftrl_ext.backends.hf_in_verl.server import ROLLOUT_NAME
 
 
 def register_rollout() -> None:

@@ -16,8 +16,7 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica
 from verl.workers.rollout.utils import ensure_async_iterator
 
-from sftrl_ext.backends.hf_in_verl.registration import ROLLOUT_NAME
-from sftrl_ext.backends.hf_in_verl.server import HFServer
+from sftrl_ext.backends.hf_in_verl.server import ROLLOUT_NAME, HFServer
 from sftrl_ext.backends.hf_in_verl.weight_buckets import BucketedWeightSender
 from sftrl_ext.errors import SftrlError
 

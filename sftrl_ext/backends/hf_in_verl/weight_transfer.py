@@ -1,8 +1,8 @@
-"""Checkpoint engine ``tcp``: trainer to standalone rollout workers over ZeroMQ, without a GPU library.
+"""Checkpoint engine ``tcp``: sends weights from the trainer to standalone rollout workers over ZeroMQ.
 
 For trainers whose rollout has processes of its own (``separate_async``). verl's engines need NCCL with cupy,
-or RDMA; this one needs neither: for a CPU, and for machines without cupy. Selected with
-``rollout.checkpoint_engine.backend=tcp`` and ``custom_backend_module``; see ``configs/mode/separate_async.yaml``.
+or RDMA; this one runs on a CPU and on machines without cupy. ``configs/mode/separate_async.yaml`` selects it
+with ``rollout.checkpoint_engine.backend=tcp`` and ``custom_backend_module``.
 """
 
 from __future__ import annotations

@@ -19,24 +19,7 @@ from torch import Tensor
 
 from sftrl_ext.backends.hf.attention import slot_attention
 from sftrl_ext.backends.hf.vision.adapter import Eyes, Features, Seen, SeenImage, features_of, inputs_of
-
-
-def sees(ids: Tensor, token: int) -> Tensor:
-    """Which images the tokens of a text see: those of the last run of placeholders up to there.
-
-    Args:
-        ids: Shape (tokens,).
-        token: The placeholder.
-
-    Returns:
-        Whether the token sees the image, as its processor has it. Shape (tokens, images).
-    """
-    shown = ids == token
-    starts = shown.clone()
-    starts[1:] &= ~shown[:-1]
-    run = starts.cumsum(0)
-    places = shown.nonzero()[:, 0]
-    return (run[:, None] == run[places]) & (places <= torch.arange(len(ids), device=ids.device)[:, None])
+from sftrl_ext.training.mllama_rows import visible_images
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ class MllamaEyes(Eyes[SeenAcross]):
         if seen:
             shown = tuple(image.number for image in seen)
             keys[0] = -1 - self._sets.setdefault(shown, len(self._sets))
-        return SeenAcross(keys, places, seen, sees(ids, self.token))
+        return SeenAcross(keys, places, seen, visible_images(ids, self.token))
 
     def read(  # noqa: D102
         self, tokens: Tensor, starts: Tensor, seen: Sequence[SeenAcross], **common: Any
