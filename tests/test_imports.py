@@ -40,8 +40,6 @@ WITHIN_FLOOR = {
 """Imports between single files of one floor."""
 
 KNOWN_CIRCLES = {
-    # `Recipe` holds `ArmConfig`; arms and trainer modes compute with a `Recipe`.
-    frozenset({"arms", "recipe", "trainer_modes"}),
     # For type checking only.
     frozenset({"divergence", "evaluate"}),
     # Workers and the choice of a start open engines the way the stages do.
