@@ -15,7 +15,7 @@ from sftrl_ext.training.register import register_with_verl
 
 
 def register_cpu() -> None:
-    """Register the platform ``cpu`` with verl and arrange for what a CPU run needs changed."""
+    """Register the platform ``cpu`` with verl and schedule the patches of a CPU run."""
     from verl.plugin.platform.platform_manager import PlatformRegistry
 
     from sftrl_ext.backends.cpu.patches import apply_when_imported

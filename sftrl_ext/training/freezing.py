@@ -1,4 +1,4 @@
-"""Training a vision-language model with its vision encoder, or encoder and adapter, left as they are.
+"""Freezing of the vision encoder of a vision-language model, with or without its adapter.
 
 verl 0.9.1 has a setting for this that its FSDP engine never reads; `sftrl_ext.training.engine` does it.
 """
@@ -32,7 +32,7 @@ def freeze_parts(model: nn.Module, freeze: str) -> int:
     Raises:
         SftrlError: if the model has no vision encoder, or ``freeze`` is unknown.
     """
-    EngineSettings(freeze)  # refuses what is unknown
+    EngineSettings(freeze)  # refuses unknown values
     encoder = next((module for name, module in _named(model, _ENCODERS)), None)
     if encoder is None:
         raise SftrlError(
@@ -41,6 +41,7 @@ def freeze_parts(model: nn.Module, freeze: str) -> int:
         )
     frozen = 0
     for name, parameter in encoder.named_parameters():
+        # Qwen-VL keeps its adapter inside the encoder, Llava and Mllama beside it.
         if freeze == "vision" and name.split(".")[0] in _ADAPTERS_INSIDE:
             continue
         parameter.requires_grad_(False)

@@ -24,9 +24,9 @@ class EagerReplayBuffer(ReplayBuffer):
 
     def _materialize_batch(self, *args: Any, **kwargs: Any) -> KVBatchMeta:
         batch = super()._materialize_batch(*args, **kwargs)
-        order = sorted(range(len(batch.keys)), key=lambda place: batch.keys[place])
-        batch.keys = [batch.keys[place] for place in order]
-        batch.tags = [batch.tags[place] for place in order]
+        order = sorted(range(len(batch.keys)), key=lambda index: batch.keys[index])
+        batch.keys = [batch.keys[index] for index in order]
+        batch.tags = [batch.tags[index] for index in order]
         return batch
 
 

@@ -38,7 +38,7 @@ _DEFAULT_NORMALIZATION = {"gae": "whiten", "rloo": "none", "grpo": "none", "toke
 
 @dataclass(frozen=True)
 class CreditSettings:
-    """How rewards become advantages."""
+    """Settings of the advantage estimator."""
 
     estimator: str = "gae"
     """One of `ESTIMATORS`."""
@@ -71,8 +71,8 @@ class CreditSettings:
         Raises:
             SftrlError: if a key or a value is not known.
         """
-        known = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls)]
         for key in values or ():
-            if key not in known:
-                raise unknown_name("key under sftrl.credit", key, known)
+            if key not in names:
+                raise unknown_name("key under sftrl.credit", key, names)
         return cls(**dict(values or {}))

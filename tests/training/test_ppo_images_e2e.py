@@ -92,7 +92,7 @@ def test_the_saved_model_still_sees(metrics, kind):
     saved = folder / "checkpoints" / "global_step_2" / "actor" / "huggingface"
     engine = Engine.from_folder(saved)
     start = Engine.from_folder(model_folder(kind))
-    assert engine.eyes is not None
+    assert engine.vision is not None
     encoder = "vision_model" if kind == "mllama" else "visual"
     now, then = (getattr(made.model.model, encoder).parameters() for made in (engine, start))
     assert any(not torch.equal(a, b) for a, b in zip(now, then, strict=True))

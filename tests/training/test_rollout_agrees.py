@@ -98,7 +98,7 @@ def test_log_probs_agree(kind, trained):
     inputs, args = FSDPEngineWithLMHead.prepare_model_inputs(trainer, batch)
     output = trained(**inputs, use_cache=False)
     found = FSDPEngineWithLMHead.prepare_model_outputs(trainer, output, args, batch, None)["log_probs"]
-    banned = made.eyes.banned
+    banned = made.vision.banned
     for request, row, logits in zip(requests, found.unbind(), output.logits, strict=True):
         start, end = len(request.prompt_ids) - 1, len(row) - 1
         # The engine's distribution is without the tokens that it never samples.

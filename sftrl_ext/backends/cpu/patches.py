@@ -1,4 +1,4 @@
-"""What verl 0.9.1 hard-codes for a GPU, changed for the CPU platform: one function per line of verl.
+"""Patches of verl 0.9.1 for the CPU platform: one function per line of verl that assumes a GPU.
 
 Each function is named after the module and the name it changes and is called right after verl imports that
 module. A GPU run applies none of them.
@@ -72,6 +72,6 @@ PATCHES: dict[str, Callable[[ModuleType], None]] = {
 
 
 def apply_when_imported() -> None:
-    """Arrange for every patch to be applied as soon as verl imports the module it changes."""
+    """Schedule every patch to be applied as soon as verl imports the module it changes."""
     for name, patch in PATCHES.items():
         after_import(name, patch)

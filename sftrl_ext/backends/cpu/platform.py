@@ -1,4 +1,4 @@
-"""The CPU as a verl platform: what verl asks a device for, answered for a machine without one."""
+"""CPU as a verl platform: verl's device interface for a machine without an accelerator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftrl_ext.verl_version import check_verl_version
 
 
 class CpuModule(ModuleType):
-    """``torch.cpu``, and what verl calls of ``torch.cuda`` beside it: most of that has nothing to do here."""
+    """``torch.cpu``, with the further functions of ``torch.cuda`` that verl calls; most do nothing here."""
 
     def __init__(self) -> None:
         super().__init__("torch_cpu_device")
@@ -31,13 +31,13 @@ class CpuModule(ModuleType):
         return "cpu"
 
     def set_device(self, device: object) -> None:
-        """There is nothing to choose."""
+        """Do nothing: there is one device."""
 
     def empty_cache(self) -> None:
-        """The CPU allocator keeps no cache of its own."""
+        """Do nothing: the CPU allocator keeps no cache."""
 
     def ipc_collect(self) -> None:
-        """There are no shared device blocks to collect."""
+        """Do nothing: there are no shared device blocks."""
 
     def get_device_name(self, device: object = None) -> str:
         """A name for logs; it matches no card in verl's table of peak speeds."""
@@ -51,10 +51,11 @@ class CpuModule(ModuleType):
         """Device memory in use, in bytes: none."""
         return 0
 
+    # A CPU has no statistics of device memory.
     max_memory_allocated = memory_reserved = max_memory_reserved = memory_allocated
 
     def get_rng_state(self, device: object = None) -> torch.Tensor:
-        """State of the one generator there is."""
+        """State of torch's generator."""
         return torch.get_rng_state()
 
     def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:

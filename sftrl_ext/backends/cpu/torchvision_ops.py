@@ -1,4 +1,4 @@
-"""Torchvision beside a CPU build of torch: its Python code without its compiled operators.
+"""Declares torchvision's compiled operators where its CUDA wheel does not load beside a CPU torch.
 
 The package index has torchvision's Linux wheel for CUDA only. Beside a CPU torch its library cannot be
 loaded, which torchvision itself tolerates; but it describes the shapes of two operators that then do not
@@ -33,7 +33,7 @@ _libraries: list[Any] = []
 
 
 def declare_missing_operators() -> None:
-    """Arrange for the operators to be declared where torchvision's library does not load."""
+    """Schedule the operators to be declared where torchvision's library does not load."""
     after_import("torchvision.extension", torchvision_extension_load_library)
 
 

@@ -1,4 +1,4 @@
-"""Attention over a slot cache: few new tokens per row, against many that are there already."""
+"""Attention over the KV slots: few new tokens per row, many cached ones."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def slot_attention(
         return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **kwargs)
     rows, heads, tokens, size = query.shape
     shared, length = key.shape[1], key.shape[2]
+    # The query heads of a key-value head are further rows of its matrix product.
     scaled = query.reshape(rows, shared, -1, size) * (size**-0.5 if scaling is None else scaling)
     scores = (scaled @ key.transpose(2, 3)).view(rows, shared, -1, tokens, length)
     scores += attention_mask[:, :, None]

@@ -1,4 +1,4 @@
-"""Many concurrent callers, one engine: a thread decodes whatever is waiting together."""
+"""Asynchronous front of an engine: a thread decodes the requests of all callers together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Batcher:
         self._inbox: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
         self._waiters: dict[int, _Waiter] = {}
         self._lock = threading.Lock()
-        # Whoever waits for the lock holds the gate, or the thread would take the lock again at once.
+        # A caller that waits for the lock holds the gate, or the thread would take the lock again at once.
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
         self._thread.start()
@@ -71,6 +71,7 @@ class Batcher:
                 time.sleep(self.gather_s)
             elif not self.engine.busy:
                 return
+            # Lets a waiting caller, who holds the gate, take the lock first.
             with self._gate:
                 pass
             with self._lock:
@@ -81,7 +82,7 @@ class Batcher:
                 self._step()
 
     def _collect(self) -> bool:
-        """Hand everything in the inbox to the engine; False if it holds the order to end."""
+        """Submit all requests of the inbox to the engine; False if the inbox holds the order to end."""
         while True:
             try:
                 waiter = self._inbox.get_nowait()
@@ -119,6 +120,7 @@ class Batcher:
         _, future, loop = waiter
 
         def settle_if_waiting() -> None:
+            # A cancelled caller has settled its future already.
             if future.done():
                 return
             if isinstance(answer, Exception):
@@ -126,4 +128,5 @@ class Batcher:
             else:
                 future.set_result(answer)
 
+        # Futures belong to the caller's event loop, not to this thread.
         loop.call_soon_threadsafe(settle_if_waiting)

@@ -1,4 +1,4 @@
-"""An engine in this very process for evaluation: no ray, no verl workers, one start for all checkpoints."""
+"""Transformers engine for evaluation, in this process, without ray; one start for all checkpoints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL.Image import Image
 
 from sftrl_ext.backends.hf.batcher import Batcher
 from sftrl_ext.backends.hf.engine import Engine, Request
-from sftrl_ext.backends.hf.kl import divergences
+from sftrl_ext.backends.hf.kl import segment_kl
 from sftrl_ext.backends.hf.sampling import Sampling
 from sftrl_ext.rollout.player import Generation, Segment
 from sftrl_ext.rollout.tokens import ChatTokens, load_chat_tokens
 
 
 class LocalEngine:
-    """The transformers engine behind the interface that evaluation uses.
+    """Transformers engine with the interface of evaluation.
 
     Args:
         folder: A Hugging Face folder: the architecture and the tokenizer of every checkpoint to come.
@@ -43,7 +43,7 @@ class LocalEngine:
         self._new_engine = partial(Engine.from_folder, folder, dtype=dtype, max_rows=max_rows, device=device)
         self._batcher = Batcher(self._new_engine())
         self._second: Engine | None = None
-        self._second_holds: Path | None = None
+        self._second_folder: Path | None = None
 
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()
@@ -53,7 +53,7 @@ class LocalEngine:
         return Generation(token_ids=result.token_ids, logprobs=result.log_probs)
 
     async def load_weights(self, folder: Path) -> None:
-        """Take the weights of another checkpoint."""
+        """Load the weights of another checkpoint."""
 
         def load() -> None:
             with self._batcher.stopped() as engine:
@@ -64,36 +64,36 @@ class LocalEngine:
     async def divergence(
         self, segments: Sequence[Segment], other: Path, temperature: float, *, to_other: bool
     ) -> list[float]:
-        """KL divergence between this model and another checkpoint, summed over each segment's own tokens.
+        """Compute the KL divergence from or to another checkpoint, summed over each segment's model tokens.
 
-        The other's weights stay beside those of this model until a third checkpoint is asked for.
+        The other checkpoint's weights stay in memory until a third checkpoint is compared.
 
         Args:
             segments: Dialogues as they were played.
             other: The other checkpoint's folder.
             temperature: As in `generate`.
-            to_other: Whether to measure KL(this || other), else KL(other || this).
+            to_other: True for KL(this || other), False for KL(other || this).
 
         Returns:
             Nats of each segment.
         """
 
         def measure() -> list[float]:
-            beside = self._beside(other)
+            second = self._second_engine(other)
             with self._batcher.stopped() as engine:
-                pair = (engine, beside) if to_other else (beside, engine)
-                return divergences(*pair, segments, temperature)
+                pair = (engine, second) if to_other else (second, engine)
+                return segment_kl(*pair, segments, temperature)
 
         return await asyncio.to_thread(measure)
 
-    def _beside(self, folder: Path) -> Engine:
-        """A second engine with the weights of a checkpoint."""
+    def _second_engine(self, folder: Path) -> Engine:
+        """Load a checkpoint into a second engine."""
         if self._second is None:
             self._second = self._new_engine()
-        if self._second_holds != folder:
-            self._second_holds = None
+        if self._second_folder != folder:
+            self._second_folder = None
             self._second.load_weights(folder)
-            self._second_holds = folder
+            self._second_folder = folder
         return self._second
 
     def chat_tokens(self) -> ChatTokens:

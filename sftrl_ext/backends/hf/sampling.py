@@ -1,4 +1,4 @@
-"""Choosing the next token of many rows at once, each row with its own parameters."""
+"""Batched sampling of the next token, with sampling parameters of each row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftrl_ext.errors import SftrlError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one response is sampled. The names and the meaning of -1 and 0 are vLLM's.
+    """Sampling parameters of one response. The names and the meaning of -1 and 0 are vLLM's.
 
     Raises:
         SftrlError: if a value is outside its range.
@@ -41,13 +41,13 @@ class Sampling:
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("max_tokens", self.max_tokens >= 1, "1 or more"),
         )
-        for name, good, expected in ranges:
-            if not good:
+        for name, valid, expected in ranges:
+            if not valid:
                 raise SftrlError(f"sampling parameter {name}={getattr(self, name)!r}: expected {expected}.")
 
 
 class BatchSampler:
-    """The parameters of a batch as tensors, built once per change of the batch.
+    """Samples from a batch of logits; built once per change of the batch.
 
     Args:
         params: One entry per row.
@@ -85,6 +85,7 @@ class BatchSampler:
         if self.banned is not None:
             logits = logits.masked_fill(self.banned, -torch.inf)
         if self.cut:
+            # The caller's logits stay as they are, and only the rows that need it are sorted.
             logits = logits.clone()
             logits[self.cut] = self._keep_top(logits[self.cut])
         log_probs = logits.log_softmax(-1)
@@ -96,6 +97,7 @@ class BatchSampler:
             cumulative = log_probs.exp().double().cumsum(-1)
             threshold = torch.as_tensor(uniform, device=logits.device)[:, None] * cumulative[:, -1:]
             tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+            # Rounding can put the threshold at the very end of the sum.
             tokens.clamp_(max=logits.shape[-1] - 1)
             if self.any_greedy:
                 tokens = torch.where(self.greedy, log_probs.argmax(-1), tokens)
@@ -105,7 +107,9 @@ class BatchSampler:
         """Set the logits outside top-k, and then outside top-p, to minus infinity. Shape (rows, V)."""
         ordered, order = logits.sort(-1, descending=True)
         rank = torch.arange(logits.shape[-1])
+        # top-k first: top-p counts the probabilities that top-k leaves.
         drop = (self.top_k > 0) & (rank >= self.top_k)
+        # Probability mass before each token: the first token that reaches top_p is kept.
         before = ordered.masked_fill(drop, -torch.inf).softmax(-1).cumsum(-1).roll(1, -1)
         before[:, 0] = 0
         drop |= (before >= self.top_p) & (self.top_p < 1)

@@ -1,4 +1,4 @@
-"""The two ends that verl holds of the rollout engine: the replica it starts, and the sender of weights."""
+"""Replica and weight sender of the rollout `hf`: the two objects that verl creates of it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class HFReplica(RolloutReplica):
         platform = get_platform()
         resource = platform.ray_resource_name()
 
-        def place(_: object) -> tuple[str, list[str]]:
+        def locate(_: object) -> tuple[str, list[str]]:
             context = ray.get_runtime_context()
             return context.get_node_id(), context.get_accelerator_ids().get(resource, [])
 
-        node, cards = await self.workers[0].__ray_call__.remote(place)
+        node, cards = await self.workers[0].__ray_call__.remote(locate)
         env: dict[str, str] = {}
         if platform.device_name != "cpu":
-            # Beside the trainer on its card, for which Ray does not reckon a second process.
+            # Beside the trainer on its GPU, of which Ray accounts for one process only.
             env = {name: "1" for name in platform.ray_noset_envvars()}
             env[platform.visible_devices_envvar()] = ",".join(cards)
         remote: Any = ray.remote(HFServer)

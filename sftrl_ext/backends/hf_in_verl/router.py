@@ -1,4 +1,4 @@
-"""Which server gets which episode, decided by an actor that starts in a fraction of a second.
+"""Sticky load balancer of the rollout, as an actor that starts in a fraction of a second.
 
 verl's own load balancer does the same work, but its actor first imports the whole of verl: on two cores four
 seconds of a start, and 400 MB. Nothing here imports verl or torch.
@@ -35,13 +35,14 @@ class StickyRouter:
         return []
 
     def acquire_server(self, request_id: str, **unused: Any) -> tuple[str, Any]:
-        """The name and handle of the server for a request.
+        """Choose the server for a request; return its name and handle.
 
         Raises:
             RuntimeError: if there is no server.
         """
         if not self._servers:
             raise RuntimeError("No available servers in load balancer")
+        # Removed and added again, which makes it the most recently used.
         name = self._home.pop(request_id, None)
         if name not in self._servers:
             name = min(self._inflight, key=lambda server: self._inflight[server])
@@ -53,7 +54,7 @@ class StickyRouter:
         return name, self._servers[name]
 
     def release_server(self, server_id: str, request_id: str | None = None) -> None:
-        """Note the end of a request."""
+        """Record the end of a request."""
         if server_id in self._inflight:
             self._inflight[server_id] = max(0, self._inflight[server_id] - 1)
 

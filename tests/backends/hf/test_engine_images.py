@@ -61,7 +61,7 @@ def test_rows_come_and_go(model, kind, ask):
     shown = [hand("KS 10C 7S AC"), hand("2S 3C 4S 5C", 168, 84), hand("2S 3C 4S 5C")]
     requests = [ask(*shown[: n % 4], seed=n, tokens=3 + 5 * (n % 3), text=" 24" * (n + 1)) for n in range(7)]
     made.generate(requests)
-    assert made.eyes.encoded == 3
+    assert made.vision.encoded_count == 3
     for request in requests:
         assert difference(model, request) < 1e-4
 
@@ -84,7 +84,7 @@ def test_a_group_and_later_turns_encode_an_image_once(model, kind, ask):
     made = engine(kind)
     group = [ask(hand("KS 10C 7S AC"), seed=seed) for seed in range(4)]
     made.generate(group)
-    assert made.eyes.encoded == 1
+    assert made.vision.encoded_count == 1
     turn = Request(
         [*group[0].prompt_ids, *group[0].result.token_ids, *prompt([], "wrong value", kind)],
         Sampling(max_tokens=8, seed=9, ignore_eos=True),
@@ -92,7 +92,7 @@ def test_a_group_and_later_turns_encode_an_image_once(model, kind, ask):
     )
     read = made.prefill_count
     made.generate([turn])
-    assert made.eyes.encoded == 1
+    assert made.vision.encoded_count == 1
     assert made.prefill_count - read == len(prompt([], "wrong value", kind)) + 1
     assert difference(model, turn) < 1e-4
 
@@ -104,7 +104,7 @@ def test_new_weights_see_anew(model, kind, ask):
     changed = {name: tensor * 1.1 for name, tensor in model.state_dict().items()}
     made.load_weights(changed.items())
     made.generate([after])
-    assert made.eyes.encoded == 2
+    assert made.vision.encoded_count == 2
     try:
         model.load_state_dict(changed)
         assert difference(model, after) < 1e-4

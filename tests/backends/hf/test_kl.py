@@ -8,7 +8,7 @@ import torch
 
 from sftrl_ext.backends.hf import kl as module
 from sftrl_ext.backends.hf.engine import Engine, Request
-from sftrl_ext.backends.hf.kl import divergences
+from sftrl_ext.backends.hf.kl import segment_kl
 from sftrl_ext.backends.hf.local_engine import LocalEngine
 from sftrl_ext.backends.hf.sampling import Sampling
 from sftrl_ext.hf_folder import load_model
@@ -56,16 +56,16 @@ def plain_divergence(models, segment, temperature, banned=()):
 @pytest.mark.parametrize("tight", [False, True])
 def test_divergence_is_that_of_plain_passes(monkeypatch, temperature, tight):
     if tight:  # several passes for one dialogue, and few positions at a time
-        monkeypatch.setattr(module, "MOST_LOGITS", 5 * VOCAB)
-        monkeypatch.setattr(module, "MOST_COMPARED", 2 * VOCAB)
+        monkeypatch.setattr(module, "MAX_LOGITS", 5 * VOCAB)
+        monkeypatch.setattr(module, "MAX_COMPARED", 2 * VOCAB)
     models = tiny_llama(seed=0), tiny_llama(seed=1)
     first, second = (tiny_engine(model) for model in models)
-    found = divergences(first, second, texts(), temperature)
+    found = segment_kl(first, second, texts(), temperature)
     expected = [plain_divergence(models, one, temperature) for one in texts()]
     assert found == pytest.approx(expected, rel=1e-4)
     assert min(found[:3]) > 0.5 and found[3] == 0.0
     # The other direction is another number.
-    assert divergences(second, first, texts(), temperature)[0] != pytest.approx(found[0], rel=0.01)
+    assert segment_kl(second, first, texts(), temperature)[0] != pytest.approx(found[0], rel=0.01)
 
 
 def test_a_known_pair_of_distributions():
@@ -76,7 +76,7 @@ def test_a_known_pair_of_distributions():
     one = dialogue(3, 4, [1, 1, 1])
     logits = model(input_ids=torch.tensor([[*one.prompt_ids, *one.response_ids]])).logits[0, 3:6]
     entropy = torch.distributions.Categorical(logits=logits).entropy().sum().item()
-    (found,) = divergences(tiny_engine(model), tiny_engine(flat), [one], 1.0)
+    (found,) = segment_kl(tiny_engine(model), tiny_engine(flat), [one], 1.0)
     assert found == pytest.approx(3 * torch.tensor(float(VOCAB)).log().item() - entropy, rel=1e-4)
 
 
@@ -85,14 +85,14 @@ def test_a_model_is_no_distance_from_itself_and_no_divergence_is_negative():
     with torch.no_grad():
         for parameter in near.parameters():
             parameter.mul_(1 + 1e-7)
-    same = divergences(tiny_engine(model), tiny_engine(tiny_llama(seed=0)), texts(), 1.0)
+    same = segment_kl(tiny_engine(model), tiny_engine(tiny_llama(seed=0)), texts(), 1.0)
     assert max(map(abs, same)) < 1e-6
-    assert min(divergences(tiny_engine(model), tiny_engine(near), texts(), 1.0)) >= 0.0
+    assert min(segment_kl(tiny_engine(model), tiny_engine(near), texts(), 1.0)) >= 0.0
 
 
 def test_temperature_0_has_no_distribution_and_counts_as_1():
     pair = tiny_engine(tiny_llama(seed=0)), tiny_engine(tiny_llama(seed=1))
-    assert divergences(*pair, texts(), 0.0) == divergences(*pair, texts(), 1.0)
+    assert segment_kl(*pair, texts(), 0.0) == segment_kl(*pair, texts(), 1.0)
 
 
 def test_what_the_model_did_not_write_is_read_and_not_counted():
@@ -100,7 +100,7 @@ def test_what_the_model_did_not_write_is_read_and_not_counted():
     ids = dialogue(7, 6, [1] * 10)
 
     def total(mask, response=ids.response_ids):
-        return divergences(first, second, [segment(ids.prompt_ids, response, mask)], 1.0)[0]
+        return segment_kl(first, second, [segment(ids.prompt_ids, response, mask)], 1.0)[0]
 
     turns, feedback = [1, 1, 1, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 0, 0, 0]
     assert total(turns) + total(feedback) == pytest.approx(total([1] * 10), rel=1e-5)
@@ -113,7 +113,7 @@ def test_what_the_model_did_not_write_is_read_and_not_counted():
 def test_tokens_that_are_never_sampled_take_no_part():
     models, banned = (tiny_llama(seed=0), tiny_llama(seed=1)), [2, 9, 38, 39]
     pair = [tiny_engine(model, vocab_size=38, banned_token_ids=[2, 9]) for model in models]
-    found = divergences(*pair, texts(), 1.0)
+    found = segment_kl(*pair, texts(), 1.0)
     assert found == pytest.approx([plain_divergence(models, one, 1.0, banned) for one in texts()], rel=1e-4)
 
 
@@ -134,16 +134,16 @@ def test_images_are_seen_in_the_same_pass(kind):
         segment(prompt(images, " target 24" * n, kind), words, mask, images)
         for n, images in enumerate([cards[:1], cards[1:], cards, (), cards[:1]], start=1)
     ]
-    found = divergences(*pair, shown, 1.0)
+    found = segment_kl(*pair, shown, 1.0)
     banned = pair[0].banned.nonzero()[:, 0].tolist()
     assert banned or kind == "mllama"
     expected = [plain_divergence((model, other), one, 1.0, banned) for one in shown]
     assert found == pytest.approx(expected, rel=1e-4)
     assert min(found) > 1e-3
-    assert [made.eyes.encoded for made in pair] == [2, 2]
+    assert [made.vision.encoded_count for made in pair] == [2, 2]
     # Other pixels under the same tokens.
     swapped = segment(shown[0].prompt_ids, words, mask, (hand("2S 3C 4S 5C"),))
-    assert divergences(*pair, [swapped], 1.0)[0] != pytest.approx(found[0], rel=1e-3)
+    assert segment_kl(*pair, [swapped], 1.0)[0] != pytest.approx(found[0], rel=1e-3)
 
 
 def test_the_local_engine_compares_its_weights_with_those_of_another_folder(tmp_path):

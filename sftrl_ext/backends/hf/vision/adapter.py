@@ -1,4 +1,4 @@
-"""What all eyes have in common: every image is encoded once, and prompts are told apart by their images."""
+"""Base class of vision adapters: encodes every image once, and gives prompts with images their cache keys."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from torch import Tensor
 from sftrl_ext.errors import SftrlError
 
 Features = Any
-"""What an encoder makes of one image; each kind of eyes has its own."""
+"""Output of the vision encoder for one image, in the layout of each adapter."""
 
 
 @dataclass
-class SeenImage:
-    """An image as the model takes it.
+class CachedImage:
+    """An image, processed and, once a prompt needs it, encoded.
 
     Attributes:
-        number: Unique; tells prompts apart that differ in nothing but their images.
-        inputs: What the image processor makes of it; without the pixels once `features` are known.
-        tokens: Placeholder tokens that it has in a prompt.
-        features: What the vision encoder makes of it, once that is needed.
+        number: Unique; distinguishes prompts that differ in nothing but their images.
+        inputs: Tensors of the image processor; without the pixels once `features` are computed.
+        tokens: Placeholder tokens of the image in a prompt.
+        features: Output of the vision encoder, or None.
     """
 
     number: int
@@ -37,45 +37,45 @@ class SeenImage:
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisionInputs:
     """A prompt with its images.
 
     Attributes:
-        keys: What the cache knows the prompt by: its tokens, some replaced by negative numbers of images, so
-            that two prompts begin alike only as far as the model's states do.
-        places: Where the placeholders stand, in order. Shape (placeholders,).
+        keys: Cache keys of the prompt: its tokens, some replaced by negative numbers of images, so that two
+            prompts have a common prefix only as far as the model's states are the same.
+        placeholders: Indices of the placeholder tokens. Shape (placeholders,).
         images: The images, in order.
     """
 
     keys: list[int]
-    places: Tensor
-    images: list[SeenImage]
+    placeholders: Tensor
+    images: list[CachedImage]
 
-    def shows(self, start: int) -> bool:
-        """Whether any placeholder stands at a token or after it."""
-        return bool((self.places >= start).any())
-
-
-S = TypeVar("S", bound=Seen)
+    def needs_images(self, start: int) -> bool:
+        """True if the tokens from ``start`` on depend on an image's features."""
+        return bool((self.placeholders >= start).any())
 
 
-class Eyes(ABC, Generic[S]):
-    """Looks at the images of prompts for one model.
+InputsT = TypeVar("InputsT", bound=VisionInputs)
+
+
+class VisionAdapter(ABC, Generic[InputsT]):
+    """Runs a vision-language model on prompts with images.
 
     Args:
-        model: A model of transformers that sees images.
+        model: A vision-language model of transformers.
         processor: Its processor.
     """
 
-    remembered = 2048
+    capacity = 2048
     """Images whose features are kept, so that no image is encoded twice under the same weights."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         self.token = int(model.config.image_token_id)
-        self._known: OrderedDict[bytes, SeenImage] = OrderedDict()
-        self._count = 0
-        self.encoded = 0
+        self._images: OrderedDict[bytes, CachedImage] = OrderedDict()
+        self._image_count = 0
+        self.encoded_count = 0
         """Images that went through the vision encoder."""
 
     @property
@@ -84,7 +84,7 @@ class Eyes(ABC, Generic[S]):
         return [self.token]
 
     @abstractmethod
-    def look(self, prompt_ids: Sequence[int], images: Sequence[Image]) -> S:
+    def prepare(self, prompt_ids: Sequence[int], images: Sequence[Image]) -> InputsT:
         """Match a prompt with its images.
 
         Raises:
@@ -92,13 +92,13 @@ class Eyes(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def read(self, tokens: Tensor, starts: Tensor, seen: Sequence[S], **common: Any) -> Tensor:
-        """The model's last states for the rest of some prompts.
+    def prefill(self, tokens: Tensor, starts: Tensor, prompts: Sequence[InputsT], **common: Any) -> Tensor:
+        """Last hidden states of the remaining tokens of some prompts.
 
         Args:
             tokens: Their tokens from ``starts`` on, padded on the right. Shape (rows, tokens).
             starts: Index of each row's first token. Shape (rows,).
-            seen: The prompts; their images are encoded.
+            prompts: The prompts; their images are encoded.
             common: ``attention_mask`` and ``past_key_values`` as the engine gives them to any model.
 
         Returns:
@@ -106,68 +106,71 @@ class Eyes(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def go_on(self, tokens: Tensor, starts: Tensor, seen: Sequence[S], **common: Any) -> Tensor:
-        """The model's last states for one further token of each row; as `read`, with one token per row."""
+    def decode(self, tokens: Tensor, starts: Tensor, prompts: Sequence[InputsT], **common: Any) -> Tensor:
+        """Last hidden states of one further token of each row; arguments as in `prefill`."""
 
     @abstractmethod
-    def _encode(self, images: Sequence[SeenImage]) -> Iterable[Features]:
-        """The features of each image, by one pass of the vision encoder."""
+    def _encode(self, images: Sequence[CachedImage]) -> Iterable[Features]:
+        """Features of each image, by one pass of the vision encoder."""
 
     @abstractmethod
-    def _placeholders(self, inputs: dict[str, Tensor]) -> int:
-        """How many placeholder tokens an image has, by what the image processor made of it."""
+    def _token_count(self, inputs: dict[str, Tensor]) -> int:
+        """Placeholder tokens of an image, from the image processor's tensors."""
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[Seen]) -> None:
-        """Compute the features that are not known yet, of all prompts together."""
-        todo = {i.number: i for prompt in prompts for i in prompt.images if i.features is None}
-        if not todo:
+    def encode(self, prompts: Sequence[VisionInputs]) -> None:
+        """Compute the missing features of all prompts together."""
+        pending = {
+            image.number: image for prompt in prompts for image in prompt.images if image.features is None
+        }
+        if not pending:
             return
-        images = list(todo.values())
+        images = list(pending.values())
         for image, features in zip(images, self._encode(images), strict=True):
             image.features = features
+            # The pixels are the largest tensor, and never needed again.
             del image.inputs["pixel_values"]
-        self.encoded += len(images)
+        self.encoded_count += len(images)
 
-    def forget(self) -> None:
-        """Drop all features, as after a change of the weights; the cache of keys forgets too."""
-        self._known.clear()
+    def clear(self) -> None:
+        """Drop all features after a change of the weights; the KV cache is cleared with them."""
+        self._images.clear()
 
-    def _match(self, ids: Tensor, images: Sequence[Image]) -> tuple[Tensor, list[SeenImage]]:
-        """Where the placeholders stand, and the images; see `look`."""
-        seen = [self._image(image) for image in images]
-        counts = [image.tokens for image in seen]
-        places = (ids == self.token).nonzero()[:, 0]
-        if len(places) != sum(counts):
+    def _match_images(self, ids: Tensor, images: Sequence[Image]) -> tuple[Tensor, list[CachedImage]]:
+        """Indices of the placeholders, and the images; see `prepare`."""
+        cached = [self._cached(image) for image in images]
+        counts = [image.tokens for image in cached]
+        placeholders = (ids == self.token).nonzero()[:, 0]
+        if len(placeholders) != sum(counts):
             raise SftrlError(
-                f"a prompt with {len(images)} images has {len(places)} placeholder tokens; expected "
+                f"a prompt with {len(images)} images has {len(placeholders)} placeholder tokens; expected "
                 f"{' + '.join(map(str, counts)) or 0}."
             )
-        return places, seen
+        return placeholders, cached
 
-    def _image(self, image: Image) -> SeenImage:
-        """What is known of an image; the same pixels are one image."""
+    def _cached(self, image: Image) -> CachedImage:
+        """Cache entry of an image; images with the same pixels share one."""
+        # The mode and size keep images apart whose bytes agree.
         key = blake2b(image.tobytes(), digest_size=16, key=repr((image.mode, image.size)).encode()).digest()
-        known = self._known.get(key)
-        if known is not None:
-            self._known.move_to_end(key)
-            return known
-        made = self.processor.image_processor(images=[image], return_tensors="pt")
+        if key in self._images:
+            self._images.move_to_end(key)
+            return self._images[key]
+        processed = self.processor.image_processor(images=[image], return_tensors="pt")
         device = self.model.device
-        inputs = {name: value.to(device) for name, value in made.items() if isinstance(value, Tensor)}
-        self._count += 1
-        seen = self._known[key] = SeenImage(self._count, inputs, self._placeholders(inputs))
-        while len(self._known) > self.remembered:
-            self._known.popitem(last=False)
-        return seen
+        inputs = {name: value.to(device) for name, value in processed.items() if isinstance(value, Tensor)}
+        self._image_count += 1
+        entry = self._images[key] = CachedImage(self._image_count, inputs, self._token_count(inputs))
+        while len(self._images) > self.capacity:
+            self._images.popitem(last=False)
+        return entry
 
 
-def inputs_of(images: Sequence[SeenImage], name: str) -> Tensor:
-    """One of the image processor's tensors, of all images."""
+def inputs_of(images: Sequence[CachedImage], name: str) -> Tensor:
+    """Concatenate a tensor of the image processor over images."""
     return torch.cat([image.inputs[name] for image in images])
 
 
-def features_of(image: SeenImage) -> Features:
-    """The features of an image that was encoded."""
+def features_of(image: CachedImage) -> Features:
+    """Features of an encoded image."""
     assert image.features is not None, "encode the images of a prompt first"
     return image.features
