@@ -29,7 +29,7 @@ FACTS = "extra_info.facts"
 Flags = npt.NDArray[np.bool_]
 
 
-class Row(NamedTuple):
+class DialogueRow(NamedTuple):
     """One dialogue."""
 
     messages: list[dict[str, str]]
@@ -84,7 +84,7 @@ class Dialogues:
         """File and row, for errors."""
         return f"{self.file}, row {row}"
 
-    def row(self, row: int) -> Row:
+    def row(self, row: int) -> DialogueRow:
         """Read one row, with its pictures.
 
         Raises:
@@ -105,7 +105,7 @@ class Dialogues:
             images = open_images(self._pictures[row].as_py(), self.name(row))
         if self.first_marked is not None:
             check_markers(messages, images, self.name(row))
-        return Row(messages, trained, images)
+        return DialogueRow(messages, trained, images)
 
     def _read_images(self, schema: pa.Schema, images_key: str) -> None:
         """Read the columns that the rows' pictures come from."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.training.engine_settings import VENDOR, EngineSettings
+from sftrl_ext.training.engine_settings import VENDOR, TrainEngineSettings
 from sftrl_ext.training.freezing import freeze_parts
 from sftrl_ext.training.sft_losses import batch_loss, token_kl
 
@@ -62,7 +62,7 @@ def packed_logits(logits: Tensor, offsets: Tensor) -> Tensor:
 
 
 def sft_loss(
-    settings: EngineSettings, model_output: dict[str, Any], data: Any, dp_group: Any = None
+    settings: TrainEngineSettings, model_output: dict[str, Any], data: Any, dp_group: Any = None
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of one micro-batch, with the signature that verl's engines call.
 
@@ -93,13 +93,13 @@ def engine_class(base: type[Any]) -> type[Any]:
 
         def _build_module(self) -> nn.Module:
             model: nn.Module = super()._build_module()
-            if (freeze := EngineSettings.from_environment().freeze) is not None:
+            if (freeze := TrainEngineSettings.from_environment().freeze) is not None:
                 freeze_parts(model, freeze)
             return model
 
         def initialize(self) -> None:
             """Build the model, and the start model where the loss needs it."""
-            self.sft = EngineSettings.from_environment()
+            self.sft = TrainEngineSettings.from_environment()
             if self.sft.anchored:
                 self._require_logits()
             super().initialize()

@@ -28,7 +28,7 @@ _FREEZE, _LOSS, _KL_COEF = "SFTRL_FREEZE", "SFTRL_SFT_LOSS", "SFTRL_KL_COEF"
 
 
 @dataclass(frozen=True)
-class EngineSettings:
+class TrainEngineSettings:
     """Settings of one process's engine.
 
     Attributes:
@@ -55,7 +55,7 @@ class EngineSettings:
         return self.loss in KL_LOSSES
 
     @classmethod
-    def from_environment(cls) -> EngineSettings:
+    def from_environment(cls) -> TrainEngineSettings:
         """Read the variables that `engine_env` sets."""
         return cls(
             os.environ.get(_FREEZE), os.environ.get(_LOSS, "nll"), float(os.environ.get(_KL_COEF, KL_COEF))
@@ -73,7 +73,7 @@ def engine_env(freeze: str | None = None, loss: str = "nll", kl_coef: float | No
     Raises:
         SftrlError: if a value is unknown.
     """
-    settings = EngineSettings(freeze, loss, KL_COEF if kl_coef is None else kl_coef)
+    settings = TrainEngineSettings(freeze, loss, KL_COEF if kl_coef is None else kl_coef)
     env = {} if freeze is None else {_FREEZE: freeze}
     if loss != "nll":
         env[_LOSS] = loss

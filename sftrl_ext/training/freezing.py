@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.training.engine_settings import EngineSettings
+from sftrl_ext.training.engine_settings import TrainEngineSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ def freeze_parts(model: nn.Module, freeze: str) -> int:
     Raises:
         SftrlError: if the model has no vision encoder, or ``freeze`` is unknown.
     """
-    EngineSettings(freeze)  # refuses unknown values
+    TrainEngineSettings(freeze)  # refuses unknown values
     encoder = next((module for name, module in _named(model, _ENCODERS)), None)
     if encoder is None:
         raise SftrlError(

@@ -1,4 +1,4 @@
-"""The policy loss `turn_ratio`: clipped PPO with one probability ratio per response, as the authors do.
+"""Policy loss `turn_ratio`: clipped PPO with one probability ratio per response, as in the paper's code.
 
 A turn is one action, so its ratio is the product of its tokens' ratios, and it is clipped as a whole:
 ``-min(r A, clip(r, 1 - eps, 1 + eps) A)`` per turn. verl's ``vanilla`` clips each token alone, and its

@@ -35,6 +35,6 @@ class EagerReplayBufferAsync(EagerReplayBuffer, ReplayBufferAsync):
 
 
 def eager_replay_buffer(*args: Any, **kwargs: Any) -> EagerReplayBuffer:
-    """The buffer of the trainer's mode, so that one ``custom_sampler.name`` serves all modes."""
+    """Create the buffer of the trainer's mode, so that one ``custom_sampler.name`` serves all modes."""
     buffer = EagerReplayBuffer if kwargs["trainer_mode"] == "sync" else EagerReplayBufferAsync
     return buffer(*args, **kwargs)

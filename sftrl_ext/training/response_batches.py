@@ -35,7 +35,7 @@ Sample = tuple[KVBatchMeta, dict[str, Any]]
 
 
 class Sampler(Protocol):
-    """verl's replay buffer, as far as it is needed here."""
+    """Interface of verl's replay buffer."""
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Sample:
         """Wait for this many finished prompts and return their rows."""
@@ -151,7 +151,7 @@ def count_responses(batch: KVBatchMeta) -> int:
 
 
 def requested_responses(config: DictConfig) -> int | None:
-    """The config key ``sftrl.responses``; None: an update is a number of episodes.
+    """Read the config key ``sftrl.responses``; None: an update is a number of episodes.
 
     Raises:
         SftrlError: if it is not a positive number.
@@ -181,7 +181,7 @@ def fetch_single_prompts(config: DictConfig) -> None:
 def response_buffer(
     config: DictConfig, inner: Sampler, generate: Callable[[int], int]
 ) -> ResponseBuffer | None:
-    """The buffer of a trainer whose updates count responses; None for one that counts episodes.
+    """Create the buffer of a trainer whose updates count responses; None if they count episodes.
 
     Raises:
         SftrlError: for a trainer mode that does not generate an update at a time.

@@ -1,4 +1,4 @@
-"""The data set of supervised stages: dialogues as tokens, with loss on the turns a row names.
+"""Data set of SFT: dialogues as tokens, with loss on the turns a row names.
 
 Used by verl's SFT trainer through ``data.custom_cls.{path,name}``. It differs from verl's own multi-turn
 class in what a row may ask for and in speed: the column ``train_turns`` names the assistant turns that carry
@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.rollout.tokens import with_images
-from sftrl_ext.training.dataset_rows import Dialogues, Row
+from sftrl_ext.training.dataset_rows import DialogueRow, Dialogues
 from sftrl_ext.training.sft_images import image_rows
 
 Ids = npt.NDArray[np.int32]
@@ -116,7 +116,7 @@ class TurnSFTDataset(Dataset):
         return self.__getitems__([item])[0]
 
     def __getitems__(self, items: Sequence[int]) -> list[dict[str, Any]]:
-        """Several rows at once; data loaders call this with a whole batch."""
+        """Read several rows at once; data loaders call this with a whole batch."""
         locations = [self._locate(int(self._rows[item])) for item in items]
         # All texts of a batch are encoded in one call.
         rows = [self._tables[file].row(row) for file, row in locations]
@@ -151,7 +151,7 @@ class TurnSFTDataset(Dataset):
         file = int(np.searchsorted(self._starts, row, side="right")) - 1
         return file, row - int(self._starts[file])
 
-    def _render(self, dialogue: Row, file: int, row: int) -> list[_Piece]:
+    def _render(self, dialogue: DialogueRow, file: int, row: int) -> list[_Piece]:
         """Render a row's dialogue as pieces of text."""
         trained = dialogue.trained
         messages: list[dict[str, Any]] = dialogue.messages

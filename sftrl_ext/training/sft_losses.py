@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sftrl_ext.training.engine_settings import EngineSettings
+from sftrl_ext.training.engine_settings import TrainEngineSettings
 
 
 def token_losses(log_prob: Tensor, loss: str) -> Tensor:
@@ -49,7 +49,7 @@ def token_kl(logits: Tensor, start_logits: Tensor) -> Tensor:
     return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
-def batch_loss(log_prob: Tensor, settings: EngineSettings, kl: Tensor | None = None) -> Tensor:
+def batch_loss(log_prob: Tensor, settings: TrainEngineSettings, kl: Tensor | None = None) -> Tensor:
     """Sum the loss over tokens; the caller divides by the number of tokens of the batch.
 
     Args:

@@ -1,4 +1,4 @@
-"""verl's three V1 trainers (synchronous, colocated and separate asynchronous) with credit over turns.
+"""verl's three V1 trainers (synchronous, colocated and separate asynchronous) with turn-level credit.
 
 Selected with ``trainer.v1.trainer_mode=sftrl_turn``, ``sftrl_turn_colocate_async`` or
 ``sftrl_turn_separate_async``. Four things differ from verl: advantages and returns come from

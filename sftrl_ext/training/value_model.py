@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VALUE_HEADS = ("score.", "classifier.")
 """Weights that a policy's folder need not have: the head of transformers' token classifiers."""
 POLICY_HEADS = ("lm_head.",)
-"""Weights of a policy's folder that a critic has no use for."""
+"""Weights of a policy's folder that a critic does not load."""
 _SHOWN = 5
 
 

@@ -10,7 +10,7 @@ import torch
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training.engine import engine_class, packed_logits, shifted_mask
-from sftrl_ext.training.engine_settings import LOSSES, EngineSettings, engine_env
+from sftrl_ext.training.engine_settings import LOSSES, TrainEngineSettings, engine_env
 from sftrl_ext.training.sft_losses import batch_loss, token_kl, token_losses
 from tests.backends.tiny import tiny_llama
 
@@ -139,8 +139,8 @@ def test_the_divergence_is_of_the_start_from_the_model():
 
 def test_the_anchor_has_its_weight():
     log_prob, kl = torch.tensor([-1.0, -2.0]), torch.tensor([0.5, 1.5])
-    assert batch_loss(log_prob, EngineSettings(loss="kl", kl_coef=0.1), kl).item() == pytest.approx(3.2)
-    assert batch_loss(log_prob, EngineSettings()).item() == pytest.approx(3.0)
+    assert batch_loss(log_prob, TrainEngineSettings(loss="kl", kl_coef=0.1), kl).item() == pytest.approx(3.2)
+    assert batch_loss(log_prob, TrainEngineSettings()).item() == pytest.approx(3.0)
 
 
 def test_logits_of_packed_and_padded_rows_are_the_same():

@@ -40,7 +40,7 @@ class CpuModule(ModuleType):
         """Do nothing: there are no shared device blocks."""
 
     def get_device_name(self, device: object = None) -> str:
-        """A name for logs; it matches no card in verl's table of peak speeds."""
+        """Name for logs; it matches no GPU in verl's table of peak speeds."""
         return "cpu"
 
     def mem_get_info(self, device: object = None) -> tuple[int, int]:
@@ -59,7 +59,7 @@ class CpuModule(ModuleType):
         return torch.get_rng_state()
 
     def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:
-        """Set the generator back; verl does so when it loads a checkpoint."""
+        """Restore the generator's state; verl does so when it loads a checkpoint."""
         torch.set_rng_state(state)
 
 
@@ -93,7 +93,7 @@ class CpuPlatform(PlatformBase):
         return True
 
     def is_platform_available(self, use_smi_check: bool = False) -> bool:
-        """Never offered to verl's own detection: a CPU run is asked for with ``VERL_PLATFORM=cpu``."""
+        """False, so that verl never detects this platform: ``VERL_PLATFORM=cpu`` selects it."""
         return False
 
     def current_device(self) -> Any:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sftrl_ext.backends.hf.engine import Engine, Generation, Request
+from sftrl_ext.backends.hf.engine import Engine, Request, Response
 
-_Waiter = tuple[Request, "asyncio.Future[Generation]", asyncio.AbstractEventLoop]
+_Waiter = tuple[Request, "asyncio.Future[Response]", asyncio.AbstractEventLoop]
 
 
 class Batcher:
@@ -33,14 +33,14 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
         self._thread.start()
 
-    async def generate(self, request: Request) -> Generation:
+    async def generate(self, request: Request) -> Response:
         """Answer one request without blocking the event loop.
 
         Raises:
             SftrlError: if the engine refuses the request.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Generation] = loop.create_future()
+        future: asyncio.Future[Response] = loop.create_future()
         self._inbox.put((request, future, loop))
         return await future
 
@@ -54,7 +54,7 @@ class Batcher:
 
     @contextmanager
     def stopped(self) -> Iterator[Engine]:
-        """The engine, with the thread held between two steps: to change its weights."""
+        """Pause the thread between two steps and give the engine, to change its weights."""
         with self._gate, self._lock:
             yield self.engine
 
@@ -116,7 +116,7 @@ class Batcher:
             self._resolve(waiter, result)
 
     @staticmethod
-    def _resolve(waiter: _Waiter, answer: Generation | Exception) -> None:
+    def _resolve(waiter: _Waiter, answer: Response | Exception) -> None:
         _, future, loop = waiter
 
         def settle_if_waiting() -> None:

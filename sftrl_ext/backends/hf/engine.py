@@ -28,8 +28,8 @@ from sftrl_ext.hf_folder import eos_token_ids, load_model, load_processor, load_
 
 
 @dataclass
-class Generation:
-    """A response."""
+class Response:
+    """Response to a request."""
 
     token_ids: list[int] = field(default_factory=list)
     """Sampled tokens, the stop token included."""
@@ -47,7 +47,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     images: Sequence[Image] = ()
     """Images of the prompt's placeholder tokens, in order."""
-    result: Generation = field(default_factory=Generation)
+    result: Response = field(default_factory=Response)
     """Filled in by the engine."""
 
 
@@ -166,7 +166,7 @@ class Engine:
         """True while any request is in flight or waiting."""
         return bool(self._rows or self._waiting)
 
-    def generate(self, requests: Iterable[Request]) -> list[Generation]:
+    def generate(self, requests: Iterable[Request]) -> list[Response]:
         """Answer requests and return the responses in their order."""
         requests = list(requests)
         for request in requests:
@@ -200,7 +200,7 @@ class Engine:
         # Images are processed at once, encoded only when the prompt is admitted: its prefix may be cached.
         with self.on_device():
             vision = self.vision.prepare(prompt, request.images) if self.vision else None
-        request.result = Generation()
+        request.result = Response()
         self._waiting.append(_Job(request, vision.keys if vision else prompt, vision))
 
     def abort(self) -> list[Request]:
