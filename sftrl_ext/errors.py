@@ -13,15 +13,15 @@ class SftrlError(ValueError):
     """Bad input from the user: the command line prints its message without a traceback."""
 
 
-def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> SftrlError:
-    """Make the error for a name that is not registered, with the nearest allowed name.
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> SftrlError:
+    """Make the error for a name that is not registered, with the nearest known one.
 
     Args:
-        kind: Kind of the name, as in the error ("card rule", "split").
-        name: The unknown name.
-        allowed: Every name that would have been accepted.
+        kind: What the name should be, in words ("card rule", "split").
+        name: What was found.
+        known: Every name that would have been accepted.
     """
-    names = sorted(allowed)
+    names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return SftrlError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or '(none)'}.")

@@ -1,4 +1,4 @@
-"""Folders of the configs and recipes, in a checkout and in an installed wheel alike."""
+"""Where the configs and recipes are, in a checkout and in an installed wheel alike."""
 
 from __future__ import annotations
 

@@ -15,12 +15,11 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("sftrl_ext", "errors", "files", "paths", "verl_version", "after_import", "hf_folder"),
-    ("envs",),
+    ("envs", "runs"),
     ("reward_fns", "data_prep"),
     ("rollout",),
     ("training",),
     ("backends",),
-    ("runs",),
     ("reports",),
     ("experiments",),
     ("cli", "cli_eval", "cli_rehearse", "cli_run", "cli_template"),

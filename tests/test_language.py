@@ -25,6 +25,7 @@ NAME_SHARE, QUESTION_SHARE = 0.005, 0.03
 """Goals: vague names among a room's assigned names, and questions among its docstrings."""
 
 BUDGETS = {
+    "base": (2, 0),
     "data_prep": (53, 23),
     "envs": (106, 91),
     "experiments": (148, 54),
