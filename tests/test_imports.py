@@ -1,4 +1,4 @@
-"""Import graph of the product: rooms import downwards only, and no modules import each other in a circle.
+"""Import graph of the product: rooms import downwards only, no circles, and no name of a module that is gone.
 
 Imports inside functions and under ``TYPE_CHECKING`` count, and modules named in ``import_module`` calls.
 """
@@ -6,6 +6,7 @@ Imports inside functions and under ``TYPE_CHECKING`` count, and modules named in
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -124,3 +125,34 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         if not any({name.rpartition(".")[2] for name in circle} <= known for known in KNOWN_CIRCLES)
     ]
     assert not new, new
+
+
+def test_named_modules_and_files_exist() -> None:
+    """Docs, configs, docstrings and the Makefile name modules as text, which no import checks."""
+    missing = []
+    for path in _texts():
+        text = path.read_text(encoding="utf-8")
+        dotted = re.finditer(r"\b(?:sftrl_ext|data_prep)(?:\.[A-Za-z]\w*)+", text)
+        files = re.finditer(r"\b(?:sftrl_ext|data_prep)(?:/\w+)+\.(?:py|yaml)\b", text)
+        names = [match.group() for match in dotted if not _is_defined(match.group())]
+        names += [match.group() for match in files if not (ROOT / match.group()).exists()]
+        missing += [f"{path.relative_to(ROOT)}: {name}" for name in names]
+    assert not missing, "\n".join(missing)
+
+
+def _texts() -> list[Path]:
+    folders = ("sftrl_ext", "data_prep", "tests", "benchmarks", "configs", "recipes", "docs", "docker")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    return [
+        path
+        for path in [*paths, *(ROOT / name for name in ("Makefile", "README.md", "pyproject.toml"))]
+        if path.suffix in (".py", ".md", ".yaml", ".toml", ".j2") or path.name in ("Makefile", "Dockerfile")
+    ]
+
+
+def _is_defined(name: str) -> bool:
+    """True for a module, and for a name that stands in the text of the module before it."""
+    module, rest = name, ""
+    while module not in modules():
+        module, _, rest = module.rpartition(".")
+    return not rest or re.search(rf"\b{rest}\b", modules()[module].read_text(encoding="utf-8")) is not None

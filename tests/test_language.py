@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
 VAGUE = re.compile(
@@ -81,45 +79,38 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield statement.lineno, value.value
 
 
-def vague_names() -> list[tuple[str, str]]:
-    """Room and location of every vague name."""
-    return [
-        (room(path), f"{path.relative_to(ROOT)}:{line}: {name}")
-        for path, tree in trees().items()
-        for line, name in assigned_names(tree)
-        if VAGUE.fullmatch(name)
-    ]
+@cache
+def names_of_rooms() -> dict[str, list[tuple[str, str]]]:
+    """Name and location of every assigned name, by room."""
+    rooms: dict[str, list[tuple[str, str]]] = {}
+    for path, tree in trees().items():
+        location = path.relative_to(ROOT)
+        names = [(name, f"{location}:{line}: {name}") for line, name in assigned_names(tree)]
+        rooms.setdefault(room(path), []).extend(names)
+    return rooms
 
 
-def questions() -> list[tuple[str, str]]:
-    """Room and location of every docstring that begins with a question word."""
-    return [
-        (room(path), f"{path.relative_to(ROOT)}:{line}: {text.split()[0]} ..")
-        for path, tree in trees().items()
-        for line, text in docstrings(tree)
-        if text.split() and text.split()[0] in QUESTIONS
-    ]
+@cache
+def docstrings_of_rooms() -> dict[str, list[tuple[str, str]]]:
+    """First word and location of every docstring, by room."""
+    rooms: dict[str, list[tuple[str, str]]] = {}
+    for path, tree in trees().items():
+        location = path.relative_to(ROOT)
+        words = [((text.split() or [""])[0], f"{location}:{line}") for line, text in docstrings(tree)]
+        rooms.setdefault(room(path), []).extend((word, f"{where}: {word} ..") for word, where in words)
+    return rooms
 
 
-@pytest.mark.parametrize("room_name", sorted({room(path) for path in trees()}))
-def test_names_are_the_fields_nouns(room_name: str) -> None:
-    names = [
-        name for path, tree in trees().items() if room(path) == room_name for name in assigned_names(tree)
-    ]
-    budget, _ = BUDGETS.get(room_name, (0, 0))
-    check("names", [where for of, where in vague_names() if of == room_name], NAME_SHARE * len(names), budget)
+def test_names_are_the_fields_nouns() -> None:
+    for name, names in names_of_rooms().items():
+        vague = [location for word, location in names if VAGUE.fullmatch(word)]
+        check(f"vague names in {name}", vague, NAME_SHARE * len(names), BUDGETS.get(name, (0, 0))[0])
 
 
-@pytest.mark.parametrize("room_name", sorted({room(path) for path in trees()}))
-def test_docstrings_say_what_a_thing_is(room_name: str) -> None:
-    texts = [text for path, tree in trees().items() if room(path) == room_name for text in docstrings(tree)]
-    _, budget = BUDGETS.get(room_name, (0, 0))
-    check(
-        "docstrings",
-        [where for of, where in questions() if of == room_name],
-        QUESTION_SHARE * len(texts),
-        budget,
-    )
+def test_docstrings_say_what_a_thing_is() -> None:
+    for name, texts in docstrings_of_rooms().items():
+        asking = [location for word, location in texts if word in QUESTIONS]
+        check(f"questions in {name}", asking, QUESTION_SHARE * len(texts), BUDGETS.get(name, (0, 0))[1])
 
 
 def check(kind: str, locations: list[str], goal: float, budget: int) -> None:
