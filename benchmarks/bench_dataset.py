@@ -33,7 +33,7 @@ from sftrl_ext.envs.general_points.render import Look
 from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
 from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
 from sftrl_ext.training.dataset_rows import read_facts
-from sftrl_ext.training.row_images import drawn
+from sftrl_ext.training.row_images import draw_images
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
 
 BATCH = 32
@@ -74,11 +74,11 @@ def measure(folder: Path, name: str, processor: Any, rows: int) -> dict[str, flo
     if data.images is None:
         return {"rows_per_s": round(1e6 / whole), "row_us": round(whole, 1)}
     facts = read_facts(str(file)).to_pylist()
-    pictures = [drawn(text, "row") for text in facts]
+    pictures = [draw_images(text, "row") for text in facts]
 
     def draw() -> None:
         for text in facts:
-            drawn(text, "row")
+            draw_images(text, "row")
 
     def cut() -> None:
         # A batch's patches are in memory together, as in a data loader.

@@ -20,12 +20,12 @@ from step_times import median, timed_steps
 from timing import best_seconds
 from transformers import AutoModelForImageTextToText
 
-from sftrl_ext.backends.model_folder import load_processor
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import from_yaml
+from sftrl_ext.hf_folder import load_processor
 from sftrl_ext.training.dataset_rows import read_facts
-from sftrl_ext.training.row_images import drawn
+from sftrl_ext.training.row_images import draw_images
 from sftrl_ext.training.sft_images import ImageRows
 
 IMAGES = 64
@@ -35,7 +35,7 @@ def costs(layout: RunLayout) -> dict[str, float]:
     """Seconds for one image: drawn, cut into patches, encoded, and encoded with its gradients."""
     folder = list_checkpoints(layout.checkpoints("init"))[-1].folder
     facts = read_facts(str(layout.rows("init"))).to_pylist()[:IMAGES]
-    pictures = [drawn(text, "row") for text in facts]
+    pictures = [draw_images(text, "row") for text in facts]
     rows = ImageRows(load_processor(folder))
     inputs = [rows.inputs(images) for images in pictures]
     pixels = torch.cat([one["pixel_values"] for one in inputs])
@@ -53,7 +53,7 @@ def costs(layout: RunLayout) -> dict[str, float]:
             encode()
 
     calls = {
-        "draw": lambda: [drawn(text, "row") for text in facts],
+        "draw": lambda: [draw_images(text, "row") for text in facts],
         "patches": lambda: [rows.inputs(images) for images in pictures],
         "encode": look,
         "encode_and_backward": learn,

@@ -101,7 +101,7 @@ def advantages(played: Sequence[PlayedEpisode]) -> list[list[list[float]]]:
         [s for _, s, _ in rows],
     )
     group = torch.zeros(len(played), dtype=torch.int64)
-    spread = turns.spread(leave_one_out_advantages(turns.rewards, turns.alive, group, GAMMA))
+    spread = turns.to_tokens(leave_one_out_advantages(turns.rewards, turns.alive, group, GAMMA))
     found: list[list[list[float]]] = [[] for _ in played]
     for (n, _, segment), values in zip(rows, spread.tolist(), strict=True):
         found[n].append(values[: len(segment.turn_ids)])

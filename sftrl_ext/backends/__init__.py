@@ -1,1 +1,1 @@
-"""What a machine without a GPU needs: a verl platform and two rollout engines."""
+"""Rollout and evaluation engines, a verl platform for the CPU, and the entry point of the plug-in."""

@@ -1,8 +1,8 @@
-"""A model folder behind the chat completions of OpenAI's interface, for `sftrl serve`.
+"""OpenAI-compatible chat-completions server for a local checkpoint, for `sftrl serve`.
 
-It serves what `sftrl eval --endpoint` and other clients of that interface need: one answer to a dialogue of
-texts and pictures, with a seed and a count of tokens. Whatever else a request asks for is refused, never
-ignored. Concurrent requests are decoded together.
+It serves `sftrl eval --endpoint` and other clients of that interface: one answer to a dialogue of texts and
+pictures, with a seed and a count of tokens. Any other option of a request is refused, never ignored.
+Concurrent requests are decoded together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT_MAX_TOKENS = 512
 
 
 class ServedEngine(Protocol):
-    """What the server needs of an engine."""
+    """Engine behind the server."""
 
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image.Image] = ()
@@ -60,8 +60,8 @@ class _Message(BaseModel):
     content: str | list[_Part] | None = None
 
 
-class _Ask(_Strict):
-    """A request; the fields that allow one value only are those whose other values are not supported."""
+class _ChatRequest(_Strict):
+    """Chat request; a field that allows one value only is an option whose other values are not supported."""
 
     model: str
     messages: list[_Message] = Field(min_length=1)
@@ -77,24 +77,24 @@ class _Ask(_Strict):
 
     def sampling(self) -> dict[str, Any]:
         limit = self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS
-        given = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "seed")}
-        return {"max_tokens": limit, **{name: value for name, value in given.items() if value is not None}}
+        options = {name: getattr(self, name) for name in ("temperature", "top_p", "top_k", "seed")}
+        return {"max_tokens": limit, **{name: value for name, value in options.items() if value is not None}}
 
 
 def make_app(engine: ServedEngine, name: str) -> FastAPI:
-    """The web application that serves one model.
+    """Create the web application that serves one model.
 
     Args:
         engine: Generates.
-        name: What requests call the model.
+        name: Name of the model in requests.
     """
     app = FastAPI(title="sftrl serve")
     started = int(time.time())
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()[0]
-        return _error(400, f"{'.'.join(map(str, found['loc'][1:]))}: {found['msg']}")
+        first = error.errors()[0]
+        return _error(400, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -102,13 +102,15 @@ def make_app(engine: ServedEngine, name: str) -> FastAPI:
         return {"object": "list", "data": [entry]}
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def complete(ask: _Ask) -> dict[str, Any] | JSONResponse:
-        if ask.model != name:
-            return _error(404, f"there is no model {ask.model!r}; served is {name!r}", "model_not_found")
+    async def complete(chat_request: _ChatRequest) -> dict[str, Any] | JSONResponse:
+        if chat_request.model != name:
+            return _error(
+                404, f"there is no model {chat_request.model!r}; served is {name!r}", "model_not_found"
+            )
         chat = engine.chat_tokens()
         try:
-            prompt, images = _encode(chat, ask.messages)
-            params = ask.sampling()
+            prompt, images = _encode(chat, chat_request.messages)
+            params = chat_request.sampling()
             generation = await engine.generate(prompt, params, images)
         except ValueError as error:  # a parameter out of range, a long prompt, a picture to a blind model
             return _error(400, str(error))
@@ -144,26 +146,26 @@ def _error(status: int, message: str, code: str | None = None) -> JSONResponse:
 
 
 def _encode(chat: ChatTokens, messages: Sequence[_Message]) -> tuple[list[int], list[Image.Image]]:
-    """The prompt's tokens and its pictures, in order.
+    """Encode a dialogue: the prompt's tokens and its pictures, in order.
 
     Raises:
         ValueError: if a picture cannot be read, or the model or its chat template does not take the dialogue.
     """
     images: list[Image.Image] = []
-    written = []
+    rendered = []
     for message in messages:
         content: Any = message.content or ""
         if not isinstance(content, str):
             parts = [_block(part) for part in content]
             shown = [part["image"] for part in parts if part["type"] == "image"]
             images += shown
-            # A template of texts alone knows no parts.
+            # A template of a text model takes strings only.
             content = parts if shown else "".join(part["text"] for part in parts)
-        written.append({"role": message.role, "content": content})
+        rendered.append({"role": message.role, "content": content})
     if images and not chat.builder.supports_multimodal():
         raise ValueError("this model sees no images, but the dialogue has some.")
     try:
-        return list(chat.builder.build_initial_tokens(written, images=images or None)), images
+        return list(chat.builder.build_initial_tokens(rendered, images=images or None)), images
     except Exception as error:
         raise ValueError(f"the chat template does not take this dialogue: {error}") from error
 

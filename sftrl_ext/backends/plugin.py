@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import os
 
-from sftrl_ext.backends.rollout import register_rollout
+from sftrl_ext.backends.hf_in_verl.registration import register_rollout
 from sftrl_ext.training.register import register_with_verl
 
 
 def register_cpu() -> None:
-    """Register the platform ``cpu`` with verl and arrange for what a CPU run needs changed."""
+    """Register the platform ``cpu`` with verl and schedule the patches of a CPU run."""
     from verl.plugin.platform.platform_manager import PlatformRegistry
 
-    from sftrl_ext.backends.patches import apply_when_imported
-    from sftrl_ext.backends.platform import CpuPlatform
-    from sftrl_ext.backends.video import allow_no_torchvision
+    from sftrl_ext.backends.cpu.patches import apply_when_imported
+    from sftrl_ext.backends.cpu.platform import CpuPlatform
+    from sftrl_ext.hf_folder import allow_no_torchvision
 
     PlatformRegistry.register(platform="cpu")(CpuPlatform)
     # The FSDP engines are filed under the device name "cuda"; they run on any device.

@@ -1,26 +1,25 @@
-"""The arms of a recipe: what is compared, each told by what differs from the budget.
+"""Arms of a recipe, and their runs: one for each seed and learning rate.
 
 An arm is trained by SFT or by RL from a start: the shared ``init``, the ``base`` model before it, or a saved
-checkpoint of another arm. `arm_runs` says which runs that makes, one for each seed and learning rate, in an
-order in which every start is there before it is needed.
+checkpoint of another arm. `arm_runs` orders the runs so that every start exists before it is needed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.experiments.arm_config import ArmConfig
+from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
+from sftrl_ext.experiments.trainer_modes import gpu_split
 from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
-
-if TYPE_CHECKING:
-    from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
 
 KINDS = ("sft", "rl")
 ROWS = ("expert", "reasoned", "suboptimal")
@@ -31,46 +30,6 @@ RESERVED = ("base", "dialogues", "init", "data", "model", "eval", "report")
 """Names of stages that no arm may have."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _START = re.compile(r"([a-z][a-z0-9_]*)@(last|[0-9]+%?|lowest:[a-z0-9_]+)")
-
-
-@dataclass
-class ArmConfig:
-    """One arm; what is left out is the budget's."""
-
-    kind: str = MISSING
-    """``sft`` or ``rl``."""
-    title: str | None = None
-    """Its name in figures and tables; null: made from its name."""
-    start: str = "init"
-    """``init``, ``base`` (the model before the init), or a checkpoint of another arm: ``sft@last``,
-    ``sft@80`` (step 80, which must be a saved one), ``sft@50%`` (the saved step nearest to half its way), or
-    ``sft@lowest:rule_ood`` (the saved step with the lowest measured success on an evaluated split; per step
-    where the task is routes)."""
-    seeds: list[int] = field(default_factory=list)
-    """Empty: those of the sweep."""
-    lrs: list[float] = field(default_factory=list)
-    """Learning rates, each a run of its own; empty: the budget's."""
-    lr_times: list[float] = field(default_factory=list)
-    """The same as multiples of the budget's rate, so that they fit every scale."""
-    budget: dict[str, Any] = field(default_factory=dict)
-    """Keys of ``budget.sft`` or ``budget.rl`` that this arm has otherwise: ``algorithm``, ``updates``, .."""
-    times: dict[str, float] = field(default_factory=dict)
-    """Numbers of that budget that are multiplied; whole ones are rounded."""
-    splits: list[str] = field(default_factory=list)
-    """The splits it trains on, mixed evenly; empty: the task's ``train_split``."""
-    max_attempts: int | None = None
-    """Attempts of an episode while training. Evaluation gives every arm the task's."""
-    freeze: str | None = None
-    """Part of a vision-language model it leaves as it is, as in ``model.freeze``; null: what that says."""
-    rows: str = "expert"
-    """SFT: ``expert`` answers, ``reasoned`` ones that show their working before the formula (cards only), or
-    ``suboptimal`` dialogues with failed attempts and feedback before the answer. SFT and RL: a ``.parquet``
-    file of rows; SFT: the authors' ``data.json``. The first ``budget.rows`` of a file are read; a shorter one
-    is repeated."""
-    loss: str = "nll"
-    """SFT: what is minimized; one of `sftrl_ext.training.engine_settings.LOSSES`."""
-    kl_coef: float | None = None
-    """SFT: weight of the divergence from the start model in the losses ``kl`` and ``dft_kl``; null: 0.1."""
 
 
 @dataclass(frozen=True)
@@ -291,8 +250,6 @@ def _check_rows(where: str, arm: ArmConfig) -> None:
 
 def _ranks(recipe: Recipe, arm: ArmConfig) -> int:
     """Training processes of an arm."""
-    from sftrl_ext.experiments.trainer_modes import gpu_split
-
     if arm.kind == "rl":
         return gpu_split(recipe.scale).ranks
     return recipe.scale.n_gpus_per_node * recipe.scale.nnodes

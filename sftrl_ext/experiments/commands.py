@@ -242,7 +242,7 @@ def _env(recipe: Recipe, engine: Mapping[str, str] | None, checkpoints: Path) ->
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
     env |= dict(engine or {})
     if _vllm_on_cpu(recipe):
-        env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm_cpu"
+        env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm.cpu_build"
     return env
 
 
@@ -250,9 +250,9 @@ def _light_router(recipe: Recipe) -> list[str]:
     """On a CPU: our router of requests, whose process does not import verl (seconds of the start)."""
     if recipe.scale.backend != "cpu":
         return []
-    import sftrl_ext.backends
+    import sftrl_ext.backends.hf_in_verl
 
-    router = Path(sftrl_ext.backends.__file__).parent / "router.yaml"
+    router = Path(sftrl_ext.backends.hf_in_verl.__file__).parent / "router.yaml"
     return [f"actor_rollout_ref.rollout.router_config_path={router}"]
 
 

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sftrl_ext.backends.checkpoints import declare_stored_dtype
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.model_files import link_weights, small_files, stored_weights
 from sftrl_ext.experiments.model_source import source_folder
 from sftrl_ext.experiments.recipe import ModelConfig
 from sftrl_ext.files import read_json, write_json
+from sftrl_ext.hf_folder import declare_stored_dtype
 
 _TEMPLATE, _OLD_TEMPLATE = "chat_template.jinja", "chat_template.json"
 _VOCABULARIES = (
@@ -44,7 +44,7 @@ def fetch_model(config: ModelConfig, out: Path, *, portable: bool = False) -> st
         SftrlError: if the folder, the hub's model or the package cannot be had, a weight is missing, or there
             is no tokenizer, no chat template, or no processor for a model that sees images.
     """
-    from sftrl_ext.backends.model_folder import write_model
+    from sftrl_ext.hf_folder import write_model
 
     if config.path is None:
         model, tokenizer = _from_package(str(config.package), config.dtype)
@@ -66,7 +66,7 @@ def fetch_model(config: ModelConfig, out: Path, *, portable: bool = False) -> st
 
 def _put(source: Path, out: Path, dtype: str, portable: bool) -> str:
     """Make a folder of the model in another one; returns how its weights got there."""
-    from sftrl_ext.backends.model_folder import load_processor, load_tokenizer
+    from sftrl_ext.hf_folder import load_processor, load_tokenizer
 
     if not any((source / name).is_file() for name in _VOCABULARIES):  # transformers would make an empty one
         raise SftrlError(f"{source}: no tokenizer there; expected one of {', '.join(_VOCABULARIES)}.")
@@ -144,7 +144,7 @@ def _convert(source: Path, out: Path, dtype: str) -> str:
     """Load weights of an older format and save them as safetensors."""
     import torch
 
-    from sftrl_ext.backends.model_folder import load_model
+    from sftrl_ext.hf_folder import load_model
 
     found = sorted(path.name for path in source.glob("*.bin"))
     if not found:
@@ -170,7 +170,7 @@ def _check_weights(folder: Path) -> None:
     """
     from transformers import AutoConfig
 
-    from sftrl_ext.backends.model_folder import model_class
+    from sftrl_ext.hf_folder import model_class
 
     config = AutoConfig.from_pretrained(folder)
     try:

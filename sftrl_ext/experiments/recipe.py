@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from sftrl_ext.experiments.arms import ArmConfig
+from sftrl_ext.experiments.arm_config import ArmConfig
 from sftrl_ext.experiments.launcher_config import LauncherConfig
 
 SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
@@ -372,7 +372,7 @@ class Recipe:
     also: list[str] = field(default_factory=list)
     """Other names the recipe is found by: further figures of the paper that the same runs make."""
     arms: dict[str, ArmConfig] = field(default_factory=dict)
-    """What is compared: a name and what sets it apart; see `sftrl_ext.experiments.arms.ArmConfig`."""
+    """What is compared: a name and what sets it apart; see `sftrl_ext.experiments.arm_config.ArmConfig`."""
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)

@@ -35,10 +35,10 @@ KINDS.add("choice", choose_start)
 @KINDS.register("model")
 def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     """Put the model the first training stage starts from into the run folder, and note its size."""
-    from sftrl_ext.backends.model_folder import critic_parameter_count, parameter_count
     from sftrl_ext.experiments.pretrained import check_engine, fetch_model
     from sftrl_ext.experiments.tiny_model import build_tiny_llama
     from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
+    from sftrl_ext.hf_folder import critic_parameter_count, parameter_count
 
     model = recipe.model
     if model.path is None and model.package is None:
@@ -123,14 +123,14 @@ def open_engine(
         device: Where the model is (``hf``).
     """
     if name == "vllm":
-        from sftrl_ext.backends.vllm_engine import VllmEngine
+        from sftrl_ext.backends.vllm.engine import VllmEngine
 
         return VllmEngine(folder, dtype=dtype, tensor_parallel=tensor_parallel)
     if name != "hf":
         raise unknown_name("engine", name, ("hf", "vllm"))
     import torch
 
-    from sftrl_ext.backends.local import LocalEngine
+    from sftrl_ext.backends.hf.local_engine import LocalEngine
 
     return LocalEngine(folder, dtype=getattr(torch, dtype), max_rows=rows, device=device)
 

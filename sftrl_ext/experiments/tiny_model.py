@@ -15,8 +15,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sftrl_ext.backends.model_folder import write_model
 from sftrl_ext.experiments.recipe import ModelConfig
+from sftrl_ext.hf_folder import write_model
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from transformers.models.auto.processing_auto import AutoProcessor  # noqa: F401
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from sftrl_ext.backends.model_folder import write_model
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
 from sftrl_ext.experiments.tiny_model import ChatFormat, train_tokenizer
+from sftrl_ext.hf_folder import write_model
 
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 START, STOP = "<|vision_start|>", "<|vision_end|>"

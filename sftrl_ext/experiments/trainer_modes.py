@@ -7,8 +7,7 @@ from pathlib import Path
 
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments.recipe import Recipe, RLConfig, ScaleConfig
-from sftrl_ext.training.register import TRAINERS
-from sftrl_ext.training.settings import CORRECTIONS
+from sftrl_ext.training.settings import CORRECTIONS, TRAINERS
 
 MODES = tuple(TRAINERS)
 """``sync``, ``colocate_async`` and ``separate_async``."""

@@ -1,1 +1,1 @@
-"""Where turns become tokens, masks and dense rewards: episodes played by a model."""
+"""Episodes played by a model: turns as tokens, masks and dense rewards."""

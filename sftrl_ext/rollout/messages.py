@@ -1,4 +1,4 @@
-"""Play one episode by messages, for an engine behind an interface that takes no tokens.
+"""Play one episode by messages, for an engine whose interface takes no tokens.
 
 Such an engine gets the whole dialogue at every turn. The episode knows it (`Episode.messages`), whether it
 grew by a response and its feedback or the prompt was written anew, so nothing about it is kept here. The
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer of an engine.
+    """Response of an engine.
 
     Attributes:
-        text: The model's text, whatever it is; empty if there was none.
+        text: The model's text; empty if there was none.
         cut: It reached the limit of a turn.
         prompt_tokens: Tokens of the dialogue before it, as the engine counted them.
         completion_tokens: Tokens of the answer, hidden ones included.
-        extra: Whatever else is known about it, for `PlayedEpisode.extra`.
+        extra: Further information, for `PlayedEpisode.extra`.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Completion:
 
 
 class DialogueRefused(Exception):
-    """The engine does not take this one dialogue; it ends the episode, not the evaluation."""
+    """Raised if the engine refuses one dialogue; it ends the episode, not the evaluation."""
 
     def __init__(self, message: str, *, too_long: bool) -> None:
         super().__init__(message)
@@ -66,6 +66,7 @@ async def play_messages(episode: Episode, complete: Complete) -> PlayedEpisode:
         SftrlError: whatever ``complete`` raises of this kind; the evaluation cannot go on.
     """
     played = PlayedEpisode()
+    # True while the next request begins a new prompt; later turns repeat its tokens.
     begun = True
     try:
         while not episode.done:

@@ -1,4 +1,4 @@
-"""Numbers about a played episode, the same keys for every episode of a task: for trackers and validation."""
+"""Metrics of a played episode, with the same keys for every episode of a task."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sftrl_ext.rollout.player import PlayedEpisode
 
 
 def episode_metrics(played: PlayedEpisode) -> dict[str, float]:
-    """The episode's numbers; verl takes ``acc`` as the core metric of a data source.
+    """Metrics of an episode; verl takes ``acc`` as the core metric of a data source.
 
-    The task's own numbers (`Episode.metrics`) come first; tokens and mishaps are added here.
+    The task's metrics (`Episode.metrics`) come first; counts of tokens and errors are added here.
     """
     return {
         **played.metrics,
@@ -27,7 +27,8 @@ def episode_metrics(played: PlayedEpisode) -> dict[str, float]:
 
 
 def mean_metrics(episodes: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of every key over the episodes that have it."""
+    """Mean of every key over the episodes that have it."""
+    # Per key the sum and the number of episodes that have it.
     sums: dict[str, list[float]] = {}
     for numbers in episodes:
         for key, value in numbers.items():

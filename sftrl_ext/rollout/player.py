@@ -1,7 +1,7 @@
 """Play one episode: prompt, response, verdict, feedback, and again, until it is solved or out of attempts.
 
 The reinforcement-learning rollout and the evaluation of checkpoints both play episodes here, with an engine
-of their own behind `generate`; so what the model sees, how it is graded and where it ends is one thing.
+of their own behind `generate`; so prompts, grading and limits are the same in both.
 
 An episode is a list of segments. A segment is one prompt with the turns that follow it in one dialogue. In
 GeneralPoints there is one; a task whose prompt is rebuilt on the way (`Step.new_prompt`) has one per prompt.
@@ -26,28 +26,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Generation:
-    """What an engine gives for one prompt."""
+    """Response of an engine to one prompt."""
 
     token_ids: list[int]
     """Generated ids, the stop token included if one was generated."""
     logprobs: list[float] | None = None
     """Log-probability of each id under the engine's model, or None."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else the engine says, for the caller of `play`."""
+    """Further information of the engine, for the caller of `play`."""
 
 
 Generate = Callable[[list[int], dict[str, Any], "Sequence[Image]"], Awaitable[Generation]]
 """``await generate(prompt_ids, sampling_params, images)``; ``max_tokens`` is the limit of this turn."""
 
 TurnReward = Callable[[Episode, Step], float]
-"""What a learner receives for a turn, from the episode after the turn and the step that ended it."""
+"""Reward of a turn for training, from the episode after the turn and the step that ended it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many tokens an episode may use.
+    """Token budget of an episode.
 
-    A turn always starts with room for all it may generate: a feedback message that would leave less than
+    A turn always starts with its full limit available: a feedback message that would leave less than
     ``turn`` tokens ends the episode instead. So a turn is cut only by ``turn``, never by its position.
     """
 
@@ -82,15 +82,16 @@ class Segment:
     """The turn (1, 2, ..) that wrote the token, or 0 for a token the model did not write."""
     logprobs: list[float] | None
     turn_rewards: list[float]
-    """Reward of turn 1, 2, ..; its place among the tokens is the last one with that turn id."""
+    """Reward of turn 1, 2, ..; it belongs to the last token with that turn id."""
     images: Sequence[Image] = ()
-    """What the prompt shows, in order."""
+    """Images of the prompt, in order."""
     messages: list[Message] = field(default_factory=list)
     """The dialogue, for people to read."""
 
     def token_rewards(self) -> list[float]:
-        """The rewards laid over ``response_ids``: each on its turn's last model token, 0.0 elsewhere."""
+        """Dense rewards over ``response_ids``: each on its turn's last model token, 0.0 elsewhere."""
         rewards = [0.0] * len(self.turn_ids)
+        # Later positions overwrite earlier ones of the same turn.
         last = {turn: position for position, turn in enumerate(self.turn_ids)}
         for turn, reward in enumerate(self.turn_rewards, start=1):
             if turn in last:
@@ -119,7 +120,7 @@ class PlayedEpisode:
     prefill_tokens: int = 0
     """Context tokens an engine without a prefix cache reads: for each turn, everything before it."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """The task's own numbers about the episode (`Episode.metrics`)."""
+    """Metrics of the task (`Episode.metrics`)."""
     extra: list[Mapping[str, Any]] = field(default_factory=list)
     """`Generation.extra` of each turn."""
 
@@ -141,7 +142,7 @@ async def play(
     """Play an episode to its end.
 
     An exception in the engine, the task or the reward ends this episode only: it is logged with its traceback
-    and named in ``error``, and what was played until then is kept. Where the budget ends it, every turn
+    and named in ``error``, and the turns played until then are kept. If the budget ends it, every turn
     played keeps its reward.
 
     Args:
@@ -150,18 +151,20 @@ async def play(
         chat: Tokens of the model's chat template.
         limits: The token budget.
         sampling_params: Passed on to ``generate`` with ``max_tokens`` added.
-        turn_reward: What a learner receives for a turn; by default the step's own reward.
+        turn_reward: Reward of a turn for training; by default the step's reward.
     """
     played = PlayedEpisode()
     rewards: list[float] = []
     dialogue: Dialogue | None = None
     try:
         while True:
+            # A new prompt: at the start, and wherever the task rebuilds it.
             if dialogue is None:
                 if len(played.segments) == limits.prompts:
                     played.out_of_tokens = True
                     break
                 opened = Dialogue.start(chat, episode.messages(), episode.images())
+                # The first prompt shows a wrong limit or template; a later one only a long episode.
                 if len(opened.prompt_ids) > limits.prompt:
                     if not played.segments:
                         raise _too_long(opened, limits)
@@ -181,6 +184,7 @@ async def play(
                 raise SftrlError(
                     f"{type(episode).__name__} goes on after a step without a reply or a new prompt."
                 )
+            # The next turn must fit after the feedback in full, or the episode ends before it.
             feedback = dialogue.feedback_ids(step.reply)
             if len(dialogue.response_mask) + feedback.added + limits.turn > limits.response:
                 played.out_of_tokens = True
@@ -215,6 +219,7 @@ async def _take_turn(
     played.prefill_tokens += len(dialogue.ids)
     params = {**(sampling_params or {}), "max_tokens": limits.turn}
     generation = await generate(list(dialogue.ids), params, dialogue.images)
+    # Never beyond the limit, whatever the engine returns.
     ids = generation.token_ids[: limits.turn]
     if not ids:
         raise RuntimeError("the engine generated no token, not even the end of the turn")

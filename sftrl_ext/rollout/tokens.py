@@ -1,10 +1,10 @@
-"""The token stream of a dialogue: what the template wrote, what the model wrote, and never one re-encoded.
+"""Token stream of a dialogue: tokens of the template and of the model, none of them ever re-encoded.
 
 verl's continuous-token builder renders the first prompt and every later message; this module keeps its masks
 and log-probabilities aligned, and closes a model turn the way the chat template would. A model stops at its
-end-of-turn token, or is cut before it; whatever the template puts after a turn and the model did not write
-(a newline, the end-of-turn token itself) is added without loss, so that the stream equals the encoding of the
-whole dialogue by the chat template whenever the model's own tokens do.
+end-of-turn token, or is cut before it; the tokens that the template puts after a turn and the model did not
+write (a newline, the end-of-turn token itself) are added without loss. So the stream equals the chat
+template's encoding of the full dialogue whenever the model's own tokens do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FEEDBACK = 0
 
 
 class ChatTokens:
-    """What one tokenizer and chat template need to extend a dialogue; shared by all its dialogues.
+    """Tokenizer and chat template as needed to extend dialogues; shared by all dialogues of a model.
 
     Args:
         builder: A verl continuous-token builder (`create_continuous_token_builder`).
@@ -35,7 +35,7 @@ class ChatTokens:
     def __init__(self, builder: Any) -> None:
         self.builder = builder
         if builder.supports_multimodal():
-            # The template has written them, and a processor would add them once more.
+            # The template has written the special tokens, and a processor would add them once more.
             builder.mm_processor_kwargs = {**builder.mm_processor_kwargs, "add_special_tokens": False}
         self.tokenizer = builder.tokenizer
         self.template = self.tokenizer.chat_template
@@ -44,17 +44,20 @@ class ChatTokens:
         self.stops = self.eos | frozenset(self.closing[:1])
 
     def _closing_ids(self) -> list[int]:
-        """What the template writes between a model turn's text and the next user message."""
-        ask: Message = {"role": "user", "content": "a"}
+        """Tokens that the template writes between a model turn's text and the next user message."""
+        question: Message = {"role": "user", "content": "a"}
         reply: Message = {"role": "user", "content": "b"}
         builder = self.builder
         rendered = [
-            builder.build_initial_tokens([ask, {"role": "assistant", "content": text}, reply])
+            builder.build_initial_tokens([question, {"role": "assistant", "content": text}, reply])
             for text in ("x", "y")
         ]
+        # Two renderings that differ in the turn's text: their common suffix is the closing and the reply.
         after = _common_suffix(*rendered)
-        said: Message = {"role": "assistant", "content": "x"}
-        appended = builder.tokenize_context_incremental_messages([ask, said], [ask, said, reply])
+        answer: Message = {"role": "assistant", "content": "x"}
+        appended = builder.tokenize_context_incremental_messages(
+            [question, answer], [question, answer, reply]
+        )
         if after[len(after) - len(appended) :] != appended:
             raise SftrlError(
                 "the chat template writes a user message differently inside a dialogue than after it, so a "
@@ -64,8 +67,9 @@ class ChatTokens:
         return after[: len(after) - len(appended)]
 
     def missing_closing(self, ids: Sequence[int]) -> list[int]:
-        """The part of the template's turn ending that ``ids``, which end a model turn, do not have yet."""
+        """Tokens of the template's turn ending that ``ids``, the tokens of a model turn, lack."""
         closing = self.closing
+        # The longest part of the closing that the turn ends with.
         for present in range(min(len(closing), len(ids)), 0, -1):
             if list(ids[-present:]) == closing[:present]:
                 return closing[present:]
@@ -78,6 +82,7 @@ class ChatTokens:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
+# Kept because the closing takes several renderings, and every episode asks for it anew.
 _recent: deque[ChatTokens] = deque(maxlen=8)
 
 
@@ -105,7 +110,7 @@ def load_chat_tokens(folder: Path) -> ChatTokens:
     from transformers import AutoConfig
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-    from sftrl_ext.backends.model_folder import load_processor, load_tokenizer
+    from sftrl_ext.hf_folder import load_processor, load_tokenizer
 
     tokenizer, processor = load_tokenizer(folder), load_processor(folder)
     model_type = AutoConfig.from_pretrained(folder).model_type
@@ -115,7 +120,7 @@ def load_chat_tokens(folder: Path) -> ChatTokens:
 
 
 def with_images(messages: Sequence[Message], images: Sequence[Image]) -> list[dict[str, Any]]:
-    """Messages as a processor takes them: every marker replaced by a block for its picture.
+    """Convert messages to a processor's format: every marker becomes a content block with its picture.
 
     Raises:
         SftrlError: if there are not as many markers as pictures.
@@ -131,8 +136,8 @@ def with_images(messages: Sequence[Message], images: Sequence[Image]) -> list[di
         content: str | list[dict[str, Any]] = message["content"]
         if message["role"] != "assistant" and IMAGE_MARKER in message["content"]:
             content = []
-            for place, text in enumerate(message["content"].split(IMAGE_MARKER)):
-                if place:
+            for index, text in enumerate(message["content"].split(IMAGE_MARKER)):
+                if index:
                     content.append({"type": "image", "image": next(rest)})
                 if text:
                     content.append({"type": "text", "text": text})
@@ -150,7 +155,7 @@ class Dialogue:
         turn_ids: Per token after the prompt, the turn (1, 2, ..) that wrote it, or 0 for everything else.
         logprobs: Per token after the prompt, the log-probability under the model that wrote it, 0.0 for
             other tokens; None if the engine gives none.
-        images: What the image markers of the prompt stand for.
+        images: Images of the prompt's image markers, in order.
     """
 
     chat: ChatTokens
@@ -187,7 +192,7 @@ class Dialogue:
         return self.ids[len(self.prompt_ids) :]
 
     def add_turn(self, ids: Sequence[int], logprobs: Sequence[float] | None) -> str:
-        """Append what the model generated, and give its text.
+        """Append a generated turn, and return its text.
 
         Args:
             ids: The generated token ids, the stop token included if it was generated.
@@ -224,10 +229,11 @@ class Dialogue:
             self.logprobs += [0.0] * count
 
     def _apply(self, merge: Any, turn: int, logprobs: list[float] | None) -> None:
-        """Take over a builder's edit of the stream, and edit mask, turns and log-probabilities alike."""
+        """Apply a builder's edit of the stream to the tokens, mask, turns and log-probabilities."""
         self.response_mask, self.logprobs = self.chat.builder.align_response_metadata(
             merge, self.response_mask, self.logprobs, assistant_logprobs=logprobs
         )
+        # The builder may have replaced the last tokens of the stream.
         if merge.removed_prefix_token_count:
             del self.turn_ids[-merge.removed_prefix_token_count :]
         self.turn_ids += [FEEDBACK] * len(merge.inserted_token_ids) + [turn] * merge.appended_token_count
@@ -236,7 +242,7 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Feedback:
-    """A verifier message as tokens, before it is appended: first its size is held against the budget."""
+    """Verifier message as tokens, not yet appended: its size is first checked against the budget."""
 
     messages: list[Message]
     closing: list[int]

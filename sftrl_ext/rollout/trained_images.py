@@ -1,4 +1,4 @@
-"""How the images of an episode are given to a processor for the trainer's tensors."""
+"""Processor arguments that make the trainer's tensors of an episode's images."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
 
 def is_mllama(processor: Any) -> bool:
-    """Whether a processor is that of a Llama-3.2-Vision model."""
+    """True for the processor of a Llama-3.2-Vision model."""
     return type(processor).__name__ == "MllamaProcessor"
 
 
 def one_by_one(images: Sequence[Image]) -> list[list[Image]]:
-    """Images as such a processor takes them to give one entry for each, whatever row they belong to."""
+    """Nest images so that such a processor gives one entry for each, independent of rows."""
     return [[image] for image in images]
 
 
 def processor_arguments(processor: Any, images: Sequence[Image]) -> dict[str, Any] | None:
-    """Arguments with which verl's agent loop calls the processor, beside or in place of its own.
+    """Arguments that verl's agent loop adds to its call of the processor.
 
     verl calls it with the row's text as it decodes it, which is without placeholders, and a processor of a
-    Llama-3.2-Vision model refuses more images than placeholders. What becomes of the text is not used.
+    Llama-3.2-Vision model refuses more images than placeholders. The encoded text is discarded.
 
     Args:
         processor: The model's processor, or None.
@@ -34,4 +34,5 @@ def processor_arguments(processor: Any, images: Sequence[Image]) -> dict[str, An
     """
     if not images or not is_mllama(processor):
         return None
+    # One placeholder for each image; the text's tokens are not used.
     return {"text": [processor.image_token] * len(images), "images": one_by_one(images)}

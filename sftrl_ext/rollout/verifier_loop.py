@@ -1,4 +1,4 @@
-"""The agent loop `verifier`: verl's rollout workers play episodes and hand the tokens to the trainer.
+"""Agent loop `verifier`: verl's rollout workers play episodes and return their tokens to the trainer.
 
 A row's ``extra_info.facts`` rebuilds its episode; nothing else of the row decides what is played. Every
 turn's reward sits on its last model token, and ``turn_ids`` tells the trainer which turn wrote which token.
@@ -9,11 +9,10 @@ Settings (all under ``sftrl.rollout`` of the training config, all optional):
     max_prompts: Most prompts of an episode whose prompt is rebuilt on the way, such as the points of a route;
         the episode ends there as one out of tokens does. By default as many as there are.
     reward: Name of a reward function of `sftrl_ext.reward_fns`; without one, the default of the row's data
-        source,
-        and without that the step's own reward.
-    reward_file: A Python file that registers reward functions of one's own.
-    seeded: Seed every response by its prompt, its place in the group and its turn, so that the same run gives
-        the same episodes whatever ends first.
+        source, and without that the step's own reward.
+    reward_file: A Python file that registers further reward functions.
+    seeded: Seed every response by its prompt, its index in the group and its turn, so that the same run gives
+        the same episodes in whatever order they end.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(loggi
 
 
 def default_turn_tokens(response_tokens: int) -> int:
-    """Most tokens of one turn when the config does not say."""
+    """Most tokens of one turn, unless the config sets them."""
     return max(1, min(512, response_tokens // 6))
 
 
@@ -61,7 +60,7 @@ class TurnsOutput(AgentLoopOutput):
     """Per response token, the reward of the turn that ends there, or 0.0."""
 
     def as_dict(self) -> dict[str, Any]:
-        """What goes into TransferQueue: ``rm_scores`` dense, ``turn_ids`` as a tensor of the same length."""
+        """Fields for TransferQueue: ``rm_scores`` dense, ``turn_ids`` as a tensor of the same length."""
         output = super().as_dict()
         output.pop("mm_processor_kwargs", None)  # the worker has used it
         output["rm_scores"] = torch.tensor(output.pop("token_rewards"), dtype=torch.float32)
@@ -109,6 +108,7 @@ class VerifierLoop(AgentLoopBase):
         except Exception as error:
             logger.exception("a row could not be played (index %s)", kwargs.get("index"))
             played = PlayedEpisode(error=f"{type(error).__name__}: {error}")
+        # One entry per turn: (first, last) policy version that wrote tokens of it, or None.
         turns = [extra.get("versions") for extra in played.extra]
         versions = [version for turn in turns if turn is not None for version in turn]
         fields = {
@@ -131,6 +131,7 @@ class VerifierLoop(AgentLoopBase):
         facts = facts_of_row(row)
         episode = episode_of_row(row, facts)
         determined = bool(getattr(self.rollout_config, "full_determinism", False))
+        # One id per episode keeps its turns on one server, whose cache holds the earlier ones.
         request_id = f"det-{row.get('priority', 0)}" if determined else uuid4().hex
 
         seed = getattr(self.rollout_config, "seed", 0)
@@ -165,12 +166,12 @@ class VerifierLoop(AgentLoopBase):
         return lambda episode, step: turn_reward(step, facts, source, self.reward_name)
 
     def _empty_segment(self, played: PlayedEpisode) -> Segment:
-        """The row of an episode that failed: its prompt if it got that far, one token, no loss, no reward."""
-        nothing = min(chat_tokens(self.continuous_token_builder).eos, default=0)
+        """Row of an episode that failed: its prompt if there was one, one token, no loss, no reward."""
+        filler = min(chat_tokens(self.continuous_token_builder).eos, default=0)
         if not played.segments:
-            return Segment([nothing], [nothing], [0], [0], [0.0], [])
+            return Segment([filler], [filler], [0], [0], [0.0], [])
         first = played.segments[0]
-        return Segment(first.prompt_ids, [nothing], [0], [0], [0.0], [], first.images)
+        return Segment(first.prompt_ids, [filler], [0], [0], [0.0], [], first.images)
 
     def _output(
         self, segment: Segment, metrics: AgentLoopMetrics, extra_fields: dict[str, Any]
@@ -197,11 +198,12 @@ def policy_versions(output: TokenOutput) -> dict[str, list[int]]:
     They differ when an asynchronous trainer interrupted the response for an update of the weights.
     """
     first, last = (output.extra_fields.get(f"{end}_global_steps") for end in ("min", "max"))
+    # Not every engine reports versions.
     return {} if first is None or last is None else {"versions": [int(first), int(last)]}
 
 
 def facts_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that rebuild a row's episode.
+    """Parse the facts that rebuild a row's episode.
 
     Raises:
         SftrlError: if ``extra_info.facts`` is not JSON text of an object.
@@ -233,7 +235,7 @@ def episode_of_row(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Episode:
 
 
 def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message with markers where it has content blocks of pictures, as verl's data set makes them."""
+    """Message with image markers in place of the picture blocks that verl's data set makes."""
     content = message["content"]
     if isinstance(content, str):
         return dict(message)
@@ -242,7 +244,7 @@ def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def has_reward(data_source: str) -> bool:
-    """Whether a reward function is the default of a data source."""
+    """True if a data source has a default reward function."""
     try:
         find_reward(data_source)
     except SftrlError:

@@ -1,1 +1,1 @@
-"""Turn-level credit, the trainer that uses it, and the data set of supervised stages."""
+"""Turn-level credit, the trainers that use it, and the data sets of SFT and RL."""

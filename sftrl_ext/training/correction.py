@@ -16,12 +16,11 @@ from verl.trainer.ppo.rollout_corr_helper import _parse_rollout_is_threshold
 
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.training.policy_loss import turn_log_ratio
-from sftrl_ext.training.register import POLICY_LOSS
-from sftrl_ext.training.settings import CORRECTIONS
+from sftrl_ext.training.settings import CORRECTIONS, POLICY_LOSS
 
 
 def correction_level(config: DictConfig, mode: str) -> str | None:
-    """The level in effect: one of `CORRECTIONS`, or None where verl's own keys alone decide.
+    """Level in effect: one of `CORRECTIONS`, or None where only verl's own keys apply.
 
     ``sftrl.rollout_correction`` names it. By default the synchronous trainer corrects nothing: its samples
     are of the policy that is trained. The asynchronous ones train on turns of older policies, which PPO's
@@ -47,6 +46,7 @@ def correction_level(config: DictConfig, mode: str) -> str | None:
             f"algorithm.rollout_correction.rollout_rs={rejected}: rejecting single tokens would cut "
             f"the turns of policy_loss.loss_mode={POLICY_LOSS} in pieces; expected a seq_* option."
         )
+    # Explicit keys of verl win over our default.
     if level is None and section.get("rollout_is") is None and mode != "sync":
         level = "turn" if by_turn else "token"
     corrects = level in ("token", "turn")
@@ -89,11 +89,13 @@ def turn_weights(
     ratio = torch.exp(log_ratio)
     weights = ratio.clamp(max=upper)
     if lower is not None:
+        # Masked instead of clipped: outside the bounds a turn does not count.
         weights = torch.where((ratio >= lower) & (ratio <= upper), ratio, torch.zeros_like(ratio))
     weights = weights * (turn_ids > 0)
     if not bool(is_last.any()):
         return weights, is_last, {}
     raw, used = ratio[is_last].double(), weights[is_last].double()
+    # Kish's effective sample size, as a share of the turns.
     size = used.sum().square() / used.square().sum().clamp(min=1e-12) / used.numel()
     metrics = {
         "correction/turn_weight_mean": float(used.mean()),
@@ -106,7 +108,7 @@ def turn_weights(
 
 
 def as_loss_weights(weights: Tensor, is_last: Tensor, *, turn_is_action: bool) -> Tensor:
-    """Weights as the policy loss reads them.
+    """Convert turn weights to the format of the policy loss.
 
     A loss per token multiplies each token's loss by its weight: the turn's, at every token. The loss with one
     ratio per turn multiplies by the product over the turn: the turn's weight at its last token, 1 before.

@@ -1,4 +1,4 @@
-"""Credit over turns: which share of an episode's reward belongs to which response. Pure tensor functions.
+"""Turn-level credit assignment: rewards of turns become one advantage per turn. Pure tensor functions.
 
 One response of the model, a turn, is one action. Rewards, values and advantages live on turns, in matrices of
 shape ``[episodes, turns]`` with a mask ``alive`` of the turns that were played; `Turns` carries them there
@@ -32,21 +32,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Turns:
-    """Where the turns of a batch are. All matrices are ``[episodes, turns]``.
+    """Layout of the turns of a batch. All matrices are ``[episodes, turns]``.
 
     Attributes:
-        alive: The turns that were played; everything else in a row is padding.
-        row: Row of the token tensors in which the turn is.
+        alive: The turns that were played; all other entries are padding.
+        row: Row of the turn in the token tensors.
         start: Column of the turn's first token.
         rewards: Sum of the token rewards of the turn, 0 in padding.
-        place: ``[rows, tokens]``: index of the token's turn in a flattened matrix, -1 for other tokens.
+        flat_index: ``[rows, tokens]``: index of the token's turn in a flattened matrix, -1 for other tokens.
     """
 
     alive: Tensor
     row: Tensor
     start: Tensor
     rewards: Tensor
-    place: Tensor
+    flat_index: Tensor
 
     def at_start(self, per_token: Tensor) -> Tensor:
         """Read ``[rows, tokens]`` at each turn's first token; 0 in padding.
@@ -58,16 +58,17 @@ class Turns:
             self.alive, per_token[self.row, self.start], torch.zeros((), dtype=per_token.dtype)
         )
 
-    def spread(self, per_turn: Tensor) -> Tensor:
-        """Give every token of a turn the turn's number; 0 elsewhere. Returns ``[rows, tokens]``."""
+    def to_tokens(self, per_turn: Tensor) -> Tensor:
+        """Broadcast a value per turn to the turn's tokens; 0 elsewhere. Returns ``[rows, tokens]``."""
         if per_turn.numel() == 0:
-            return torch.zeros(self.place.shape, dtype=per_turn.dtype)
-        spread = per_turn.reshape(-1)[self.place.clamp(min=0)]
-        return torch.where(self.place >= 0, spread, torch.zeros((), dtype=per_turn.dtype))
+            return torch.zeros(self.flat_index.shape, dtype=per_turn.dtype)
+        # Tokens outside turns have index -1; they read any turn, and are set to 0 after.
+        per_token = per_turn.reshape(-1)[self.flat_index.clamp(min=0)]
+        return torch.where(self.flat_index >= 0, per_token, torch.zeros((), dtype=per_turn.dtype))
 
     def start_mask(self) -> Tensor:
         """1 at each turn's first token. Returns ``[rows, tokens]`` of int64."""
-        mask = torch.zeros(self.place.shape, dtype=torch.int64)
+        mask = torch.zeros(self.flat_index.shape, dtype=torch.int64)
         mask[self.row[self.alive], self.start[self.alive]] = 1
         return mask
 
@@ -75,8 +76,8 @@ class Turns:
 def turns_of_mask(response_mask: Tensor) -> Tensor:
     """Number the runs of 1 in a mask: 1, 2, .. in each row, 0 where the mask is 0.
 
-    For places that know only the mask. Two turns without a token between them would count as one; a chat
-    template always writes a header between them.
+    For callers that have only the mask. Two adjacent turns would count as one; a chat template always writes
+    a header between them.
     """
     mask = response_mask.to(torch.int64)
     begins = mask.clone()
@@ -87,7 +88,7 @@ def turns_of_mask(response_mask: Tensor) -> Tensor:
 def collect_turns(
     turn_ids: Tensor, token_rewards: Tensor, episode: Sequence[int] | Tensor, segment: Sequence[int] | Tensor
 ) -> Turns:
-    """Find the turns of a batch and sum up their rewards.
+    """Collect the turns of a batch and sum their rewards.
 
     Args:
         turn_ids: ``[rows, tokens]``: 1, 2, .. for the tokens of a row's first, second, .. turn, else 0. A row
@@ -103,42 +104,44 @@ def collect_turns(
     rows, tokens = turn_ids.shape
     episode = torch.as_tensor(episode, dtype=torch.int64)
     segment = torch.as_tensor(segment, dtype=torch.int64)
-    most = int(turn_ids.max()) if turn_ids.numel() else 0
+    turns_per_row = int(turn_ids.max()) if turn_ids.numel() else 0
     columns = torch.arange(tokens).expand(rows, tokens)
-    first = torch.full((rows, most + 1), tokens, dtype=torch.int64)
+    # Column 0 of the scattered matrices collects the tokens outside turns and is dropped.
+    first = torch.full((rows, turns_per_row + 1), tokens, dtype=torch.int64)
     first = first.scatter_reduce(1, turn_ids, columns, reduce="amin")[:, 1:]
-    sums = torch.zeros((rows, most + 1), dtype=token_rewards.dtype).scatter_add(1, turn_ids, token_rewards)[
-        :, 1:
-    ]
+    sums = torch.zeros((rows, turns_per_row + 1), dtype=token_rewards.dtype).scatter_add(
+        1, turn_ids, token_rewards
+    )[:, 1:]
     played = first < tokens
 
     # Flatten the turns in the order (episode, segment, first token), then index them per episode.
     row, turn = played.nonzero(as_tuple=True)
     keys = (episode[row], segment[row], first[row, turn])
     order = torch.arange(len(row))
+    # torch has no lexicographic sort: stable sorts by the last key first give the same order.
     for key in reversed(keys):
         order = order[torch.sort(key[order], stable=True).indices]
     row, turn = row[order], turn[order]
-    of = episode[row]
+    turn_episode = episode[row]
     episodes = int(episode.max()) + 1 if len(episode) else 0
-    count = torch.bincount(of, minlength=episodes)
-    position = torch.arange(len(row)) - (count.cumsum(0) - count)[of]
+    count = torch.bincount(turn_episode, minlength=episodes)
+    position = torch.arange(len(row)) - (count.cumsum(0) - count)[turn_episode]
     longest = int(count.max()) if len(count) else 0
 
     def matrix(values: Tensor) -> Tensor:
         out = torch.zeros((episodes, longest), dtype=values.dtype)
-        out[of, position] = values
+        out[turn_episode, position] = values
         return out
 
-    index = torch.full((rows, most + 1), -1, dtype=torch.int64)
-    index[row, turn + 1] = of * longest + position
+    index = torch.full((rows, turns_per_row + 1), -1, dtype=torch.int64)
+    index[row, turn + 1] = turn_episode * longest + position
     index[:, 0] = -1
     return Turns(
         alive=matrix(torch.ones(len(row), dtype=torch.bool)),
         row=matrix(row),
         start=matrix(first[row, turn]),
         rewards=matrix(sums[row, turn]),
-        place=index.gather(1, turn_ids),
+        flat_index=index.gather(1, turn_ids),
     )
 
 
@@ -178,91 +181,104 @@ def reward_to_go(rewards: Tensor, alive: Tensor, gamma: float) -> Tensor:
 
 
 def leave_one_out_advantages(
-    rewards: Tensor, alive: Tensor, group: Tensor, gamma: float, *, divide_by_spread: bool = False
+    rewards: Tensor, alive: Tensor, group: Tensor, gamma: float, *, divide_by_std: bool = False
 ) -> Tensor:
-    """Reward-to-go minus a baseline that only other episodes decide.
+    """Reward-to-go minus a baseline made of other episodes only.
 
     The baseline of an episode at turn t is the mean reward-to-go at t of the other episodes of its prompt
-    that got to t, drawn towards the mean of the other prompts' episodes at t as if by one more episode. So a
-    turn that no other episode of its prompt got to is compared with the same turn elsewhere, and not with the
-    better returns of those that had already ended well. If nobody elsewhere got to t, the group's own mean
-    stands alone; if nobody at all did, the baseline is the mean reward-to-go of the others at their first
-    turn. An episode without any other in its group gets advantage 0.
+    that reached t, shrunk towards the mean of the other prompts' episodes at t, with the weight of one
+    pseudo-episode. So a turn that no other episode of its prompt reached is compared with the same turn of
+    other prompts, and not with the better returns of those that had already ended well. If no other prompt's
+    episode reached t, the group's mean is not shrunk; if no other episode at all did, the baseline is the
+    mean reward-to-go of the group's others at their first turn. An episode alone in its group gets advantage
+    0.
 
     Args:
         rewards: ``[episodes, turns]``.
-        alive: ``[episodes, turns]``: played turns. An episode without turns (a failed one) counts nowhere.
+        alive: ``[episodes, turns]``: played turns. An episode without turns (a failed one) is left out.
         group: ``[episodes]``: the same number for episodes of the same prompt.
         gamma: Discount per turn.
-        divide_by_spread: Divide by the spread of episode returns, as GRPO does to weigh prompts alike. The
-            spread of an episode's own group is taken without the episode, drawn towards that of the other
-            groups as if by one more episode; so it is a constant for the episode's own actions, and each
-            prompt's gradient keeps its direction. Where nothing else varies, the divisor is 1.
+        divide_by_std: Divide by the standard deviation of episode returns, as GRPO does to weigh prompts
+            alike. An episode's own group enters without the episode, shrunk towards the other groups with
+            the weight of one pseudo-episode; so the divisor is a constant for the episode's own actions, and
+            each prompt's gradient keeps its direction. If no other return varies, the divisor is 1.
 
     Returns:
         Advantages ``[episodes, turns]``, 0 in padding.
     """
     live = alive.to(rewards.dtype)
-    togo = reward_to_go(rewards, alive, gamma)
+    returns = reward_to_go(rewards, alive, gamma)
     groups = int(group.max()) + 1 if len(group) else 0
 
-    def total(per_episode: Tensor) -> Tensor:
+    def group_sum(per_episode: Tensor) -> Tensor:
         out = torch.zeros((groups, *per_episode.shape[1:]), dtype=per_episode.dtype)
         return out.index_add(0, group, per_episode)
 
-    if togo.shape[1] == 0:
-        return togo
-    taken_part, first = live[:, 0], togo[:, 0]
-    others = total(taken_part)[group] - taken_part
-    others_first = (total(first)[group] - first) / others.clamp(min=1)
-    there, sums = total(live)[group], total(togo)[group]
-    elsewhere_there = live.sum(dim=0) - there
-    elsewhere = (togo.sum(dim=0) - sums) / elsewhere_there.clamp(min=1)
-    one_more = (elsewhere_there > 0).to(rewards.dtype)
-    others_there = there - live + one_more
-    others_togo = (sums - togo + one_more * elsewhere) / others_there.clamp(min=1)
-    baseline = torch.where(others_there > 0, others_togo, others_first.unsqueeze(1))
-    advantages = (togo - baseline) * live * (others > 0).unsqueeze(1)
-    if divide_by_spread:
-        advantages = advantages / _spread_of_others(first, taken_part, group, groups).unsqueeze(1)
+    if returns.shape[1] == 0:
+        return returns
+    # Of each episode's group without the episode: its size, and the mean return at the first turn.
+    played, first = live[:, 0], returns[:, 0]
+    others = group_sum(played)[group] - played
+    others_first = (group_sum(first)[group] - first) / others.clamp(min=1)
+    # Episodes of the group, and of all other groups, that reached each turn, and their returns there.
+    group_count, group_returns = group_sum(live)[group], group_sum(returns)[group]
+    outside_count = live.sum(dim=0) - group_count
+    outside_mean = (returns.sum(dim=0) - group_returns) / outside_count.clamp(min=1)
+    # The pseudo-episode: weight 1 at every turn that another prompt's episode reached.
+    pseudo = (outside_count > 0).to(rewards.dtype)
+    weight = group_count - live + pseudo
+    others_mean = (group_returns - returns + pseudo * outside_mean) / weight.clamp(min=1)
+    baseline = torch.where(weight > 0, others_mean, others_first.unsqueeze(1))
+    advantages = (returns - baseline) * live * (others > 0).unsqueeze(1)
+    if divide_by_std:
+        advantages = advantages / _std_of_others(first, played, group, groups).unsqueeze(1)
     return advantages
 
 
-def _spread_of_others(returns: Tensor, counts: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Standard deviation of the returns of each episode's group without the episode; see the caller."""
+def _std_of_others(returns: Tensor, counts: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Standard deviation of the returns of each episode's group without the episode, shrunk as above.
 
-    def total(values: Tensor) -> Tensor:
+    Args:
+        returns: ``[episodes]``, 0 for an episode without turns.
+        counts: ``[episodes]``: 1, or 0 for an episode without turns.
+        group: ``[episodes]``.
+        groups: Number of groups.
+    """
+
+    def group_sum(values: Tensor) -> Tensor:
         return torch.zeros(groups, dtype=values.dtype).index_add(0, group, values)
 
-    others = total(counts)[group] - counts
-    mean = (total(returns)[group] - returns) / others.clamp(min=1)
-    squares = (total(returns**2)[group] - returns**2) - others * mean**2
-    size, center = total(counts), total(returns) / total(counts).clamp(min=1)
-    within = total(counts * (returns - center[group]) ** 2)
+    others = group_sum(counts)[group] - counts
+    mean = (group_sum(returns)[group] - returns) / others.clamp(min=1)
+    squares = (group_sum(returns**2)[group] - returns**2) - others * mean**2
+    size, center = group_sum(counts), group_sum(returns) / group_sum(counts).clamp(min=1)
+    # The prior: variance within the other groups, over their degrees of freedom.
+    within = group_sum(counts * (returns - center[group]) ** 2)
     freedom = (size - 1).clamp(min=0)
-    elsewhere = freedom.sum() - freedom[group]
-    prior = (within.sum() - within[group]) / elsewhere.clamp(min=1)
-    known = (elsewhere > 0).to(returns.dtype)
-    variance = (squares.clamp(min=0) + prior * known) / (others + known).clamp(min=1)
+    outside = freedom.sum() - freedom[group]
+    prior = (within.sum() - within[group]) / outside.clamp(min=1)
+    has_prior = (outside > 0).to(returns.dtype)
+    # Rounding can leave a sum of squares below zero.
+    variance = (squares.clamp(min=0) + prior * has_prior) / (others + has_prior).clamp(min=1)
     return torch.where(
         variance > 1e-12, variance.clamp(min=1e-12).sqrt(), torch.ones((), dtype=returns.dtype)
     )
 
 
-def normalize_advantages(advantages: Tensor, alive: Tensor, how: str) -> Tensor:
-    """Bring advantages to unit size over the turns of the batch; every turn counts once, however long it is.
+def normalize_advantages(advantages: Tensor, alive: Tensor, method: str) -> Tensor:
+    """Scale advantages to unit size over the turns of the batch; every turn counts once, however long it is.
 
     Args:
         advantages: ``[episodes, turns]``.
         alive: ``[episodes, turns]``.
-        how: ``whiten`` (mean 0, variance 1, as PPO implementations do; the mean is a baseline that contains
-            the turn itself, a bias of order 1 / turns), ``scale`` (divide by the root mean square) or
-            ``none``.
+        method: ``whiten`` (mean 0, variance 1, as PPO implementations do; the mean is a baseline that
+            contains the turn itself, a bias of order 1 / turns), ``scale`` (divide by the root mean square)
+            or ``none``.
     """
-    if how == "none" or int(alive.sum()) < 2:
+    if method == "none" or int(alive.sum()) < 2:
         return advantages
     played = advantages[alive]
-    if how == "scale":
+    if method == "scale":
         return advantages / (played.square().mean() + 1e-8).sqrt()
     whitened = (advantages - played.mean()) * torch.rsqrt(played.var() + 1e-8)
     return torch.where(alive, whitened, torch.zeros((), dtype=advantages.dtype))

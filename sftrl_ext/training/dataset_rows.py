@@ -1,8 +1,8 @@
-"""The dialogues of a parquet file, kept in Arrow; a row becomes Python objects only when it is read.
+"""Dialogues of a parquet file, kept in Arrow; a row becomes Python objects only when it is read.
 
-A file whose messages hold image markers must say what they stand for: a row whose column ``images`` names
-picture files shows those, else the column ``extra_info.facts`` gives what to draw, and only a file without it
-is asked for pictures in the column ``images``.
+Pictures of image markers come from one of three sources: the files that a row's column ``images`` names, else
+the column ``extra_info.facts``, from which they are drawn, and in a file without facts the pictures stored in
+the column ``images``.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from PIL.Image import Image
 
 from sftrl_ext.envs.base import IMAGE_MARKER, count_markers
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.training.row_images import check_markers, drawn, opened
+from sftrl_ext.training.row_images import check_markers, draw_images, open_images
 
 TRAIN_TURNS = "train_turns"
-"""The column that names the trained turns; without it every assistant turn is trained."""
+"""Column that names the trained turns; without it every assistant turn is trained."""
 FACTS = "extra_info.facts"
-"""What a row's pictures are drawn from."""
+"""Column that a row's pictures are drawn from."""
 
 Flags = npt.NDArray[np.bool_]
 
 
-class Row(NamedTuple):
+class DialogueRow(NamedTuple):
     """One dialogue."""
 
     messages: list[dict[str, str]]
     trained: set[int] | None
     """Indices of the trained messages; None for every assistant message."""
     images: Sequence[Image]
-    """What the image markers in the messages stand for, in order."""
+    """Pictures of the image markers in the messages, in order."""
 
 
 class Dialogues:
-    """The rows of one file; one without a single image marker is text, and nothing is drawn for it.
+    """Rows of one file; a file without a single image marker is text, and nothing is drawn for it.
 
     Args:
         file: Path of the file.
@@ -57,7 +57,7 @@ class Dialogues:
         if messages_key not in schema.names:
             raise SftrlError(f"{file} has no column {messages_key!r}; found {', '.join(schema.names)}.")
         columns = [name for name in (messages_key, TRAIN_TURNS) if name in schema.names]
-        # One chunking for all columns, so that a row has the same place in each.
+        # Read together, so that all columns have the same chunks.
         batches = pq.read_table(file, columns=columns).to_batches()
         if not batches:
             raise SftrlError(f"{file} has no rows.")
@@ -70,7 +70,7 @@ class Dialogues:
         self.first_marked = next(
             (int(s) + m for s, m in zip(self._starts, marked, strict=False) if m is not None), None
         )
-        """The first row that shows an image; None if none does."""
+        """First row that shows an image, or None."""
         self._facts: pa.ChunkedArray | None = None
         self._pictures: pa.ChunkedArray | None = None
         self._paths: pa.ChunkedArray | None = None
@@ -84,31 +84,31 @@ class Dialogues:
         """File and row, for errors."""
         return f"{self.file}, row {row}"
 
-    def row(self, row: int) -> Row:
-        """One row, with its pictures.
+    def row(self, row: int) -> DialogueRow:
+        """Read one row, with its pictures.
 
         Raises:
             SftrlError: if markers and pictures are not as many, or a picture can be neither drawn nor read.
         """
         chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
-        at = row - int(self._starts[chunk])
-        messages = self._messages[chunk][at].as_py()
-        trained = None if self._trained is None else set(self._trained[chunk][at].as_py())
+        index = row - int(self._starts[chunk])
+        messages = self._messages[chunk][index].as_py()
+        trained = None if self._trained is None else set(self._trained[chunk][index].as_py())
         images: Sequence[Image] = ()
         if self._paths is not None and (paths := self._paths[row].as_py()):
-            images = opened(paths, self.name(row))
+            images = open_images(paths, self.name(row))
         elif self._paths is not None and count_markers(messages) == 0:
             images = ()
         elif self._facts is not None:
-            images = drawn(self._facts[row].as_py(), self.name(row))
+            images = draw_images(self._facts[row].as_py(), self.name(row))
         elif self._pictures is not None:
-            images = opened(self._pictures[row].as_py(), self.name(row))
+            images = open_images(self._pictures[row].as_py(), self.name(row))
         if self.first_marked is not None:
             check_markers(messages, images, self.name(row))
-        return Row(messages, trained, images)
+        return DialogueRow(messages, trained, images)
 
     def _read_images(self, schema: pa.Schema, images_key: str) -> None:
-        """Keep the columns that say what the rows show."""
+        """Read the columns that the rows' pictures come from."""
         self._facts = read_facts(self.file)
         if self._facts is not None:
             self._paths = _picture_paths(self.file, images_key) if images_key in schema.names else None
@@ -122,7 +122,8 @@ class Dialogues:
             )
 
     def _check(self, messages: pa.ListArray, turns: pa.ListArray | None, first: int) -> None:
-        """Every row has a dialogue and trains assistant turns only, at least one."""
+        """Check that every row has a dialogue and trains assistant turns only, at least one."""
+        # All rows at once on the flattened messages: row i is offsets[i] to offsets[i + 1].
         offsets = messages.offsets.to_numpy()
         lengths = np.diff(offsets)
         self._refuse(lengths == 0, first, "has no messages", "a dialogue (is this a file of RL prompts?)")
@@ -136,25 +137,25 @@ class Dialogues:
         counts = np.diff(turns.offsets.to_numpy())
         self._refuse(counts == 0, first, f"has an empty {TRAIN_TURNS}", "at least one turn to learn from")
         flat = turns.flatten().to_numpy()
-        of = np.repeat(np.arange(len(lengths)), counts)
-        inside = (flat >= 0) & (flat < lengths[of])
-        right = inside.copy()
-        right[inside] = assistant[offsets[of[inside]] + flat[inside]]
+        row = np.repeat(np.arange(len(lengths)), counts)
+        inside = (flat >= 0) & (flat < lengths[row])
+        valid = inside.copy()
+        valid[inside] = assistant[offsets[row[inside]] + flat[inside]]
         wrong = np.zeros(len(lengths), dtype=bool)
-        wrong[of[~right]] = True
+        wrong[row[~valid]] = True
         self._refuse(
             wrong, first, f"names a message in {TRAIN_TURNS} that is not an assistant's", "indices of those"
         )
 
-    def _refuse(self, wrong: Flags, first: int, found: str, expected: str) -> None:
+    def _refuse(self, wrong: Flags, first: int, problem: str, expected: str) -> None:
         if bool(wrong.any()):
             row = first + int(np.argmax(wrong))
             more = f" (and {int(wrong.sum()) - 1} more rows)" if int(wrong.sum()) > 1 else ""
-            raise SftrlError(f"{self.name(row)}{more} {found}; expected {expected}.")
+            raise SftrlError(f"{self.name(row)}{more} {problem}; expected {expected}.")
 
 
 def read_facts(file: str) -> pa.ChunkedArray | None:
-    """The facts of every row of a file; None if it has none."""
+    """Read the facts of every row of a file; None if it has none."""
     with pq.ParquetFile(file) as opened_file:
         if FACTS not in {opened_file.schema.column(i).path for i in range(len(opened_file.schema))}:
             return None
@@ -162,7 +163,7 @@ def read_facts(file: str) -> pa.ChunkedArray | None:
 
 
 def _picture_paths(file: str, images_key: str) -> pa.ChunkedArray | None:
-    """Paths of the pictures of every row, without the bytes beside them; None if no row has a path."""
+    """Read the picture paths of every row, without the bytes beside them; None if no row has a path."""
     with pq.ParquetFile(file) as opened_file:
         paths = [opened_file.schema.column(i).path for i in range(len(opened_file.schema))]
         named = [path for path in paths if path.startswith(f"{images_key}.") and path.endswith(".path")]
@@ -182,15 +183,16 @@ def _schema(file: str) -> Any:
 
 
 def _assistant(messages: pa.ListArray) -> Flags:
-    """Which of all messages are an assistant's."""
+    """Mask of the assistant's messages."""
     return np.asarray(messages.values.field("role").to_numpy(zero_copy_only=False) == "assistant")
 
 
 def _first_marked(messages: pa.ListArray) -> int | None:
-    """The first row with an image marker in a message that is not an assistant's."""
-    found = pc.match_substring(messages.values.field("content"), IMAGE_MARKER)
-    flags = found.fill_null(False).to_numpy(zero_copy_only=False) & ~_assistant(messages)
+    """Index of the first row with an image marker in a message that is not an assistant's."""
+    matches = pc.match_substring(messages.values.field("content"), IMAGE_MARKER)
+    flags = matches.fill_null(False).to_numpy(zero_copy_only=False) & ~_assistant(messages)
     offsets = messages.offsets.to_numpy()
-    places = np.flatnonzero(flags[: offsets[-1]])
-    places = places[places >= offsets[0]]
-    return int(np.searchsorted(offsets, places[0], side="right")) - 1 if len(places) else None
+    # ``values`` ignores the slice of a batch: only messages from the first to the last offset are its own.
+    marked = np.flatnonzero(flags[: offsets[-1]])
+    marked = marked[marked >= offsets[0]]
+    return int(np.searchsorted(offsets, marked[0], side="right")) - 1 if len(marked) else None

@@ -1,7 +1,7 @@
-"""Our engine for training: verl's, with a part of the model frozen, and SFT on another loss.
+"""Training engine: verl's FSDP engine with frozen parts of the model and further losses of SFT.
 
-It is filed in verl's registry of engines under a vendor name of its own, which the variables of
-`sftrl_ext.training.engine_settings` select. verl's SFT trainer has no setting for its loss; it hands the
+It is registered with verl under a vendor name, which the variables of `sftrl_ext.training.engine_settings`
+select. verl's SFT trainer has no setting for its loss; it hands the
 engine a function for every micro-batch, and this engine puts another in its place. A loss with an anchor
 needs the start model: the engine holds a second, frozen copy of the weights the stage starts from, sharded
 like the first, and runs it on every micro-batch. Weights of a resumed stage are loaded into the first only.
@@ -17,34 +17,35 @@ import torch
 from torch import Tensor
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.training.engine_settings import VENDOR, EngineSettings
+from sftrl_ext.training.engine_settings import VENDOR, TrainEngineSettings
 from sftrl_ext.training.freezing import freeze_parts
-from sftrl_ext.training.sft_losses import batch_loss, divergence
+from sftrl_ext.training.sft_losses import batch_loss, token_kl
 
 if TYPE_CHECKING:
     from torch import nn
 
 METRICS = ("train/nll", "train/kl_start")
-"""What is logged beside the loss: the usual loss of SFT, and the divergence from the start model."""
+"""Metrics beside the loss: the negative log-likelihood, and the divergence from the start model."""
 
 _KL = "sftrl_kl"
-"""Where the divergence of a micro-batch waits for the loss, among the model's outputs."""
+"""Key of a micro-batch's divergence among the model's outputs."""
 
 
 def shifted_mask(loss_mask: Tensor) -> Tensor:
-    """Which places of a packed batch predict a token that carries loss.
+    """Mask of the positions of a packed batch that predict a token with loss.
 
     Args:
-        loss_mask: ``[rows, tokens]``, jagged: 1 where a token carries loss, never at a row's first.
+        loss_mask: ``[rows, tokens]``, jagged: 1 for a token with loss, never at a row's first.
 
     Returns:
-        ``[all tokens]`` bool, aligned with the log-probabilities of each place's next token.
+        ``[all tokens]`` bool, aligned with the log-probabilities of each position's next token.
     """
+    # The roll crosses row boundaries, which is harmless: a row's first token never carries loss.
     return torch.roll(loss_mask.values(), shifts=-1, dims=0).bool()
 
 
 def packed_logits(logits: Tensor, offsets: Tensor) -> Tensor:
-    """The logits of all rows one after the other, without padding.
+    """Concatenate the logits of all rows, without padding.
 
     Args:
         logits: ``[1, all tokens and padding at the end, vocabulary]``, or ``[rows, longest, vocabulary]``.
@@ -56,14 +57,14 @@ def packed_logits(logits: Tensor, offsets: Tensor) -> Tensor:
     lengths, total = offsets.diff(), int(offsets[-1])
     if logits.shape[0] == 1 and logits.shape[1] >= total:
         return logits[0, :total]
-    places = torch.arange(logits.shape[1], device=logits.device)
-    return logits[places < lengths.to(logits.device).unsqueeze(1)]
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    return logits[columns < lengths.to(logits.device).unsqueeze(1)]
 
 
 def sft_loss(
-    settings: EngineSettings, model_output: dict[str, Any], data: Any, dp_group: Any = None
+    settings: TrainEngineSettings, model_output: dict[str, Any], data: Any, dp_group: Any = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one micro-batch, in the form verl's engines ask for.
+    """Loss of one micro-batch, with the signature that verl's engines call.
 
     Args:
         settings: Which loss.
@@ -76,37 +77,39 @@ def sft_loss(
     """
     log_prob = model_output["log_probs"].values()[shifted_mask(data["loss_mask"])]
     kl = model_output.pop(_KL, None)
-    part = data["dp_size"] / data["batch_num_tokens"]
-    metrics = {METRICS[0]: -log_prob.detach().sum().item() * part}
+    # FSDP averages gradients over ranks, hence the factor dp_size.
+    scale = data["dp_size"] / data["batch_num_tokens"]
+    metrics = {METRICS[0]: -log_prob.detach().sum().item() * scale}
     if kl is not None:
-        metrics[METRICS[1]] = kl.detach().sum().item() * part
-    return batch_loss(log_prob, settings, kl) * part, metrics
+        metrics[METRICS[1]] = kl.detach().sum().item() * scale
+    return batch_loss(log_prob, settings, kl) * scale, metrics
 
 
 def engine_class(base: type[Any]) -> type[Any]:
-    """Our engine on top of verl's FSDP engine for language models."""
+    """Derive the training engine from verl's FSDP engine for language models."""
 
     class PostTrainingEngine(base):
         """verl's FSDP engine for language models, with a frozen part and a choice of the loss of SFT."""
 
         def _build_module(self) -> nn.Module:
             model: nn.Module = super()._build_module()
-            if (freeze := EngineSettings.from_environment().freeze) is not None:
+            if (freeze := TrainEngineSettings.from_environment().freeze) is not None:
                 freeze_parts(model, freeze)
             return model
 
         def initialize(self) -> None:
             """Build the model, and the start model where the loss needs it."""
-            self.sft = EngineSettings.from_environment()
+            self.sft = TrainEngineSettings.from_environment()
             if self.sft.anchored:
-                self._refuse_what_hides_logits()
+                self._require_logits()
             super().initialize()
             self.start_module: nn.Module | None = None
             if self.sft.anchored:
+                # Built and sharded like the model, before a resumed stage loads its weights.
                 start = self._build_module().requires_grad_(False)
                 self.start_module = self._build_fsdp_module(start).eval()
 
-        def _refuse_what_hides_logits(self) -> None:
+        def _require_logits(self) -> None:
             if self.ulysses_sequence_parallel_size > 1:
                 raise SftrlError(f"loss {self.sft.loss!r}: not with sequence parallelism; set it to 1.")
             if self.model_config.get("use_fused_kernels", False):
@@ -125,23 +128,24 @@ def engine_class(base: type[Any]) -> type[Any]:
             """As verl's, with the divergence from the start model at the tokens that carry loss."""
             kl = None
             if self.start_module is not None:
+                # The same inputs, without gradients: the anchor is a constant.
                 with torch.no_grad():
                     start = self.start_module(**output_args.pop("sftrl_inputs"), use_cache=False)
                 offsets = micro_batch["input_ids"].offsets()
                 learned = shifted_mask(micro_batch["loss_mask"])
-                packed = (packed_logits(one.logits, offsets)[learned] for one in (output, start))
-                kl = divergence(*packed)
-            made: dict[str, Any] = super().prepare_model_outputs(
+                packed = (packed_logits(result.logits, offsets)[learned] for result in (output, start))
+                kl = token_kl(*packed)
+            outputs: dict[str, Any] = super().prepare_model_outputs(
                 output, output_args, micro_batch, logits_processor_func
             )
             if kl is not None:
-                made[_KL] = kl
-            return made
+                outputs[_KL] = kl
+            return outputs
 
         def forward_backward_batch(
             self, data: Any, loss_function: Callable[..., Any] | None, forward_only: bool = False
         ) -> Any:
-            """As verl's; what is logged becomes one number for all micro-batches and ranks."""
+            """As verl's; each metric becomes one number for all micro-batches and ranks."""
             output = super().forward_backward_batch(data, loss_function, forward_only)
             for name in METRICS:
                 if name in output["metrics"]:
@@ -159,14 +163,14 @@ def engine_class(base: type[Any]) -> type[Any]:
         def forward_step(
             self, micro_batch: Any, loss_function: Callable[..., Any] | None, forward_only: bool
         ) -> Any:
-            """As verl's, on the chosen loss."""
+            """As verl's, with the configured loss."""
             settings = self.sft
             if loss_function is not None and settings.loss != "nll":
 
-                def chosen(**given: Any) -> tuple[Tensor, dict[str, float]]:
-                    return sft_loss(settings, **given)
+                def selected_loss(**arguments: Any) -> tuple[Tensor, dict[str, float]]:
+                    return sft_loss(settings, **arguments)
 
-                return super().forward_step(micro_batch, chosen, forward_only)
+                return super().forward_step(micro_batch, selected_loss, forward_only)
             return super().forward_step(micro_batch, loss_function, forward_only)
 
     return PostTrainingEngine
@@ -174,7 +178,7 @@ def engine_class(base: type[Any]) -> type[Any]:
 
 @cache
 def register_engine(module: Any) -> None:
-    """File the engine once verl's module of FSDP engines is imported; a second time does nothing."""
+    """Register the engine once verl's module of FSDP engines is imported; a second call does nothing."""
     from verl.workers.engine.base import EngineRegistry
 
     EngineRegistry.register(

@@ -1,6 +1,6 @@
-"""What our engine does beyond verl's, told to every training process by variables of its environment.
+"""Settings of the training engine, passed to every training process by environment variables.
 
-verl's config has no place for it that reaches the engine. The variable ``VERL_ENGINE_VENDOR`` selects the
+verl's config has no key for them that reaches the engine. The variable ``VERL_ENGINE_VENDOR`` selects the
 engine at all: a run that freezes nothing and trains on verl's own loss uses verl's engine.
 """
 
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from sftrl_ext.errors import SftrlError, unknown_name
 
 VENDOR = "sftrl"
-"""``VERL_ENGINE_VENDOR`` under which the engine is filed."""
+"""``VERL_ENGINE_VENDOR`` under which the engine is registered."""
 
 FREEZABLE = ("vision", "vision_and_adapter")
-"""What can be frozen: the vision encoder, or also the adapter from its features to the language model."""
+"""Parts to freeze: the vision encoder, or also the adapter from its features to the language model."""
 
 LOSSES = ("nll", "dft", "kl", "dft_kl")
 """Losses of SFT; ``nll`` is verl's own. See `sftrl_ext.training.sft_losses`."""
 KL_LOSSES = ("kl", "dft_kl")
-"""Those with an anchor: a divergence from the start model."""
+"""Losses with an anchor: a divergence from the start model."""
 KL_COEF = 0.1
-"""Weight of the anchor where nothing is said."""
+"""Default weight of the anchor."""
 
 _FREEZE, _LOSS, _KL_COEF = "SFTRL_FREEZE", "SFTRL_SFT_LOSS", "SFTRL_KL_COEF"
 
 
 @dataclass(frozen=True)
-class EngineSettings:
-    """What the engine of one process does.
+class TrainEngineSettings:
+    """Settings of one process's engine.
 
     Attributes:
         freeze: One of `FREEZABLE`, or None.
@@ -51,19 +51,19 @@ class EngineSettings:
 
     @property
     def anchored(self) -> bool:
-        """Whether the loss needs the start model."""
+        """True if the loss needs the start model."""
         return self.loss in KL_LOSSES
 
     @classmethod
-    def from_environment(cls) -> EngineSettings:
-        """Read what `engine_env` set."""
+    def from_environment(cls) -> TrainEngineSettings:
+        """Read the variables that `engine_env` sets."""
         return cls(
             os.environ.get(_FREEZE), os.environ.get(_LOSS, "nll"), float(os.environ.get(_KL_COEF, KL_COEF))
         )
 
 
 def engine_env(freeze: str | None = None, loss: str = "nll", kl_coef: float | None = None) -> dict[str, str]:
-    """Variables every process of a training stage needs; none where verl's engine does all.
+    """Environment variables of a training stage; none if verl's engine does all.
 
     Args:
         freeze: One of `FREEZABLE`, or None.
@@ -73,7 +73,7 @@ def engine_env(freeze: str | None = None, loss: str = "nll", kl_coef: float | No
     Raises:
         SftrlError: if a value is unknown.
     """
-    settings = EngineSettings(freeze, loss, KL_COEF if kl_coef is None else kl_coef)
+    settings = TrainEngineSettings(freeze, loss, KL_COEF if kl_coef is None else kl_coef)
     env = {} if freeze is None else {_FREEZE: freeze}
     if loss != "nll":
         env[_LOSS] = loss

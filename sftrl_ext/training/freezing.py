@@ -1,4 +1,4 @@
-"""Training a vision-language model with its vision encoder, or encoder and adapter, left as they are.
+"""Freezing of the vision encoder of a vision-language model, with or without its adapter.
 
 verl 0.9.1 has a setting for this that its FSDP engine never reads; `sftrl_ext.training.engine` does it.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.training.engine_settings import EngineSettings
+from sftrl_ext.training.engine_settings import TrainEngineSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ def freeze_parts(model: nn.Module, freeze: str) -> int:
     Raises:
         SftrlError: if the model has no vision encoder, or ``freeze`` is unknown.
     """
-    EngineSettings(freeze)  # refuses what is unknown
+    TrainEngineSettings(freeze)  # refuses unknown values
     encoder = next((module for name, module in _named(model, _ENCODERS)), None)
     if encoder is None:
         raise SftrlError(
@@ -41,6 +41,7 @@ def freeze_parts(model: nn.Module, freeze: str) -> int:
         )
     frozen = 0
     for name, parameter in encoder.named_parameters():
+        # Qwen-VL keeps its adapter inside the encoder, Llava and Mllama beside it.
         if freeze == "vision" and name.split(".")[0] in _ADAPTERS_INSIDE:
             continue
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What a training step reports beyond verl's own metrics: episodes, turns, the policy's drift, and tokens."""
+"""Metrics of a training step beyond verl's: episodes, turns, the policy's drift, and tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sftrl_ext.training.credit import Turns
 
 
 class StepRows:
-    """The rows of one training step: the episode and prompt of each, and what the rollout said of it.
+    """Rows of one training step: the episode and prompt of each, and its metrics from the rollout.
 
     Args:
         keys: verl's keys, ``{prompt}_{session}_{segment}``; a session of a prompt is one episode.
@@ -26,9 +26,9 @@ class StepRows:
 
     Attributes:
         episode: Per row, the number of its episode.
-        segment: Per row, its place in the episode.
+        segment: Per row, its index in the episode.
         versions: Per episode, for each of its turns the first and the last policy that wrote tokens of it;
-            None for a turn of which the engine does not say.
+            None for a turn without versions.
         group_of_episode: Per episode, the number of its prompt.
     """
 
@@ -48,6 +48,7 @@ class StepRows:
         self.errors: list[str] = []
         versions: dict[int, dict[int, Sequence[Any]]] = {}
         for key, tag, extra in zip(keys, tags, extra_fields, strict=True):
+            # A prompt's own name may contain underscores.
             prompt, session, segment = key.rsplit("_", 2)
             if (prompt, session) not in episodes:
                 episodes[prompt, session] = len(episodes)
@@ -55,6 +56,7 @@ class StepRows:
             number = episodes[prompt, session]
             self.episode.append(number)
             self.segment.append(int(segment))
+            # Padding rows get an episode number, since the token tensors have them, but no metrics.
             if tag.get("is_padding", False):
                 continue
             self.sequence_tokens += int(tag["seq_len"])
@@ -74,7 +76,7 @@ class StepRows:
         return sum(info.get(key, 0.0) for info in self.infos.values())
 
     def require_some_played(self) -> None:
-        """Refuse a step in which every episode failed: there is nothing to learn from, only a fault to mend.
+        """Refuse a step in which every episode failed, since there is nothing to learn from.
 
         Raises:
             SftrlError: naming the first error.
@@ -87,7 +89,7 @@ class StepRows:
 
 
 def row_metrics(rows: StepRows) -> dict[str, float]:
-    """Means over the step's episodes of what the rollout said about each."""
+    """Means of the rollout's metrics over the step's episodes."""
     return {f"episode/{key}": value for key, value in mean_metrics(rows.infos.values()).items()}
 
 
@@ -102,17 +104,17 @@ def staleness_metrics(rows: StepRows, version: int) -> dict[str, float]:
         rows: The step's rows.
         version: The policy being trained, as the number of updates before it.
     """
-    by_place: dict[int, list[int]] = {}
+    ages_by_turn: dict[int, list[int]] = {}
     mixed: list[bool] = []
     for turns in rows.versions.values():
         for number, turn in enumerate(turns, start=1):
             if turn is not None:
-                by_place.setdefault(number, []).append(version - int(turn[0]))
+                ages_by_turn.setdefault(number, []).append(version - int(turn[0]))
                 mixed.append(turn[0] != turn[1])
-    ages = [age for place in by_place.values() for age in place]
+    ages = [age for turn_ages in ages_by_turn.values() for age in turn_ages]
     if not ages:
         return {}
-    metrics = {f"turns/staleness_{k}": sum(v) / len(v) for k, v in sorted(by_place.items())}
+    metrics = {f"turns/staleness_{k}": sum(v) / len(v) for k, v in sorted(ages_by_turn.items())}
     metrics["turns/staleness_mean"] = sum(ages) / len(ages)
     metrics["turns/staleness_max"] = float(max(ages))
     metrics["turns/mixed_share"] = sum(mixed) / len(mixed)
@@ -120,15 +122,15 @@ def staleness_metrics(rows: StepRows, version: int) -> dict[str, float]:
 
 
 def mismatch_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
-    """Disagreement of sampler and trainer about the step's samples, before the update.
+    """Mismatch of the log-probabilities of sampler and trainer, before the update.
 
     ``d`` is the log-probability of a sampled token under the trainer's policy minus that under the sampler.
     Over the tokens the model wrote: mean and maximum of ``|d|``; KL(sampler || trainer) in its low-variance
     form ``exp(d) - 1 - d``; the share of tokens whose probabilities differ by more than a factor of two. Over
     turns, whose product is one ratio: mean and maximum of ``|sum of d|``.
 
-    With a synchronous trainer this is what two engines make of the same weights. With an asynchronous one it
-    contains the updates in between (``turns/staleness_*``).
+    With a synchronous trainer this is the numerical difference of two engines with the same weights. With an
+    asynchronous one it contains the updates in between (``turns/staleness_*``).
     """
     if "rollout_log_probs" not in data or "old_log_probs" not in data:
         return {}
@@ -138,6 +140,7 @@ def mismatch_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
         return {}
     difference = (data["old_log_probs"] - data["rollout_log_probs"]).double() * written
     tokens = difference[written]
+    # Sums and counts of each turn; column 0 collects the tokens outside turns.
     shape = (turn_ids.shape[0], int(turn_ids.max()) + 1)
     sums = torch.zeros(shape, dtype=difference.dtype).scatter_add(1, turn_ids, difference)
     counts = torch.zeros(shape, dtype=torch.int64).scatter_add(1, turn_ids, written.long())
@@ -175,7 +178,7 @@ def first_minibatch_metrics(logged: Mapping[str, Any]) -> dict[str, float]:
 def turn_metrics(
     turns: Turns, advantages: Tensor, returns: Tensor, values: Tensor | None
 ) -> dict[str, float]:
-    """Numbers about the turns of a step.
+    """Metrics of the turns of a step.
 
     Args:
         turns: The turns.
@@ -189,10 +192,10 @@ def turn_metrics(
     episodes = max(int(alive[:, 0].sum()), 1)
     metrics: dict[str, float] = {"turns/mean": float(alive.sum()) / episodes}
     for turn in range(alive.shape[1]):
-        there = alive[:, turn]
-        if bool(there.any()):
-            metrics[f"turns/reward_{turn + 1}"] = float(turns.rewards[there, turn].mean())
-            metrics[f"turns/share_{turn + 1}"] = float(there.sum()) / episodes
+        reached = alive[:, turn]
+        if bool(reached.any()):
+            metrics[f"turns/reward_{turn + 1}"] = float(turns.rewards[reached, turn].mean())
+            metrics[f"turns/share_{turn + 1}"] = float(reached.sum()) / episodes
     advantage = advantages[alive]
     metrics["turns/advantage_mean"] = float(advantage.mean())
     metrics["turns/advantage_std"] = float(advantage.std(unbiased=False))
@@ -202,8 +205,9 @@ def turn_metrics(
     if values is not None:
         error = (returns - values)[alive]
         metrics["critic/turn_value_rmse"] = float(error.square().mean().sqrt())
-        spread = returns[alive].var(unbiased=False)
-        explained = 1 - error.var(unbiased=False) / spread if float(spread) > 1e-8 else torch.zeros(())
+        variance = returns[alive].var(unbiased=False)
+        # Returns that do not vary have nothing to explain.
+        explained = 1 - error.var(unbiased=False) / variance if float(variance) > 1e-8 else torch.zeros(())
         metrics["critic/turn_explained_var"] = float(explained)
     return metrics
 
@@ -224,13 +228,14 @@ def policy_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
     if "ref_log_prob" in data and "old_log_probs" in data:
         log_ratio = data["old_log_probs"] - data["ref_log_prob"]
         metrics["policy/kl_start_k1"] = float((log_ratio * mask).sum() / count)
+        # Schulman's k3 estimator: expm1 keeps precision where the policies hardly differ.
         low_variance = torch.expm1(-log_ratio) + log_ratio
         metrics["policy/kl_start_k3"] = float((low_variance * mask).sum() / count)
     return metrics
 
 
 def merge_metrics(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Put together what the parts of one update report, where verl's own merging goes by words in names.
+    """Merge the metrics of an update's parts, where verl's own merging goes by parts of their names.
 
     verl adds up every metric with ``sum`` or ``total`` in its name (``episode/reward_total``), takes the
     largest of those with ``max``, and averages running totals.

@@ -1,11 +1,10 @@
-"""Llama-3.2-Vision (mllama) on the rows that verl's trainers make.
+"""Llama-3.2-Vision (mllama) on the rows of verl's trainers.
 
-verl joins what the rows' processors give along the first dimension. That fits a model that takes image after
-image, whatever row they belong to; this one takes a table of images per row, and a mask of which token sees
-which image that grows with the row. Here the model itself finds out, from the placeholders among a row's
-tokens, which images are the row's and which tokens see them. It is filed in transformers' own registry, so
-verl's actor, reference and supervised trainer load it, and the critic is built on it. The classes keep their
-names: by them transformers knows what the weights in a folder are called.
+verl concatenates the processor's tensors of all rows. That fits a model that takes image after image,
+independent of rows; this one takes a table of images per row, and a mask of tokens and images that grows with
+the row. Here the model itself assigns images to rows and computes the mask, from the placeholders among a
+row's tokens. It is registered with transformers, so verl's actor, reference and SFT trainer load it, and the
+critic is built on it. The classes keep their names, by which transformers maps the weights of a folder.
 """
 
 from __future__ import annotations
@@ -19,11 +18,31 @@ from transformers import AutoModelForImageTextToText, MllamaConfig
 from transformers import MllamaForConditionalGeneration as PlainMllama
 from transformers import MllamaModel as PlainModel
 
-from sftrl_ext.backends.images.mllama import sees
 from sftrl_ext.errors import SftrlError
 
 NEVER = -1e4
-"""Logit of a token that the model reads and cannot say; finite, because masked losses multiply it by zero."""
+"""Logit of a token that the model cannot generate; finite, because masked losses multiply it by zero."""
+
+
+def visible_images(ids: Tensor, token: int) -> Tensor:
+    """Mask of the images that each token of a text attends to.
+
+    A token sees the images of the last run of adjacent placeholders up to it, as in the model's processor.
+
+    Args:
+        ids: Shape (tokens,).
+        token: The placeholder.
+
+    Returns:
+        Shape (tokens, images).
+    """
+    is_image = ids == token
+    run_starts = is_image.clone()
+    run_starts[1:] &= ~is_image[:-1]
+    run = run_starts.cumsum(0)
+    positions = is_image.nonzero()[:, 0]
+    started = positions <= torch.arange(len(ids), device=ids.device)[:, None]
+    return (run[:, None] == run[positions]) & started
 
 
 class MllamaModel(PlainModel):
@@ -48,7 +67,7 @@ class MllamaModel(PlainModel):
         position_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The last states.
+        """Compute the last hidden states.
 
         Args:
             input_ids: Rows, padded on the right. Shape (rows, tokens).
@@ -64,15 +83,16 @@ class MllamaModel(PlainModel):
             SftrlError: if rows are packed, the attention is not sdpa, or the images are not as many as the
                 placeholders.
         """
-        told = cross_attention_mask is not None and cross_attention_mask.shape[1] == _width(input_ids)
-        if input_ids is None or told or not (pixel_values is not None or _ranks_differ()):
+        # A mask with an entry for each token is in transformers' own layout: the caller is not verl.
+        complete = cross_attention_mask is not None and cross_attention_mask.shape[1] == _width(input_ids)
+        if input_ids is None or complete or not (pixel_values is not None or _ranks_differ()):
             return super().forward(
                 input_ids=input_ids,
                 pixel_values=pixel_values,
                 aspect_ratio_mask=aspect_ratio_mask,
                 aspect_ratio_ids=aspect_ratio_ids,
                 attention_mask=attention_mask,
-                cross_attention_mask=cross_attention_mask if told else None,
+                cross_attention_mask=cross_attention_mask if complete else None,
                 position_ids=position_ids,
                 **kwargs,
             )
@@ -87,7 +107,7 @@ class MllamaModel(PlainModel):
                 "a model of type mllama takes no packed rows: set model.use_remove_padding=false."
             )
         inputs = (pixel_values, aspect_ratio_ids, aspect_ratio_mask)
-        states, visible, any_seen = self._across(input_ids, *inputs)
+        states, visible, any_visible = self._cross_attention_inputs(input_ids, *inputs)
         kwargs.pop("cross_attention_states", None)
         return self.language_model(
             input_ids=input_ids,
@@ -95,56 +115,61 @@ class MllamaModel(PlainModel):
             position_ids=position_ids,
             cross_attention_states=states,
             cross_attention_mask=visible,
-            full_text_row_masked_out_mask=any_seen,
+            full_text_row_masked_out_mask=any_visible,
             **kwargs,
         )
 
-    def _across(
+    def _cross_attention_inputs(
         self, ids: Tensor, pixels: Tensor | None, shapes: Tensor | None, tiles: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the cross-attention layers take.
+        """Inputs of the cross-attention layers.
 
         A row without images has states of zero, which add nothing to it.
 
         Returns:
-            The images of each row, shape (rows, length, hidden size); which of that each token sees, shape
-            (rows, 1, tokens, length); whether it sees any, shape (rows, 1, tokens, 1).
+            Image states of each row, shape (rows, length, hidden size); the mask of those that each token
+            attends to, shape (rows, 1, tokens, length); and of the tokens that attend to any, shape (rows, 1,
+            tokens, 1).
         """
         token = int(self.config.image_token_id)
-        views = [sees(row, token) for row in ids]
-        counts = [view.shape[1] for view in views]
+        masks = [visible_images(row, token) for row in ids]
+        counts = [mask.shape[1] for mask in masks]
         if pixels is None or shapes is None or tiles is None:
             # Every rank runs every layer, or their collective operations would not match.
-            pixels, shapes, tiles = self._black(ids.device)
+            pixels, shapes, tiles = self._black_image(ids.device)
         elif len(pixels) != sum(counts):
             raise SftrlError(
                 f"rows with {sum(counts)} placeholders of images ({' + '.join(map(str, counts))}) have "
                 f"{len(pixels)} images; expected one for each."
             )
         vision = self.vision_model(pixel_values=pixels, aspect_ratio_ids=shapes, aspect_ratio_mask=tiles)
-        found = self.multi_modal_projector(vision.last_hidden_state).flatten(1, 3)
-        length, most = found.shape[1], max(*counts, 1)
+        features = self.multi_modal_projector(vision.last_hidden_state).flatten(1, 3)
+        length, max_images = features.shape[1], max(*counts, 1)
+        # Every image has the tiles of the largest; those beyond its own are padding.
         real = tiles[:, 0].bool().repeat_interleave(length // tiles.shape[-1], dim=1)
-        states = found.new_zeros(len(ids), most * length, found.shape[2])
-        visible = torch.zeros(len(ids), ids.shape[1], most * length, dtype=torch.bool, device=ids.device)
-        any_seen = torch.zeros(len(ids), ids.shape[1], 1, dtype=torch.bool, device=ids.device)
-        done = 0
-        for row, (view, count) in enumerate(zip(views, counts, strict=True)):
-            own = slice(done, done + count)
-            states[row, : count * length] = found[own].flatten(0, 1)
-            any_seen[row] = view.any(-1, keepdim=True)
-            told = view.repeat_interleave(length, dim=1) & real[own].flatten()
-            # As in transformers, a token before the first image sees all of them.
-            visible[row, :, : count * length] = told | ~any_seen[row]
+        states = features.new_zeros(len(ids), max_images * length, features.shape[2])
+        visible = torch.zeros(
+            len(ids), ids.shape[1], max_images * length, dtype=torch.bool, device=ids.device
+        )
+        any_visible = torch.zeros(len(ids), ids.shape[1], 1, dtype=torch.bool, device=ids.device)
+        start = 0
+        for row, (mask, count) in enumerate(zip(masks, counts, strict=True)):
+            images = slice(start, start + count)
+            states[row, : count * length] = features[images].flatten(0, 1)
+            any_visible[row] = mask.any(-1, keepdim=True)
+            visible_tiles = mask.repeat_interleave(length, dim=1) & real[images].flatten()
+            # As in transformers, a token before the first image attends to all of them.
+            visible[row, :, : count * length] = visible_tiles | ~any_visible[row]
             if not count:
-                visible[row] = True
-            done += count
+                visible[row] = True  # a softmax over nothing would be NaN
+            start += count
         if not sum(counts):
-            states = states + 0.0 * found.sum()
-        return states, visible[:, None], any_seen[:, None]
+            # The encoder's backward pass must run on every rank, too.
+            states = states + 0.0 * features.sum()
+        return states, visible[:, None], any_visible[:, None]
 
-    def _black(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """A black image of one tile, to be looked at without being seen."""
+    def _black_image(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Black image of one tile, to be encoded and attended to by no token."""
         config: Any = self.config.vision_config
         side, tiles = config.image_size, config.max_num_tiles
         pixels = torch.zeros(1, 1, tiles, config.num_channels, side, side, device=device)
@@ -166,14 +191,14 @@ class MllamaForConditionalGeneration(PlainMllama):
         self.post_init()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        made = super().forward(*args, **kwargs)
-        unsaid = self.get_input_embeddings().num_embeddings - made.logits.shape[-1]
-        made.logits = functional.pad(made.logits, (0, unsaid), value=NEVER)
-        return made
+        output = super().forward(*args, **kwargs)
+        missing = self.get_input_embeddings().num_embeddings - output.logits.shape[-1]
+        output.logits = functional.pad(output.logits, (0, missing), value=NEVER)
+        return output
 
 
 def register_mllama() -> None:
-    """File the model where verl looks for one of its type; a second time does nothing."""
+    """Register the model where verl looks up its type; a second call does nothing."""
     AutoModelForImageTextToText.register(MllamaConfig, MllamaForConditionalGeneration, exist_ok=True)
 
 
@@ -182,5 +207,5 @@ def _width(ids: Tensor | None) -> int:
 
 
 def _ranks_differ() -> bool:
-    """Whether other ranks may have images where this one has none."""
+    """True if other ranks may have images where this one has none."""
     return distributed.is_initialized() and distributed.get_world_size() > 1

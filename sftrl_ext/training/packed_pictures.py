@@ -1,10 +1,10 @@
-"""Pictures on their way from the rollout to the trainer, as bytes in place of the floats a processor makes.
+"""Compression of pictures between rollout and trainer: bytes and a palette in place of a processor's floats.
 
 A Qwen-VL processor turns a picture of 1200 x 1200 pixels into 8.7 million float32 values, 35 MB, and writes
 every pixel twice, once for each frame of a still picture. An update of 2048 responses to street views is then
 70 GB that verl puts into TransferQueue and reads again for every pass over the data. The values are 256
 levels for each color channel: here they travel as one byte a pixel and a palette, an eighth of the size, and
-the engine gets the very same floats. `verl.utils.model.extract_multi_modal_inputs` unpacks, just before the
+the engine gets bit-identical floats. `verl.utils.model.extract_multi_modal_inputs` unpacks, just before the
 model reads them.
 """
 
@@ -25,7 +25,7 @@ def pack(inputs: dict[str, Any], image_processor: Any) -> dict[str, Any]:
     """Replace the pixel values of a row by bytes, where that loses nothing.
 
     Args:
-        inputs: What a processor made of the row's pictures; ``pixel_values`` of shape
+        inputs: A processor's tensors of the row's pictures; ``pixel_values`` of shape
             ``(patches, channels * frames * patch pixels)``, as Qwen-VL processors give them.
         image_processor: That processor, with ``image_mean``, ``image_std``, ``rescale_factor`` and
             ``temporal_patch_size``.
@@ -40,10 +40,12 @@ def pack(inputs: dict[str, Any], image_processor: Any) -> dict[str, Any]:
     if values.shape[1] % (_CHANNELS * frames):
         return inputs
     split = values.view(len(values), _CHANNELS, frames, -1)
+    # A still picture repeats its frame; a video does not, and stays as it is.
     if not torch.equal(split, split[:, :, :1].expand_as(split)):
         return inputs
     still = split[:, :, 0]
     levels = _levels(still, image_processor)
+    # The palette takes the floats themselves, since computing them again might round differently.
     palette = torch.zeros(_CHANNELS, 256)
     for channel in range(_CHANNELS):
         palette[channel, levels[:, channel].long()] = still[:, channel]
@@ -54,7 +56,7 @@ def pack(inputs: dict[str, Any], image_processor: Any) -> dict[str, Any]:
 
 
 def unpack(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs that `pack` was given; inputs that are not packed as they are."""
+    """Restore the inputs that `pack` was given; other inputs are returned as they are."""
     if LEVELS not in inputs:
         return inputs
     still = _look_up(inputs[LEVELS], inputs[PALETTE])
@@ -65,10 +67,11 @@ def unpack(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _levels(still: Tensor, image_processor: Any) -> Tensor:
-    """The byte each value was before it was normalized. Shape (patches, channels, pixels)."""
+    """Byte of each value before normalization. Shape (patches, channels, pixels)."""
     mean = torch.tensor(image_processor.image_mean).view(1, -1, 1)
     std = torch.tensor(image_processor.image_std).view(1, -1, 1)
     scale = float(image_processor.rescale_factor)
+    # Inverse of (byte * scale - mean) / std.
     return torch.addcmul(mean / scale, still, std / scale).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Micro-batches of padded rows: rows of like length together, the token cap counted with the padding.
+"""Micro-batches of padded rows: rows of similar length together, the token cap counted with the padding.
 
 verl cuts a batch into micro-batches by its real tokens and mixes long rows with short ones to balance them.
 Packed rows want that. Padded rows (``use_remove_padding=false``) are as long as the longest of their
@@ -10,28 +10,28 @@ does for them what ``entropy_from_logits_with_chunking`` does for packed rows on
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.verl_version import check_verl_version
 
-VERL_VERSION = "0.9.1"
-"""The verl release whose function is replaced."""
+_FEATURE = "training on padded rows"
 
 
 def runs_by_length(lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Cut rows, ordered by length, into runs whose largest padded size is as small as it can be.
+    """Cut rows, ordered by length, into runs whose largest padded size is minimal.
 
     Args:
         lengths: Tokens of each row.
-        parts: How many runs, at most ``len(lengths)``; none is empty.
+        parts: Number of runs, at most ``len(lengths)``; none is empty.
 
     Returns:
         The indices of each run, longest rows first. More runs never make the largest one larger.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    # Bisection for the smallest cap that needs no more than that number of runs.
     low, high = lengths[order[0]] - 1, lengths[order[0]] * len(order)  # too small, large enough
     while high - low > 1:
         cap = (low + high) // 2
@@ -40,6 +40,7 @@ def runs_by_length(lengths: Sequence[int], parts: int) -> list[list[int]]:
         else:
             low = cap
     runs = _greedy(lengths, order, high)
+    # Ranks need equal numbers of runs: halve the largest ones that have two rows or more.
     while len(runs) < parts:
         index = max(range(len(runs)), key=lambda i: (len(runs[i]) > 1, padded_tokens(lengths, runs[i])))
         run = runs[index]
@@ -48,7 +49,7 @@ def runs_by_length(lengths: Sequence[int], parts: int) -> list[list[int]]:
 
 
 def count_runs(lengths: Sequence[int], cap: int) -> int:
-    """The fewest runs of rows ordered by length of which none exceeds ``cap`` tokens with its padding."""
+    """Smallest number of runs, of rows ordered by length, within ``cap`` tokens with their padding."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return len(_greedy(lengths, order, cap))
 
@@ -107,10 +108,11 @@ def padded_micro_batches(batch: Any, max_token_len: int, dp_group: Any = None) -
 
 
 def _agreed(longest: int, parts: int, rows: int, dp_group: Any) -> tuple[int, int, int]:
-    """The longest row, the most micro-batches and the fewest rows of all ranks."""
+    """Longest row, largest number of micro-batches and smallest number of rows over all ranks."""
     import torch
     from verl.utils.device import get_device_name
 
+    # One reduction: the minimum of the rows is the maximum of their negative.
     values = torch.tensor([longest, parts, -rows], device=get_device_name())
     torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX, group=dp_group)
     longest, parts, rows = values.tolist()
@@ -123,7 +125,7 @@ def cap_padded_rows(module: ModuleType) -> None:
     Raises:
         SftrlError: if another verl is installed than the one whose function this is.
     """
-    _check_version()
+    check_verl_version(_FEATURE)
     packed = module.rearrange_micro_batches
 
     def rearrange_micro_batches(
@@ -159,7 +161,7 @@ def cap_padded_rows(module: ModuleType) -> None:
 def entropy_row_by_row(module: ModuleType) -> None:
     """``entropy_from_logits`` in ``verl.utils.torch_functional``: one padded row after the other.
 
-    On logits ``[rows, tokens, vocabulary]`` of a whole micro-batch its probabilities and products take twice
+    On logits ``[rows, tokens, vocabulary]`` of a micro-batch its probabilities and products take twice
     the memory of the logits.
 
     Raises:
@@ -167,21 +169,12 @@ def entropy_row_by_row(module: ModuleType) -> None:
     """
     import torch
 
-    _check_version()
-    whole = module.entropy_from_logits
+    check_verl_version(_FEATURE)
+    original = module.entropy_from_logits
 
     def entropy_from_logits(logits: torch.Tensor) -> torch.Tensor:
         if logits.dim() != 3:
-            return whole(logits)
-        return torch.stack([whole(row) for row in logits])
+            return original(logits)
+        return torch.stack([original(row) for row in logits])
 
     module.entropy_from_logits = entropy_from_logits  # type: ignore[attr-defined]
-
-
-def _check_version() -> None:
-    version = importlib.metadata.version("verl")
-    if version != VERL_VERSION:
-        raise SftrlError(
-            f"training on padded rows changes functions of verl {VERL_VERSION}, but verl {version} is "
-            f"installed: install verl=={VERL_VERSION}."
-        )

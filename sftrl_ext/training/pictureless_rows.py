@@ -28,6 +28,7 @@ def verl_models_transformers_qwen2_vl_get_input_embeds(module: ModuleType) -> No
             pictures = (pixel_values, pixel_values_videos, image_grid_thw, video_grid_thw)
             shown: tuple[Any, Any] = original(model, input_ids, attention_mask, *pictures)
             return shown
+        # 0 times the features keeps the encoder in the graph, so that its shards are gathered on every rank.
         embeds = model.get_input_embeddings()(input_ids)
         features, _ = module.unpack_visual_output(_of_empty_picture(model, embeds))
         mask = None if attention_mask is None else attention_mask.to(embeds.device)

@@ -1,10 +1,10 @@
-"""The policy loss `turn_ratio`: clipped PPO with one probability ratio per response, as the authors do.
+"""Policy loss `turn_ratio`: clipped PPO with one probability ratio per response, as in the paper's code.
 
 A turn is one action, so its ratio is the product of its tokens' ratios, and it is clipped as a whole:
 ``-min(r A, clip(r, 1 - eps, 1 + eps) A)`` per turn. verl's ``vanilla`` clips each token alone, and its
 ``gspo`` takes the geometric mean over all turns of a row.
 
-Each turn's loss is laid on its last token. Aggregate it with ``actor.loss_agg_mode=token-mean``: the trainer
+Each turn's loss sits on its last token. Aggregate it with ``actor.loss_agg_mode=token-mean``: the trainer
 counts turns where verl counts tokens, so this is the mean over the turns of an optimizer batch, whatever rows
 they are in. (verl's ``seq-mean-token-sum`` divides by rows: the loss grows with the turns of an episode.)
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import agg_loss, register_policy_loss
 
 from sftrl_ext.training.credit import turns_of_mask
+from sftrl_ext.training.settings import POLICY_LOSS
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios are kept within this, as verl does, so that their exponentials are finite."""
@@ -37,6 +38,7 @@ def turn_log_ratio(log_prob: Tensor, old_log_prob: Tensor, turn_ids: Tensor) -> 
     rows, tokens = turn_ids.shape
     columns = torch.arange(tokens, device=turn_ids.device).expand(rows, tokens)
     shape = (rows, int(turn_ids.max()) + 1 if turn_ids.numel() else 1)
+    # Column 0 collects the tokens outside turns.
     sums = torch.zeros(shape, dtype=log_prob.dtype, device=log_prob.device)
     sums = sums.scatter_add(1, turn_ids, log_prob - old_log_prob)
     last = torch.full(shape, -1, dtype=torch.int64, device=turn_ids.device)
@@ -52,7 +54,7 @@ def _turn_products(weights: Tensor, turn_ids: Tensor) -> Tensor:
     return products.scatter_reduce(1, turn_ids, weights, reduce="prod").gather(1, turn_ids)
 
 
-@register_policy_loss("turn_ratio")
+@register_policy_loss(POLICY_LOSS)
 def turn_ratio_loss(
     old_log_prob: Tensor,
     log_prob: Tensor,
@@ -62,7 +64,7 @@ def turn_ratio_loss(
     config: Any = None,
     rollout_is_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Compute the loss of one micro-batch, in the form verl asks of a policy loss.
+    """Compute the loss of one micro-batch, with verl's signature of a policy loss.
 
     Args:
         old_log_prob: ``[rows, tokens]``.
@@ -82,6 +84,7 @@ def turn_ratio_loss(
     turn_ids = turns_of_mask(response_mask)
     log_ratio, is_last = turn_log_ratio(log_prob, old_log_prob, turn_ids)
     ratio = torch.exp(log_ratio)
+    # Pessimistic PPO objective: the larger of both losses.
     free, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
     losses = torch.maximum(free, clipped) * is_last
     if rollout_is_weights is not None:

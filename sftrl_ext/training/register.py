@@ -1,8 +1,8 @@
-"""Make verl find what is ours by name: trainer, agent loop, engine, models, policy loss; in every process.
+"""Registration with verl, in every process: trainers, agent loop, engine, models, policy loss.
 
 Called from the ``verl.plugins`` entry point, so it runs at ``import verl`` in every Ray worker on every node
 where the package is installed. Nothing is imported here: each registration waits until verl imports the
-module that holds the registry. `missing_registrations` says whether it worked.
+module that holds the registry. `missing_registrations` checks the result.
 """
 
 from __future__ import annotations
@@ -10,24 +10,12 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from sftrl_ext.backends.after_import import after_import
-
-TRAINER = "sftrl_turn"
-"""``trainer.v1.trainer_mode`` of our synchronous trainer."""
-TRAINERS = {
-    "sync": TRAINER,
-    "colocate_async": f"{TRAINER}_colocate_async",
-    "separate_async": f"{TRAINER}_separate_async",
-}
-"""verl's trainer modes, and ``trainer.v1.trainer_mode`` of our trainer on top of each."""
-AGENT_LOOP = "verifier"
-"""``agent_name`` of our agent loop in rows and in ``rollout.agent.default_agent_loop``."""
-POLICY_LOSS = "turn_ratio"
-"""``actor.policy_loss.loss_mode`` of the loss with one probability ratio per turn."""
+from sftrl_ext.after_import import after_import
+from sftrl_ext.training.settings import AGENT_LOOP, POLICY_LOSS, TRAINERS
 
 
 def register_with_verl() -> None:
-    """Arrange for all registrations; safe to call twice."""
+    """Schedule all registrations; safe to call twice."""
     after_import("verl.trainer.ppo.v1", _trainer)
     after_import("verl.experimental.agent_loop.agent_loop", _agent_loop)
     after_import("verl.trainer.ppo.core_algos", _policy_loss)
@@ -77,7 +65,7 @@ def _agent_loop(module: ModuleType) -> None:
 
 
 def missing_registrations() -> list[str]:
-    """Names that verl does not know although they should be registered; imports verl's trainer (seconds).
+    """List our names that are absent from verl's registries; imports verl's trainer (seconds).
 
     An empty list means that the plug-in works in a process like this one.
     """
@@ -85,9 +73,9 @@ def missing_registrations() -> list[str]:
     from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
     from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
-    found = {
+    registered = {
         **{f"trainer {name}": name in TRAINER_REGISTRY for name in TRAINERS.values()},
         f"agent loop {AGENT_LOOP}": AGENT_LOOP in _agent_loop_registry,
         f"policy loss {POLICY_LOSS}": POLICY_LOSS in POLICY_LOSS_REGISTRY,
     }
-    return [name for name, there in found.items() if not there]
+    return [name for name, present in registered.items() if not present]

@@ -24,9 +24,9 @@ class EagerReplayBuffer(ReplayBuffer):
 
     def _materialize_batch(self, *args: Any, **kwargs: Any) -> KVBatchMeta:
         batch = super()._materialize_batch(*args, **kwargs)
-        order = sorted(range(len(batch.keys)), key=lambda place: batch.keys[place])
-        batch.keys = [batch.keys[place] for place in order]
-        batch.tags = [batch.tags[place] for place in order]
+        order = sorted(range(len(batch.keys)), key=lambda index: batch.keys[index])
+        batch.keys = [batch.keys[index] for index in order]
+        batch.tags = [batch.tags[index] for index in order]
         return batch
 
 
@@ -35,6 +35,6 @@ class EagerReplayBufferAsync(EagerReplayBuffer, ReplayBufferAsync):
 
 
 def eager_replay_buffer(*args: Any, **kwargs: Any) -> EagerReplayBuffer:
-    """The buffer of the trainer's mode, so that one ``custom_sampler.name`` serves all modes."""
+    """Create the buffer of the trainer's mode, so that one ``custom_sampler.name`` serves all modes."""
     buffer = EagerReplayBuffer if kwargs["trainer_mode"] == "sync" else EagerReplayBufferAsync
     return buffer(*args, **kwargs)

@@ -35,7 +35,7 @@ Sample = tuple[KVBatchMeta, dict[str, Any]]
 
 
 class Sampler(Protocol):
-    """verl's replay buffer, as far as it is needed here."""
+    """Interface of verl's replay buffer."""
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Sample:
         """Wait for this many finished prompts and return their rows."""
@@ -47,7 +47,7 @@ class WaveSizes:
 
     Args:
         responses: Responses an update must have.
-        prompts: Prompts of the very first wave, before anything is known about episodes.
+        prompts: Prompts of the very first wave, before any episode was counted.
         group: Episodes per prompt.
     """
 
@@ -120,6 +120,7 @@ class ResponseBuffer:
                 )
             missing = self._sizes.responses - responses
             wave = self._generate(self._sizes.prompts_for(missing, responses, prompts * self._sizes.group))
+        # Failed episodes count too: the next wave must expect as many.
         episodes = prompts * self._sizes.group
         self._sizes.last = {"responses": responses, "episodes": episodes}
         metrics |= {"episode/responses": responses, "episode/waves": waves, "episode/played": episodes}
@@ -131,7 +132,7 @@ class ResponseBuffer:
         write_json(_file(folder), self._sizes.last)
 
     def load(self, folder: str) -> None:
-        """Read them back; a checkpoint of a run that counted episodes has none."""
+        """Restore the counts; a checkpoint of a run that counted episodes has none."""
         if _file(folder).is_file():
             self._sizes.last = dict(read_json(_file(folder)))
 
@@ -150,7 +151,7 @@ def count_responses(batch: KVBatchMeta) -> int:
 
 
 def requested_responses(config: DictConfig) -> int | None:
-    """The config key ``sftrl.responses``; None: an update is a number of episodes.
+    """Read the config key ``sftrl.responses``; None: an update is a number of episodes.
 
     Raises:
         SftrlError: if it is not a positive number.
@@ -169,9 +170,10 @@ def fetch_single_prompts(config: DictConfig) -> None:
     Raises:
         SftrlError: if the config sets another number.
     """
-    given = config.data.get("gen_batch_size")
-    if given not in (None, 1):
-        raise SftrlError(f"data.gen_batch_size: {given} beside sftrl.responses; expected null or 1.")
+    configured = config.data.get("gen_batch_size")
+    if configured not in (None, 1):
+        raise SftrlError(f"data.gen_batch_size: {configured} beside sftrl.responses; expected null or 1.")
+    # verl's config is closed to new keys.
     with open_dict(config):
         config.data.gen_batch_size = 1
 
@@ -179,7 +181,7 @@ def fetch_single_prompts(config: DictConfig) -> None:
 def response_buffer(
     config: DictConfig, inner: Sampler, generate: Callable[[int], int]
 ) -> ResponseBuffer | None:
-    """The buffer of a trainer whose updates count responses; None for one that counts episodes.
+    """Create the buffer of a trainer whose updates count responses; None if they count episodes.
 
     Raises:
         SftrlError: for a trainer mode that does not generate an update at a time.

@@ -1,9 +1,9 @@
-"""The data set of RL stages: verl's own, with a look at every prompt before it is played.
+"""Data set of RL stages: verl's own, with a check of every prompt before it is played.
 
-Used by verl's PPO trainer and its rollout workers through ``data.custom_cls.{path,name}``. A row's facts say
-what its prompt shows. When the row is read its pictures are drawn, counted against the markers in the prompt,
-and their tokens are counted with those of the text: a prompt that does not fit is an error that names the
-row, before anything was generated from it.
+Used by verl's PPO trainer and its rollout workers through ``data.custom_cls.{path,name}``. A row's pictures
+are drawn from its facts when the row is read, counted against the markers in the prompt, and their tokens are
+added to those of the text: a prompt that is too long is an error that names the row, before anything was
+generated from it.
 
 Our agent loop draws the pictures itself, so its rows carry none; a row of another agent loop gets them inside
 ``raw_prompt``, as content blocks, the way verl's loops expect them.
@@ -23,11 +23,11 @@ from sftrl_ext.envs.base import Message
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.tokens import with_images
 from sftrl_ext.training.dataset_rows import read_facts
-from sftrl_ext.training.register import AGENT_LOOP
-from sftrl_ext.training.row_images import ImageTokens, check_markers, drawn, image_tokens
+from sftrl_ext.training.row_images import ImageTokens, check_markers, draw_images, image_tokens
+from sftrl_ext.training.settings import AGENT_LOOP
 
 CACHED_PROMPTS = 1 << 16
-"""Most prompts whose tokens are remembered."""
+"""Most prompts whose token counts are cached."""
 
 
 class EpisodeDataset(RLHFDataset):
@@ -59,27 +59,30 @@ class EpisodeDataset(RLHFDataset):
         self.default_agent_loop = config.get("default_agent_loop", AGENT_LOOP)
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> Any:
-        """Without ``filter_overlong_prompts`` nothing; with it, leave out the prompts that are too long."""
+        """Drop prompts that are too long, if ``filter_overlong_prompts`` is set."""
         if not self.filter_overlong_prompts or "facts" not in (dataframe.features.get("extra_info") or ()):
             return super().maybe_filter_out_long_prompts(dataframe)
-        fits = [n for n, row in enumerate(dataframe) if self._look(row)[1] <= self.max_prompt_length]
+        fits = [
+            n for n, row in enumerate(dataframe) if self._images_and_length(row)[1] <= self.max_prompt_length
+        ]
         return dataframe.select(fits)
 
     def _build_messages(self, example: dict[str, Any], key: str) -> list[dict[str, Any]]:
-        """The prompt of a row, with its pictures if its agent loop does not draw them.
+        """Build the prompt of a row, with its pictures if its agent loop does not draw them.
 
         Raises:
             SftrlError: if the prompt and its pictures do not fit together, or not into the limit.
         """
         if _facts(example) is None:
             return super()._build_messages(example, key)
-        images, tokens = self._look(example)
+        images, tokens = self._images_and_length(example)
         if tokens > self.max_prompt_length:
             raise SftrlError(
-                f"{_Place(self, example)} has a prompt of {tokens} tokens; expected at most "
+                f"{_RowName(self, example)} has a prompt of {tokens} tokens; expected at most "
                 f"data.max_prompt_length={self.max_prompt_length}: raise it, or use a shorter template."
             )
         messages: list[Message] = example[key]
+        # Our agent loop draws them itself: rows without pixels travel faster.
         if images and (example.get("agent_name") or self.default_agent_loop) != AGENT_LOOP:
             return with_images(messages, images)
         return messages
@@ -88,34 +91,35 @@ class EpisodeDataset(RLHFDataset):
     async def process_multi_modal_info(
         cls, messages: list[dict[str, Any]], image_patch_size: int, config: Any
     ) -> tuple[Any, Any, Any]:
-        """Pictures, videos and sounds in a prompt; called by verl's agent loops.
+        """Collect pictures, videos and sounds of a prompt; called by verl's agent loops.
 
-        Pictures that are drawn already go to the model as they are. Only other media are read by verl.
+        Pictures in memory are returned as they are. Only other media are read by verl.
         """
         parts = [part for message in messages for part in _parts(message) if part.get("type") != "text"]
         if all(part.get("type") == "image" and isinstance(part.get("image"), Image) for part in parts):
             return [part["image"] for part in parts] or None, None, None
         return await super().process_multi_modal_info(messages, image_patch_size, config)
 
-    def _look(self, row: Mapping[str, Any]) -> tuple[Sequence[Image], int]:
-        """A row's pictures, and how many tokens its prompt has with them."""
-        facts, messages, where = _facts(row), row[self.prompt_key], _Place(self, row)
-        images: Sequence[Image] = () if facts is None else drawn(facts, where)
+    def _images_and_length(self, row: Mapping[str, Any]) -> tuple[Sequence[Image], int]:
+        """Pictures of a row, and the length of its prompt in tokens, pictures included."""
+        facts, messages, where = _facts(row), row[self.prompt_key], _RowName(self, row)
+        images: Sequence[Image] = () if facts is None else draw_images(facts, where)
         check_markers(messages, images, where)
         if not images:
             return images, self._count(messages, images)[0]
         counter = self._image_tokens = self._image_tokens or self._check_images(where)
         tokens, placeholders = self._count(messages, images)
         counter.check_placeholders(placeholders, images, where)
+        # The text has one placeholder for each picture, hence the -1.
         return images, tokens + sum(counter.count(image, where) - 1 for image in images)
 
     def _count(self, messages: Sequence[Message], images: Sequence[Image]) -> tuple[int, int]:
-        """Tokens of a prompt with one placeholder for each picture, and how many placeholders those are."""
+        """Count the tokens of a prompt with one placeholder for each picture, and the placeholders."""
         key = tuple(text for message in messages for text in (message["role"], message["content"]))
-        known = self._counts.get(key)
-        if known is None:
-            seeing = getattr(self.processor, "image_processor", None) is not None
-            template = self.processor if seeing else self.tokenizer
+        counts = self._counts.get(key)
+        if counts is None:
+            has_vision = getattr(self.processor, "image_processor", None) is not None
+            template = self.processor if has_vision else self.tokenizer
             text = template.apply_chat_template(
                 with_images(messages, images),
                 tokenize=False,
@@ -125,12 +129,12 @@ class EpisodeDataset(RLHFDataset):
             ids = self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
             if len(self._counts) >= CACHED_PROMPTS:
                 self._counts.clear()
-            known = len(ids), ids.count(self.processor.image_token_id) if images else 0
-            self._counts[key] = known
-        return known
+            counts = len(ids), ids.count(self.processor.image_token_id) if images else 0
+            self._counts[key] = counts
+        return counts
 
     def _check_images(self, where: object) -> ImageTokens:
-        """What counts the tokens of pictures, once it is clear that nothing changes or cuts them."""
+        """Create the counter of image tokens, after a check that no setting changes or cuts pictures."""
         if getattr(self.processor, "image_processor", None) is None:
             raise SftrlError(f"{where} shows an image, but the model has no image processor.")
         if self.truncation != "error":
@@ -147,8 +151,8 @@ class EpisodeDataset(RLHFDataset):
         return image_tokens(self.processor)
 
 
-class _Place:
-    """File and row of a row that verl's data set gave; looked for only when it is written somewhere."""
+class _RowName:
+    """File and index of a row of verl's data set; searched only when it is formatted for an error."""
 
     def __init__(self, data: EpisodeDataset, row: Mapping[str, Any]) -> None:
         self._data, self._row = data, row
@@ -156,8 +160,8 @@ class _Place:
     def __str__(self) -> str:
         facts = _facts(self._row)
         for name, file in zip(self._data.original_data_files, self._data.data_files, strict=True):
-            found = read_facts(file) if str(file).endswith(".parquet") else None
-            row = -1 if found is None else pc.index(found, pa.scalar(facts, found.type)).as_py()
+            column = read_facts(file) if str(file).endswith(".parquet") else None
+            row = -1 if column is None else pc.index(column, pa.scalar(facts, column.type)).as_py()
             if row >= 0:
                 return f"{name}, row {row}"
         return f"row {(self._row.get('extra_info') or {}).get('index')}"
@@ -168,6 +172,6 @@ def _facts(row: Mapping[str, Any]) -> str | None:
 
 
 def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The content blocks of a message; none if its content is text."""
+    """Content blocks of a message; none if its content is text."""
     content = message.get("content")
     return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []

@@ -1,7 +1,7 @@
-"""The pictures of a row, and how many tokens a model makes of them; the same for supervised rows and prompts.
+"""Pictures of a row and their number of tokens, for rows of SFT and prompts of RL alike.
 
 Rows hold no pixels: the pictures are drawn from the row's facts, by the episode that the rollout and
-evaluation play. What does not fit together is an error that names the row, never something cut.
+evaluation play. A mismatch is an error that names the row; nothing is ever cut.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.trained_images import is_mllama
 
 
-def drawn(facts: object, where: object) -> Sequence[Image.Image]:
-    """The pictures that a row's episode shows.
+def draw_images(facts: object, where: object) -> Sequence[Image.Image]:
+    """Draw the pictures of a row's episode.
 
     Args:
         facts: The JSON text of the facts that rebuild the episode.
-        where: File and row, for the error; it is made text only then.
+        where: File and row, for the error; formatted only then.
 
     Raises:
-        SftrlError: if they rebuild none.
+        SftrlError: if they rebuild no episode.
     """
     try:
         return make_episode(parse_facts(facts, "extra_info.facts")).images()
@@ -36,8 +36,8 @@ def drawn(facts: object, where: object) -> Sequence[Image.Image]:
         raise SftrlError(f"{where}: {error}") from error
 
 
-def opened(images: Sequence[Mapping[str, Any]] | None, where: object) -> Sequence[Image.Image]:
-    """The pictures in a row's column ``images``, whose elements have ``bytes`` or a ``path``.
+def open_images(images: Sequence[Mapping[str, Any]] | None, where: object) -> Sequence[Image.Image]:
+    """Read the pictures of a row's column ``images``, whose elements have ``bytes`` or a ``path``.
 
     Raises:
         SftrlError: if one cannot be read.
@@ -58,7 +58,7 @@ def opened(images: Sequence[Mapping[str, Any]] | None, where: object) -> Sequenc
 def check_markers(
     messages: Sequence[Mapping[str, str]], images: Sequence[Image.Image], where: object
 ) -> None:
-    """Every image marker stands for a picture, and every picture has one.
+    """Check that a row has as many image markers as pictures.
 
     Raises:
         SftrlError: if not.
@@ -71,7 +71,7 @@ def check_markers(
 
 
 def image_tokens(processor: Any) -> ImageTokens:
-    """What a processor makes of images.
+    """Create the counter of image tokens for a processor.
 
     Raises:
         SftrlError: if it is of no known kind.
@@ -80,7 +80,7 @@ def image_tokens(processor: Any) -> ImageTokens:
 
 
 class ImageTokens:
-    """What a processor of the Qwen-VL kind makes of images.
+    """Counts the tokens of images for a processor of the Qwen-VL kind.
 
     Args:
         processor: Its image processor cuts an image into square patches, of which ``merge_size`` squared
@@ -99,26 +99,25 @@ class ImageTokens:
             )
         self.processor = images
         self.placeholder = int(processor.image_token_id)
-        """The token that stands for images."""
+        """Placeholder token of images."""
         self.merge = int(images.merge_size)
-        self.least = int(images.patch_size) * self.merge
-        """The side of the square of pixels that becomes one token."""
+        self.token_side = int(images.patch_size) * self.merge
+        """Side of the square of pixels that becomes one token."""
         self._counts: dict[tuple[int, int], int] = {}
 
     def count(self, image: Image.Image, where: object) -> int:
-        """How many tokens an image becomes.
+        """Count the tokens of an image.
 
         Raises:
             SftrlError: if it is smaller than what becomes one token, or its sides are too different.
         """
-        known = self._counts.get(image.size)
-        if known is not None:
-            return known
+        if image.size in self._counts:
+            return self._counts[image.size]
         width, height = image.size
-        if min(width, height) < self.least:
+        if min(width, height) < self.token_side:
             raise SftrlError(
-                f"{where}: an image is {width}x{height} pixels; expected at least {self.least}x{self.least}, "
-                "which the model makes one token of."
+                f"{where}: an image is {width}x{height} pixels; expected at least "
+                f"{self.token_side}x{self.token_side}, which the model makes one token of."
             )
         try:
             patches = int(self.processor.get_number_of_image_patches(height, width, {}))
@@ -127,20 +126,20 @@ class ImageTokens:
         self._counts[image.size] = patches // self.merge**2
         return self._counts[image.size]
 
-    def check_placeholders(self, found: int, images: Sequence[Image.Image], where: object) -> None:
-        """Tokens with one placeholder for each image have as many as there are images.
+    def check_placeholders(self, placeholders: int, images: Sequence[Image.Image], where: object) -> None:
+        """Check that tokens have one placeholder for each image.
 
         Raises:
             SftrlError: if not.
         """
-        if found != len(images):
+        if placeholders != len(images):
             raise SftrlError(
-                f"{where} has {found} placeholder tokens of images; expected {len(images)}, one for each "
-                "picture (the chat template drops pictures, or a message spells the token)."
+                f"{where} has {placeholders} placeholder tokens of images; expected {len(images)}, one for "
+                "each picture (the chat template drops pictures, or a message spells the token)."
             )
 
     def counts(self, ids: npt.NDArray[Any], images: Sequence[Image.Image], where: object) -> npt.NDArray[Any]:
-        """How often each token has to be repeated, so that an image has as many placeholders as tokens.
+        """Compute the repeats of each token that give an image as many placeholders as tokens.
 
         Args:
             ids: Tokens with one placeholder for each image.
@@ -153,15 +152,15 @@ class ImageTokens:
         Raises:
             SftrlError: if there are not as many placeholders as images.
         """
-        places = np.flatnonzero(ids == self.placeholder)
-        self.check_placeholders(len(places), images, where)
+        positions = np.flatnonzero(ids == self.placeholder)
+        self.check_placeholders(len(positions), images, where)
         counts = np.ones(len(ids), dtype=np.int64)
-        counts[places] = [self.count(image, where) for image in images]
+        counts[positions] = [self.count(image, where) for image in images]
         return counts
 
 
 class OneTokenEach(ImageTokens):
-    """What the processor of a Llama-3.2-Vision model makes of images: one token of each, whatever its size.
+    """Counts the tokens of images for a Llama-3.2-Vision model: one for each, whatever its size.
 
     Args:
         processor: The processor.
@@ -172,5 +171,5 @@ class OneTokenEach(ImageTokens):
         self.placeholder = int(processor.image_token_id)
 
     def count(self, image: Image.Image, where: object) -> int:
-        """One."""
+        """Return 1."""
         return 1

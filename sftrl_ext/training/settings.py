@@ -1,4 +1,4 @@
-"""The settings of turn-level credit (the config key ``sftrl.credit``), and names that others share."""
+"""Settings of turn-level credit (config key ``sftrl.credit``), and the names registered with verl."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sftrl_ext.errors import SftrlError, unknown_name
+
+TRAINER = "sftrl_turn"
+"""``trainer.v1.trainer_mode`` of our synchronous trainer."""
+TRAINERS = {
+    "sync": TRAINER,
+    "colocate_async": f"{TRAINER}_colocate_async",
+    "separate_async": f"{TRAINER}_separate_async",
+}
+"""verl's trainer modes, and ``trainer.v1.trainer_mode`` of our trainer on top of each."""
+AGENT_LOOP = "verifier"
+"""``agent_name`` of our agent loop in rows and in ``rollout.agent.default_agent_loop``."""
+POLICY_LOSS = "turn_ratio"
+"""``actor.policy_loss.loss_mode`` of the loss with one probability ratio per turn."""
 
 ESTIMATORS = ("gae", "rloo", "grpo", "token")
 """``gae`` with a critic; ``rloo`` and ``grpo`` without; ``token`` leaves verl's own estimator alone."""
@@ -25,7 +38,7 @@ _DEFAULT_NORMALIZATION = {"gae": "whiten", "rloo": "none", "grpo": "none", "toke
 
 @dataclass(frozen=True)
 class CreditSettings:
-    """How rewards become advantages."""
+    """Settings of the advantage estimator."""
 
     estimator: str = "gae"
     """One of `ESTIMATORS`."""
@@ -58,8 +71,8 @@ class CreditSettings:
         Raises:
             SftrlError: if a key or a value is not known.
         """
-        known = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls)]
         for key in values or ():
-            if key not in known:
-                raise unknown_name("key under sftrl.credit", key, known)
+            if key not in names:
+                raise unknown_name("key under sftrl.credit", key, names)
         return cls(**dict(values or {}))

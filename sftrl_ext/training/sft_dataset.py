@@ -1,4 +1,4 @@
-"""The data set of supervised stages: dialogues as tokens, with loss on the turns a row names.
+"""Data set of SFT: dialogues as tokens, with loss on the turns a row names.
 
 Used by verl's SFT trainer through ``data.custom_cls.{path,name}``. It differs from verl's own multi-turn
 class in what a row may ask for and in speed: the column ``train_turns`` names the assistant turns that carry
@@ -26,13 +26,13 @@ from torch.utils.data import Dataset
 
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.rollout.tokens import with_images
-from sftrl_ext.training.dataset_rows import Dialogues, Row
+from sftrl_ext.training.dataset_rows import DialogueRow, Dialogues
 from sftrl_ext.training.sft_images import image_rows
 
 Ids = npt.NDArray[np.int32]
 
 TRUNCATIONS = ("error", "left", "right")
-"""What to do with a row longer than ``max_length``."""
+"""Treatments of a row longer than ``max_length``."""
 PAD_MODES = ("no_padding", "right")
 """Rows of their own length, or all padded to ``max_length``."""
 CACHED_PIECES = 1 << 16
@@ -40,11 +40,11 @@ CACHED_PIECES = 1 << 16
 
 
 class _Piece(NamedTuple):
-    """A stretch of a dialogue that is encoded by itself."""
+    """Part of a dialogue that is encoded separately."""
 
     text: str
     answer: bool
-    """Whether it is a model's turn."""
+    """True for a model's turn."""
     loss: bool
 
 
@@ -84,8 +84,8 @@ class TurnSFTDataset(Dataset):
         self.tokenizer = tokenizer
         self.messages_key = str(config.get("messages_key", "messages"))
         self.max_length = int(config.get("max_length", 1024))
-        self.pad_mode = _one_of("data.pad_mode", str(config.get("pad_mode", "right")), PAD_MODES)
-        self.truncation = _one_of("data.truncation", str(config.get("truncation", "error")), TRUNCATIONS)
+        self.pad_mode = _checked("data.pad_mode", str(config.get("pad_mode", "right")), PAD_MODES)
+        self.truncation = _checked("data.truncation", str(config.get("truncation", "error")), TRUNCATIONS)
         self.template_kwargs = dict(config.get("apply_chat_template_kwargs") or {})
         self.images = None if getattr(processor, "image_processor", None) is None else image_rows(processor)
         template = getattr(processor, "chat_template", None) if self.images else None
@@ -95,7 +95,7 @@ class TurnSFTDataset(Dataset):
             raise SftrlError(
                 f"the tokenizer {getattr(tokenizer, 'name_or_path', '')!r} has no chat template."
             )
-        # The model's turns (True) apart from the text around them: new answers do not drive out old prompts.
+        # Model turns (True) apart from the text around them, so that new answers do not evict prompts.
         self._encoded: dict[bool, dict[str, Ids]] = {False: {}, True: {}}
         image_key = str(config.get("image_key", "images"))
         self._tables = [Dialogues(file, self.messages_key, image_key) for file in self.files]
@@ -116,21 +116,22 @@ class TurnSFTDataset(Dataset):
         return self.__getitems__([item])[0]
 
     def __getitems__(self, items: Sequence[int]) -> list[dict[str, Any]]:
-        """Several rows at once; data loaders call this with a whole batch."""
-        places = [self._place(int(self._rows[item])) for item in items]
-        rows = [self._tables[file].row(row) for file, row in places]
-        texts = [self._render(row, *place) for row, place in zip(rows, places, strict=True)]
-        for answer, known in self._encoded.items():
+        """Read several rows at once; data loaders call this with a whole batch."""
+        locations = [self._locate(int(self._rows[item])) for item in items]
+        # All texts of a batch are encoded in one call.
+        rows = [self._tables[file].row(row) for file, row in locations]
+        texts = [self._render(row, *location) for row, location in zip(rows, locations, strict=True)]
+        for answer, cache in self._encoded.items():
             self._encode(
-                {piece.text for pieces in texts for piece in pieces if piece.answer == answer}, known
+                {piece.text for pieces in texts for piece in pieces if piece.answer == answer}, cache
             )
         return [
-            self._row(pieces, row.images, *place)
-            for pieces, row, place in zip(texts, rows, places, strict=True)
+            self._row(pieces, row.images, *location)
+            for pieces, row, location in zip(texts, rows, locations, strict=True)
         ]
 
     def _check_images(self) -> bool:
-        """Whether a row shows an image; if one does, nothing may cut it."""
+        """True if a row shows an image; then rows must not be cut."""
         for table in self._tables:
             if table.first_marked is None:
                 continue
@@ -145,32 +146,33 @@ class TurnSFTDataset(Dataset):
             return True
         return False
 
-    def _place(self, row: int) -> tuple[int, int]:
-        """File and row in it."""
+    def _locate(self, row: int) -> tuple[int, int]:
+        """Index of a row's file, and of the row in it."""
         file = int(np.searchsorted(self._starts, row, side="right")) - 1
         return file, row - int(self._starts[file])
 
-    def _render(self, found: Row, file: int, row: int) -> list[_Piece]:
-        """The row's dialogue as pieces of text."""
-        trained = found.trained
-        messages: list[dict[str, Any]] = found.messages
-        if found.images:
-            messages = with_images(found.messages, found.images)
+    def _render(self, dialogue: DialogueRow, file: int, row: int) -> list[_Piece]:
+        """Render a row's dialogue as pieces of text."""
+        trained = dialogue.trained
+        messages: list[dict[str, Any]] = dialogue.messages
+        if dialogue.images:
+            messages = with_images(dialogue.messages, dialogue.images)
         pieces: list[_Piece] = []
+        # The template renders every prefix of the dialogue: the difference of two prefixes is one piece.
         done = ""
         for turn, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            asked = self._template(messages[:turn], generation_prompt=True)
+            prompt = self._template(messages[:turn], generation_prompt=True)
             answered = self._template(messages[: turn + 1], generation_prompt=False)
-            if not (asked.startswith(done) and answered.startswith(asked)):
+            if not (prompt.startswith(done) and answered.startswith(prompt)):
                 raise SftrlError(
                     f"{self._name(file, row)}: the chat template writes message {turn} differently with what "
                     "follows it than without, so the tokens of a turn are not defined."
                 )
-            pieces.append(_Piece(asked[len(done) :], answer=False, loss=False))
+            pieces.append(_Piece(prompt[len(done) :], answer=False, loss=False))
             pieces.append(
-                _Piece(answered[len(asked) :], answer=True, loss=trained is None or turn in trained)
+                _Piece(answered[len(prompt) :], answer=True, loss=trained is None or turn in trained)
             )
             done = answered
         if messages[-1]["role"] != "assistant":
@@ -185,22 +187,23 @@ class TurnSFTDataset(Dataset):
             )
         )
 
-    def _encode(self, texts: set[str], known: dict[str, Ids]) -> None:
+    def _encode(self, texts: set[str], cache: dict[str, Ids]) -> None:
         """Put the tokens of all texts into a cache; a full cache is emptied first."""
-        if len(known) + len(texts) > CACHED_PIECES:
-            known.clear()
-        new = [text for text in texts if text not in known]
+        if len(cache) + len(texts) > CACHED_PIECES:
+            cache.clear()
+        new = [text for text in texts if text not in cache]
         if not new:
             return
         encoded = self.tokenizer(new, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         for text, ids in zip(new, encoded, strict=True):
-            known[text] = np.asarray(ids, dtype=np.int32)
+            cache[text] = np.asarray(ids, dtype=np.int32)
 
     def _row(self, pieces: list[_Piece], images: Sequence[Image], file: int, row: int) -> dict[str, Any]:
         parts = [self._encoded[piece.answer][piece.text] for piece in pieces]
         ids = np.concatenate(parts, dtype=np.int64)
         mask = np.repeat([int(piece.loss) for piece in pieces], [len(part) for part in parts])
         where = self._name(file, row)
+        # The template writes one placeholder per image; the model expects one per image token.
         if self.images is not None:
             ids, mask = self.images.expand(ids, mask, images, where)
         length = len(ids)
@@ -212,21 +215,21 @@ class TurnSFTDataset(Dataset):
                 )
             kept = slice(-self.max_length, None) if self.truncation == "left" else slice(self.max_length)
             ids, mask, length = ids[kept], mask[kept], self.max_length
-        seen = self.images.inputs(images) if self.images is not None and images else {}
+        image_inputs = self.images.inputs(images) if self.images is not None and images else {}
         positions = np.arange(length, dtype=np.int64)
         if self.images is not None:
-            positions = self.images.positions(ids, seen, where)
+            positions = self.images.positions(ids, image_inputs, where)
         arrays = {"input_ids": ids, "position_ids": positions, "loss_mask": mask}
         if self.pad_mode == "right":
             arrays["attention_mask"] = np.ones(length, dtype=np.int64)
             arrays = {key: self._padded(key, value) for key, value in arrays.items()}
-        made: dict[str, Any] = {key: torch.from_numpy(value) for key, value in arrays.items()}
+        tensors: dict[str, Any] = {key: torch.from_numpy(value) for key, value in arrays.items()}
         if self._shows_images:
-            made["multi_modal_inputs"] = seen
-        return made
+            tensors["multi_modal_inputs"] = image_inputs
+        return tensors
 
     def _padded(self, key: str, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """A row's numbers, up to ``max_length`` along the tokens."""
+        """Pad an array along the tokens to ``max_length``."""
         pad = self.tokenizer.pad_token_id if key == "input_ids" else 0
         padding = [(0, 0)] * (values.ndim - 1) + [(0, self.max_length - values.shape[-1])]
         return np.pad(values, padding, constant_values=pad or 0)
@@ -235,7 +238,7 @@ class TurnSFTDataset(Dataset):
         return f"{self.files[file]}, row {row}"
 
 
-def _one_of(key: str, value: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise unknown_name(key, value, known)
+def _checked(key: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise unknown_name(key, value, allowed)
     return value

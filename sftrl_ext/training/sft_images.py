@@ -1,4 +1,4 @@
-"""Pixels and positions of supervised rows that show images.
+"""Pixels and positions of SFT rows with images.
 
 In models of the Qwen-VL kind an image is a run of placeholder tokens whose positions have three dimensions
 (time, height, width); the text after it goes on from the largest of them, as described for M-RoPE by Wang et
@@ -24,16 +24,16 @@ Ids = npt.NDArray[np.int64]
 
 
 def image_rows(processor: Any) -> ImageRows:
-    """What puts images into rows for a processor's model.
+    """Create the converter of images for a processor's model.
 
     Raises:
         SftrlError: if it is of no known kind.
     """
-    return AcrossRows(processor) if is_mllama(processor) else ImageRows(processor)
+    return CrossAttentionRows(processor) if is_mllama(processor) else ImageRows(processor)
 
 
 class ImageRows:
-    """Puts images into rows of tokens, for models of the Qwen-VL kind.
+    """Converts images of rows, for models of the Qwen-VL kind.
 
     Args:
         processor: The model's processor.
@@ -58,19 +58,19 @@ class ImageRows:
         return np.repeat(ids, counts), np.repeat(mask, counts)
 
     def inputs(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
-        """What the vision encoder takes: ``pixel_values`` (patches, numbers), ``image_grid_thw`` (images, 3).
+        """Vision inputs: ``pixel_values`` (patches, values), ``image_grid_thw`` (images, 3).
 
         One row at a time: the image processors work image by image, and do so faster on few.
         """
-        made = self.tokens.processor(images=list(images), return_tensors="pt")
-        return {name: made[name] for name in ("pixel_values", "image_grid_thw")}
+        tensors = self.tokens.processor(images=list(images), return_tensors="pt")
+        return {name: tensors[name] for name in ("pixel_values", "image_grid_thw")}
 
-    def positions(self, ids: Ids, seen: Mapping[str, torch.Tensor], where: object) -> Ids:
+    def positions(self, ids: Ids, image_inputs: Mapping[str, torch.Tensor], where: object) -> Ids:
         """Positions of expanded tokens.
 
         Args:
             ids: The tokens.
-            seen: What `inputs` gives for the row's images; nothing if it has none.
+            image_inputs: `inputs` of the row's images; empty if it has none.
             where: File and row, for the error.
 
         Returns:
@@ -80,30 +80,32 @@ class ImageRows:
             SftrlError: if the images' patches are not as many as their placeholders stand for.
         """
         merge = self.tokens.merge
-        grids = seen["image_grid_thw"].tolist() if seen else []
-        places = np.flatnonzero(ids == self.tokens.placeholder)
+        grids = image_inputs["image_grid_thw"].tolist() if image_inputs else []
+        placeholders = np.flatnonzero(ids == self.tokens.placeholder)
         sizes = [(t, h // merge, w // merge) for t, h, w in grids]
-        if len(places) != sum(t * h * w for t, h, w in sizes):
+        if len(placeholders) != sum(t * h * w for t, h, w in sizes):
             raise SftrlError(
-                f"{where} has {len(places)} placeholder tokens; expected "
+                f"{where} has {len(placeholders)} placeholder tokens; expected "
                 f"{' + '.join(str(t * h * w) for t, h, w in sizes) or 0}, as its images are cut into patches."
             )
-        made = np.empty((4, len(ids)), dtype=np.int64)
-        made[0] = np.arange(len(ids))
-        done = shown = position = 0
+        positions = np.empty((4, len(ids)), dtype=np.int64)
+        positions[0] = np.arange(len(ids))
+        # ``done`` tokens have positions, ``used`` placeholders are consumed, ``position`` comes next.
+        done = used = position = 0
         for size in sizes:
-            start, tokens = int(places[shown]), size[0] * size[1] * size[2]
-            made[1:, done:start] = np.arange(position, position + start - done)
+            start, tokens = int(placeholders[used]), size[0] * size[1] * size[2]
+            positions[1:, done:start] = np.arange(position, position + start - done)
             position += start - done
-            done, shown = start + tokens, shown + tokens
-            made[1:, start:done] = position + np.indices(size).reshape(3, -1)
+            done, used = start + tokens, used + tokens
+            positions[1:, start:done] = position + np.indices(size).reshape(3, -1)
+            # Text after an image goes on from the largest of its three positions.
             position += max(size)
-        made[1:, done:] = np.arange(position, position + len(ids) - done)
-        return made
+        positions[1:, done:] = np.arange(position, position + len(ids) - done)
+        return positions
 
 
-class AcrossRows(ImageRows):
-    """Puts images into rows of tokens, for Llama-3.2-Vision models.
+class CrossAttentionRows(ImageRows):
+    """Converts images of rows, for Llama-3.2-Vision models.
 
     Args:
         processor: The model's processor.
@@ -113,10 +115,10 @@ class AcrossRows(ImageRows):
         self.tokens = OneTokenEach(processor)
 
     def inputs(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
-        """What `sftrl_ext.training.mllama_rows` takes: one entry for each image."""
-        made = self.tokens.processor(images=one_by_one(images), return_tensors="pt")
-        return {name: made[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}
+        """Inputs of `sftrl_ext.training.mllama_rows`: one entry for each image."""
+        tensors = self.tokens.processor(images=one_by_one(images), return_tensors="pt")
+        return {name: tensors[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}
 
-    def positions(self, ids: Ids, seen: Mapping[str, torch.Tensor], where: object) -> Ids:
-        """The index of each token. Shape (tokens,)."""
+    def positions(self, ids: Ids, image_inputs: Mapping[str, torch.Tensor], where: object) -> Ids:
+        """Index of each token. Shape (tokens,)."""
         return np.arange(len(ids), dtype=np.int64)

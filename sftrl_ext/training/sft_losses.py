@@ -1,7 +1,7 @@
-"""Losses of SFT beyond the usual one, as functions of tensors.
+"""Losses of SFT as pure tensor functions.
 
-With p the model's distribution at a token, y the token to be learned and q the distribution of the start
-model there, the loss of a token is
+With p the model's distribution at a token, y the target token and q the distribution of the start model
+there, the loss of a token is
 
 - ``nll``: -log p(y), what verl's trainer minimizes;
 - ``dft``: -sg(p(y)) log p(y), the probability as a weight without gradient (dynamic fine-tuning,
@@ -9,7 +9,7 @@ model there, the loss of a token is
 - ``kl``: -log p(y) + beta KL(q || p), anchored to the start model;
 - ``dft_kl``: -sg(p(y)) log p(y) + beta KL(q || p) (anchored SFT, arXiv 2509.23753).
 
-The anchor is the divergence over the whole vocabulary, not the part of it at y. The batch's loss is the mean
+The anchor is the divergence over the full vocabulary, not its term at y. The batch's loss is the mean
 over the tokens that carry loss.
 """
 
@@ -18,11 +18,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sftrl_ext.training.engine_settings import EngineSettings
+from sftrl_ext.training.engine_settings import TrainEngineSettings
 
 
 def token_losses(log_prob: Tensor, loss: str) -> Tensor:
-    """The part of the loss that depends on the learned token alone.
+    """Term of the loss that depends on the target token only.
 
     Args:
         log_prob: ``[tokens]``, log p(y), with gradient.
@@ -34,8 +34,8 @@ def token_losses(log_prob: Tensor, loss: str) -> Tensor:
     return -log_prob.detach().exp() * log_prob if loss.startswith("dft") else -log_prob
 
 
-def divergence(logits: Tensor, start_logits: Tensor) -> Tensor:
-    """KL(q || p) of each token over the vocabulary, in nats.
+def token_kl(logits: Tensor, start_logits: Tensor) -> Tensor:
+    """Compute KL(q || p) of each token over the vocabulary, in nats.
 
     Args:
         logits: ``[tokens, vocabulary]`` of the model, with gradient.
@@ -49,13 +49,13 @@ def divergence(logits: Tensor, start_logits: Tensor) -> Tensor:
     return (log_q.exp() * (log_q - log_p)).sum(-1)
 
 
-def batch_loss(log_prob: Tensor, settings: EngineSettings, kl: Tensor | None = None) -> Tensor:
-    """The sum of the loss over tokens; the caller divides by how many the whole batch has.
+def batch_loss(log_prob: Tensor, settings: TrainEngineSettings, kl: Tensor | None = None) -> Tensor:
+    """Sum the loss over tokens; the caller divides by the number of tokens of the batch.
 
     Args:
         log_prob: ``[tokens]`` log p(y) of the tokens that carry loss, with gradient.
         settings: Which loss, and the weight of its anchor.
-        kl: ``[tokens]`` from `divergence`, where the loss is anchored.
+        kl: ``[tokens]`` from `token_kl`, where the loss is anchored.
     """
     loss = token_losses(log_prob, settings.loss).sum()
     return loss if kl is None else loss + settings.kl_coef * kl.sum()

@@ -1,10 +1,10 @@
-"""verl's three V1 trainers (synchronous, colocated and separate asynchronous) with credit over turns.
+"""verl's three V1 trainers (synchronous, colocated and separate asynchronous) with turn-level credit.
 
-Chosen with ``trainer.v1.trainer_mode=sftrl_turn``, ``sftrl_turn_colocate_async`` or
-``sftrl_turn_separate_async``. Everything is verl's but four things: advantages and returns come from
+Selected with ``trainer.v1.trainer_mode=sftrl_turn``, ``sftrl_turn_colocate_async`` or
+``sftrl_turn_separate_async``. Four things differ from verl: advantages and returns come from
 `sftrl_ext.training.credit`, the critic learns at the first token of each turn only (where its value is read),
-an update makes as many optimizer steps however many prompts its episodes had, and the metrics say what
-happened to episodes, turns and tokens. A synchronous update may hold a number of responses instead of
+the number of optimizer steps of an update does not depend on the number of prompts of its episodes, and there
+are metrics of episodes, turns and tokens. A synchronous update may hold a number of responses instead of
 episodes (`sftrl_ext.training.response_batches`).
 """
 
@@ -47,9 +47,8 @@ from sftrl_ext.training.metrics import (
     staleness_metrics,
     turn_metrics,
 )
-from sftrl_ext.training.register import AGENT_LOOP, POLICY_LOSS, TRAINERS
 from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
-from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
+from sftrl_ext.training.settings import AGENT_LOOP, POLICY_LOSS, TOKENS_FILE, TRAINERS, CreditSettings
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -60,10 +59,10 @@ _MINIBATCHES = ("actor_rollout_ref.actor.ppo_mini_batch_size", "critic.ppo_mini_
 
 
 def credit_settings(config: DictConfig) -> CreditSettings:
-    """Read ``sftrl.credit`` and hold it against the rest of the config.
+    """Read ``sftrl.credit`` and check it against the rest of the config.
 
     Raises:
-        SftrlError: if the estimator needs what the config does not give it.
+        SftrlError: if the config contradicts the estimator.
     """
     section = OmegaConf.select(config, "sftrl.credit")
     values: Any = None if section is None else OmegaConf.to_container(section, resolve=True)
@@ -86,13 +85,13 @@ def credit_settings(config: DictConfig) -> CreditSettings:
 
 
 class MinibatchSizes:
-    """Minibatches of a share of the step's rows, as the config's are a share of its episodes.
+    """Minibatch sizes as a share of the step's rows, as the config's are a share of its episodes.
 
     verl counts minibatches in rows. An episode with several prompts has a row for each, so a step of such
     episodes would make as many times the optimizer steps, the last one of them on few rows.
 
     Args:
-        config: The training config, as given.
+        config: The training config.
         parts: Parts in which the trainer draws the episodes of a step.
     """
 
@@ -104,7 +103,7 @@ class MinibatchSizes:
         self.counts_responses = requested_responses(config) is not None
 
     def fit(self, config: DictConfig, rows: int) -> None:
-        """Set the sizes for a part of so many rows; with a row for each episode they are as given.
+        """Set the sizes for a part of so many rows; with one row per episode they are the configured ones.
 
         A step that counts responses has any number of episodes, so its sizes are always set.
         """
@@ -156,7 +155,7 @@ class TurnCreditMixin(PPOTrainer):
             self.replay_buffer = cast("ReplayBuffer", self._responses)
 
     def _check_mode(self, config: DictConfig) -> int:
-        """Refuse what the mode cannot do; return the parts in which it draws the episodes of a step."""
+        """Refuse options the mode does not support; return the parts in which it draws a step's episodes."""
         if self.verl_mode == "sync":
             return 1
         if requested_responses(config) is not None:
@@ -186,25 +185,25 @@ class TurnCreditMixin(PPOTrainer):
     def _check_replay_buffer(self) -> None:
         buffer = type(self.replay_buffer)
         if (self.verl_mode != "sync") != issubclass(buffer, ReplayBufferAsync):
-            wanted = "subclass" if self.verl_mode != "sync" else "no subclass"
+            expected = "subclass" if self.verl_mode != "sync" else "no subclass"
             raise SftrlError(
                 f"trainer.v1.sampler.custom_sampler is {buffer.__name__}; trainer "
-                f"{TRAINERS[self.verl_mode]} expects {wanted} of verl's ReplayBufferAsync."
+                f"{TRAINERS[self.verl_mode]} expects {expected} of verl's ReplayBufferAsync."
             )
 
     # ------------------------------------------------------------------ prompts
 
     def _fetch_one_gen_batch(self) -> TensorDict:
-        """verl's next prompts, known by their step and place instead of by chance.
+        """Fetch verl's next prompts, named by step and index instead of at random.
 
-        A resumed run gives them the same names, so what is derived from these (seeds, order) is the same.
+        A resumed run gives them the same names, so seeds and order, which derive from them, are the same.
         """
         batch = super()._fetch_one_gen_batch()
         if self._named[0] != self.global_steps:
             self._named = (self.global_steps, 0)
         step, first = self._named
         self._named = (step, first + len(batch))
-        names = [f"{step:08d}-{place:06d}" for place in range(first, first + len(batch))]
+        names = [f"{step:08d}-{index:06d}" for index in range(first, first + len(batch))]
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
 
@@ -216,7 +215,8 @@ class TurnCreditMixin(PPOTrainer):
     # ------------------------------------------------------------------ parts of an update
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        """verl's, with the episode and token metrics of an update's parts merged by what they count."""
+        """verl's, with the episode and token metrics of an update's parts merged by their kind."""
+        # An asynchronous update may have several parts, each with metrics of its own.
         self._parts = []
         batch = super().step(metrics, timing_raw)
         metrics.update(merge_metrics(self._parts))
@@ -224,6 +224,7 @@ class TurnCreditMixin(PPOTrainer):
 
     def _step_once(self, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
         batch = super()._step_once(metrics, *args, **kwargs)
+        # The weight of this part in the means.
         rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
         self._parts.append((rows, dict(metrics)))
         return batch
@@ -253,7 +254,7 @@ class TurnCreditMixin(PPOTrainer):
         if self.credit.estimator == "token":
             return batch
 
-        # In double precision, so that equal rewards cancel: Adam would magnify what rounding leaves over.
+        # In double precision, so that equal rewards cancel: Adam would magnify the rounding errors.
         rewards = data.get("token_level_rewards", data["rm_scores"]).double()
         turns = credit.collect_turns(data["turn_ids"], rewards, rows.episode, rows.segment)
         if self.credit.estimator == "gae":
@@ -268,14 +269,14 @@ class TurnCreditMixin(PPOTrainer):
                 turns.alive,
                 rows.group_of_episode,
                 self.credit.gamma,
-                divide_by_spread=self.credit.estimator == "grpo",
+                divide_by_std=self.credit.estimator == "grpo",
             )
             returns = credit.reward_to_go(turns.rewards, turns.alive, self.credit.gamma)
         advantages = credit.normalize_advantages(raw, turns.alive, self.credit.normalization)
         metrics.update(turn_metrics(turns, raw, returns, values))
         fields = {
-            "advantages": response_to_nested(turns.spread(advantages).float(), nested_mask),
-            "returns": response_to_nested(turns.spread(returns).float(), nested_mask),
+            "advantages": response_to_nested(turns.to_tokens(advantages).float(), nested_mask),
+            "returns": response_to_nested(turns.to_tokens(returns).float(), nested_mask),
             "turn_starts": response_to_nested(turns.start_mask(), nested_mask),
         }
         return tq.kv_batch_put(
@@ -334,7 +335,8 @@ class TurnCreditMixin(PPOTrainer):
             return self._update_actor_and_log(batch, metrics)
 
     def _update_actor_and_log(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        """verl's, which averages what the optimizer steps log; the first of them is logged alone too."""
+        """verl's, which averages the metrics of the optimizer steps; those of the first are logged too."""
+        # verl returns averages only; the worker group's own outputs still have every optimizer step.
         with _outputs_of(self.actor_rollout_wg, "update_actor") as outputs:
             batch = super()._update_actor(batch, metrics)
         for output in outputs:
@@ -343,7 +345,7 @@ class TurnCreditMixin(PPOTrainer):
 
     @contextmanager
     def _turn_starts_as(self, names: list[str], batch: KVBatchMeta) -> Iterator[None]:
-        """Let these masks of a batch select each turn's first token, and put them back."""
+        """Replace masks of a batch by those of each turn's first token, and restore them after."""
         saved = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "turn_starts"]
         )
@@ -377,6 +379,7 @@ class TurnCreditMixin(PPOTrainer):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
+        # verl found no checkpoint.
         if self.global_steps == 0:
             return
         config = self.config.trainer
@@ -393,7 +396,7 @@ class TurnCreditMixin(PPOTrainer):
 
 @contextmanager
 def _outputs_of(group: Any, method: str) -> Iterator[list[Any]]:
-    """Collect what a method of a worker group returns while the context is open."""
+    """Collect the return values of a worker group's method while the context is open."""
     call = getattr(group, method)
     outputs: list[Any] = []
 

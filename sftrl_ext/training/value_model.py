@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VALUE_HEADS = ("score.", "classifier.")
 """Weights that a policy's folder need not have: the head of transformers' token classifiers."""
 POLICY_HEADS = ("lm_head.",)
-"""Weights of a policy's folder that a critic has no use for."""
+"""Weights of a policy's folder that a critic does not load."""
 _SHOWN = 5
 
 
@@ -43,7 +43,7 @@ def load_value_model(
         local_path: Hugging Face folder.
         torch_dtype: Type of the weights.
         model_config: Configuration of transformers; verl has set ``num_labels`` to 1.
-        trust_remote_code: Whether the folder may bring code of its own.
+        trust_remote_code: True allows code in the folder.
 
     Raises:
         SftrlError: if transformers has no token classifier for the model, or the folder lacks weights of the
@@ -54,6 +54,7 @@ def load_value_model(
 
     check_verl_version("the loader of the critic")
     try:
+        # The seed of the head must not touch the generator of the run.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model, loaded = AutoModelForTokenClassification.from_pretrained(
@@ -77,7 +78,7 @@ def check_loaded(folder: str, kind: str, loaded: Mapping[str, Iterable[Any]]) ->
     Args:
         folder: For the error.
         kind: Class of the critic, for the error.
-        loaded: ``missing_keys``, ``mismatched_keys`` (name, shape found, shape expected) and
+        loaded: ``missing_keys``, ``mismatched_keys`` (name, shape in the folder, shape expected) and
             ``unexpected_keys`` of transformers.
 
     Raises:
@@ -86,8 +87,8 @@ def check_loaded(folder: str, kind: str, loaded: Mapping[str, Iterable[Any]]) ->
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(VALUE_HEADS))
     unused = sorted(key for key in loaded["unexpected_keys"] if not key.startswith(POLICY_HEADS))
     mismatched = [
-        f"{name} {tuple(found)}, expected {tuple(expected)}"
-        for name, found, expected in sorted(loaded["mismatched_keys"])
+        f"{name} {tuple(stored)}, expected {tuple(expected)}"
+        for name, stored, expected in sorted(loaded["mismatched_keys"])
     ]
     problems = [
         f"{len(keys)} {problem}: {', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from sftrl_ext.backends.checkpoints import declare_stored_dtype
+from sftrl_ext.hf_folder import declare_stored_dtype
 from tests.backends.launch import launch
 from tests.backends.tiny import save_folder
 

@@ -70,7 +70,7 @@ TRANSFORMERS = (
     "transformers.models.mllama.processing_mllama",
     "transformers.models.qwen2_vl.image_processing_qwen2_vl",
 )
-CPU_ONLY = ("sftrl_ext.backends.vllm_cpu",)
+CPU_ONLY = ("sftrl_ext.backends.vllm.cpu_build",)
 """Modules that would make this environment a CPU one."""
 
 
@@ -111,7 +111,7 @@ def test_the_trainers_own_image_processor_loads() -> None:
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
     from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 
-    import sftrl_ext.backends.model_folder  # noqa: F401  (would file the stand-in)
+    import sftrl_ext.hf_folder  # noqa: F401  (would file the stand-in)
 
     assert VIDEO_PROCESSOR_MAPPING[Qwen2_5_VLConfig].__module__.startswith("transformers.")
 

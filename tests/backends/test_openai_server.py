@@ -18,7 +18,7 @@ import openai
 from PIL import Image
 from rich.console import Console
 
-from sftrl_ext.backends.local import LocalEngine
+from sftrl_ext.backends.hf.local_engine import LocalEngine
 from sftrl_ext.backends.openai_server import make_app
 from sftrl_ext.cli import main
 from sftrl_ext.experiments.endpoint import EndpointOptions, data_url

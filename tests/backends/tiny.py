@@ -9,8 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sftrl_ext.backends.attention import ATTENTION
-from sftrl_ext.backends.engine import Engine, Request
+from sftrl_ext.backends.hf.attention import ATTENTION
+from sftrl_ext.backends.hf.engine import Engine, Request
 
 VOCAB = 40
 PAD, EOS = 0, 1

@@ -16,10 +16,10 @@ from transformers.models.mllama.processing_mllama import (
     get_cross_attention_token_mask,
 )
 
-from sftrl_ext.backends.engine import Engine, Request
-from sftrl_ext.backends.model_folder import load_model, write_model
+from sftrl_ext.backends.hf.engine import Engine, Request
 from sftrl_ext.envs.general_points.cards import parse_cards
 from sftrl_ext.envs.general_points.render import Look, draw_hand
+from sftrl_ext.hf_folder import load_model, write_model
 from tests.backends.tiny_families import BUILDERS
 
 DEFAULT = "qwen2_5_vl"

@@ -10,7 +10,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.trainer_modes import gpu_split
-from sftrl_ext.training.register import TRAINERS
+from sftrl_ext.training.settings import TRAINERS
 from tests.experiments.composing import config_of
 
 
@@ -43,7 +43,7 @@ def test_verl_takes_every_key_of_every_mode(mode, scale, tmp_path, monkeypatch):
     assert parts == recipe.budget.rl.minibatches
     assert rollout.nnodes * rollout.n_gpus_per_node + ranks == gpus and ranks == gpus // 2
     assert rollout.checkpoint_engine.backend == ("tcp" if scale == "laptop" else "nccl")
-    assert rollout.checkpoint_engine.custom_backend_module == "sftrl_ext.backends.tcp_weights"
+    assert rollout.checkpoint_engine.custom_backend_module == "sftrl_ext.backends.hf_in_verl.weight_transfer"
     if scale == "laptop":
         assert config.ray_kwargs.ray_init.num_gpus == 2
     # Whole nodes on several.

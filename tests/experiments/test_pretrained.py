@@ -16,11 +16,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, GenerationConfig
 
-from sftrl_ext.backends.model_folder import load_model, load_processor, model_class, parameter_count
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import model_files
 from sftrl_ext.experiments.pretrained import check_engine, fetch_model
 from sftrl_ext.experiments.recipe import ModelConfig
+from sftrl_ext.hf_folder import load_model, load_processor, model_class, parameter_count
 from tests.backends.ascii_models import text_model
 from tests.backends.tiny_vl import folder as vision_folder
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sftrl_ext.backends.model_folder import load_processor, load_tokenizer, parameter_count
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
 from sftrl_ext.experiments.tiny_vision import IMAGE, build_tiny_qwen_vl
+from sftrl_ext.hf_folder import load_processor, load_tokenizer, parameter_count
 from tests.backends.tiny_vl import folder, hand, plain_model, processor, prompt
 
 

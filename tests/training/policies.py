@@ -14,7 +14,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from sftrl_ext.backends.model_folder import load_model
+from sftrl_ext.hf_folder import load_model
 from tests.backends.tiny_vl import folder
 
 TEXT = {

@@ -47,7 +47,7 @@ def test_tokens_to_turns_and_back_by_hand():
     assert turns.rewards.tolist() == [[-1.0, 5.0], [-2.0, 0.0], [0.0, 0.0]]
     assert turns.at_start(values).tolist() == [[2.0, 3.0], [1.0, 0.0], [0.0, 0.0]]
     assert turns.start_mask().tolist() == [[1, 0, 0, 1, 0, 0], [0] * 6, [1, 0, 0, 0, 0, 0]]
-    spread = turns.spread(torch.tensor([[1.41, 2.0], [-3.0, 8.0], [8.0, 8.0]]))
+    spread = turns.to_tokens(torch.tensor([[1.41, 2.0], [-3.0, 8.0], [8.0, 8.0]]))
     assert torch.allclose(
         spread, torch.tensor([[1.41, 1.41, 0, 2, 2, 2], [0.0] * 6, [-3.0, -3, -3, 0, 0, 0]])
     )
@@ -59,7 +59,11 @@ def test_segments_of_an_episode_are_chained_in_their_order():
     turns = collect_turns(turn_ids, rewards, [0, 1, 0], [1, 0, 0])
     assert turns.rewards.tolist() == [[2.0, 3.0, 4.0], [1.0, 0.0, 0.0]]
     assert turns.row.tolist()[0] == [2, 0, 0] and turns.start.tolist()[0] == [0, 0, 2]
-    assert turns.spread(torch.tensor([[1.0, 2, 3], [4, 0, 0]])).tolist() == [[2, 0, 3], [4, 4, 0], [1, 0, 0]]
+    assert turns.to_tokens(torch.tensor([[1.0, 2, 3], [4, 0, 0]])).tolist() == [
+        [2, 0, 3],
+        [4, 4, 0],
+        [1, 0, 0],
+    ]
 
 
 def test_nothing_leaks_between_episodes():
@@ -95,9 +99,9 @@ def test_equals_verls_token_gae_when_every_turn_is_one_token(lengths, seed, gap)
     )
     turns = collect_turns(turn_ids, rewards, list(range(len(lengths))), [0] * len(lengths))
     advantages, returns = turn_gae(turns.rewards, turns.at_start(values), turns.alive, GAMMA, LAM)
-    ours = turns.spread(normalize_advantages(advantages, turns.alive, "whiten"))
+    ours = turns.to_tokens(normalize_advantages(advantages, turns.alive, "whiten"))
     assert torch.allclose(ours, stock_advantages * mask, atol=1e-4)
-    assert torch.allclose(turns.spread(returns), stock_returns * mask, atol=1e-5)
+    assert torch.allclose(turns.to_tokens(returns), stock_returns * mask, atol=1e-5)
 
 
 def test_longer_turns_weigh_no_more_in_the_normalization():
@@ -140,7 +144,7 @@ def test_leave_one_out_by_hand():
     assert torch.allclose(advantages, expected)
     # Spread: returns 3, 2, 3 in group 0, and no other group with more than one. Without a: {2, 3}, variance
     # 1/4; without b: {3, 3}, nothing varies, so 1; without c like a.
-    scaled = leave_one_out_advantages(rewards, alive, group, 0.5, divide_by_spread=True)
+    scaled = leave_one_out_advantages(rewards, alive, group, 0.5, divide_by_std=True)
     assert torch.allclose(scaled, expected / torch.tensor([[0.5], [1.0], [0.5], [1.0]]))
 
 
@@ -158,7 +162,7 @@ def test_spread_leans_on_the_other_prompts():
     # Baselines, with the mean of the other group: (2 + 3) / 2, (0 + 3) / 2, (5 + 1) / 2, (1 + 1) / 2.
     rewards = torch.tensor([[0.0], [2], [1], [5]])
     advantages = leave_one_out_advantages(
-        rewards, torch.ones(4, 1).bool(), torch.tensor([0, 0, 1, 1]), 0.9, divide_by_spread=True
+        rewards, torch.ones(4, 1).bool(), torch.tensor([0, 0, 1, 1]), 0.9, divide_by_std=True
     )
     assert torch.allclose(advantages, torch.tensor([[-2.5 / 2], [0.5 / 2], [-2.0], [4.0]]))
 
@@ -176,7 +180,7 @@ def test_failed_episodes_count_nowhere():
 def test_a_batch_without_turns():
     turns = collect_turns(torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3), [0, 1], [0, 0])
     advantages, _ = turn_gae(turns.rewards, turns.at_start(torch.ones(2, 3)), turns.alive, GAMMA, LAM)
-    assert turns.spread(advantages).tolist() == [[0.0] * 3] * 2
+    assert turns.to_tokens(advantages).tolist() == [[0.0] * 3] * 2
     assert turns.start_mask().sum() == 0
 
 
@@ -259,7 +263,7 @@ def test_leave_one_out_gradient_is_exact_beside_other_prompts():
 @pytest.mark.parametrize("size", [2, 3])
 def test_leave_one_out_with_spread_keeps_the_direction(size):
     estimate = _expected_gradient(
-        size, lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9, divide_by_spread=True)
+        size, lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9, divide_by_std=True)
     )
     assert torch.allclose(_direction(estimate), _direction(_exact_gradient(0.9)), atol=1e-12)
 

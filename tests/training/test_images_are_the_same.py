@@ -98,7 +98,7 @@ def test_one_picture_everywhere(kind, look, tmp_path):
     limit = OmegaConf.create({"max_prompt_length": 300, "filter_overlong_prompts": False})
     sft = TurnSFTDataset(taught, tokenizer(kind), sft_config(), processor(kind))
     rl = EpisodeDataset(prompts, tokenizer(kind), limit, processor(kind))
-    eyes = engine(kind).eyes
+    adapter = engine(kind).vision
     stored = pq.read_table(taught)["images"]
     for number in range(2):
         row = rl[number]
@@ -114,7 +114,7 @@ def test_one_picture_everywhere(kind, look, tmp_path):
         assert prompt_ids == rl_ids == eval_ids == learned["input_ids"][:start].tolist()
         assert torch.equal(learned["position_ids"][..., :start], positions[..., :start])
         # .. and the same numbers for the model: the trainers', and the engine's.
-        seen = eyes.look(eval_ids, eval_images)
+        seen = adapter.prepare(eval_ids, eval_images)
         if kind != "mllama":
             assert torch.equal(seen.positions, positions[1:, :start])
         assert "pixel_values" in learned["multi_modal_inputs"]

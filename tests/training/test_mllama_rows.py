@@ -16,8 +16,8 @@ from transformers.models.mllama.processing_mllama import (
 )
 from verl.utils import model as verl_model  # noqa: F401  our models are filed when verl imports this
 
-from sftrl_ext.backends.images.mllama import sees
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.training.mllama_rows import visible_images
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
 from sftrl_ext.training.sft_images import image_rows
 from tests.backends.tiny_vl import folder, hand, processor, prompt
@@ -32,7 +32,7 @@ def test_who_sees_what_is_what_the_processor_says(ids):
     count = sum(ids)
     places = [get_cross_attention_token_mask(ids, 1)]
     expected = convert_sparse_cross_attention_mask_to_dense(places, [[1] * count], 1, len(ids))
-    assert sees(torch.tensor(ids), 1).long().tolist() == expected[0, :, :, 0].tolist()
+    assert visible_images(torch.tensor(ids), 1).long().tolist() == expected[0, :, :, 0].tolist()
 
 
 def test_a_saved_model_loads_anywhere(tmp_path):

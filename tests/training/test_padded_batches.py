@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sftrl_ext import verl_version
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import padded_batches
 from sftrl_ext.training.padded_batches import count_runs, padded_tokens, runs_by_length
@@ -42,7 +43,7 @@ def test_equal_rows_are_cut_into_equal_parts():
 
 
 def test_another_verl_is_refused(monkeypatch):
-    monkeypatch.setattr(padded_batches, "VERL_VERSION", "0.9.0")
+    monkeypatch.setattr(verl_version, "VERL_VERSION", "0.9.0")
     pytest.importorskip("verl")
     for patch in (padded_batches.cap_padded_rows, padded_batches.entropy_row_by_row):
         with pytest.raises(SftrlError, match=r"verl 0\.9\.0, but verl"):

@@ -12,7 +12,7 @@ import torch
 import verl  # noqa: F401  loads the plug-in
 from verl.models.transformers import qwen2_vl
 
-from sftrl_ext.backends.model_folder import load_model
+from sftrl_ext.hf_folder import load_model
 from tests.backends.tiny_families import BUILDERS
 
 

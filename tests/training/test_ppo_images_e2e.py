@@ -86,13 +86,13 @@ def test_recognition_is_a_metric_of_training_and_validation(metrics):
 def test_the_saved_model_still_sees(metrics, kind):
     import torch
 
-    from sftrl_ext.backends.engine import Engine
+    from sftrl_ext.backends.hf.engine import Engine
 
     _, folder = metrics
     saved = folder / "checkpoints" / "global_step_2" / "actor" / "huggingface"
     engine = Engine.from_folder(saved)
     start = Engine.from_folder(model_folder(kind))
-    assert engine.eyes is not None
+    assert engine.vision is not None
     encoder = "vision_model" if kind == "mllama" else "visual"
     now, then = (getattr(made.model.model, encoder).parameters() for made in (engine, start))
     assert any(not torch.equal(a, b) for a, b in zip(now, then, strict=True))

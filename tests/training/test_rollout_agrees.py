@@ -16,8 +16,8 @@ from verl.utils import tensordict_utils
 from verl.utils.tokenizer import hf_processor
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from sftrl_ext.backends.engine import Request
-from sftrl_ext.backends.sampling import Sampling
+from sftrl_ext.backends.hf.engine import Request
+from sftrl_ext.backends.hf.sampling import Sampling
 from sftrl_ext.rollout.trained_images import processor_arguments
 from tests.backends.tiny_families import BUILDERS
 from tests.backends.tiny_vl import engine, folder, hand, louder, prompt
@@ -98,7 +98,7 @@ def test_log_probs_agree(kind, trained):
     inputs, args = FSDPEngineWithLMHead.prepare_model_inputs(trainer, batch)
     output = trained(**inputs, use_cache=False)
     found = FSDPEngineWithLMHead.prepare_model_outputs(trainer, output, args, batch, None)["log_probs"]
-    banned = made.eyes.banned
+    banned = made.vision.banned
     for request, row, logits in zip(requests, found.unbind(), output.logits, strict=True):
         start, end = len(request.prompt_ids) - 1, len(row) - 1
         # The engine's distribution is without the tokens that it never samples.

@@ -10,8 +10,8 @@ import torch
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training.engine import engine_class, packed_logits, shifted_mask
-from sftrl_ext.training.engine_settings import LOSSES, EngineSettings, engine_env
-from sftrl_ext.training.sft_losses import batch_loss, divergence, token_losses
+from sftrl_ext.training.engine_settings import LOSSES, TrainEngineSettings, engine_env
+from sftrl_ext.training.sft_losses import batch_loss, token_kl, token_losses
 from tests.backends.tiny import tiny_llama
 
 ROWS = [[5, 6, 7, 8, 9], [5, 10, 11]]
@@ -133,14 +133,14 @@ def test_dft_pulls_less_at_tokens_that_are_unlikely():
 def test_the_divergence_is_of_the_start_from_the_model():
     p, q = torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0.25, 0.25, 0.5]])
     expected = 0.25 * torch.tensor(0.5).log() + 0.5 * torch.tensor(2.0).log()
-    assert divergence(p.log(), q.log() + 3.0).item() == pytest.approx(expected.item())
-    assert divergence(p.log(), p.log()).item() == pytest.approx(0.0, abs=1e-7)
+    assert token_kl(p.log(), q.log() + 3.0).item() == pytest.approx(expected.item())
+    assert token_kl(p.log(), p.log()).item() == pytest.approx(0.0, abs=1e-7)
 
 
 def test_the_anchor_has_its_weight():
     log_prob, kl = torch.tensor([-1.0, -2.0]), torch.tensor([0.5, 1.5])
-    assert batch_loss(log_prob, EngineSettings(loss="kl", kl_coef=0.1), kl).item() == pytest.approx(3.2)
-    assert batch_loss(log_prob, EngineSettings()).item() == pytest.approx(3.0)
+    assert batch_loss(log_prob, TrainEngineSettings(loss="kl", kl_coef=0.1), kl).item() == pytest.approx(3.2)
+    assert batch_loss(log_prob, TrainEngineSettings()).item() == pytest.approx(3.0)
 
 
 def test_logits_of_packed_and_padded_rows_are_the_same():

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import trainer as ours
-from sftrl_ext.training.register import TRAINERS
 from sftrl_ext.training.replay import EagerReplayBuffer, EagerReplayBufferAsync
+from sftrl_ext.training.settings import TRAINERS
 from tests.training.test_trainer import fill, make_config, make_trainer
 
 MODES = tuple(TRAINERS)

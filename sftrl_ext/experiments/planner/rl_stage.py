@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from sftrl_ext.experiments.arms import ArmConfig, saved_steps
+from sftrl_ext.experiments.arm_config import ArmConfig
+from sftrl_ext.experiments.arms import saved_steps
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.planner import activations, disk, memory, work
 from sftrl_ext.experiments.planner.activations import LogitPass, MicroBatch

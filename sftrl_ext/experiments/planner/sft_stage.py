@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sftrl_ext.experiments.arms import ArmConfig, saved_steps
+from sftrl_ext.experiments.arm_config import ArmConfig
+from sftrl_ext.experiments.arms import saved_steps
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.planner import activations, memory, work
 from sftrl_ext.experiments.planner.activations import LogitPass

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sftrl_ext.experiments.planner.architectures import Architecture
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.arms import ArmConfig
+    from sftrl_ext.experiments.arm_config import ArmConfig
     from sftrl_ext.experiments.recipe import Recipe
 
 

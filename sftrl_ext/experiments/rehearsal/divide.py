@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sftrl_ext.experiments.arms import ArmConfig
+from sftrl_ext.experiments.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe import (
     CityConfig,
     EvalConfig,

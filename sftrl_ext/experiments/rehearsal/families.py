@@ -37,8 +37,8 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from sftrl_ext.backends.model_folder import write_model
 from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.hf_folder import write_model
 
 Build = Callable[[Path, list[str]], None]
 

@@ -127,7 +127,7 @@ REPLACED = (
 """Every reason; keys of the recipe, of verl's SFT and PPO configuration, and of the launcher."""
 
 ENVIRONMENT = {
-    "VERL_PLATFORM": "the CPU as verl's device, with the patches of `sftrl_ext.backends.patches`",
+    "VERL_PLATFORM": "the CPU as verl's device, with the patches of `sftrl_ext.backends.cpu.patches`",
     "VERL_USE_EXTERNAL_MODULES": "vLLM's CPU build under the name vllm",
     "HF_HOME, HF_HUB_OFFLINE": "a cache of the hub that holds the toy models under the real names",
     "OMP_NUM_THREADS, TOKENIZERS_PARALLELISM": "one thread a process",

@@ -239,7 +239,7 @@ def _surroundings(recipe: Recipe, folder: Path) -> Iterator[dict[str, str]]:
         "RAY_ADDRESS": "local",
     }
     if recipe.scale.engine == "vllm":
-        env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm_cpu"
+        env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm.cpu_build"
     if recipe.scale.nnodes == 1:
         yield env
         return

@@ -1,0 +1,1 @@
+"""CPU as a verl platform, and the changes to verl and torchvision that it needs."""

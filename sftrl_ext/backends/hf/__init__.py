@@ -1,0 +1,1 @@
+"""Generation with transformers: continuous batching over a KV cache, in any process."""

@@ -1,0 +1,116 @@
+"""Batched sampling of the next token, with sampling parameters of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sftrl_ext.errors import SftrlError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling parameters of one response. The names and the meaning of -1 and 0 are vLLM's.
+
+    Raises:
+        SftrlError: if a value is outside its range.
+    """
+
+    temperature: float = 1.0
+    """0 takes the most probable token."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probabilities sum to at least this; 1 keeps all."""
+    top_k: int = -1
+    """Keep the k most probable tokens; 0 or less keeps all."""
+    max_tokens: int = 16
+    """Upper bound on generated tokens, the stop token included."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the response, beside the model's own end-of-sequence tokens."""
+    ignore_eos: bool = False
+    """Do not stop at the model's own end-of-sequence tokens."""
+    seed: int | None = None
+    """With a seed the response depends on nothing but the weights, the prompt and the seed."""
+
+    def __post_init__(self) -> None:
+        ranges = (
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("max_tokens", self.max_tokens >= 1, "1 or more"),
+        )
+        for name, valid, expected in ranges:
+            if not valid:
+                raise SftrlError(f"sampling parameter {name}={getattr(self, name)!r}: expected {expected}.")
+
+
+class BatchSampler:
+    """Samples from a batch of logits; built once per change of the batch.
+
+    Args:
+        params: One entry per row.
+        banned: Boolean mask over the vocabulary of tokens never to sample, or None. Shape (V,).
+    """
+
+    def __init__(self, params: Sequence[Sampling], banned: Tensor | None = None) -> None:
+        self.greedy = torch.tensor([p.temperature == 0 for p in params])
+        # A greedy row keeps temperature 1, so that its log-probabilities are the model's own.
+        self.temperature = torch.tensor([[p.temperature or 1.0] for p in params], dtype=torch.float32)
+        self.all_greedy = bool(self.greedy.all())
+        self.any_greedy = bool(self.greedy.any())
+        self.unit_temperature = bool((self.temperature == 1).all())
+        self.banned = banned if banned is not None and bool(banned.any()) else None
+        self.cut = [i for i, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
+        self.top_p = torch.tensor([[params[i].top_p] for i in self.cut])
+        self.top_k = torch.tensor([[params[i].top_k] for i in self.cut])
+
+    def __call__(self, logits: Tensor, uniform: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Sample one token per row.
+
+        Args:
+            logits: Shape (B, V).
+            uniform: One number in [0, 1) per row; a row's token is a function of its logits and its number
+                alone, so that a row's result does not depend on the rows beside it. Shape (B,).
+
+        Returns:
+            Tokens (B,) and their log-probabilities (B,) under the distribution they were sampled from:
+            ``log_softmax(logits / temperature)`` over the tokens that top-k, top-p and the ban leave. Without
+            these three it is what verl's trainer computes.
+        """
+        logits = logits.float()
+        if not self.unit_temperature:
+            logits = logits / self.temperature
+        if self.banned is not None:
+            logits = logits.masked_fill(self.banned, -torch.inf)
+        if self.cut:
+            # The caller's logits stay as they are, and only the rows that need it are sorted.
+            logits = logits.clone()
+            logits[self.cut] = self._keep_top(logits[self.cut])
+        log_probs = logits.log_softmax(-1)
+        if self.all_greedy:
+            tokens = log_probs.argmax(-1)
+        else:
+            # Inverse of the cumulative distribution, in double precision: a token of probability zero
+            # adds nothing to the sum and is never the first to exceed the threshold.
+            cumulative = log_probs.exp().double().cumsum(-1)
+            threshold = torch.as_tensor(uniform, device=logits.device)[:, None] * cumulative[:, -1:]
+            tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+            # Rounding can put the threshold at the very end of the sum.
+            tokens.clamp_(max=logits.shape[-1] - 1)
+            if self.any_greedy:
+                tokens = torch.where(self.greedy, log_probs.argmax(-1), tokens)
+        return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
+
+    def _keep_top(self, logits: Tensor) -> Tensor:
+        """Set the logits outside top-k, and then outside top-p, to minus infinity. Shape (rows, V)."""
+        ordered, order = logits.sort(-1, descending=True)
+        rank = torch.arange(logits.shape[-1])
+        # top-k first: top-p counts the probabilities that top-k leaves.
+        drop = (self.top_k > 0) & (rank >= self.top_k)
+        # Probability mass before each token: the first token that reaches top_p is kept.
+        before = ordered.masked_fill(drop, -torch.inf).softmax(-1).cumsum(-1).roll(1, -1)
+        before[:, 0] = 0
+        drop |= (before >= self.top_p) & (self.top_p < 1)
+        return logits.masked_fill(drop.scatter(-1, order, drop), -torch.inf)

@@ -1,0 +1,1 @@
+"""The transformers engine as the verl rollout `rollout.name=hf`, and weight transfer to it."""

@@ -1,0 +1,1 @@
+"""vLLM for evaluation, and its CPU build as a rollout of verl."""
