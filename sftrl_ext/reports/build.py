@@ -56,8 +56,7 @@ def build_report(run_dir: Path, rl_tokens: str | None = None) -> ReportPaths:
     """
     with needs_matplotlib("a report"):
         from sftrl_ext.reports.figures import draw_figures
-        from sftrl_ext.reports.page_html import html_page
-        from sftrl_ext.reports.page_markdown import markdown_page
+        from sftrl_ext.reports.pages import report_pages
     found = analyse(Path(run_dir), rl_tokens)
     folder = Path(run_dir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +64,7 @@ def build_report(run_dir: Path, rl_tokens: str | None = None) -> ReportPaths:
     shown = pick_side_by_side(found)
     pictures = draw_samples(found.arms, shown, folder)
     pages = {
-        "report.md": markdown_page(found, figures, shown, pictures),
-        "report.html": html_page(found, figures, shown, pictures),
+        **report_pages(found, figures, shown, pictures),
         "summary.json": json.dumps(summarize(found), indent=2, allow_nan=False, default=str) + "\n",
     }
     for name, text in pages.items():

@@ -74,7 +74,7 @@ def _picture(arms: Arms, episode: SampleEpisode, path: Path) -> None:
 
 def _page(arms: Arms, episodes: Sequence[SampleEpisode], out: Path) -> Path:
     """All episodes on one page: routes on their maps, hands as they were seen, and every dialogue."""
-    from sftrl_ext.reports.page_episodes import episodes_page
+    from sftrl_ext.reports.pages import episodes_page
 
     walks = [walk_of(episode) for episode in episodes]
     with tempfile.TemporaryDirectory() as made:

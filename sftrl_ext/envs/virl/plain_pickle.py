@@ -81,11 +81,11 @@ def _check_instructions(data: bytes, where: str) -> None:
         else:
             depth += len(after) - len(before)
         if name in _PUT:
-            index = len(memo) if name == "MEMOIZE" else argument
+            index = len(memo) if name == "MEMOIZE" else int(argument or 0)
             if not 0 <= index <= len(data):
                 raise ValueError(f"memo entry {index} at byte {position}")
             memo[index] = scalars > 0
-        elif name in _SCALARS or (name in _GET and memo[argument]):
+        elif name in _SCALARS or (name in _GET and memo.get(int(argument or 0))):
             if isinstance(argument, int) and argument.bit_length() > _INT_BITS:
                 raise SftrlError(f"{where}: a number of more than {_INT_BITS} bits at byte {position}.")
             scalars += 1
