@@ -84,18 +84,16 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _engine_overrides(model: str, scale: str) -> list[str]:
     """Settings of the engine that the family of a model folder needs; the user's overrides come after."""
-    from sftrl_ext.experiments.model_source import find_model
+    from sftrl_ext.experiments.model_source import family_settings, find_model
     from sftrl_ext.files import read_json
 
     try:
         config = read_json(find_model(Path(model)) / "config.json")
     except SftrlError:  # a hub name, or what the stage that fetches the model will name
         return []
-    if config.get("model_type") != "mllama":
-        return []
-    # vLLM does not serve it, and its rows cannot be packed.
-    overrides = ["scale.engine=hf", "scale.attention=sdpa"]
-    if scale in ("gpu", "node", "cluster"):  # the engine's weights stay on the card while the trainer works
+    overrides = [f"scale.{key}={value}" for key, value in family_settings(config.get("model_type")).items()]
+    if overrides and scale in ("gpu", "node", "cluster"):
+        # the engine's weights stay on the card while the trainer works
         overrides.append("scale.offload=idle")
     return overrides
 

@@ -62,7 +62,8 @@ def _path(parts: list[Any]) -> Path:
         elif "arc" in part:
             points += arc(*part["arc"])
         else:
-            points += curve(*map(tuple, part["curve"]))
+            a, b, c, d = map(tuple, part["curve"])
+            points += curve(a, b, c, d)
     return tuple(points)
 
 
