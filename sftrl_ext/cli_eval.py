@@ -1,10 +1,11 @@
-"""The verbs ``sftrl eval`` and ``sftrl serve``."""
+"""Verbs of the command line that use one model: ``sftrl eval`` and ``sftrl serve``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,73 +18,74 @@ if TYPE_CHECKING:
 
 
 def add_eval_verbs(verbs: Any) -> None:
-    """Add both to the subparsers of the command line."""
-    evaluate = verbs.add_parser("eval", help="evaluate a model, here or served, on parquet files")
-    evaluate.add_argument(
-        "model", nargs="?", help="an HF folder, a checkpoint folder of verl, or a hub name (owner/name)"
+    """Add the verbs to the parser."""
+    local = argparse.ArgumentParser(add_help=False)
+    local.add_argument("--engine", default="hf", help="hf or vllm")
+    local.add_argument("--dtype", default="float32")
+    local.add_argument(
+        "--device", help="device of engine hf: cpu, cuda or cuda:<n> (default: a GPU if torch sees one)"
+    )
+    evaluate = verbs.add_parser(
+        "eval", parents=[local], help="evaluate a local or served model on parquet files"
     )
     evaluate.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="files of `sftrl data rl --eval`"
+        "model", nargs="?", help="Hugging Face folder, verl checkpoint folder, or hub name (owner/name)"
     )
-    evaluate.add_argument("--engine", default="hf", help="hf or vllm")
-    evaluate.add_argument("--dtype", default="float32")
     evaluate.add_argument(
-        "--device", help="of engine hf: cpu, cuda or cuda:<n> (default: a GPU where torch sees one)"
+        "--data", type=Path, nargs="+", required=True, help="parquet files from `sftrl data rl --eval`"
     )
-    evaluate.add_argument("--temperature", type=float, help="0 takes the most probable token (default: 0.2)")
     evaluate.add_argument(
-        "--top-p", type=float, help="share of the probability that is drawn from (default: 1)"
+        "--temperature", type=float, help="sampling temperature; 0 is greedy (default: 0.2)"
     )
+    evaluate.add_argument("--top-p", type=float, help="nucleus sampling threshold (default: 1)")
     evaluate.add_argument(
         "--generation-config",
         action="store_true",
-        help="temperature, top-p and top-k of the model's generation_config.json",
+        help="use temperature, top-p and top-k of the model's generation_config.json",
     )
-    evaluate.add_argument("--max-turn-tokens", type=int, default=512, help="of one answer (default: 512)")
-    evaluate.add_argument(
-        "--batch-size", type=int, default=256, help="episodes played at the same time by a model here"
-    )
-    evaluate.add_argument("--seed", type=int, default=2501)
-    evaluate.add_argument("--out", type=Path, help="append one JSON line per file here")
+    evaluate.add_argument("--max-turn-tokens", type=int, help="token limit of one response (default: 512)")
+    evaluate.add_argument("--batch-size", type=int, help="concurrent episodes of a local model")
+    evaluate.add_argument("--seed", type=int)
+    evaluate.add_argument("--out", type=Path, help="append one JSON line per data file to this file")
     evaluate.add_argument(
         "--episodes",
         type=Path,
-        help="keep every finished episode in this file, so that the same command goes on after a stop "
-        "(default: a file in evals/ for an endpoint, none for a model here)",
+        help="store finished episodes in this file, so that rerunning the command resumes it "
+        "(default: a file in evals/ for an endpoint, none for a local model)",
     )
-    served = evaluate.add_argument_group("a model that is served (OpenAI-compatible)")
-    served.add_argument("--endpoint", metavar="URL", help="its address, as in http://localhost:8000/v1")
-    served.add_argument("--model", dest="served_model", help="its name there, if several are served")
+    served = evaluate.add_argument_group("served model (OpenAI-compatible)")
+    served.add_argument("--endpoint", metavar="URL", help="base URL, as in http://localhost:8000/v1")
+    served.add_argument(
+        "--model", dest="served_model", help="name of the model, if the endpoint serves several"
+    )
     served.add_argument(
         "--key-variable",
-        default="OPENAI_API_KEY",
         metavar="NAME",
         help="environment variable that holds the key (default: OPENAI_API_KEY)",
     )
-    served.add_argument("--concurrency", type=int, default=8, help="most requests in flight")
-    served.add_argument("--retries", type=int, default=6, help="how often a failed request is tried again")
-    served.add_argument("--timeout", type=float, default=600.0, help="seconds that one try may take")
+    served.add_argument("--concurrency", type=int, help="maximum number of requests in flight")
+    served.add_argument("--retries", type=int, help="retries of a failed request")
+    served.add_argument(
+        "--timeout", dest="timeout_s", metavar="SECONDS", type=float, help="timeout of one attempt"
+    )
     served.add_argument(
         "--extra",
         action="append",
         default=[],
         metavar="KEY=JSON",
-        help="a further key of every request, or null to leave one out: seed=null",
+        help="add a key to every request, or remove one with null: seed=null",
     )
-    served.add_argument("--price-in", type=float, help="price of a million prompt tokens")
-    served.add_argument("--price-out", type=float, help="price of a million completion tokens")
+    served.add_argument("--price-in", type=float, help="price per million prompt tokens")
+    served.add_argument("--price-out", type=float, help="price per million completion tokens")
     evaluate.set_defaults(run=_eval)
 
-    serve = verbs.add_parser("serve", help="serve a model folder by OpenAI's chat completions")
-    serve.add_argument("model", help="an HF folder, a checkpoint folder of verl, or a hub name (owner/name)")
-    serve.add_argument("--name", help="what requests call the model (default: as given)")
+    serve = verbs.add_parser(
+        "serve", parents=[local], help="serve a local model as OpenAI-compatible chat completions"
+    )
+    serve.add_argument("model", help="Hugging Face folder, verl checkpoint folder, or hub name (owner/name)")
+    serve.add_argument("--name", help="model name in requests (default: the model argument)")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
-    serve.add_argument("--engine", default="hf", help="hf or vllm")
-    serve.add_argument(
-        "--device", help="of engine hf: cpu, cuda or cuda:<n> (default: a GPU where torch sees one)"
-    )
-    serve.add_argument("--dtype", default="float32")
     serve.set_defaults(run=_serve)
 
 
@@ -93,10 +95,10 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.evaluate_one import append_records, evaluate_model
 
     if args.model and args.served_model:
-        raise SftrlError(f"two models: {args.model} and --model {args.served_model}; expected one.")
+        raise SftrlError(f"found two models, {args.model} and --model {args.served_model}; expected one.")
     if args.generation_config and (args.temperature is not None or args.top_p is not None):
         raise SftrlError(
-            "--generation-config is given beside --temperature or --top-p; expected either, not both."
+            "found --generation-config with --temperature or --top-p; expected one or the other."
         )
     if args.endpoint is None:
         from sftrl_ext.experiments.runner import require_training
@@ -105,18 +107,9 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
     request = EvalRequest(
         model=args.model or args.served_model,
         files=args.data,
-        engine=args.engine,
-        dtype=args.dtype,
-        device=args.device,
-        temperature=0.2 if args.temperature is None else args.temperature,
-        top_p=1.0 if args.top_p is None else args.top_p,
-        generation_config=args.generation_config,
-        max_turn_tokens=args.max_turn_tokens,
-        batch_size=args.batch_size,
-        seed=args.seed,
         endpoint=_endpoint(args),
         prices=Prices(args.price_in, args.price_out),
-        episodes=args.episodes,
+        **_given(args, EvalRequest),
     )
     records = evaluate_model(request, console)
     if args.out:
@@ -124,23 +117,27 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
 
 
 def _endpoint(args: argparse.Namespace) -> EndpointOptions | None:
-    """The endpoint that the options describe; None if the model is here."""
+    """Options of the endpoint; None for a local model."""
     if args.endpoint is None:
         return None
     from sftrl_ext.experiments.endpoint import EndpointOptions
 
     extra: dict[str, object] = {}
-    for word in args.extra:
-        key, equals, value = word.partition("=")
+    for pair in args.extra:
+        key, equals, value = pair.partition("=")
         try:
             extra[key] = json.loads(value)
         except ValueError:
             extra[key] = value
         if not key or not equals:
-            raise SftrlError(f"--extra {word}: expected key=value, as in seed=null.")
-    return EndpointOptions(
-        args.endpoint, args.key_variable, args.concurrency, args.retries, args.timeout, extra
-    )
+            raise SftrlError(f"--extra {pair}: expected key=value, as in seed=null.")
+    return EndpointOptions(args.endpoint, **(_given(args, EndpointOptions) | {"extra": extra}))
+
+
+def _given(args: argparse.Namespace, options: type) -> dict[str, Any]:
+    """Arguments that are fields of a dataclass of options, without those that keep its defaults."""
+    names = {field.name for field in fields(options)} - {"model", "endpoint"}
+    return {name: value for name, value in vars(args).items() if name in names and value is not None}
 
 
 def _serve(args: argparse.Namespace, console: Console) -> None:
@@ -156,6 +153,6 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
     device = torch_device(args.device) if args.engine == "hf" else "cpu"
     with local_model(args.model, args.dtype) as folder:
         engine = open_engine(args.engine, folder, dtype=args.dtype, rows=256, device=device)
-        console.print(f"{name} at http://{args.host}:{args.port}/v1; Ctrl-C ends it.", highlight=False)
-        with suppress(KeyboardInterrupt):  # the ordinary end
+        console.print(f"{name} at http://{args.host}:{args.port}/v1; Ctrl-C stops it.", highlight=False)
+        with suppress(KeyboardInterrupt):  # the usual way to stop the server
             serve(engine, name, args.host, args.port)
