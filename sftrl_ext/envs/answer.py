@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_LENGTH = 50_000
-"""How many characters are read at each end of a response."""
+"""Characters that are read at each end of a response."""
 
 MAX_ITEMS = 32
-"""How many items of a list are read."""
+"""Most items of a list that are read."""
 
 ITEM_LENGTH = 40
-"""How many characters of an item are read."""
+"""Most characters of an item that are read."""
 
 BLANKS_AND_QUOTES = " \t\r\n\"'`“”‘’"
-"""What may stand around a value."""
+"""Characters allowed around a value."""
 
 AFTER_KEY = r"""["'`“”‘’]?[ \t\r\n]*[:=][ \t\r\n]*"""
 """Pattern of what stands between a key and its value."""
@@ -97,7 +97,7 @@ def text_between(text: str, start: int, stop: int) -> str:
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """What the answers of a task look like.
+    """Form of a task's answers.
 
     Attributes:
         keys: Pattern of a key and all that stands before its value; its first group is the key.

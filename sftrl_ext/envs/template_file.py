@@ -63,7 +63,7 @@ class TextTemplate:
         ]
 
     def has(self, key: str, placeholder: str) -> bool:
-        """Whether the text of a key has a placeholder."""
+        """True if the text of a key has a placeholder."""
         return placeholder in _placeholders(Path(self.name), key, self.texts[key].template)
 
     def check_image(self) -> None:
@@ -78,7 +78,7 @@ class TextTemplate:
 
 @dataclass(frozen=True)
 class TemplateForm:
-    """What the template files of a task hold.
+    """Schema of a task's template files.
 
     Attributes:
         folder: The package's own templates, ``<name>.yaml``.
@@ -189,7 +189,7 @@ class TemplateForm:
     def _image_problem(
         self, path: Path, texts: Mapping[str, Template], mappings: Mapping[str, Mapping[str, Template]]
     ) -> str:
-        """What keeps a template from showing the task as images, as an error message."""
+        """Error message if a template cannot show the task as images; empty if it can."""
         if "image_prompt" not in texts:
             return (
                 f"{path}: key 'image_prompt' is missing; with modality 'image' it takes the place of "

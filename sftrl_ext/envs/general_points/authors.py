@@ -56,7 +56,7 @@ MAX_NUMBERS = 6
 """The largest hand whose solutions are tabled; the original plays four cards."""
 
 MAX_LENGTH = 100_000
-"""How much of a formula is graded, in characters."""
+"""Most characters of a formula that are graded."""
 
 FINDINGS: dict[str, frozenset[str]] = {
     "illegal_characters": frozenset(),
@@ -273,7 +273,7 @@ def _shape_text(order: Sequence[int], ops: Sequence[str], shape: Sequence[tuple[
 
 
 def _begins(start: str, solutions: Sequence[str]) -> bool:
-    """Whether a text is the beginning of one of the sorted solutions."""
+    """True if a text is the beginning of one of the sorted solutions."""
     place = bisect_left(solutions, start)
     return place < len(solutions) and solutions[place].startswith(start)
 

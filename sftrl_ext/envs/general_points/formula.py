@@ -44,7 +44,7 @@ class Formula:
 
     @property
     def legal(self) -> bool:
-        """Whether the text is a formula at all."""
+        """True if the text is a formula at all."""
         return not self.problem
 
     def ratio(self) -> tuple[int, int] | None:
@@ -66,7 +66,7 @@ class Formula:
 
 
 def is_attempt(text: str) -> bool:
-    """Whether a text at least tries to be a formula: it holds a digit, or only characters of formulas."""
+    """True if a text attempts a formula: it holds a digit, or only characters of formulas."""
     start = text[:MAX_LENGTH].partition("=")[0].strip()
     return start != "" and (_DIGIT.search(start) is not None or _LEGAL.fullmatch(start) is not None)
 

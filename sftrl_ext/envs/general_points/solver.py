@@ -26,7 +26,7 @@ from sftrl_ext.errors import SftrlError
 
 Numbers = tuple[int, ...]
 Text = tuple[int, str]
-"""How tightly a formula text binds (`_SUM`, `_PRODUCT` or `_NUMBER`), and the text."""
+"""Precedence of a formula text (`_SUM`, `_PRODUCT` or `_NUMBER`), and the text."""
 
 MAX_NUMBERS = 6
 _MERSENNE_EXPONENTS = (31, 61, 127, 521, 1279, 2203, 4423, 9689, 19937)
@@ -67,7 +67,7 @@ def iter_solutions(numbers: Sequence[int], target: int = 24) -> Iterator[str]:
 
 
 def is_solvable(numbers: Sequence[int], target: int = 24) -> bool:
-    """Whether any formula over the numbers equals the target.
+    """True if any formula over the numbers equals the target.
 
     Raises:
         SftrlError: if the numbers or the target cannot be searched.
@@ -182,7 +182,7 @@ class _Search:
         return (text for _, text in self._texts(self.hand, self.goal))
 
     def reachable(self, hand: Numbers, value: int) -> bool:
-        """Whether some formula over the hand has this value."""
+        """True if some formula over the hand has this value."""
         if len(hand) <= self._tabled:
             return value in self._table(hand)
         known = self._reached.get((hand, value))

@@ -1,4 +1,4 @@
-"""Which panorama stands where: the map from points to panorama ids, and the nearest one to a point.
+"""Map from points to panorama ids, with a search for the nearest one.
 
 The authors' file is ``gps_pano_mapping.pkl``, a pickled dict ``{(lat, lng): id}``; it is read without running
 it (`plain_pickle`). ``PanoramaMap.load("map.pkl").save("map.parquet")`` converts it; JSON is
@@ -21,7 +21,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_text
 
 WITHIN_M = 20.0
-"""How near a panorama has to be to stand for a point, in metres."""
+"""Greatest distance of a panorama that stands for a point, in metres."""
 
 ENDINGS = (".pkl", ".pickle", ".json", ".parquet")
 """Kinds of files a map can be read from."""

@@ -32,7 +32,7 @@ _BAD_PICKLE = (
     *(pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError),
     *(OverflowError, MemoryError),
 )
-"""What pickletools and the unpickler raise for bytes that are no pickle."""
+"""Raised by pickletools and the unpickler for bytes that are no pickle."""
 
 
 def load_plain(data: bytes, where: str) -> Any:

@@ -130,11 +130,11 @@ class PromptTemplate(TextTemplate):
 
     @property
     def note(self) -> str:
-        """What is observed at an intersection."""
+        """Observation at an intersection."""
         return self.texts["intersection"].substitute()
 
     def rule(self, action_space: str) -> str:
-        """How this template words an action space."""
+        """Text that describes an action space."""
         words = ", ".join(ACTION_SPACES[action_space])
         text = self.rules.get(action_space, self.texts["rule"])
         return text.substitute(words=words, statement=_STATEMENTS[action_space].format(words))
@@ -193,7 +193,7 @@ class PromptTemplate(TextTemplate):
         return self.first_messages(words, modality)
 
     def feedback_text(self, verdict: Verdict) -> str:
-        """What the model is told about one attempt."""
+        """Feedback on one attempt."""
         keys = (*(finding.name for finding in verdict.findings or ()), verdict.outcome, "otherwise")
         text = next(self.feedback[key] for key in keys if key in self.feedback)
         return text.substitute(verdict=verdict.feedback)

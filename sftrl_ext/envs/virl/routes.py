@@ -42,7 +42,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_text
 
 NO_LANDMARK = "No landmark nearby"
-"""What the file says of a milestone without a landmark."""
+"""Text in the file for a milestone without a landmark."""
 
 _NO_LANDMARK = re.compile(r"(there (is|are) )?no landmarks?( nearby| around| here)?\.?", re.IGNORECASE)
 _PAIR = re.compile(
@@ -110,7 +110,7 @@ class Route:
 
 @dataclass(frozen=True)
 class RouteFile:
-    """What was read of a file.
+    """Routes read from a file.
 
     Attributes:
         routes: The good routes, in order; ``Route.index`` is the place in the file.

@@ -130,7 +130,7 @@ def slice_view(
     pitch: float = 0.0,
     size: int = 640,
 ) -> Pixels:
-    """What a pinhole camera inside a panorama sees.
+    """View of a pinhole camera inside a panorama.
 
     The focal length is ``size / 2 / tan(fov / 2)`` pixels and the camera looks at the longitude
     ``((heading - 180) mod 360 + rotation) mod 360``, where 0 is the middle column. Pixels are mixed from
@@ -260,7 +260,7 @@ class StreetViews:
             raise SftrlError(f"{path}: not an image ({error}).") from None
 
     def _reduction(self, pano_id: str, size: int, fov: float) -> int:
-        """How many times a panorama can shrink for a view of a size, in powers of two up to 8."""
+        """Factor by which a panorama can shrink for a view of a size: a power of two up to 8."""
         focal = size / 2 / math.tan(math.radians(fov / 2))
         if pano_id not in self._widths:
             with self._open(pano_id) as image:
@@ -307,7 +307,7 @@ def _mix(a: _Packed, b: _Packed, weight: _Packed) -> _Packed:
 def _sampling(
     size: int, fov: float, pitch: float, width: int, height: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], _Packed]:
-    """Where the pixels of a view lie in a panorama.
+    """Positions of a view's pixels in a panorama.
 
     Returns:
         The columns for a camera that looks at the middle one, of shape (1, size) if it is level and else

@@ -27,12 +27,12 @@ MIN_LEG_M = 5.0
 """A leg of at most this length has no points between, in metres."""
 
 MISSING: tuple[str, ...] = ("error", "skip")
-"""What a point between milestones without a panorama is: an error, or left out."""
+"""Treatment of a point between milestones without a panorama: an error, or left out."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a point stands, and the panorama taken there; None if nobody looked for one."""
+    """A point and the panorama taken there; None if none was looked up."""
 
     geocode: LatLng
     pano_id: str | None = None

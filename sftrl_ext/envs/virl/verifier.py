@@ -47,10 +47,10 @@ REWARDS: dict[str, float] = {
 """Outcome to reward: appendix B.3 of arXiv 2501.17161."""
 
 MODALITIES: tuple[str, ...] = ("text", "image")
-"""How what is there to see is shown."""
+"""Forms of an observation: text or street views."""
 
 QUOTED = 200
-"""How much of a claim is repeated in details."""
+"""Most characters of a claim that are repeated in details."""
 
 _READ = 20_000
 _NO_LANDMARK = re.compile(r"\bno landmarks?\b")
@@ -171,7 +171,7 @@ def _plain(text: str) -> str:
 
 
 def _says_intersection(said: str, landmarks: Sequence[str]) -> bool:
-    """Whether an observation says that this is an intersection; the word in a landmark's name does not."""
+    """True if an observation claims an intersection; the word in a landmark's name does not count."""
     lowered = said.lower()
     for landmark in landmarks:
         for part in (landmark, landmark_name(landmark)):

@@ -25,7 +25,7 @@ HAND_SIZES = (3, 6)
 
 @dataclass(frozen=True)
 class Look:
-    """How a hand is drawn. The defaults are the paper's; all values are plain, so `asdict` goes into JSON.
+    """Look of a drawn hand. The defaults are the paper's; all values are plain, so `asdict` goes into JSON.
 
     Attributes:
         width: Width of the picture in pixels.
@@ -109,7 +109,7 @@ def _on_ground(card: Card, width: int, height: int, deck: str, ground: Color) ->
 
 
 def _finer(width: int) -> int:
-    """How many times larger than in the picture a card is kept for turning."""
+    """Factor by which a card to be turned is drawn larger than in the picture."""
     return 2 if width > 128 else 4
 
 

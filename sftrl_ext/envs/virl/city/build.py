@@ -37,7 +37,7 @@ ROUTES, PICKLE, MAP, VIEWS = (
     "gps_pano_mapping.json",
     "street_views",
 )
-"""What a city's folder holds."""
+"""Names of the files in a city's folder."""
 
 _SETTINGS = "city.json"
 _VERSION = 2

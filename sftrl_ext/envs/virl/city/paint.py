@@ -38,16 +38,16 @@ CAMERA = 2.4
 """Height of the camera in metres."""
 
 FAR = 330.0
-"""How far walls are seen, in metres."""
+"""Greatest distance of a drawn wall, in metres."""
 
 SIDES_FAR = 150.0
-"""How far the sides of buildings above their neighbours are seen, in metres."""
+"""Greatest distance of a drawn side of a building above its neighbour, in metres."""
 
 SIGNS_FAR = 120.0
-"""How far signs are seen, in metres."""
+"""Greatest distance of a drawn sign, in metres."""
 
 PROPS_FAR = 70.0
-"""How far trees, lamps and traffic lights are seen, in metres."""
+"""Greatest distance of a drawn tree, lamp or traffic light, in metres."""
 
 _LAYERS = 4
 _COLUMNS = 128
@@ -322,7 +322,7 @@ class Painter:
 
 
 def _fog(far: Floats) -> Floats:
-    """How much of the haze hides a thing at a distance."""
+    """Opacity of the haze at a distance."""
     return (1 - np.exp(-np.minimum(far, 1e4) / np.float32(420))).astype(np.float32)
 
 

@@ -194,7 +194,7 @@ class _Blocks:
             self._build(side)
 
     def _corner(self, first: Edge, second: Edge) -> Floats:
-        """Where the building lines of two sides that follow each other meet."""
+        """Point in which the building lines of two consecutive sides meet."""
         normals = [left_of(self.nodes, side) for side in (first, second)]
         cos = max(float(normals[0] @ normals[1]), -0.9)
         return self.nodes[first[1]] + (normals[0] + normals[1]) * self.setback / (1 + cos)

@@ -58,7 +58,7 @@ def _grid(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Floats
 
 
 def _beside_diagonal(diagonals: list[Edge], edge: Edge, side: int) -> bool:
-    """Whether an edge of a grid bounds a cell that has a diagonal."""
+    """True if an edge of a grid bounds a cell that has a diagonal."""
     for a, b in diagonals:
         rows, columns = sorted((a // side, b // side)), sorted((a % side, b % side))
         if all(n // side in rows and n % side in columns for n in edge):
@@ -91,7 +91,7 @@ def _rings(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Float
 
 
 def panorama_points(nodes: Floats, streets: tuple[Edge, ...]) -> tuple[Floats, dict[Edge, tuple[int, ...]]]:
-    """Where panoramas stand: at the nodes, in order, and along the streets.
+    """Positions of panoramas: at the nodes, in order, and along the streets.
 
     Returns:
         The points, and for each street the indices of its points from end to end.

@@ -21,10 +21,10 @@ SIDE = 64
 """Side of a facade tile in pixels: one bay of one floor."""
 
 LEVELS = 6
-"""How many times a facade tile is kept, each half as large as the one before."""
+"""Mipmap levels of a facade tile, each half as large as the one before."""
 
 UPPER, TOP, FRONT, PLAIN = 0, 4, 8, 16
-"""Where the tiles of upper floors, top floors, ground floors and walls without windows start."""
+"""Index of the first tile of upper floors, top floors, ground floors and walls without windows."""
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)

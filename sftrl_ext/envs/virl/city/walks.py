@@ -25,7 +25,7 @@ SIDES = (
     "on your left",
     "on your left front",
 )
-"""Where a landmark is for somebody who arrives, clockwise."""
+"""Sides of a landmark as seen on arrival, clockwise."""
 
 _MISSES = 1000
 _DEGREE = math.radians(1) * EARTH_M
@@ -125,7 +125,7 @@ class _Walks:
         return list(points if a < b else points[::-1])
 
     def _liking(self, before: int, node: int, after: int) -> float:
-        """How much a street is liked after another: turns more than going straight on."""
+        """Preference for a street after another: turns more than going straight on."""
         turn = abs(turn_deg(self._heading(before, node), self._heading(node, after)))
         return 0.15 if turn < 12 else 0.8 if turn < 46 else 1.0
 
