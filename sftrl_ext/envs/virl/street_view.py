@@ -22,7 +22,8 @@ from sftrl_ext.envs.virl.panoramas import check_pano_id
 from sftrl_ext.errors import Registry, SftrlError
 
 Pixels = npt.NDArray[np.uint8]
-_Packed = npt.NDArray[np.uint32]
+Packed = npt.NDArray[np.uint32]
+"""RGB pixels, each in one number."""
 
 GRIDS: Registry[tuple[float, float, float, float]] = Registry("profile")
 """Profile to the headings of the four views of a grid, in degrees from straight ahead, row by row."""
@@ -52,7 +53,7 @@ class Panorama:
         rotation: Degrees from the first column to north, to the right.
     """
 
-    packed: _Packed
+    packed: Packed
     width: int
     height: int
     rotation: float
@@ -89,9 +90,9 @@ class Panorama:
             here = part if len(left) > 1 else slice(None)
             index = rows[part] + left[here]
             near, far = self.packed, self.packed[stride:]
-            upper = _mix(near.take(index, mode="clip"), near[1:].take(index, mode="clip"), right[here])
-            lower = _mix(far.take(index, mode="clip"), far[1:].take(index, mode="clip"), right[here])
-            view[part] = _mix(upper, lower, down[part])
+            upper = mix_pixels(near.take(index, mode="clip"), near[1:].take(index, mode="clip"), right[here])
+            lower = mix_pixels(far.take(index, mode="clip"), far[1:].take(index, mode="clip"), right[here])
+            view[part] = mix_pixels(upper, lower, down[part])
         return Image.frombuffer("RGBX", (size, size), view.view(np.uint8), "raw", "RGBX", 0, 1).convert("RGB")
 
     def grid(
@@ -295,7 +296,7 @@ def _check(fov: float, pitch: float, size: int) -> None:
         raise SftrlError(f"the pitch must be -90 to 90 degrees, found {pitch!r}.")
 
 
-def _mix(a: _Packed, b: _Packed, weight: _Packed) -> _Packed:
+def mix_pixels(a: Packed, b: Packed, weight: Packed) -> Packed:
     """Mix pixels, two channels at a time; a weight is 0 for ``a`` to 256 for ``b``."""
     other = np.uint32(256) - weight
     low = (a & _PAIR) * other + (b & _PAIR) * weight
@@ -306,7 +307,7 @@ def _mix(a: _Packed, b: _Packed, weight: _Packed) -> _Packed:
 @lru_cache(maxsize=8)
 def _sampling(
     size: int, fov: float, pitch: float, width: int, height: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], _Packed]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], Packed]:
     """Positions of a view's pixels in a panorama.
 
     Returns:

@@ -30,6 +30,7 @@ from sftrl_ext.envs.virl.city.textures import (
     facade_tiles,
     prop_texture,
 )
+from sftrl_ext.envs.virl.street_view import mix_pixels
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -51,7 +52,6 @@ PROPS_FAR = 70.0
 
 _LAYERS = 4
 _COLUMNS = 128
-_PAIR, _BYTE = np.uint32(0x00FF00FF), np.uint32(8)
 
 
 class Painter:
@@ -344,12 +344,5 @@ def _sample(
     across, down = ((u - left) * 256).astype(np.uint32), ((v - top) * 256).astype(np.uint32)
     index = start + top * width + left
     below = index + width
-    upper = _mix(packed.take(index), packed.take(index + 1), across)
-    return _mix(upper, _mix(packed.take(below), packed.take(below + 1), across), down)
-
-
-def _mix(a: Packed, b: Packed, weight: Packed) -> Packed:
-    other = np.uint32(256) - weight
-    low = (a & _PAIR) * other + (b & _PAIR) * weight
-    high = ((a >> _BYTE) & _PAIR) * other + ((b >> _BYTE) & _PAIR) * weight
-    return ((low >> _BYTE) & _PAIR) | (high & ~_PAIR)
+    upper = mix_pixels(packed.take(index), packed.take(index + 1), across)
+    return mix_pixels(upper, mix_pixels(packed.take(below), packed.take(below + 1), across), down)
