@@ -89,7 +89,8 @@ def place_labels(
 
         best = min(product(_RADII, range(0, 360, 30)), key=cost)
         bounds = box(best)
-        text.set_position((bounds.min - point) / pixel)
+        left, low = (bounds.min - point) / pixel
+        text.set_position((left, low))
         boxes.append(bounds)
         if best[0] > _LEAD:
             nearest = np.clip(point, bounds.min, bounds.max)

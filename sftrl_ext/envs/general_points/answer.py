@@ -78,8 +78,8 @@ def normalize_rank(card: object) -> str:
     known = _RANKS.get(written)
     if known:
         return known
-    words = [word for word in written.upper().translate(_SUIT_SIGNS).split() if word not in _SUIT_WORDS]
-    word = words[0] if len(words) == 1 else ""
+    parts = [word for word in written.upper().translate(_SUIT_SIGNS).split() if word not in _SUIT_WORDS]
+    word = parts[0] if len(parts) == 1 else ""
     for rank in (word, word[:-1] if word[-1:] in "SHDC" else "", word[1:] if word[:1] in "SHDC" else ""):
         if rank in _RANK_NAMES:
             return _RANK_NAMES[rank]

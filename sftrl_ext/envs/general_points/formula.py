@@ -85,8 +85,8 @@ def parse(text: str) -> Formula:
         return Formula(problem=f"it is longer than {MAX_LENGTH} characters")
     legal = _LEGAL.match(text)
     if legal is None or legal.end() != len(text):
-        found = text[legal.end() if legal else 0]
-        return Formula(problem=f"it holds the character {found!r}, which no formula may")
+        character = text[legal.end() if legal else 0]
+        return Formula(problem=f"it holds the character {character!r}, which no formula may")
     return _parse_tokens(_TOKEN.findall(text))
 
 

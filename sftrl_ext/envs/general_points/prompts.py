@@ -126,8 +126,8 @@ class PromptTemplate(TextTemplate):
 
     def cards(self, cards: Sequence[Card]) -> str:
         """Text that shows a hand."""
-        one, join = self.texts["card"], self.texts["card_join"].template
-        return join.join([one.substitute(rank=card.rank, symbol=card.symbol) for card in cards])
+        card_text, join = self.texts["card"], self.texts["card_join"].template
+        return join.join([card_text.substitute(rank=card.rank, symbol=card.symbol) for card in cards])
 
     def opening(
         self, cards: Sequence[Card], rule: Rule, target: int, max_attempts: int, modality: str = "text"
@@ -137,15 +137,15 @@ class PromptTemplate(TextTemplate):
         Raises:
             SftrlError: if the modality is "image" and the template is not made for that.
         """
-        words = {
+        values = {
             "rule": self.rule(rule),
             "target": target,
             "num_cards": len(cards),
             "max_attempts": max_attempts,
         }
         if modality != "image":
-            words["cards"] = self.cards(cards)
-        return self.first_messages(words, modality)
+            values["cards"] = self.cards(cards)
+        return self.first_messages(values, modality)
 
     def feedback_text(self, verdict: Verdict, *, cards: str, numbers: str, target: int) -> str:
         """Feedback on one attempt; cards and numbers as the prompt writes them."""

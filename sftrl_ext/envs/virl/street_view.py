@@ -113,8 +113,8 @@ class Panorama:
         line = max(1, round(size / 240))
         side = (size - line + 1) // 2
         picture = Image.new("RGB", (size, size))
-        for place, turn in enumerate(GRIDS[profile]):
-            corner = place % 2 * (size - side), place // 2 * (size - side)
+        for index, turn in enumerate(GRIDS[profile]):
+            corner = index % 2 * (size - side), index // 2 * (size - side)
             picture.paste(self.view(heading + turn, FOV, pitch, side), corner)
         low, high = (size - line) // 2, (size - line) // 2 + line - 1
         pen = ImageDraw.Draw(picture)
@@ -194,12 +194,12 @@ class StreetViews:
         """
         path = self._path(pano_id, ".metadata.json")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            metadata = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SftrlError(f"{path}: no such file; it tells where north is in {pano_id}.jpg.") from None
         except ValueError as error:
             raise SftrlError(f"{path}: not a JSON file ({error}).") from None
-        rotation = found.get("rotation") if isinstance(found, dict) else None
+        rotation = metadata.get("rotation") if isinstance(metadata, dict) else None
         if (
             isinstance(rotation, bool)
             or not isinstance(rotation, (int, float))

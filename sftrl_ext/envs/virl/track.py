@@ -132,13 +132,13 @@ def lay_track(
     def move(point: LatLng, what: str, needed: bool) -> Place | None:
         if panoramas is None:
             return Place(point)
-        found = panoramas.nearest(point)
-        if found is not None and (usable is None or usable(found[1])):
-            return Place(*found)
+        nearest = panoramas.nearest(point)
+        if nearest is not None and (usable is None or usable(nearest[1])):
+            return Place(*nearest)
         reason = (
             f"no panorama less than {WITHIN_M:g} m away in {panoramas.where}"
-            if found is None
-            else f"no picture of its panorama {found[1]!r}"
+            if nearest is None
+            else f"no picture of its panorama {nearest[1]!r}"
         )
         sentence = f"route {route.index}: {what} at {point} has {reason}"
         if not needed and missing == "skip":

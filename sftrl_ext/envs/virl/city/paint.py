@@ -83,17 +83,17 @@ class Painter:
         tinted = np.array(kinds, np.float32).reshape(-1, 3) * 0.8 + np.mean(style.walls, axis=0) * 0.2
         self._colors = np.concatenate([style.walls, tinted * style.famous]).astype(np.float32)
 
-    def paint(self, place: tuple[float, float], rotation: float) -> Image.Image:
-        """Paint the panorama at a place.
+    def paint(self, point: tuple[float, float], rotation: float) -> Image.Image:
+        """Paint the panorama at a point.
 
         Args:
-            place: Metres east and north.
+            point: Metres east and north.
             rotation: Degrees from the first column to north.
         """
         width, height = self.size
         angle = np.radians((np.arange(width) + 0.5) / width * 360 - rotation)
         self._x, self._y = np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
-        self._place, self._rotation = place, rotation
+        self._place, self._rotation = point, rotation
         canvas = np.empty((width, height, 4), np.uint8)
         half = height // 2
         canvas[:, :half] = np.roll(self._sky, round(rotation / 360 * width), axis=0)
@@ -111,16 +111,16 @@ class Painter:
     def _paint_ground(self, canvas: npt.NDArray[np.uint8], half: int) -> None:
         away = CAMERA / -self._tan[half:]
         levels = self._ground.around(self._place)
-        level = np.searchsorted([one.reach for one in levels[:-1]], away * 1.42)
-        for number, one in enumerate(levels):
+        level = np.searchsorted([level_map.reach for level_map in levels[:-1]], away * 1.42)
+        for number, level_map in enumerate(levels):
             rows = np.nonzero(level == number)[0]
             if not len(rows):
                 continue
             part = slice(half + rows[0], half + rows[-1] + 1)
-            far = np.minimum(away[rows[0] : rows[-1] + 1], one.reach * 0.99)[None]
-            u = self._x[:, None] * far * one.fine + one.side / 2
-            v = self._y[:, None] * far * -one.fine + one.side / 2
-            color = _sample(one.packed, 0, one.side, one.side, u.ravel(), v.ravel())
+            far = np.minimum(away[rows[0] : rows[-1] + 1], level_map.reach * 0.99)[None]
+            u = self._x[:, None] * far * level_map.fine + level_map.side / 2
+            v = self._y[:, None] * far * -level_map.fine + level_map.side / 2
+            color = _sample(level_map.packed, 0, level_map.side, level_map.side, u.ravel(), v.ravel())
             canvas[:, part] = color.view(np.uint8).reshape(len(self._x), -1, 4)
         fog = _fog(away[: self.size[1] // 16])[None, :, None]
         near = canvas[:, half : half + fog.shape[1], :3]
@@ -142,7 +142,7 @@ class Painter:
         along_x, along_y = (end - start)[near].astype(np.float32).T[..., None]
         level = from_x * along_y - from_y * along_x
         wall = np.empty((_LAYERS, len(self._x)), np.int64)
-        distance, place = np.empty(wall.shape, np.float32), np.empty(wall.shape, np.float32)
+        distance, column = np.empty(wall.shape, np.float32), np.empty(wall.shape, np.float32)
         for left in range(0, len(self._x), _COLUMNS):
             part = slice(left, left + _COLUMNS)
             x, y = self._x[part], self._y[part]
@@ -155,9 +155,9 @@ class Painter:
             for layer in range(_LAYERS):
                 first = far.argmin(axis=0)
                 wall[layer, part] = near[first]
-                distance[layer, part], place[layer, part] = far[first, columns], along[first, columns]
+                distance[layer, part], column[layer, part] = far[first, columns], along[first, columns]
                 far[first, columns] = np.inf
-        return wall, distance, place
+        return wall, distance, column
 
     def _paint_walls(self, canvas: npt.NDArray[np.uint8]) -> Floats:
         """Paint all walls; returns the distance of the nearest one in each column."""
@@ -233,8 +233,8 @@ class Painter:
 
     def _paint_boards(self, canvas: npt.NDArray[np.uint8], depth: Floats) -> None:
         """Paint signs, trees, lamps and traffic lights, the farthest first."""
-        place = np.array(self._place)
-        left, right = self._lefts - place, self._rights - place
+        position = np.array(self._place)
+        left, right = self._lefts - position, self._rights - position
         middle = (left + right) / 2
         far = np.hypot(*middle.T)
         props = len(self.plan.props)

@@ -56,18 +56,18 @@ def make_routes(plan: Plan, count: int, seed: int, most_legs: int = max(LEGS)) -
         SftrlError: if the city is too small for so many.
     """
     maker = _Walks(plan, np.random.default_rng([seed, 51]), most_legs)
-    found: dict[tuple[int, ...], Route] = {}
+    routes: dict[tuple[int, ...], Route] = {}
     misses = 0
-    while len(found) < count and misses < _MISSES:
+    while len(routes) < count and misses < _MISSES:
         walk = maker.walk()
         misses += 1
-        if walk is not None and walk[0] not in found:
-            found[walk[0]] = maker.route(len(found), *walk)
+        if walk is not None and walk[0] not in routes:
+            routes[walk[0]] = maker.route(len(routes), *walk)
             misses = 0
-    if len(found) == count:
-        return list(found.values())
+    if len(routes) == count:
+        return list(routes.values())
     raise SftrlError(
-        f"this city has room for about {len(found)} routes, asked for {count}; choose more streets."
+        f"this city has room for about {len(routes)} routes, asked for {count}; choose more streets."
     )
 
 
