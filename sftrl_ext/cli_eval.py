@@ -98,7 +98,7 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
         raise SftrlError(f"found two models, {args.model} and --model {args.served_model}; expected one.")
     if args.generation_config and (args.temperature is not None or args.top_p is not None):
         raise SftrlError(
-            "found --generation-config with --temperature or --top-p; expected one or the other."
+            "--generation-config is given beside --temperature or --top-p; expected either, not both."
         )
     if args.endpoint is None:
         from sftrl_ext.experiments.runner import require_training
@@ -135,7 +135,7 @@ def _endpoint(args: argparse.Namespace) -> EndpointOptions | None:
 
 
 def _given(args: argparse.Namespace, options: type) -> dict[str, Any]:
-    """Arguments that are fields of a dataclass of options, without those that keep its defaults."""
+    """Arguments that are fields of a dataclass of options; those not given keep its defaults."""
     names = {field.name for field in fields(options)} - {"model", "endpoint"}
     return {name: value for name, value in vars(args).items() if name in names and value is not None}
 
