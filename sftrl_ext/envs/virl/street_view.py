@@ -298,6 +298,8 @@ def _check(fov: float, pitch: float, size: int) -> None:
 
 def mix_pixels(a: Packed, b: Packed, weight: Packed) -> Packed:
     """Mix pixels, two channels at a time; a weight is 0 for ``a`` to 256 for ``b``."""
+    # Channels 0 and 2 lie in one masked number with eight free bits above each, 1 and 3 in the other: a
+    # product of at most 255 * 256 does not spill into the next channel.
     other = np.uint32(256) - weight
     low = (a & _PAIR) * other + (b & _PAIR) * weight
     high = ((a >> _BYTE) & _PAIR) * other + ((b >> _BYTE) & _PAIR) * weight

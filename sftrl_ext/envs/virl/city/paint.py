@@ -109,6 +109,7 @@ class Painter:
         return np.ceil((0.5 - np.arctan(slope) / math.pi) * height - 0.5).astype(np.int64)
 
     def _paint_ground(self, canvas: npt.NDArray[np.uint8], half: int) -> None:
+        # A row sees the ground at one distance, so each row takes one level of detail.
         away = CAMERA / -self._tan[half:]
         levels = self._ground.around(self._place)
         level = np.searchsorted([level_map.reach for level_map in levels[:-1]], away * 1.42)
@@ -130,7 +131,7 @@ class Painter:
         """The nearest walls on each ray.
 
         Returns:
-            Walls, their distances and the places along them, each of shape (layers, width).
+            Walls, their distances and the positions along them (0 to 1), each of shape (layers, width).
         """
         walls = self.plan.walls
         start, end = walls.start - self._place, walls.end - self._place
@@ -142,22 +143,25 @@ class Painter:
         along_x, along_y = (end - start)[near].astype(np.float32).T[..., None]
         level = from_x * along_y - from_y * along_x
         wall = np.empty((_LAYERS, len(self._x)), np.int64)
-        distance, column = np.empty(wall.shape, np.float32), np.empty(wall.shape, np.float32)
+        distance, along_wall = np.empty(wall.shape, np.float32), np.empty(wall.shape, np.float32)
+        # Rays against walls in blocks of columns: the matrix of a block stays in the cache.
         for left in range(0, len(self._x), _COLUMNS):
             part = slice(left, left + _COLUMNS)
             x, y = self._x[part], self._y[part]
+            # Cramer's rule for ray * far = from + wall * along; parallel rays divide by zero.
             with np.errstate(divide="ignore", invalid="ignore"):
                 over = 1 / (x * along_y - y * along_x)
                 far = level * over
                 along = (from_x * y - from_y * x) * over
                 far[~((along >= 0) & (along <= 1) & (far > 0.2))] = np.inf
             columns = np.arange(len(x))
+            # Several layers, because a taller building shows above a nearer one.
             for layer in range(_LAYERS):
                 first = far.argmin(axis=0)
                 wall[layer, part] = near[first]
-                distance[layer, part], column[layer, part] = far[first, columns], along[first, columns]
+                distance[layer, part], along_wall[layer, part] = far[first, columns], along[first, columns]
                 far[first, columns] = np.inf
-        return wall, distance, column
+        return wall, distance, along_wall
 
     def _paint_walls(self, canvas: npt.NDArray[np.uint8]) -> Floats:
         """Paint all walls; returns the distance of the nearest one in each column."""
@@ -168,6 +172,7 @@ class Painter:
             tops = self._row((floors * STOREY - CAMERA) / distance)
         height = self.size[1]
         tops = np.where(np.isfinite(distance), np.clip(tops, 0, height), height)
+        # Rows grow downwards: a layer shows from its own top to the highest top of the nearer ones.
         bottoms = np.minimum(np.minimum.accumulate(tops, axis=0), height)
         bottoms = np.concatenate([self._row(-CAMERA / distance[:1]), bottoms[:-1]])
         counts = np.maximum(bottoms - tops, 0)
@@ -203,6 +208,7 @@ class Painter:
         story = (CAMERA + distance[index] * self._tan[row]) / np.float32(STOREY)
         floor = np.maximum(story.astype(np.int64), 0)
         v = 1 - (story - floor)
+        # A multiplicative hash (Knuth's) of window and building chooses tiles without a table of them.
         mixed = (bay * 7 + building * 13)[index] + floor * 5
         mixed = (mixed * 2654435761 >> 7) % 1000
         lit = np.where(mixed < style.lit * 1000, 3, mixed % 3)
@@ -212,6 +218,7 @@ class Painter:
         front = np.where(famous & (bay == walls.bays[wall] // 2), 4, front)
         tile = np.where(floor == 0, FRONT + front[index], tile)
         tile = np.where(walls.plain[wall][index], PLAIN, tile)
+        # All tiles of all levels lie in one array; a level begins at `starts`, a tile has side ** 2 pixels.
         side = SIDE >> level
         start = self._tiles.starts[level][index] + tile * (side * side)[index]
         size = side[index]
@@ -225,6 +232,7 @@ class Painter:
         bright = (shade * (1 - fog)).astype(np.float32)
         body = self._colors[plan.buildings.color[building]] * (bright / 255)[:, None]
         mist = self._haze * fog[:, None]
+        # The fourth channel is the share of the wall's own colour, see `facade_tiles`.
         pixels = rgba[:, :3] * bright[index, None]
         pixels += rgba[:, 3:].astype(np.float32) * body[index]
         pixels += mist[index]
