@@ -31,6 +31,7 @@ response is unparsable, -3. Formulas beyond `MAX_LENGTH` characters are graded b
 
 from __future__ import annotations
 
+import operator
 import re
 from bisect import bisect_left
 from collections import Counter
@@ -78,6 +79,7 @@ numbers separated by comma and blank, ``start`` the longest run of leading token
 
 _TOKEN = re.compile(r"\d+|[+\-*/()]")
 _ALPHABET = re.compile(r"[\d+\-*/()]*")
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _NESTING = 200  # more open parentheses than this do not compile in Python
 
 Array = np.ndarray[Any, Any]
@@ -192,14 +194,7 @@ def python_value(tokens: Sequence[str]) -> tuple[float, str]:
                 stack.append(item)
                 continue
             right, left = stack.pop(), stack.pop()
-            if item == "+":
-                stack.append(left + right)
-            elif item == "-":
-                stack.append(left - right)
-            elif item == "*":
-                stack.append(left * right)
-            else:
-                stack.append(left / right)
+            stack.append(_OPERATORS[item](left, right))
     except ArithmeticError:
         return 0, "wrong_value"
     return stack[0], ""
