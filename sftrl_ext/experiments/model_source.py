@@ -15,7 +15,7 @@ _NOT_NEEDED = ("*/*", "consolidated*")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is that of a hub model (``owner/name``) rather than of a folder that is here."""
+    """True for a name of a hub model (``owner/name``) that is no folder here."""
     return not Path(name).exists() and _HUB_NAME.fullmatch(name) is not None
 
 

@@ -38,7 +38,7 @@ class SideBySide:
 
     @property
     def shared(self) -> int:
-        """How many messages before the first response all the episodes have in common."""
+        """Number of messages before the first response that all the episodes have in common."""
         texts = [[(m.get("role"), m.get("content")) for m in episode.opening] for episode in self.episodes]
         count = 0
         for column in zip(*texts, strict=False):
@@ -98,7 +98,7 @@ def new_part(before: str, now: str) -> str:
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many elements two sequences begin with alike."""
+    """Length of the common beginning of two sequences."""
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 

@@ -1,4 +1,4 @@
-"""What was lost out of distribution, against the divergence from the start on the task trained on."""
+"""Loss out of distribution against the divergence from the start on the task trained on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Moved:
-    """How far checkpoints went from their start, and what that changed on a split.
+    """Divergence of checkpoints from their start, and their change on a split.
 
     Attributes:
         divergence: Of the direction asked for, in nats per token.
@@ -38,13 +38,13 @@ def moved(
 
 
 def has_divergence(analysis: Analysis) -> bool:
-    """Whether the divergence of any compared checkpoint was measured."""
+    """True if the divergence of any compared checkpoint was measured."""
     return any(c.divergence for curve in analysis.curves.arms for group in curve.steps() for c in group)
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """How well divergence orders checkpoints by what they lost, each seed's checkpoint by itself.
+    """Rank correlation of divergence and loss over checkpoints, each seed's checkpoint by itself.
 
     Attributes:
         split: Where it was lost.
@@ -85,7 +85,7 @@ def correlations(analysis: Analysis) -> list[Correlation]:
 
 
 def forgetting_sentences(analysis: Analysis) -> list[str]:
-    """How well the divergence orders the checkpoints, one sentence for every verdict's split."""
+    """Sentences on the rank correlation of divergence and loss, one for every verdict's split."""
     sentences = []
     told = correlations(analysis)
     for split in dict.fromkeys(one.split for one in told):

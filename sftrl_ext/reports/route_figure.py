@@ -35,7 +35,7 @@ _LINE = 0.148
 
 
 def title_of(arms: Arms, episode: SampleEpisode, walk: Walk) -> str:
-    """What a figure of an episode shows, in a line."""
+    """Title of an episode's figure."""
     parts = [arms.label(episode.arm), episode.split, f"step {episode.step}", f"seed {episode.seed}"]
     return " · ".join([*parts, f"route {walk.index}"])
 

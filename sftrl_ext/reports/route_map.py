@@ -238,7 +238,7 @@ def _labels(walk: Walk, places: np.ndarray) -> list[Label]:
 
 
 def _side(landmark: str) -> float | None:
-    """Where a landmark's clause says it is, in degrees from straight ahead; None if it does not."""
+    """Side of a landmark as its clause states it, in degrees from straight ahead; None if it does not."""
     where = landmark[len(landmark_name(landmark)) :].lower()
     return next((turn for clause, turn in _SIDES.items() if clause in where), None)
 

@@ -1,4 +1,4 @@
-"""What every launcher shares: the job it gets, the submission it makes, and the registry."""
+"""Shared by all launchers: jobs, submissions, templates, and the registry."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Submission:
-    """What hands a job over: files that are written first, then one command.
+    """Files and a command that hand a job over; the files are written first.
 
     Attributes:
         command: The argument list.
@@ -68,7 +68,7 @@ class Submission:
 
 
 LAUNCHERS: Registry[Callable[[Job], Submission]] = Registry("launcher")
-"""How a job is handed over, by the launcher's name. ``local`` is none of them: the run starts here."""
+"""Launchers by name. ``local`` is none of them: the run starts here."""
 
 
 def make_job(recipe: Recipe, recipe_name: str, overrides: Sequence[str], run_dir: Path | None) -> Job:
@@ -110,7 +110,7 @@ def _run_dir(config: LauncherConfig, base: str, run_dir: Path | None) -> str:
 
 
 def launch_file(job: Job, suffix: str) -> Path:
-    """Where the text that describes a job is written."""
+    """Path of the file that describes a job."""
     return Path("launch") / f"{job.name}.{suffix}"
 
 
