@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
 
 def add_eval_verbs(verbs: Any) -> None:
     """Add the verbs to the parser."""
-    evaluate = verbs.add_parser("eval", help="evaluate a local or served model on parquet files")
+    local = argparse.ArgumentParser(add_help=False)
+    local.add_argument("--engine", default="hf", help="hf or vllm")
+    local.add_argument("--dtype", default="float32")
+    local.add_argument(
+        "--device", help="device of engine hf: cpu, cuda or cuda:<n> (default: a GPU if torch sees one)"
+    )
+    evaluate = verbs.add_parser(
+        "eval", parents=[local], help="evaluate a local or served model on parquet files"
+    )
     evaluate.add_argument(
         "model", nargs="?", help="Hugging Face folder, verl checkpoint folder, or hub name (owner/name)"
     )
     evaluate.add_argument(
         "--data", type=Path, nargs="+", required=True, help="parquet files from `sftrl data rl --eval`"
-    )
-    evaluate.add_argument("--engine", default="hf", help="hf or vllm")
-    evaluate.add_argument("--dtype", default="float32")
-    evaluate.add_argument(
-        "--device", help="device of engine hf: cpu, cuda or cuda:<n> (default: a GPU if torch sees one)"
     )
     evaluate.add_argument(
         "--temperature", type=float, help="sampling temperature; 0 is greedy (default: 0.2)"
@@ -39,11 +43,9 @@ def add_eval_verbs(verbs: Any) -> None:
         action="store_true",
         help="use temperature, top-p and top-k of the model's generation_config.json",
     )
-    evaluate.add_argument(
-        "--max-turn-tokens", type=int, default=512, help="token limit of one response (default: 512)"
-    )
-    evaluate.add_argument("--batch-size", type=int, default=256, help="concurrent episodes of a local model")
-    evaluate.add_argument("--seed", type=int, default=2501)
+    evaluate.add_argument("--max-turn-tokens", type=int, help="token limit of one response (default: 512)")
+    evaluate.add_argument("--batch-size", type=int, help="concurrent episodes of a local model")
+    evaluate.add_argument("--seed", type=int)
     evaluate.add_argument("--out", type=Path, help="append one JSON line per data file to this file")
     evaluate.add_argument(
         "--episodes",
@@ -58,13 +60,14 @@ def add_eval_verbs(verbs: Any) -> None:
     )
     served.add_argument(
         "--key-variable",
-        default="OPENAI_API_KEY",
         metavar="NAME",
         help="environment variable that holds the key (default: OPENAI_API_KEY)",
     )
-    served.add_argument("--concurrency", type=int, default=8, help="maximum number of requests in flight")
-    served.add_argument("--retries", type=int, default=6, help="retries of a failed request")
-    served.add_argument("--timeout", type=float, default=600.0, help="timeout of one attempt in seconds")
+    served.add_argument("--concurrency", type=int, help="maximum number of requests in flight")
+    served.add_argument("--retries", type=int, help="retries of a failed request")
+    served.add_argument(
+        "--timeout", dest="timeout_s", metavar="SECONDS", type=float, help="timeout of one attempt"
+    )
     served.add_argument(
         "--extra",
         action="append",
@@ -76,16 +79,13 @@ def add_eval_verbs(verbs: Any) -> None:
     served.add_argument("--price-out", type=float, help="price per million completion tokens")
     evaluate.set_defaults(run=_eval)
 
-    serve = verbs.add_parser("serve", help="serve a local model as OpenAI-compatible chat completions")
+    serve = verbs.add_parser(
+        "serve", parents=[local], help="serve a local model as OpenAI-compatible chat completions"
+    )
     serve.add_argument("model", help="Hugging Face folder, verl checkpoint folder, or hub name (owner/name)")
     serve.add_argument("--name", help="model name in requests (default: the model argument)")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8000)
-    serve.add_argument("--engine", default="hf", help="hf or vllm")
-    serve.add_argument(
-        "--device", help="device of engine hf: cpu, cuda or cuda:<n> (default: a GPU if torch sees one)"
-    )
-    serve.add_argument("--dtype", default="float32")
     serve.set_defaults(run=_serve)
 
 
@@ -98,7 +98,7 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
         raise SftrlError(f"found two models, {args.model} and --model {args.served_model}; expected one.")
     if args.generation_config and (args.temperature is not None or args.top_p is not None):
         raise SftrlError(
-            "found --generation-config with --temperature or --top-p; expected one or the other."
+            "--generation-config is given beside --temperature or --top-p; expected either, not both."
         )
     if args.endpoint is None:
         from sftrl_ext.experiments.runner import require_training
@@ -107,18 +107,9 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
     request = EvalRequest(
         model=args.model or args.served_model,
         files=args.data,
-        engine=args.engine,
-        dtype=args.dtype,
-        device=args.device,
-        temperature=0.2 if args.temperature is None else args.temperature,
-        top_p=1.0 if args.top_p is None else args.top_p,
-        generation_config=args.generation_config,
-        max_turn_tokens=args.max_turn_tokens,
-        batch_size=args.batch_size,
-        seed=args.seed,
         endpoint=_endpoint(args),
         prices=Prices(args.price_in, args.price_out),
-        episodes=args.episodes,
+        **_given(args, EvalRequest),
     )
     records = evaluate_model(request, console)
     if args.out:
@@ -140,9 +131,13 @@ def _endpoint(args: argparse.Namespace) -> EndpointOptions | None:
             extra[key] = value
         if not key or not equals:
             raise SftrlError(f"--extra {pair}: expected key=value, as in seed=null.")
-    return EndpointOptions(
-        args.endpoint, args.key_variable, args.concurrency, args.retries, args.timeout, extra
-    )
+    return EndpointOptions(args.endpoint, **(_given(args, EndpointOptions) | {"extra": extra}))
+
+
+def _given(args: argparse.Namespace, options: type) -> dict[str, Any]:
+    """Arguments that are fields of a dataclass of options; those not given keep its defaults."""
+    names = {field.name for field in fields(options)} - {"model", "endpoint"}
+    return {name: value for name, value in vars(args).items() if name in names and value is not None}
 
 
 def _serve(args: argparse.Namespace, console: Console) -> None:

@@ -82,22 +82,16 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _engine_overrides(model: str, scale: str) -> list[str]:
     """Engine overrides that the family of a model folder needs; the user's overrides come later."""
-    from sftrl_ext.experiments.model_source import find_model
+    from sftrl_ext.experiments.model_source import family_settings, find_model
     from sftrl_ext.files import read_json
 
     try:
         config = read_json(find_model(Path(model)) / "config.json")
     except SftrlError:  # a hub name, or a bad folder, which the model stage reports
         return []
-    if config.get("model_type") != "mllama":
-        return []
-    # vLLM does not serve mllama, and its rows cannot be packed.
-    overrides = ["scale.engine=hf", "scale.attention=sdpa"]
-    if scale in (
-        "gpu",
-        "node",
-        "cluster",
-    ):  # the rollout engine keeps its weights on the device during training
+    overrides = [f"scale.{key}={value}" for key, value in family_settings(config.get("model_type")).items()]
+    if overrides and scale in ("gpu", "node", "cluster"):
+        # the engine's weights stay on the card while the trainer works
         overrides.append("scale.offload=idle")
     return overrides
 

@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_LENGTH = 50_000
-"""How many characters are read at each end of a response."""
+"""Characters that are read at each end of a response."""
 
 MAX_ITEMS = 32
-"""How many items of a list are read."""
+"""Most items of a list that are read."""
 
 ITEM_LENGTH = 40
-"""How many characters of an item are read."""
+"""Most characters of an item that are read."""
 
 BLANKS_AND_QUOTES = " \t\r\n\"'`“”‘’"
-"""What may stand around a value."""
+"""Characters allowed around a value."""
 
 AFTER_KEY = r"""["'`“”‘’]?[ \t\r\n]*[:=][ \t\r\n]*"""
 """Pattern of what stands between a key and its value."""
@@ -97,7 +97,7 @@ def text_between(text: str, start: int, stop: int) -> str:
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """What the answers of a task look like.
+    """Form of a task's answers.
 
     Attributes:
         keys: Pattern of a key and all that stands before its value; its first group is the key.
@@ -119,11 +119,11 @@ class AnswerForm:
     def extract(self, text: str) -> dict[str, Any]:
         """Every field's value in a response; never raises, in time linear in the part that is read."""
         if len(text) > MAX_LENGTH:
-            found = self._search(text[-MAX_LENGTH:])
-            return found if found[self.main] is not None else self._search(text[:MAX_LENGTH])
-        found, end = self._object_at(text, len(text) - len(text.lstrip()))
-        if found[self.main] is not None and not text[end:].strip():
-            return found
+            fields = self._search(text[-MAX_LENGTH:])
+            return fields if fields[self.main] is not None else self._search(text[:MAX_LENGTH])
+        fields, end = self._object_at(text, len(text) - len(text.lstrip()))
+        if fields[self.main] is not None and not text[end:].strip():
+            return fields
         return self._search(text)
 
     def _nothing(self) -> dict[str, Any]:
@@ -175,15 +175,15 @@ class AnswerForm:
         self, text: str, keys: Sequence[Key], start: int, end: int, main: str | None
     ) -> dict[str, Any]:
         """An answer whose other fields are the last ones written between two places."""
-        found = self._nothing() | {self.main: main}
+        fields = self._nothing() | {self.main: main}
         stop = len(text)
         for key, name in reversed(keys):
             field = name or self.main
             wanted = field != self.main and start <= key.start() < end
-            if wanted and found[field] is None:
-                found[field] = self.convert[field](self.read_other(text, key.end(), stop))
+            if wanted and fields[field] is None:
+                fields[field] = self.convert[field](self.read_other(text, key.end(), stop))
             stop = key.start()
-        return found
+        return fields
 
 
 def _bounded_int(most: int) -> Callable[[str], int]:
@@ -203,10 +203,10 @@ python_int = _bounded_int(_PYTHON_DIGITS)
 def whole_json(text: str) -> dict[str, Any]:
     """The object that a text is from end to end, or an empty one: how the authors' code reads at first."""
     try:
-        found = json.loads(text, parse_int=python_int)
+        value = json.loads(text, parse_int=python_int)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def first_quoted(text: str, key: str) -> str | None:
@@ -215,13 +215,13 @@ def first_quoted(text: str, key: str) -> str | None:
     Each part of the text is looked at once.
     """
     opening = f'"{key}": "'
-    place = text.find(opening)
-    while place >= 0:
-        start = place + len(opening)
+    start_of = text.find(opening)
+    while start_of >= 0:
+        start = start_of + len(opening)
         end = text.find('"', start)
         if end < 0:
             return None
         if text.find("\n", start, end) < 0:
             return text[start:end]
-        place = text.find(opening, place + 1)
+        start_of = text.find(opening, start_of + 1)
     return None

@@ -1,4 +1,4 @@
-"""A memory with a bound in bytes: pictures of one size may be a thousand times those of another."""
+"""LRU cache bounded in bytes, since pictures differ in size a thousandfold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class ByteCache(Generic[T]):
-    """Remembers what functions make; forgets the least recently used things above a number of bytes.
+    """LRU cache of function results that holds at most a number of bytes.
 
     Attributes:
         at_most: Most bytes to keep.
@@ -35,7 +35,7 @@ class ByteCache(Generic[T]):
         return len(self._kept)
 
     def get(self, make: Callable[..., T], *args: Hashable) -> T:
-        """What ``make(*args)`` gives. It is shared: copy it before changing it."""
+        """Return ``make(*args)``, cached. It is shared: copy it before changing it."""
         key = (make, args)
         with self._lock:
             if key in self._kept:

@@ -1,4 +1,4 @@
-"""What the Gymnasium environments of all tasks share: an episode is played, one response text per step."""
+"""Base of the Gymnasium environments of all tasks: one response text per step of an episode."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class EpisodeEnv(gymnasium.Env[dict[str, Any], str], Generic[E]):
 
     @abstractmethod
     def _info(self, verdict: Verdict | None) -> dict[str, Any]:
-        """What is known now, after a verdict if there is one; it ends with `verdict_info`."""
+        """State of the episode, after a verdict if there is one; it ends with `verdict_info`."""
 
     def _observation(self) -> dict[str, Any]:
         seen: dict[str, Any] = {"messages": self.episode.messages()}
@@ -82,7 +82,7 @@ def checked_options(options: Mapping[str, Any] | None, known: Iterable[str]) -> 
 
 
 def verdict_info(verdict: Verdict | None) -> dict[str, Any]:
-    """What `info` says about the last response; ``details`` and ``recognized`` only after one."""
+    """Entries of `info` about the last response; ``details`` and ``recognized`` only after one."""
     info: dict[str, Any] = {
         "outcome": verdict.outcome if verdict else None,
         "grade_reward": verdict.reward if verdict else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gymnasium import spaces
 
@@ -12,15 +12,32 @@ from sftrl_ext.envs.base import Message
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 +-*/()=.,:{}[]\"'"
 _LONGEST_SAMPLE = 64
 
 
-class TextSpace(spaces.Space[str]):
-    """Every text of every length. Samples are short and of plain characters."""
+class _ObjectSpace(spaces.Space[T]):
+    """Space of Python objects; two of them are equal if their representations are."""
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__(shape=None, dtype=None, seed=seed)
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """False: the objects have no fixed size."""
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class TextSpace(_ObjectSpace[str]):
+    """Every text of every length. Samples are short and of plain characters."""
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
         """Draw a short text; ``mask`` and ``probability`` are not supported."""
@@ -28,25 +45,14 @@ class TextSpace(spaces.Space[str]):
         return "".join(_LETTERS[i] for i in self.np_random.integers(len(_LETTERS), size=length))
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is a text."""
+        """True if ``x`` is a text."""
         return isinstance(x, str)
-
-    @property
-    def is_np_flattenable(self) -> bool:
-        """False: texts have no fixed size."""
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TextSpace)
-
-    def __hash__(self) -> int:
-        return hash(TextSpace)
 
     def __repr__(self) -> str:
         return "TextSpace()"
 
 
-class MessagesSpace(spaces.Space[list[Message]]):
+class MessagesSpace(_ObjectSpace[list[Message]]):
     """Every non-empty dialogue: a list of ``{"role": ..., "content": ...}`` messages."""
 
     def __init__(
@@ -54,7 +60,7 @@ class MessagesSpace(spaces.Space[list[Message]]):
     ) -> None:
         self.roles = tuple(roles)
         self._text = TextSpace(seed)
-        super().__init__(shape=None, dtype=None, seed=seed)
+        super().__init__(seed)
 
     def seed(self, seed: int | None = None) -> Any:
         """Seed the roles and the texts of samples."""
@@ -68,7 +74,7 @@ class MessagesSpace(spaces.Space[list[Message]]):
         return [{"role": self.roles[pick], "content": self._text.sample()} for pick in picks]
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is a dialogue of the known roles."""
+        """True if ``x`` is a dialogue of the known roles."""
         return (
             isinstance(x, (list, tuple))
             and len(x) > 0
@@ -81,22 +87,11 @@ class MessagesSpace(spaces.Space[list[Message]]):
             )
         )
 
-    @property
-    def is_np_flattenable(self) -> bool:
-        """False: dialogues have no fixed size."""
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, MessagesSpace) and self.roles == other.roles
-
-    def __hash__(self) -> int:
-        return hash((MessagesSpace, self.roles))
-
     def __repr__(self) -> str:
         return f"MessagesSpace({self.roles})"
 
 
-class ImagesSpace(spaces.Space["list[Image]"]):
+class ImagesSpace(_ObjectSpace["list[Image]"]):
     """A list of RGB pictures of Pillow, all of one size. Samples are of one colour each.
 
     Args:
@@ -108,7 +103,7 @@ class ImagesSpace(spaces.Space["list[Image]"]):
 
     def __init__(self, width: int, height: int, count: int = 1, seed: int | None = None) -> None:
         self.width, self.height, self.count = width, height, count
-        super().__init__(shape=None, dtype=None, seed=seed)
+        super().__init__(seed)
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> list[Image]:
         """Draw pictures of random colours; ``mask`` and ``probability`` are not supported."""
@@ -118,7 +113,7 @@ class ImagesSpace(spaces.Space["list[Image]"]):
         return [Image.new("RGB", (self.width, self.height), (r, g, b)) for r, g, b in colours]
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is that many RGB pictures of that size."""
+        """True if ``x`` is that many RGB pictures of that size."""
         from PIL import Image
 
         return (
@@ -131,17 +126,6 @@ class ImagesSpace(spaces.Space["list[Image]"]):
                 for image in x
             )
         )
-
-    @property
-    def is_np_flattenable(self) -> bool:
-        """False: a picture is an object."""
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ImagesSpace) and repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
     def __repr__(self) -> str:
         return f"ImagesSpace({self.width}, {self.height}, {self.count})"

@@ -63,7 +63,7 @@ class TextTemplate:
         ]
 
     def has(self, key: str, placeholder: str) -> bool:
-        """Whether the text of a key has a placeholder."""
+        """True if the text of a key has a placeholder."""
         return placeholder in _placeholders(Path(self.name), key, self.texts[key].template)
 
     def check_image(self) -> None:
@@ -78,7 +78,7 @@ class TextTemplate:
 
 @dataclass(frozen=True)
 class TemplateForm:
-    """What the template files of a task hold.
+    """Schema of a task's template files.
 
     Attributes:
         folder: The package's own templates, ``<name>.yaml``.
@@ -165,10 +165,10 @@ class TemplateForm:
                 f"{path}: key 'feedback' has no text for {', '.join(missing)}; expected every outcome "
                 f"({', '.join(self.outcomes)}) or the key 'otherwise'."
             )
-        known = (*self.outcomes, *self.variants, "otherwise")
+        outcomes = (*self.outcomes, *self.variants, "otherwise")
         for key in feedback:
-            if key not in known:
-                raise SftrlError(f"{path}: {unknown_name('outcome in feedback', key, known)}")
+            if key not in outcomes:
+                raise SftrlError(f"{path}: {unknown_name('outcome in feedback', key, outcomes)}")
         mappings = {"feedback": feedback}
         for key in self.mappings:
             if key != "feedback":
@@ -189,7 +189,7 @@ class TemplateForm:
     def _image_problem(
         self, path: Path, texts: Mapping[str, Template], mappings: Mapping[str, Mapping[str, Template]]
     ) -> str:
-        """What keeps a template from showing the task as images, as an error message."""
+        """Error message if a template cannot show the task as images; empty if it can."""
         if "image_prompt" not in texts:
             return (
                 f"{path}: key 'image_prompt' is missing; with modality 'image' it takes the place of "
@@ -221,17 +221,17 @@ class TemplateForm:
         if not isinstance(value, str):
             raise SftrlError(f"{path}: key {where!r} must be a text, found {value!r}.")
         names = list(_placeholders(path, where, value))
-        found = set(names)
+        used = set(names)
         allowed = self.placeholders[key]
         if key == "image_prompt":
-            for name in sorted(found & set(self.hidden) & self.placeholders["prompt"]):
+            for name in sorted(used & set(self.hidden) & self.placeholders["prompt"]):
                 raise SftrlError(
                     f"{path}: key {where!r} has the placeholder ${name}, which gives {self.hidden_noun} away."
                 )
-        for name in sorted(found - allowed):
-            known = " ".join(f"${word}" for word in sorted(allowed)) or "none"
-            raise SftrlError(f"{path}: key {where!r} has the placeholder ${name}; allowed there: {known}.")
-        for name in sorted(self.needed.get(key, frozenset()) - found):
+        for name in sorted(used - allowed):
+            expected = " ".join(f"${word}" for word in sorted(allowed)) or "none"
+            raise SftrlError(f"{path}: key {where!r} has the placeholder ${name}; allowed there: {expected}.")
+        for name in sorted(self.needed.get(key, frozenset()) - used):
             raise SftrlError(f"{path}: key {where!r} lacks the placeholder ${name}.")
         if names.count("image") > 1:
             raise SftrlError(f"{path}: key {where!r} has the placeholder $image more than once.")

@@ -1,4 +1,4 @@
-"""What `sftrl eval` is asked for, and where a model that runs here is found."""
+"""Options of `sftrl eval`, and the folder of a local model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sftrl_ext.files import read_json
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to evaluate and how.
+    """Settings of one evaluation.
 
     Attributes:
         model: A Hugging Face folder, a checkpoint folder of verl, or a name of the hub (``owner/name``); with

@@ -90,13 +90,13 @@ class KubeRayConfig:
 
 @dataclass
 class LauncherConfig:
-    """How a run gets onto the machines; see `sftrl_ext.experiments.launchers`."""
+    """Options of the launcher of a run; see `sftrl_ext.experiments.launchers`."""
 
     name: str = "local"
     program: str = "sftrl"
-    """What runs there: a name on the PATH there, or a path."""
+    """Program to run there: a name on the PATH there, or a path."""
     run_root: str | None = None
-    """Where run folders are, on a file system that all nodes share; null: ``runs`` below this folder."""
+    """Folder of run folders, on a file system that all nodes share; null: ``runs`` below this folder."""
     setup: list[str] = field(default_factory=list)
     """Shell lines before everything else on every node (modules, a virtual environment, an installation)."""
     env: dict[str, str] = field(default_factory=dict)

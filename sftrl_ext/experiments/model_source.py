@@ -15,7 +15,7 @@ _NOT_NEEDED = ("*/*", "consolidated*")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is that of a hub model (``owner/name``) rather than of a folder that is here."""
+    """True for a name of a hub model (``owner/name``) that is no folder here."""
     return not Path(name).exists() and _HUB_NAME.fullmatch(name) is not None
 
 
@@ -97,3 +97,9 @@ def _download(name: str, patterns: tuple[str, ...]) -> Path:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def family_settings(model_type: str | None) -> dict[str, str]:
+    """Keys of ``scale`` that a family of models needs, by ``model_type`` of its ``config.json``."""
+    # vLLM does not serve Llama-3.2-Vision, and its rows cannot be packed.
+    return {"engine": "hf", "attention": "sdpa"} if model_type == "mllama" else {}

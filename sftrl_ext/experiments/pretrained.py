@@ -9,7 +9,7 @@ from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.model_files import link_weights, small_files, stored_weights
-from sftrl_ext.experiments.model_source import source_folder
+from sftrl_ext.experiments.model_source import family_settings, source_folder
 from sftrl_ext.experiments.recipe import ModelConfig
 from sftrl_ext.files import read_json, write_json
 from sftrl_ext.hf_folder import declare_stored_dtype
@@ -113,10 +113,11 @@ def check_engine(folder: Path, engine: str) -> None:
         SftrlError: naming the keys to change.
     """
     kind = read_json(folder / "config.json").get("model_type")
-    if kind == "mllama" and engine == "vllm":
+    needed = family_settings(kind)
+    if needed and engine != needed["engine"]:
         raise SftrlError(
-            f"scale.engine: vllm does not serve models of type {kind}; expected scale.engine=hf, with "
-            "scale.attention=sdpa."
+            f"scale.engine: {engine} does not serve models of type {kind}; expected "
+            f"scale.engine={needed['engine']}, with scale.attention={needed['attention']}."
         )
 
 

@@ -37,7 +37,7 @@ class Arms:
     titles: Mapping[str, str] = field(default_factory=dict)
 
     def kind(self, arm: str) -> str:
-        """What trained an arm; "init" and "base" are kinds too, an unknown arm is told by its name."""
+        """Kind of training of an arm; "init" and "base" are kinds too, an unknown arm has its name's."""
         return self.kinds.get(arm, arm.split("_")[0])
 
     def label(self, arm: str) -> str:

@@ -56,18 +56,16 @@ def build_report(run_dir: Path, rl_tokens: str | None = None) -> ReportPaths:
     """
     with needs_matplotlib("a report"):
         from sftrl_ext.reports.figures import draw_figures
-        from sftrl_ext.reports.page_html import html_page
-        from sftrl_ext.reports.page_markdown import markdown_page
-    found = analyse(Path(run_dir), rl_tokens)
+        from sftrl_ext.reports.pages import report_pages
+    analysis = analyse(Path(run_dir), rl_tokens)
     folder = Path(run_dir) / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    figures = list(draw_figures(found, folder))
-    shown = pick_side_by_side(found)
-    pictures = draw_samples(found.arms, shown, folder)
+    figures = list(draw_figures(analysis, folder))
+    shown = pick_side_by_side(analysis)
+    pictures = draw_samples(analysis.arms, shown, folder)
     pages = {
-        "report.md": markdown_page(found, figures, shown, pictures),
-        "report.html": html_page(found, figures, shown, pictures),
-        "summary.json": json.dumps(summarize(found), indent=2, allow_nan=False, default=str) + "\n",
+        **report_pages(analysis, figures, shown, pictures),
+        "summary.json": json.dumps(summarize(analysis), indent=2, allow_nan=False, default=str) + "\n",
     }
     for name, text in pages.items():
         write_text(folder / name, text)
@@ -77,6 +75,6 @@ def build_report(run_dir: Path, rl_tokens: str | None = None) -> ReportPaths:
         html=folder / "report.html",
         summary=folder / "summary.json",
         figures={drawn.spec.name: (drawn.png, drawn.svg) for drawn in figures},
-        verdict=tuple(verdict_sentences(found)),
-        notes=tuple(found.notes),
+        verdict=tuple(verdict_sentences(analysis)),
+        notes=tuple(analysis.notes),
     )

@@ -12,12 +12,12 @@ from sftrl_ext.reports.splits import lr_label
 from sftrl_ext.reports.tables import Table, compared_rows
 
 
-def city_splits(found: Analysis) -> list[str]:
+def city_splits(analysis: Analysis) -> list[str]:
     """Splits whose records have counts by city."""
     return [
         split
-        for split in found.curves.splits
-        if any(c.results[split].by_city for c in found.curves.checkpoints() if split in c.results)
+        for split in analysis.curves.splits
+        if any(c.results[split].by_city for c in analysis.curves.checkpoints() if split in c.results)
     ]
 
 
@@ -31,20 +31,20 @@ def city_counts(checkpoints: Sequence[Checkpoint], split: str) -> dict[str, City
     return total
 
 
-def city_table(found: Analysis, split: str) -> Table:
+def city_table(analysis: Analysis, split: str) -> Table:
     """The compared checkpoints by city: whole routes that were walked, and per-step accuracy in percent.
 
     Args:
-        found: The analysed run.
+        analysis: The analysed run.
         split: One of `city_splits`.
     """
-    rows = [(row, city_counts(row.checkpoints, split)) for row in compared_rows(found)]
+    rows = [(row, city_counts(row.checkpoints, split)) for row in compared_rows(analysis)]
     cities = sorted({city for _, counts in rows for city in counts})
     body = []
     for row, counts in rows:
         cells = [str(counts[city]) if city in counts else "–" for city in cities]
-        body.append([found.arms.label(row.arm), lr_label(row.lr), row.steps, *cells])
-    return Table([found.column("Arm", split), "lr", "Step", *cities], body)
+        body.append([analysis.arms.label(row.arm), lr_label(row.lr), row.steps, *cells])
+    return Table([analysis.column("Arm", split), "lr", "Step", *cities], body)
 
 
 def city_heading(split: str) -> str:
@@ -53,7 +53,7 @@ def city_heading(split: str) -> str:
     return f"By city, on `{split}`: {measure}, seeds pooled."
 
 
-def city_lines(found: Analysis) -> list[dict[str, Any]]:
+def city_lines(analysis: Analysis) -> list[dict[str, Any]]:
     """The same for the summary, one line for each arm, split and city."""
     return [
         {
@@ -69,7 +69,7 @@ def city_lines(found: Analysis) -> list[dict[str, Any]]:
             "right_actions": n.correct_actions,
             "responses": n.responses,
         }
-        for split in city_splits(found)
-        for row in compared_rows(found)
+        for split in city_splits(analysis)
+        for row in compared_rows(analysis)
         for city, n in city_counts(row.checkpoints, split).items()
     ]

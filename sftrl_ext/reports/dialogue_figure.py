@@ -31,14 +31,14 @@ def dialogue_figure(arms: Arms, episode: SampleEpisode) -> Figure:
     messages = [(line, _wrapped(line.content)) for line in dialogue(episode)]
     images = pictures(episode.facts)
     shown = 2.4 if images else 0.0
-    words = in_words(episode.facts)
-    head = 0.75 + (0.2 if words else 0.0)
+    shown_text = in_words(episode.facts)
+    head = 0.75 + (0.2 if shown_text else 0.0)
     height = head + shown + sum(len(text) * _LINE + 0.38 for _, text in messages) + 0.1
     figure = Figure((WIDTH, height))
-    top = _title(figure, arms, episode, words, height)
-    for place, image in enumerate(images):
+    top = _title(figure, arms, episode, shown_text, height)
+    for index, image in enumerate(images):
         wide = min(shown * image.width / image.height, (WIDTH - 0.4) / len(images))
-        box = (0.2 + place * (wide + 0.1), top - shown + 0.1, wide, shown - 0.15)
+        box = (0.2 + index * (wide + 0.1), top - shown + 0.1, wide, shown - 0.15)
         axes = figure.add_axes((box[0] / WIDTH, box[1] / height, box[2] / WIDTH, box[3] / height), gid="hand")
         axes.imshow(np.asarray(image), aspect="equal")
         axes.set_anchor("W")
@@ -65,7 +65,7 @@ def _left(line: Line) -> float:
     return 0.95 if line.role == "assistant" else 0.28
 
 
-def _title(figure: Figure, arms: Arms, episode: SampleEpisode, words: str, height: float) -> float:
+def _title(figure: Figure, arms: Arms, episode: SampleEpisode, shown_text: str, height: float) -> float:
     """Write what it is; where there is room below, in inches."""
     title = f"{arms.label(episode.arm)} · {episode.split} · step {episode.step} · seed {episode.seed} ·"
     x, top = 0.2 / WIDTH, height - 0.12
@@ -76,11 +76,11 @@ def _title(figure: Figure, arms: Arms, episode: SampleEpisode, words: str, heigh
         color=_GOOD if episode.solved else _BAD, gid="verdict",
     )  # fmt: skip
     facts = " · ".join(f"{key}: {text}" for key, text in fact_items(episode.facts))
-    for line in (textwrap.shorten(facts, 130, placeholder=" …"), words):
+    for line in (textwrap.shorten(facts, 130, placeholder=" …"), shown_text):
         top -= 0.22
         if line:
             figure.text(x, top / height, line, va="top", fontsize=8, color=FAINT)
-    return height - 0.75 - (0.2 if words else 0.0)
+    return height - 0.75 - (0.2 if shown_text else 0.0)
 
 
 def _draw(figure: Figure, line: Line, text: list[str], low: float, tall: float, colour: str) -> None:
@@ -93,16 +93,16 @@ def _draw(figure: Figure, line: Line, text: list[str], low: float, tall: float, 
     )  # fmt: skip
     if line.outcome is not None:
         good = line.outcome == "correct"
-        words = f"{'✓' if good else '✗'} {line.outcome.replace('_', ' ')}"
-        words += "" if line.reward is None else f"  {line.reward:+g}"
+        verdict = f"{'✓' if good else '✗'} {line.outcome.replace('_', ' ')}"
+        verdict += "" if line.reward is None else f"  {line.reward:+g}"
         after = x + who.get_window_extent(text_renderer(figure)).width / figure.dpi / width + 0.012
         figure.text(
-            after, (low - 0.06) / height, words, va="top", fontsize=7.5, fontweight="bold",
+            after, (low - 0.06) / height, verdict, va="top", fontsize=7.5, fontweight="bold",
             color=_GOOD if good else _BAD,
         )  # fmt: skip
-    for row, words in enumerate(text):
+    for row, row_text in enumerate(text):
         figure.text(
-            x, (low - 0.24 - row * _LINE) / height, words, va="top", fontsize=7.5, color=INK,
+            x, (low - 0.24 - row * _LINE) / height, row_text, va="top", fontsize=7.5, color=INK,
             family="DejaVu Sans Mono", parse_math=False,
         )  # fmt: skip
 

@@ -38,7 +38,7 @@ class SideBySide:
 
     @property
     def shared(self) -> int:
-        """How many messages before the first response all the episodes have in common."""
+        """Number of messages before the first response that all the episodes have in common."""
         texts = [[(m.get("role"), m.get("content")) for m in episode.opening] for episode in self.episodes]
         count = 0
         for column in zip(*texts, strict=False):
@@ -98,7 +98,7 @@ def new_part(before: str, now: str) -> str:
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many elements two sequences begin with alike."""
+    """Length of the common beginning of two sequences."""
     return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
@@ -117,38 +117,39 @@ def fact_items(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return items
 
 
-def _of_compared_checkpoints(found: Analysis) -> list[SampleEpisode]:
+def _of_compared_checkpoints(analysis: Analysis) -> list[SampleEpisode]:
     """Episodes of the start and of each arm's compared checkpoint; of the last one stored, failing that."""
     wanted = {
-        arm: {(c.stage, c.step) for c in found.equal.chosen[curve.key]} for arm, curve in found.picked.items()
+        arm: {(c.stage, c.step) for c in analysis.equal.chosen[curve.key]}
+        for arm, curve in analysis.picked.items()
     }
     kept = []
-    wanted[found.curves.start_arm] = {(c.stage, c.step) for c in found.curves.start}
-    for arm in {episode.arm for episode in found.run.episodes} & set(wanted):
-        own = [episode for episode in found.run.episodes if episode.arm == arm]
+    wanted[analysis.curves.start_arm] = {(c.stage, c.step) for c in analysis.curves.start}
+    for arm in {episode.arm for episode in analysis.run.episodes} & set(wanted):
+        own = [episode for episode in analysis.run.episodes if episode.arm == arm]
         exact = [episode for episode in own if (episode.stage, episode.step) in wanted.get(arm, set())]
         last = max(episode.step for episode in own)
         kept += exact or [episode for episode in own if episode.step == last]
     return kept
 
 
-def pick_side_by_side(found: Analysis, *, limit: int | None = None) -> list[SideBySide]:
+def pick_side_by_side(analysis: Analysis, *, limit: int | None = None) -> list[SideBySide]:
     """Choose instances to show: those played by most arms first, and among them where the arms differ.
 
     Two instances of the `id` split and of the verdicts' splits, then one of each further split.
 
     Args:
-        found: The analysed run.
+        analysis: The analysed run.
         limit: How many at most; None is 8, with pictures 14, for there are more splits.
     """
-    limit = limit if limit is not None else 14 if found.recognizes else 8
+    limit = limit if limit is not None else 14 if analysis.recognizes else 8
     played: dict[str, dict[str, dict[str, SampleEpisode]]] = {}
-    for episode in _of_compared_checkpoints(found):
+    for episode in _of_compared_checkpoints(analysis):
         key = json.dumps(episode.facts, sort_keys=True, default=str)
         arms = played.setdefault(episode.split, {}).setdefault(key, {})
         if episode.arm not in arms or episode.seed < arms[episode.arm].seed:
             arms[episode.arm] = episode
-    first = [split for split in (*found.main_splits, ID_SPLIT) if split in played]
+    first = [split for split in (*analysis.main_splits, ID_SPLIT) if split in played]
     chosen = []
     for split in [*first, *(s for s in split_order(played) if s not in first)]:
         ranked = sorted(
@@ -159,7 +160,7 @@ def pick_side_by_side(found: Analysis, *, limit: int | None = None) -> list[Side
             episodes = tuple(
                 arms[arm]
                 for arm in sorted(
-                    arms, key=lambda a: (a not in ("init", "base"), found.arms.order(arms).index(a))
+                    arms, key=lambda a: (a not in ("init", "base"), analysis.arms.order(arms).index(a))
                 )
             )
             chosen.append(SideBySide(split, episodes[0].facts, episodes))

@@ -34,23 +34,23 @@ class Bar:
     rate: str = ""
 
 
-def bars_of(found: Analysis) -> list[Bar]:
+def bars_of(analysis: Analysis) -> list[Bar]:
     """The bars of every panel in order: SFT, start, RL; one per learning rate where there are few."""
-    curves, bars, begin = found.curves, [], found.curves.start_arm
-    for arm in found.arms.order([*curves.arm_names(), begin]):
+    curves, bars, begin = analysis.curves, [], analysis.curves.start_arm
+    for arm in analysis.arms.order([*curves.arm_names(), begin]):
         if arm == begin:
             if curves.start:
-                bars.append(Bar(found.arms.label(arm), arm, found.arms.colour(arm), curves.start))
+                bars.append(Bar(analysis.arms.label(arm), arm, analysis.arms.colour(arm), curves.start))
             continue
-        shown = [curve for curve in found.shown if curve.arm == arm]
+        shown = [curve for curve in analysis.shown if curve.arm == arm]
         for curve in shown:
             rate = lr_label(curve.lr) if len(shown) > 1 else ""
-            label = "\n".join([*found.arms.label(arm).split(), *([rate] if rate else [])])
-            bars.append(Bar(label, arm, found.arms.colour(arm), found.equal.chosen[curve.key], rate))
+            label = "\n".join([*analysis.arms.label(arm).split(), *([rate] if rate else [])])
+            bars.append(Bar(label, arm, analysis.arms.colour(arm), analysis.equal.chosen[curve.key], rate))
     return bars
 
 
-def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str, metric: str) -> None:
+def _draw_bars(axes: Axes, analysis: Analysis, bars: list[Bar], split: str, metric: str) -> None:
     ticks: list[float] = []
     labels: list[str] = []
     top = 0.0
@@ -79,30 +79,30 @@ def _draw_bars(axes: Axes, found: Analysis, bars: list[Bar], split: str, metric:
             name = bar.rate if bar.rate and len(bars) > MANY_BARS else bar.name
             put(place, 100 * measure.p, 100 * measure.se, bar.colour, name, "")
             place += 1.0
-    for entry in _of_the_paper(found, split, metric):
+    for entry in _of_the_paper(analysis, split, metric):
         place += 0.5
-        for arm in found.arms.order(entry.values):
-            name = found.arms.label(arm).replace(" ", "\n")
-            put(place, entry.values[arm], None, found.arms.colour(arm), name, entry.text(arm))
+        for arm in analysis.arms.order(entry.values):
+            name = analysis.arms.label(arm).replace(" ", "\n")
+            put(place, entry.values[arm], None, analysis.arms.colour(arm), name, entry.text(arm))
             place += 1.0
     axes.set_xticks(ticks, labels)
     axes.tick_params(axis="x", length=0, labelcolor="black")
     axes.grid(axis="x", visible=False)
     axes.set_ylim(0, max(top * 1.16, 1.0))
     axes.set_xlim(-0.6, max(ticks, default=0) + 0.6)
-    axes.set_title(found.split_title(split))
+    axes.set_title(analysis.split_title(split))
     percent_axis(axes)
 
 
-def _of_the_paper(found: Analysis, split: str, metric: str) -> list[Expected]:
+def _of_the_paper(analysis: Analysis, split: str, metric: str) -> list[Expected]:
     """The paper's numbers for a measure on a split."""
-    return [entry for entry in found.paper(metric) if entry.split == split]
+    return [entry for entry in analysis.paper(metric) if entry.split == split]
 
 
-def _panel_widths(found: Analysis, bars: list[Bar], splits: list[str], metric: str) -> dict[str, float]:
+def _panel_widths(analysis: Analysis, bars: list[Bar], splits: list[str], metric: str) -> dict[str, float]:
     widths = {}
     for split in splits:
-        paper = sum(len(e.values) + 0.5 for e in _of_the_paper(found, split, metric))
+        paper = sum(len(e.values) + 0.5 for e in _of_the_paper(analysis, split, metric))
         widths[split] = sum(pooled(bar.checkpoints, split, metric) is not None for bar in bars) + paper + 0.7
     return widths
 
@@ -119,39 +119,39 @@ def _rows(splits: list[str], bars: int) -> list[list[str]]:
     return rows
 
 
-def where(found: Analysis) -> str:
+def where(analysis: Analysis) -> str:
     """At what compute the checkpoints are compared, in words."""
-    if found.equal.budget is None:
+    if analysis.equal.budget is None:
         return "last checkpoint of each arm"
-    rule = {"counted": " (counted tokens)", "paper": " (paper's formula)", "tokens": ""}[found.equal.axis]
-    amount = readable(found.equal.budget, found.equal.axis)
+    rule = {"counted": " (counted tokens)", "paper": " (paper's formula)", "tokens": ""}[analysis.equal.axis]
+    amount = readable(analysis.equal.budget, analysis.equal.axis)
     return f"each arm's last checkpoint at or below {amount}{rule}, the most that every arm reached"
 
 
-def route_bars_at_equal_compute(found: Analysis) -> Figure | None:
+def route_bars_at_equal_compute(analysis: Analysis) -> Figure | None:
     """The same for whole routes, where the main measure is of their steps; None elsewhere."""
-    return bars_at_equal_compute(found, "success") if found.metric == "steps" else None
+    return bars_at_equal_compute(analysis, "success") if analysis.metric == "steps" else None
 
 
-def bars_at_equal_compute(found: Analysis, metric: str | None = None) -> Figure | None:
+def bars_at_equal_compute(analysis: Analysis, metric: str | None = None) -> Figure | None:
     """Draw SFT / start / RL on every split, and the paper's numbers, hatched, beside theirs.
 
     Args:
-        found: The analysed run.
+        analysis: The analysed run.
         metric: "success" or "steps"; by default the main measure of the run.
     """
-    metric = metric or found.metric
-    bars = bars_of(found)
-    if not found.curves.arms or not bars:
+    metric = metric or analysis.metric
+    bars = bars_of(analysis)
+    if not analysis.curves.arms or not bars:
         return None
-    order = [s for s in (ID_SPLIT, *found.main_splits) if s in found.curves.splits]
-    splits = order + [s for s in found.curves.splits if s not in order]
-    widths = _panel_widths(found, bars, splits, metric)
+    order = [s for s in (ID_SPLIT, *analysis.main_splits) if s in analysis.curves.splits]
+    splits = order + [s for s in analysis.curves.splits if s not in order]
+    widths = _panel_widths(analysis, bars, splits, metric)
     rows = _rows(splits, len(bars))
     short = len(bars) <= 5 and all(
-        len(found.arms.label(bar.arm)) <= 5 for bar in bars
+        len(analysis.arms.label(bar.arm)) <= 5 for bar in bars
     )  # longer names need wider panels
-    several = len(found.judged) > 1 and short
+    several = len(analysis.judged) > 1 and short
     if several:
         rows = [order, *in_rows(splits[len(order) :], 3)]
     figure = Figure(figsize=(WIDTH, 2.5 * len(rows) + 0.7), layout="constrained")
@@ -164,13 +164,15 @@ def bars_at_equal_compute(found: Analysis, metric: str | None = None) -> Figure 
         ratios = [widths[s] for s in row] + ([room] if room > 0.01 else [])
         grid = strip.add_gridspec(1, len(ratios), width_ratios=ratios)
         for column, split in enumerate(row):
-            _draw_bars(strip.add_subplot(grid[column]), found, bars, split, metric)
+            _draw_bars(strip.add_subplot(grid[column]), analysis, bars, split, metric)
         if room > 0.01:
             strip.add_subplot(grid[len(row)]).set_axis_off()
-    figure.supylabel(found.axis_label(metric), fontsize=9)
+    figure.supylabel(analysis.axis_label(metric), fontsize=9)
     arms = list(dict.fromkeys(bar.arm for bar in bars))
-    handles = [Patch(color=found.arms.colour(a), label=f"{found.arms.label(a)}, this run") for a in arms]
-    for label in dict.fromkeys(e.label for s in splits for e in _of_the_paper(found, s, metric)):
+    handles = [
+        Patch(color=analysis.arms.colour(a), label=f"{analysis.arms.label(a)}, this run") for a in arms
+    ]
+    for label in dict.fromkeys(e.label for s in splits for e in _of_the_paper(analysis, s, metric)):
         handles.append(Patch(facecolor="white", edgecolor="#555555", hatch="////", label=label))
-    put_legend(figure, handles, 1, title=where(found), title_fontsize=8.5)
+    put_legend(figure, handles, 1, title=where(analysis), title_fontsize=8.5)
     return figure

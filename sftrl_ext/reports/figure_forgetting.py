@@ -21,18 +21,18 @@ from sftrl_ext.reports.style import (
 )
 
 
-def _draw_panel(axes: Axes, found: Analysis, split: str) -> bool:
+def _draw_panel(axes: Axes, analysis: Analysis, split: str) -> bool:
     """Draw one split; whether there was anything."""
-    rates, reach = all_rates(found), 0.0
-    for curve in found.curves.arms:
+    rates, reach = all_rates(analysis), 0.0
+    for curve in analysis.curves.arms:
         way = [one for group in curve.steps() if (one := moved(group, curve, split))]
         if not way:
             continue
-        colour = found.arms.colour(curve.arm)
+        colour = analysis.arms.colour(curve.arm)
         xs, ys = [p.divergence.mean for p in way], [100 * p.change.delta for p in way]
         errors = [p.divergence.se or 0.0 for p in way], [100 * p.change.se for p in way]
         reach = max(reach, *(x + dx for x, dx in zip(xs, errors[0], strict=True)))
-        line = lr_line(curve.lr, found.curves.rates(curve.arm))
+        line = lr_line(curve.lr, analysis.curves.rates(curve.arm))
         axes.plot([0.0, *xs], [0.0, *ys], line, lw=1.1, color=colour, alpha=0.55, zorder=2)
         axes.errorbar(
             xs, ys, xerr=errors[0], yerr=errors[1], fmt=lr_marker(curve.lr, rates), ms=5.5, mew=0,
@@ -48,7 +48,7 @@ def _draw_panel(axes: Axes, found: Analysis, split: str) -> bool:
     axes.xaxis.set_major_locator(FixedLocator(_ticks(reach)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
-    axes.set_title(found.split_title(split))
+    axes.set_title(analysis.split_title(split))
     axes.margins(y=0.12)
     return True
 
@@ -62,22 +62,22 @@ def _ticks(reach: float) -> list[float]:
     return sorted(found)
 
 
-def change_against_divergence(found: Analysis) -> Figure | None:
+def change_against_divergence(analysis: Analysis) -> Figure | None:
     """Draw the figure: one panel for each verdict's split; None where no divergence was measured."""
-    splits, curves = found.main_splits, found.curves
+    splits, curves = analysis.main_splits, analysis.curves
     if not splits:
         return None
     figure = Figure(figsize=(WIDTH if len(splits) > 1 else 6.4, 4.4), layout="constrained")
     panels = figure.subplots(1, len(splits), squeeze=False)[0]
-    drawn = [_draw_panel(panel, found, split) for panel, split in zip(panels, splits, strict=True)]
+    drawn = [_draw_panel(panel, analysis, split) for panel, split in zip(panels, splits, strict=True)]
     if not any(drawn):
         return None
     figure.supxlabel(
         "KL(start || checkpoint) on the task trained on, nats per token (± SE; root scale)", fontsize=9
     )
-    figure.supylabel(f"{found.measure}: change from the start in points (± SE)", fontsize=9)
-    start = start_label(found) if curves.one_start else "Start of each arm"
-    handles = [curve_handle(found, curve) for curve in curves.arms]
+    figure.supylabel(f"{analysis.measure}: change from the start in points (± SE)", fontsize=9)
+    start = start_label(analysis) if curves.one_start else "Start of each arm"
+    handles = [curve_handle(analysis, curve) for curve in curves.arms]
     handles.append(Line2D([], [], label=start, color=START_COLOUR, marker="D", ls="", ms=6.5))
     put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure

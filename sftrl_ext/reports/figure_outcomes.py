@@ -26,10 +26,10 @@ OUTCOME_COLOURS = {
 _DARK = ("correct", "unparsable")
 
 
-def outcome_shares(found: Analysis) -> Figure | None:
+def outcome_shares(analysis: Analysis) -> Figure | None:
     """Draw how the responses on the `id` split and on the verdicts' splits were graded, at equal compute."""
-    splits = [s for s in (ID_SPLIT, *found.main_splits) if s in found.curves.splits]
-    bars = bars_of(found)
+    splits = [s for s in (ID_SPLIT, *analysis.main_splits) if s in analysis.curves.splits]
+    bars = bars_of(analysis)
     counted: dict[tuple[str, int], Counter[str]] = {}
     for split in splits:
         for index, bar in enumerate(bars):
@@ -39,7 +39,7 @@ def outcome_shares(found: Analysis) -> Figure | None:
                     total.update(checkpoint.results[split].outcomes)
             if sum(total.values()):
                 counted[split, index] = total
-    if not counted or not found.curves.arms:
+    if not counted or not analysis.curves.arms:
         return None
     names = {name for total in counted.values() for name, n in total.items() if n}
     order = [n for n in OUTCOME_COLOURS if n in names] + sorted(names - set(OUTCOME_COLOURS))
@@ -65,7 +65,7 @@ def outcome_shares(found: Analysis) -> Figure | None:
                         color=ink,
                     )
                 left += share
-        panel.set_title(found.split_title(split))
+        panel.set_title(analysis.split_title(split))
         panel.set_xlim(0, 100)
         panel.set_yticks(range(len(bars)), [bar.name.replace("\n", " ") for bar in bars])
         panel.tick_params(axis="y", length=0, labelcolor="black")

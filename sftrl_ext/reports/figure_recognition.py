@@ -29,21 +29,21 @@ Spot = tuple[float, float, float, float]
 """(success, recognition, SE of success, SE of recognition), in percent."""
 
 
-def recognized_splits(found: Analysis) -> list[str]:
+def recognized_splits(analysis: Analysis) -> list[str]:
     """The splits whose records say if cards were recognized."""
-    curves = found.curves
+    curves = analysis.curves
     points = [curves.start, *(group for curve in curves.arms for group in curve.steps())]
     return [s for s in curves.splits if any(pooled(group, s, "recognition") for group in points if group)]
 
 
-def recognition_against_compute(found: Analysis) -> Figure | None:
+def recognition_against_compute(analysis: Analysis) -> Figure | None:
     """Draw recognition on every split against compute, on the axis of the comparison; None for text."""
-    splits = recognized_splits(found)
-    axis = found.equal.axis or next(iter(found.axes), "")
+    splits = recognized_splits(analysis)
+    axis = analysis.equal.axis or next(iter(analysis.axes), "")
     if not splits or not axis:
         return None
     label = "First responses that name the right cards (± SE)"
-    return against_compute(found, axis, "recognition", label, splits)
+    return against_compute(analysis, axis, "recognition", label, splits)
 
 
 def _spot(group: list[Checkpoint], split: str) -> Spot | None:
@@ -51,11 +51,11 @@ def _spot(group: list[Checkpoint], split: str) -> Spot | None:
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 
-def _draw_panel(axes: Axes, found: Analysis, split: str) -> None:
-    curves, rates = found.curves, all_rates(found)
+def _draw_panel(axes: Axes, analysis: Analysis, split: str) -> None:
+    curves, rates = analysis.curves, all_rates(analysis)
     start = _spot(curves.start, split) if curves.start else None
     for curve in curves.arms:
-        colour = found.arms.colour(curve.arm)
+        colour = analysis.arms.colour(curve.arm)
         way = [spot for group in curve.steps() if (spot := _spot(group, split))]
         own = _spot(curve.start, split) if curve.start else None
         whole = ([own] if own else []) + way
@@ -82,7 +82,7 @@ def _draw_panel(axes: Axes, found: Analysis, split: str) -> None:
             x, y, xerr=dx, yerr=dy, fmt="D", ms=6.5, color=START_COLOUR, mec="white", mew=0.8,
             elinewidth=1.2, zorder=6,
         )  # fmt: skip
-    axes.set_title(found.split_title(split))
+    axes.set_title(analysis.split_title(split))
     axes.margins(0.1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -90,18 +90,18 @@ def _draw_panel(axes: Axes, found: Analysis, split: str) -> None:
     percent_axis(axes, "x")
 
 
-def recognition_against_success(found: Analysis) -> Figure | None:
+def recognition_against_success(analysis: Analysis) -> Figure | None:
     """Draw recognition (upward) against success, one panel for each split; None for text."""
-    splits, curves = recognized_splits(found), found.curves
+    splits, curves = recognized_splits(analysis), analysis.curves
     if not splits or not curves.arms:
         return None
     figure, panels = split_panels(splits, height=2.6)
     for split, panel in panels.items():
-        _draw_panel(panel, found, split)
+        _draw_panel(panel, analysis, split)
     figure.supxlabel("Success per episode (± SE)", fontsize=9)
     figure.supylabel("First responses that name the right cards (± SE)", fontsize=9)
-    handles = [curve_handle(found, curve) for curve in curves.arms]
-    handles.append(Line2D([], [], label=start_label(found), color=START_COLOUR, marker="D", ls="", ms=6.5))
+    handles = [curve_handle(analysis, curve) for curve in curves.arms]
+    handles.append(Line2D([], [], label=start_label(analysis), color=START_COLOUR, marker="D", ls="", ms=6.5))
     handles.append(
         Line2D([], [], label="larger point: later in training", color=FAINT, marker="o", mew=0, ls="", ms=3.5)
     )

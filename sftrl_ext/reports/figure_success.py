@@ -52,20 +52,23 @@ def draw_curve(axes: Axes, points: Points, colour: str, marker: str, line: str) 
         axes.plot(xs, smooth, line, lw=1.3, color=colour, zorder=4)
 
 
-def _legend(found: Analysis, smoothed: bool) -> list[Line2D]:
+def _legend(analysis: Analysis, smoothed: bool) -> list[Line2D]:
     handles = []
-    rates = all_rates(found)
-    for curve in found.curves.arms:
-        name = curve_name(found, curve, len(found.curves.rates(curve.arm)) > 1)
+    rates = all_rates(analysis)
+    for curve in analysis.curves.arms:
+        name = curve_name(analysis, curve, len(analysis.curves.rates(curve.arm)) > 1)
         handles.append(
             Line2D(
-                [], [], label=name, color=found.arms.colour(curve.arm), lw=1.6, ms=6,
-                ls=lr_line(curve.lr, found.curves.rates(curve.arm)), marker=lr_marker(curve.lr, rates), mew=0,
+                [], [], label=name, color=analysis.arms.colour(curve.arm), lw=1.6, ms=6,
+                ls=lr_line(curve.lr, analysis.curves.rates(curve.arm)),
+                marker=lr_marker(curve.lr, rates), mew=0,
             )
         )  # fmt: skip
     grey = START_COLOUR
-    handles.append(Line2D([], [], label=start_label(found), color=grey, marker="D", ls="", ms=6, mec="white"))
-    if found.curves.base and found.curves.start_arm != "base":
+    handles.append(
+        Line2D([], [], label=start_label(analysis), color=grey, marker="D", ls="", ms=6, mec="white")
+    )
+    if analysis.curves.base and analysis.curves.start_arm != "base":
         handles.append(Line2D([], [], label="Base model", color="none", marker="D", mec=grey, ms=5, ls=""))
     if smoothed:
         handles.append(
@@ -74,48 +77,52 @@ def _legend(found: Analysis, smoothed: bool) -> list[Line2D]:
     return handles
 
 
-def all_rates(found: Analysis) -> list[float | None]:
+def all_rates(analysis: Analysis) -> list[float | None]:
     """Every learning rate of the compared arms, ascending: one marker each."""
-    return sorted({curve.lr for curve in found.curves.arms}, key=lambda lr: lr or 0.0)
+    return sorted({curve.lr for curve in analysis.curves.arms}, key=lambda lr: lr or 0.0)
 
 
-def success_against_compute(found: Analysis, axis: str) -> Figure | None:
+def success_against_compute(analysis: Analysis, axis: str) -> Figure | None:
     """Draw the figure on one compute axis; None if there is nothing to draw on it.
 
     Args:
-        found: The analysed run.
+        analysis: The analysed run.
         axis: One of `compute.AXES`.
     """
-    return against_compute(found, axis, found.metric, found.axis_label(found.metric), found.curves.splits)
+    return against_compute(
+        analysis, axis, analysis.metric, analysis.axis_label(analysis.metric), analysis.curves.splits
+    )
 
 
-def routes_against_compute(found: Analysis) -> Figure | None:
+def routes_against_compute(analysis: Analysis) -> Figure | None:
     """Draw the success of whole routes on the axis of the comparison; None where it is the main measure."""
-    axis = found.equal.axis or next(iter(found.axes), "")
-    if found.metric != "steps" or not axis:
+    axis = analysis.equal.axis or next(iter(analysis.axes), "")
+    if analysis.metric != "steps" or not axis:
         return None
-    return against_compute(found, axis, "success", "Routes walked to the end (± SE)", found.curves.splits)
+    return against_compute(
+        analysis, axis, "success", "Routes walked to the end (± SE)", analysis.curves.splits
+    )
 
 
 def against_compute(
-    found: Analysis, axis: str, metric: str, label: str, splits: Sequence[str]
+    analysis: Analysis, axis: str, metric: str, label: str, splits: Sequence[str]
 ) -> Figure | None:
     """Draw a metric against compute, one panel for each split; None if there is nothing to draw.
 
     Args:
-        found: The analysed run.
+        analysis: The analysed run.
         axis: One of `compute.AXES`.
         metric: A name of `curves.METRICS`.
         label: What it is called on the axis.
         splits: The splits that have it.
     """
-    curves = found.curves
+    curves = analysis.curves
     reach = max((r for c in curves.arms if (r := c.reach(axis)) is not None), default=None)
     if reach is None or not splits:
         return None
     divisor, unit = scaled(reach, axis)
     figure, panels = split_panels(splits)
-    rates, smoothed, marked = all_rates(found), False, False
+    rates, smoothed, marked = all_rates(analysis), False, False
     for split, panel in panels.items():
         start = curve_points([curves.start], split, axis, metric) if curves.start else []
         path = curve_points(curves.path.steps(), split, axis, metric) if curves.path else []
@@ -131,7 +138,7 @@ def against_compute(
             whole = own + curve_points(curve.steps(), split, axis, metric)
             points = [(x / divisor, y, e) for x, y, e in whole]
             if points:
-                colour = found.arms.colour(curve.arm)
+                colour = analysis.arms.colour(curve.arm)
                 line = lr_line(curve.lr, curves.rates(curve.arm))
                 draw_curve(panel, points, colour, lr_marker(curve.lr, rates), line)
                 smoothed = smoothed or smoothing_window(len(points)) is not None
@@ -141,29 +148,31 @@ def against_compute(
                 x / divisor, y, e, fmt="D", ms=6.5, color=START_COLOUR, mec="white", mew=0.8,
                 elinewidth=1.0, zorder=6,
             )  # fmt: skip
-        marked = marked or _mark_paper(panel, found, split, metric)
-        panel.set_title(found.split_title(split))
+        marked = marked or _mark_paper(panel, analysis, split, metric)
+        panel.set_title(analysis.split_title(split))
         percent_axis(panel)
         panel.margins(x=0.04, y=0.12)
         low, high = panel.get_ylim()
         panel.set_ylim(max(low, -1.5), high)
     figure.supxlabel(f"{AXIS_TITLES[axis]} ({unit})", fontsize=9)
     figure.supylabel(label, fontsize=9)
-    handles = _legend(found, smoothed)
+    handles = _legend(analysis, smoothed)
     if marked:
-        label = next(e.label for e in found.expected if e.of_recognition)
+        label = next(e.label for e in analysis.expected if e.of_recognition)
         handles.append(Line2D([], [], label=label, color=FAINT, marker="<", mfc="white", ms=6, ls=""))
     put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure
 
 
-def _mark_paper(axes: Axes, found: Analysis, split: str, metric: str) -> bool:
+def _mark_paper(axes: Axes, analysis: Analysis, split: str, metric: str) -> bool:
     """Mark the paper's numbers for recognition at the right edge of a panel; whether there are any."""
-    entries = [e for e in found.expected if e.of_recognition and e.split == split and metric == "recognition"]
+    entries = [
+        e for e in analysis.expected if e.of_recognition and e.split == split and metric == "recognition"
+    ]
     for entry in entries:
         for arm, value in entry.values.items():
             axes.plot(
-                1.02, value, "<", ms=6, mfc="white", mec=found.arms.colour(arm),
+                1.02, value, "<", ms=6, mfc="white", mec=analysis.arms.colour(arm),
                 transform=axes.get_yaxis_transform(), clip_on=False, zorder=7,
             )  # fmt: skip
     return bool(entries)
@@ -188,21 +197,21 @@ def split_panels(splits: Sequence[str], height: float = 2.45) -> tuple[Figure, d
     return figure, panels
 
 
-def start_label(found: Analysis) -> str:
+def start_label(analysis: Analysis) -> str:
     """The shared start as a legend has it."""
-    return f"{found.arms.label(found.curves.start_arm)} (shared start)"
+    return f"{analysis.arms.label(analysis.curves.start_arm)} (shared start)"
 
 
-def curve_handle(found: Analysis, curve: Curve) -> Line2D:
+def curve_handle(analysis: Analysis, curve: Curve) -> Line2D:
     """The entry of a curve in the legend of a figure without a compute axis."""
-    rates = found.curves.rates(curve.arm)
+    rates = analysis.curves.rates(curve.arm)
     return Line2D(
-        [], [], label=curve_name(found, curve, len(rates) > 1), color=found.arms.colour(curve.arm),
-        marker=lr_marker(curve.lr, all_rates(found)), ls=lr_line(curve.lr, rates), ms=7, mew=0, lw=1.3,
+        [], [], label=curve_name(analysis, curve, len(rates) > 1), color=analysis.arms.colour(curve.arm),
+        marker=lr_marker(curve.lr, all_rates(analysis)), ls=lr_line(curve.lr, rates), ms=7, mew=0, lw=1.3,
     )  # fmt: skip
 
 
-def curve_name(found: Analysis, curve: Curve, several: bool) -> str:
+def curve_name(analysis: Analysis, curve: Curve, several: bool) -> str:
     """Name of a curve for a legend; learning rate and seeds only where there are several."""
-    name = found.arms.label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")
+    name = analysis.arms.label(curve.arm) + (f", lr {lr_label(curve.lr)}" if several else "")
     return name + (f" ({curve.seed_count} seeds)" if curve.seed_count > 1 else "")

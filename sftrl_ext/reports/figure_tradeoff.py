@@ -31,11 +31,11 @@ def _pair(group: list[Checkpoint], split: str) -> Pair | None:
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 
-def _draw_panel(axes: Axes, found: Analysis, split: str, large: bool) -> None:
-    curves, rates = found.curves, all_rates(found)
+def _draw_panel(axes: Axes, analysis: Analysis, split: str, large: bool) -> None:
+    curves, rates = analysis.curves, all_rates(analysis)
     start = _pair(curves.start, split) if curves.start else None
     for curve in curves.arms:
-        colour = found.arms.colour(curve.arm)
+        colour = analysis.arms.colour(curve.arm)
         marker, line = lr_marker(curve.lr, rates), lr_line(curve.lr, curves.rates(curve.arm))
         way = [pair for group in curve.steps() if (pair := _pair(group, split))]
         if not way:
@@ -61,7 +61,7 @@ def _draw_panel(axes: Axes, found: Analysis, split: str, large: bool) -> None:
             x, y, xerr=dx, yerr=dy, fmt="D", ms=9 if large else 6, color=START_COLOUR, mec="white",
             mew=0.9, elinewidth=1.3, zorder=6,
         )  # fmt: skip
-    axes.set_title(found.split_title(split))
+    axes.set_title(analysis.split_title(split))
     axes.margins(0.12)
     if not large:
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -110,7 +110,7 @@ def _side_by_side(large: int, others: int) -> tuple[Figure, list[Axes], list[Axe
     )
 
 
-def ood_against_id(found: Analysis) -> Figure | None:
+def ood_against_id(analysis: Analysis) -> Figure | None:
     """Draw the figure: the verdict's split large, the other out-of-distribution splits small beside it.
 
     With several verdicts their splits stand side by side, and the others below them.
@@ -118,23 +118,23 @@ def ood_against_id(found: Analysis) -> Figure | None:
     Returns:
         None if no out-of-distribution split was evaluated together with the split `id`.
     """
-    curves = found.curves
-    if found.split is None or ID_SPLIT not in curves.splits or not curves.arms:
+    curves = analysis.curves
+    if analysis.split is None or ID_SPLIT not in curves.splits or not curves.arms:
         return None
-    large = found.main_splits
+    large = analysis.main_splits
     others = [split for split in curves.splits if is_ood(split) and split not in large]
     if len(large) > 1:
         figure, mains, panels = _side_by_side(len(large), len(others))
     else:
         figure, mains, panels = _beside_one(len(others))
     for main, split in zip(mains, large, strict=True):
-        _draw_panel(main, found, split, large=True)
+        _draw_panel(main, analysis, split, large=True)
         _name_corners(main)
     for panel, split in zip(panels, others, strict=True):
-        _draw_panel(panel, found, split, large=False)
-    figure.supxlabel(f"{found.measure} in distribution (± SE)", fontsize=9)
-    figure.supylabel(f"{found.measure} out of distribution (± SE)", fontsize=9)
-    handles = [curve_handle(found, curve) for curve in curves.arms]
-    handles.append(Line2D([], [], label=start_label(found), color=START_COLOUR, marker="D", ls="", ms=7))
+        _draw_panel(panel, analysis, split, large=False)
+    figure.supxlabel(f"{analysis.measure} in distribution (± SE)", fontsize=9)
+    figure.supylabel(f"{analysis.measure} out of distribution (± SE)", fontsize=9)
+    handles = [curve_handle(analysis, curve) for curve in curves.arms]
+    handles.append(Line2D([], [], label=start_label(analysis), color=START_COLOUR, marker="D", ls="", ms=7))
     put_legend(figure, handles, max(len(curves.rates(arm)) for arm in curves.arm_names()))
     return figure

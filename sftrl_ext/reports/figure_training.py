@@ -55,19 +55,19 @@ def find_metric(names: Sequence[str], quantity: Quantity) -> str | None:
     return None
 
 
-def series(found: Analysis, stage: str, quantity: Quantity) -> list[tuple[int, float]]:
+def series(analysis: Analysis, stage: str, quantity: Quantity) -> list[tuple[int, float]]:
     """(step, value) of a quantity in a stage; empty if it was not logged."""
-    rows = found.run.training.get(stage, [])
+    rows = analysis.run.training.get(stage, [])
     name = find_metric(sorted({key for _, data in rows for key in data}), quantity)
     return [(step, data[name]) for step, data in rows if name in data] if name else []
 
 
-def _stages(found: Analysis) -> list[StageInfo]:
+def _stages(analysis: Analysis) -> list[StageInfo]:
     """Stages with logged metrics; one that ``state.json`` does not know is told by its folder's name."""
-    known = {stage.name: stage for stage in found.run.stages}
-    recorded = {record.stage: record for record in found.run.records}
+    known = {stage.name: stage for stage in analysis.run.stages}
+    recorded = {record.stage: record for record in analysis.run.records}
     stages = []
-    for name in found.run.training:
+    for name in analysis.run.training:
         if name in known and known[name].arm:
             arm = recorded[name].arm if name in recorded else known[name].arm
             stages.append(replace(known[name], arm=arm))
@@ -79,13 +79,13 @@ def _stages(found: Analysis) -> list[StageInfo]:
     return stages
 
 
-def _draw(axes: Axes, found: Analysis, stages: list[StageInfo], quantity: Quantity) -> None:
+def _draw(axes: Axes, analysis: Analysis, stages: list[StageInfo], quantity: Quantity) -> None:
     for stage in stages:
-        points = series(found, stage.name, quantity)
+        points = series(analysis, stage.name, quantity)
         if not points:
             continue
         rates = sorted({s.lr for s in stages if s.arm == stage.arm}, key=lambda lr: lr or 0.0)
-        colour = found.arms.colour(stage.arm)
+        colour = analysis.arms.colour(stage.arm)
         axes.plot(
             [p[0] for p in points], [p[1] for p in points], lr_line(stage.lr, rates), color=colour, lw=1.1,
             alpha=0.8, marker="." if len(points) < 12 else None,
@@ -93,20 +93,20 @@ def _draw(axes: Axes, found: Analysis, stages: list[StageInfo], quantity: Quanti
     axes.margins(x=0.02)
 
 
-def training_curves(found: Analysis) -> Figure | None:
+def training_curves(analysis: Analysis) -> Figure | None:
     """Draw every logged quantity in its own panel: losses per arm, the rest for arms that learn by reward."""
     panels: list[tuple[str, list[StageInfo], Quantity]] = []
-    stages = _stages(found)
-    arms = found.arms.order(stage.arm for stage in stages)
+    stages = _stages(analysis)
+    arms = analysis.arms.order(stage.arm for stage in stages)
     for quantity in QUANTITIES:
-        holders = [stage for stage in stages if series(found, stage.name, quantity)]
+        holders = [stage for stage in stages if series(analysis, stage.name, quantity)]
         if quantity.rl and holders:
             panels.append((quantity.title, holders, quantity))
         elif not quantity.rl:
             for arm in arms:
-                own = [stage for stage in holders if stage.arm == arm and found.arms.kind(arm) != "rl"]
+                own = [stage for stage in holders if stage.arm == arm and analysis.arms.kind(arm) != "rl"]
                 if own:
-                    panels.append((f"{quantity.title}: {found.arms.label(arm)}", own, quantity))
+                    panels.append((f"{quantity.title}: {analysis.arms.label(arm)}", own, quantity))
     if not panels:
         return None
     columns = min(3, len(panels))
@@ -114,7 +114,7 @@ def training_curves(found: Analysis) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 1.95 * rows + 0.7), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for panel, (title, holders, quantity) in zip(grid.flat, panels, strict=False):
-        _draw(panel, found, holders, quantity)
+        _draw(panel, analysis, holders, quantity)
         panel.set_title(title)
         if quantity.title == "Loss" and len(panel.lines):
             values = [y for line in panel.lines for y in line.get_ydata()]
@@ -128,11 +128,11 @@ def training_curves(found: Analysis) -> Figure | None:
     figure.supxlabel("Training step of the stage (one line per seed)", fontsize=9)
     handles = []
     drawn = [stage for _, holders, _ in panels for stage in holders]
-    for arm in found.arms.order(stage.arm for stage in drawn):
+    for arm in analysis.arms.order(stage.arm for stage in drawn):
         rates = sorted({stage.lr for stage in drawn if stage.arm == arm}, key=lambda lr: lr or 0.0)
         for lr in rates:
-            label = found.arms.label(arm) + (f", lr {lr_label(lr)}" if len(rates) > 1 else "")
-            colour = found.arms.colour(arm)
+            label = analysis.arms.label(arm) + (f", lr {lr_label(lr)}" if len(rates) > 1 else "")
+            colour = analysis.arms.colour(arm)
             handles.append(Line2D([], [], label=label, color=colour, ls=lr_line(lr, rates), lw=1.8))
     rows = max(len({s.lr for s in drawn if s.arm == arm}) for arm in arms)
     put_legend(figure, handles, rows)

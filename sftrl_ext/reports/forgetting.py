@@ -1,4 +1,4 @@
-"""What was lost out of distribution, against the divergence from the start on the task trained on."""
+"""Loss out of distribution against the divergence from the start on the task trained on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Moved:
-    """How far checkpoints went from their start, and what that changed on a split.
+    """Divergence of checkpoints from their start, and their change on a split.
 
     Attributes:
         divergence: Of the direction asked for, in nats per token.
@@ -37,14 +37,14 @@ def moved(
     return Moved(far, change(after, before)) if far and after and before else None
 
 
-def has_divergence(found: Analysis) -> bool:
-    """Whether the divergence of any compared checkpoint was measured."""
-    return any(c.divergence for curve in found.curves.arms for group in curve.steps() for c in group)
+def has_divergence(analysis: Analysis) -> bool:
+    """True if the divergence of any compared checkpoint was measured."""
+    return any(c.divergence for curve in analysis.curves.arms for group in curve.steps() for c in group)
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """How well divergence orders checkpoints by what they lost, each seed's checkpoint by itself.
+    """Rank correlation of divergence and loss over checkpoints, each seed's checkpoint by itself.
 
     Attributes:
         split: Where it was lost.
@@ -60,17 +60,17 @@ class Correlation:
     arm: str | None = None
 
 
-def correlations(found: Analysis) -> list[Correlation]:
+def correlations(analysis: Analysis) -> list[Correlation]:
     """Of all arms together on every verdict's split, then of each arm that has enough checkpoints."""
-    names: list[str | None] = [None, *found.curves.arm_names()]
+    names: list[str | None] = [None, *analysis.curves.arm_names()]
     told = []
-    for split in found.main_splits if has_divergence(found) else ():
+    for split in analysis.main_splits if has_divergence(analysis) else ():
         for arm in names:
             values, count = {}, 0
             for direction in DIRECTIONS:
                 pairs = [
                     one
-                    for curve in found.curves.arms
+                    for curve in analysis.curves.arms
                     if arm in (None, curve.arm)
                     for group in curve.steps()
                     for c in group
@@ -84,10 +84,10 @@ def correlations(found: Analysis) -> list[Correlation]:
     return told
 
 
-def forgetting_sentences(found: Analysis) -> list[str]:
-    """How well the divergence orders the checkpoints, one sentence for every verdict's split."""
+def forgetting_sentences(analysis: Analysis) -> list[str]:
+    """Sentences on the rank correlation of divergence and loss, one for every verdict's split."""
     sentences = []
-    told = correlations(found)
+    told = correlations(analysis)
     for split in dict.fromkeys(one.split for one in told):
         whole, *arms = [one for one in told if one.split == split]
         forward, reverse = (whole.values[direction] for direction in DIRECTIONS)
@@ -100,7 +100,7 @@ def forgetting_sentences(found: Analysis) -> list[str]:
         )
         text += "" if reverse is None else f"; with the reverse divergence, on own episodes: {reverse:+.2f}"
         of_arms = [
-            f"{found.arms.label(one.arm)} {value:+.2f} (n = {one.checkpoints})"
+            f"{analysis.arms.label(one.arm)} {value:+.2f} (n = {one.checkpoints})"
             for one in arms
             if one.arm is not None and (value := one.values["forward"]) is not None
         ]

@@ -1,31 +1,35 @@
-"""Putting labels into a drawing so that they hide as little as possible of it and of each other."""
+"""Places labels in a drawing so that they cover little of it and not each other."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from sftrl_ext.reports.style import text_renderer
 
-_ANGLES = tuple(range(0, 360, 30))
+_RADII = (13.0, 19.0, 28.0, 40.0, 56.0, 76.0)
+"""Distances of a label from its point that are tried, in points of the figure."""
+
 _LEAD = 24.0
-"""A label farther than this from its place gets a line to it, in points."""
+"""A label farther than this from its point gets a line to it."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text for a place.
+    """Text that belongs to a point.
 
     Attributes:
-        text: What it says.
-        at: The place, in data coordinates.
-        toward: Where it should stand rather, as a heading in degrees; None if anywhere.
+        text: The text.
+        at: The point, in data coordinates.
+        toward: Preferred side of the point, as a heading in degrees; None if any.
         style: Options of the text.
         gid: Name of the text in an SVG file.
     """
@@ -47,73 +51,50 @@ def place_labels(
     """Draw labels, each where it covers the least; the first ones choose first.
 
     Args:
-        axes: What to draw into; its limits and place must be final.
+        axes: The axes; limits and position must be final.
         labels: The labels.
-        lines: Places along what is drawn, in data coordinates; labels keep off them.
-        keep_off: Boxes in pixels that labels keep off.
+        lines: Points along the drawn lines, in data coordinates; labels avoid them.
+        keep_off: Boxes in pixels that labels avoid more.
     """
     figure = axes.figure
     assert isinstance(figure, Figure)
     renderer = text_renderer(figure)
     pixel = figure.dpi / 72.0
-    drawn = [axes.transData.transform(point) for point in lines]
-    taken = [Bbox.from_bounds(x - 4 * pixel, y - 4 * pixel, 8 * pixel, 8 * pixel) for x, y in drawn]
+    around_lines = [
+        Bbox.from_bounds(x, y, 0, 0).padded(4 * pixel) for x, y in axes.transData.transform(lines)
+    ]
     boxes = list(keep_off)
-    whole = axes.get_window_extent(renderer)
+    frame = axes.get_window_extent(renderer)
     for label in labels:
         text = axes.annotate(
-            label.text,
-            label.at,
-            xytext=(0, 0),
-            textcoords="offset points",
-            parse_math=False,
-            **label.style,
-        )
-        text.set_gid(label.gid)
-        size = text.get_window_extent(renderer)
-        x, y = axes.transData.transform(label.at)
-        best: tuple[float, Bbox, float, float, float] | None = None
-        for radius in (13.0, 19.0, 28.0, 40.0, 56.0, 76.0):
-            for angle in _ANGLES:
-                east, north = math.sin(math.radians(angle)), math.cos(math.radians(angle))
-                # The box touches the circle of this radius from outside.
-                left = x + radius * pixel * east - size.width * (1 - east) / 2
-                low = y + radius * pixel * north - size.height * (1 - north) / 2
-                box = Bbox.from_bounds(left, low, size.width, size.height)
-                cost = 0.6 * radius + _cost(box, boxes, taken, whole, pixel)
-                if label.toward is not None:
-                    cost += 0.12 * abs((angle - label.toward + 180) % 360 - 180)
-                if best is None or cost < best[0]:
-                    best = (cost, box, radius, left, low)
-        assert best is not None
-        _, box, radius, left, low = best
-        text.set_position(((left - x) / pixel, (low - y) / pixel))
-        text.set_horizontalalignment("left")
-        text.set_verticalalignment("bottom")
-        boxes.append(box)
-        if radius > _LEAD:
+            label.text, label.at, xytext=(0, 0), textcoords="offset points", ha="left", va="bottom",
+            parse_math=False, gid=label.gid, **label.style,
+        )  # fmt: skip
+        size = text.get_window_extent(renderer).size
+        point = axes.transData.transform(label.at)
+
+        def box(candidate: tuple[float, int], size: Any = size, point: Any = point) -> Bbox:
+            """Box of a label that touches the circle of a radius around its point from outside."""
+            radius, angle = candidate
+            toward = np.array([math.sin(math.radians(angle)), math.cos(math.radians(angle))])
+            return Bbox.from_bounds(*(point + radius * pixel * toward - size * (1 - toward) / 2), *size)
+
+        def cost(candidate: tuple[float, int], label: Label = label, box: Any = box) -> float:
+            bounds = box(candidate)
+            outside = max(*(frame.min - bounds.min), *(bounds.max - frame.max), 0.0) / pixel
+            turned = 0 if label.toward is None else abs((candidate[1] - label.toward + 180) % 360 - 180)
+            covered = 100 * bounds.padded(2 * pixel).count_overlaps(boxes)
+            covered += 12 * bounds.count_overlaps(around_lines)
+            return covered + 40 * outside + 0.6 * candidate[0] + 0.12 * turned
+
+        best = min(product(_RADII, range(0, 360, 30)), key=cost)
+        bounds = box(best)
+        left, low = (bounds.min - point) / pixel
+        text.set_position((left, low))
+        boxes.append(bounds)
+        if best[0] > _LEAD:
+            nearest = np.clip(point, bounds.min, bounds.max)
             axes.annotate(
-                "",
-                label.at,
-                xytext=(
-                    (min(max(x, box.x0), box.x1) - x) / pixel,
-                    (min(max(y, box.y0), box.y1) - y) / pixel,
-                ),
-                textcoords="offset points",
+                "", label.at, xytext=(nearest - point) / pixel, textcoords="offset points", zorder=3,
                 arrowprops={"arrowstyle": "-", "color": "#777777", "lw": 0.6, "shrinkB": 5, "shrinkA": 1},
-                zorder=3,
-            )
-
-
-def _cost(box: Bbox, boxes: Sequence[Bbox], taken: Sequence[Bbox], whole: Bbox, pixel: float) -> float:
-    """How bad a place is: what it covers, and how far it is outside."""
-    wide = box.padded(2 * pixel)
-    cost = sum(80.0 + _overlap(wide, other) / pixel**2 for other in boxes if wide.overlaps(other))
-    cost += sum(12.0 for other in taken if box.overlaps(other))
-    out = max(whole.x0 - box.x0, box.x1 - whole.x1, whole.y0 - box.y0, box.y1 - whole.y1, 0.0)
-    return cost + 40.0 * out / pixel
-
-
-def _overlap(a: Bbox, b: Bbox) -> float:
-    both = Bbox.intersection(a, b)
-    return 0.0 if both is None else both.width * both.height
+            )  # fmt: skip

@@ -46,10 +46,10 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...], Callable[[Sequence[float]], float]],
 """Header, metric names (the first that was logged counts), and how the steps are put together."""
 
 
-def mismatch_table(found: Analysis) -> Table | None:
+def mismatch_table(analysis: Analysis) -> Table | None:
     """The table; None if no stage logged any of it."""
     rows = []
-    for stage, steps in sorted(found.run.training.items()):
+    for stage, steps in sorted(analysis.run.training.items()):
         cells = [_cell(steps, names, reduce) for _, names, reduce in _COLUMNS]
         if any(cell != "–" for cell in cells):
             rows.append([stage, *cells])

@@ -35,9 +35,9 @@ _LINE = 0.148
 
 
 def title_of(arms: Arms, episode: SampleEpisode, walk: Walk) -> str:
-    """What a figure of an episode shows, in a line."""
-    words = [arms.label(episode.arm), episode.split, f"step {episode.step}", f"seed {episode.seed}"]
-    return " · ".join([*words, f"route {walk.index}"])
+    """Title of an episode's figure."""
+    parts = [arms.label(episode.arm), episode.split, f"step {episode.step}", f"seed {episode.seed}"]
+    return " · ".join([*parts, f"route {walk.index}"])
 
 
 def route_figure(arms: Arms, episode: SampleEpisode, walk: Walk) -> Figure:
@@ -108,10 +108,10 @@ def _list(axes: Axes, walk: Walk, height: float) -> None:
         colour = FAINT if dim else INK
         axes.text(columns[0], row, str(visit.number), fontsize=7.5, ha="right", va="center", color=colour)
         axes.text(columns[1], row, short(visit.point.action), fontsize=7.5, va="center", color=colour)
-        for answer, (words, good) in zip(visit.answers, map(_said, visit.answers), strict=True):
+        for answer, (summary, good) in zip(visit.answers, map(_said, visit.answers), strict=True):
             mark = TEXT_COLOURS[(FIRST if len(visit.answers) == 1 else LATER) if good else FAILED]
             axes.text(
-                columns[2], row, f"{'✓' if answer.outcome == 'correct' else '✗'} {words}", fontsize=7.5,
+                columns[2], row, f"{'✓' if answer.outcome == 'correct' else '✗'} {summary}", fontsize=7.5,
                 va="center", color=mark, parse_math=False, gid=f"answer-{visit.number}",
             )  # fmt: skip
             row += 1
@@ -123,27 +123,27 @@ def _said(answer: Any) -> tuple[str, bool]:
     good = answer.outcome == "correct"
     if answer.content == NOT_STORED:
         return str(answer.outcome).replace("_", " "), good
-    words = short(claimed_action(answer) or "no action")
-    words = words if len(words) <= 24 else f"{words[:23]}…"
-    return words + (", saw wrong" if answer.outcome == "wrong_observation" else ""), good
+    text = short(claimed_action(answer) or "no action")
+    text = text if len(text) <= 24 else f"{text[:23]}…"
+    return text + (", saw wrong" if answer.outcome == "wrong_observation" else ""), good
 
 
 def _views(figure: Figure, seen: Sequence[Seen], walk: Walk | None, *, top: float, cell: float) -> None:
     """The street views in rows below ``top`` inches, each framed in the colour of its point."""
     width, height = figure.get_size_inches()
     states: dict[int, Visit] = {visit.number: visit for visit in walk.visits} if walk else {}
-    for place, one in enumerate(seen):
-        row, column = divmod(place, COLUMNS)
+    for index, view in enumerate(seen):
+        row, column = divmod(index, COLUMNS)
         low = top - (row + 1) * (cell + 0.22) + 0.04
         box = ((0.2 + column * cell) / width, low / height, (cell - 0.08) / width, (cell - 0.08) / height)
-        axes = figure.add_axes(box, gid=f"view-{one.number}")
-        axes.imshow(np.asarray(one.image), interpolation="none" if one.image.width < 60 else "antialiased")
+        axes = figure.add_axes(box, gid=f"view-{view.number}")
+        axes.imshow(np.asarray(view.image), interpolation="none" if view.image.width < 60 else "antialiased")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(False)
-        visit = states.get(one.number)
+        visit = states.get(view.number)
         for side in axes.spines.values():
             side.set_visible(True)
             side.set_color(COLOURS[visit.state] if visit else "#B0B0B0")
             side.set_linewidth(2.0 if visit else 0.8)
-        axes.set_title(f"point {one.number}", fontsize=7.5, fontweight="normal", loc="left", pad=2)
+        axes.set_title(f"point {view.number}", fontsize=7.5, fontweight="normal", loc="left", pad=2)

@@ -86,7 +86,7 @@ def draw_map(axes: Axes, walk: Walk, *, legend: bool = True) -> None:
     steps = np.hypot(*np.diff(places, axis=0).T) / scale if len(places) > 1 else np.array([14.0])
     size = float(np.clip(np.percentile(steps, 20) * 0.95, 7.0, 11.5))
     tips = [
-        _draw_point(axes, visit, place, size, scale) for visit, place in zip(walk.visits, places, strict=True)
+        _draw_point(axes, visit, point, size, scale) for visit, point in zip(walk.visits, places, strict=True)
     ]
     ended, off = _ended(axes, walk, places, size, scale)
     corner = _furniture(axes, scale)
@@ -95,7 +95,7 @@ def draw_map(axes: Axes, walk: Walk, *, legend: bool = True) -> None:
         for a, b in zip(places[:-1], places[1:], strict=True)
         for part in np.linspace(0, 1, max(2, int(np.hypot(*(b - a)) / scale / 6)))
     ]
-    marks = [_box(axes, place, scale * (size / 2 + 2)) for place in places]
+    marks = [_box(axes, point, scale * (size / 2 + 2)) for point in places]
     place_labels(
         axes,
         [*ended, *_labels(walk, places)],
@@ -121,26 +121,26 @@ def _fit(axes: Axes, places: np.ndarray) -> float:
     return scale
 
 
-def _box(axes: Axes, place: np.ndarray, half: float) -> Bbox:
+def _box(axes: Axes, point: np.ndarray, half: float) -> Bbox:
     """A square around a place, in pixels."""
-    return Bbox(axes.transData.transform([place - half, place + half]))
+    return Bbox(axes.transData.transform([point - half, point + half]))
 
 
 def _ahead(heading: float, length: float) -> np.ndarray:
     return length * np.array([math.sin(math.radians(heading)), math.cos(math.radians(heading))])
 
 
-def _draw_point(axes: Axes, visit: Visit, place: np.ndarray, size: float, scale: float) -> np.ndarray:
+def _draw_point(axes: Axes, visit: Visit, point: np.ndarray, size: float, scale: float) -> np.ndarray:
     """Draw a point; the tip of its arrow."""
     colour = COLOURS[visit.state]
     reached = visit.state != AHEAD
     turn = visit.point.action != FORWARD
     big = size + (2.5 if turn else 0.0)
-    tip = place + _ahead(visit.point.heading, scale * (big / 2 + 7.5))
+    tip = point + _ahead(visit.point.heading, scale * (big / 2 + 7.5))
     axes.annotate(
         "",
         tip,
-        xytext=tuple(place),
+        xytext=tuple(point),
         arrowprops={
             "arrowstyle": "-|>,head_width=0.22,head_length=0.32",
             "color": INK if reached else FAINT,
@@ -152,12 +152,12 @@ def _draw_point(axes: Axes, visit: Visit, place: np.ndarray, size: float, scale:
         gid=f"heading-{visit.number}",
     )
     axes.plot(
-        *place, marker=MARKS[visit.state], ms=big + (1.0 if visit.state == FAILED else 0.0), mfc=colour,
+        *point, marker=MARKS[visit.state], ms=big + (1.0 if visit.state == FAILED else 0.0), mfc=colour,
         mec="white" if reached else FAINT, mew=1.0, ls="none", zorder=6 if visit.state == FAILED else 5,
         gid=f"point-{visit.number}",
     )  # fmt: skip
     axes.text(
-        float(place[0]), float(place[1]), str(visit.number), fontsize=0.5 * size + 0.7, ha="center",
+        float(point[0]), float(point[1]), str(visit.number), fontsize=0.5 * size + 0.7, ha="center",
         va="center_baseline", zorder=7, color="white" if reached else "#555555", fontweight="bold",
         gid=f"number-{visit.number}",
     )  # fmt: skip
@@ -171,42 +171,42 @@ def _ended(
     if not walk.reached:
         return [], []
     last = walk.reached[-1]
-    place = places[len(walk.reached) - 1]
+    point = places[len(walk.reached) - 1]
     state = FIRST if walk.solved else last.state
     colour = COLOURS[state]
     axes.plot(
-        *place, marker="o", ms=size + 11, mfc="none", mec=colour, mew=2.0, ls="none", zorder=5.5, gid="end"
+        *point, marker="o", ms=size + 11, mfc="none", mec=colour, mew=2.0, ls="none", zorder=5.5, gid="end"
     )
     style = {**_LABEL, "fontsize": 8, "fontweight": "bold", "color": TEXT_COLOURS[state], "zorder": 9}
-    at = (float(place[0]), float(place[1]))
-    off = [_box(axes, place, scale * (size / 2 + 8))]
+    at = (float(point[0]), float(point[1]))
+    off = [_box(axes, point, scale * (size / 2 + 8))]
     if walk.solved:
         return [Label("arrived", at, None, style, "ended")], off
-    said = [claimed_action(answer) for answer in last.answers if answer.content != NOT_STORED]
-    for action, way in ((said[-1] if said else None, "wrong-way"), (last.point.action, "right-way")):
+    answered = [claimed_action(answer) for answer in last.answers if answer.content != NOT_STORED]
+    for action, way in ((answered[-1] if answered else None, "wrong-way"), (last.point.action, "right-way")):
         heading = action_heading(action, last.point.heading)
         if heading is not None:
-            off += _draw_way(axes, places, place, heading, size, scale, way)
-    words = f"{'ended' if last.state == FAILED else 'cut off'} at {last.number}"
-    if said:
-        words += f"\nanswered: {short(said[-1] or 'no action')[:24]}\nright: {short(last.point.action)}"
-    return [Label(words, at, None, style, "ended")], off
+            off += _draw_way(axes, places, point, heading, size, scale, way)
+    text = f"{'ended' if last.state == FAILED else 'cut off'} at {last.number}"
+    if answered:
+        text += f"\nanswered: {short(answered[-1] or 'no action')[:24]}\nright: {short(last.point.action)}"
+    return [Label(text, at, None, style, "ended")], off
 
 
 def _draw_way(
-    axes: Axes, places: np.ndarray, place: np.ndarray, heading: float, size: float, scale: float, way: str
+    axes: Axes, places: np.ndarray, point: np.ndarray, heading: float, size: float, scale: float, way: str
 ) -> list[Bbox]:
     """An arrow from where the episode ended, beside points it would hide; the boxes it takes, in pixels."""
-    tip = place + _ahead(heading, scale * 36)
-    along = (places - place) @ _ahead(heading, 1 / scale)
-    aside = (places - place) @ _ahead(heading + 90, 1 / scale)
+    tip = point + _ahead(heading, scale * 36)
+    along = (places - point) @ _ahead(heading, 1 / scale)
+    aside = (places - point) @ _ahead(heading + 90, 1 / scale)
     hidden = (along > 4) & (along < 42) & (abs(aside) < 10)
     beside = _ahead(heading + 90, scale * (size / 2 + 7)) if hidden.any() else np.zeros(2)
     right = way == "right-way"
     axes.annotate(
         "",
         tuple(tip + beside),
-        xytext=tuple(place + beside + _ahead(heading, scale * (size / 2 + 6))),
+        xytext=tuple(point + beside + _ahead(heading, scale * (size / 2 + 6))),
         arrowprops={
             "arrowstyle": "-|>,head_width=0.35,head_length=0.5",
             "color": COLOURS[FIRST if right else FAILED],
@@ -218,7 +218,7 @@ def _draw_way(
         zorder=8,
         gid=way,
     )
-    return [_box(axes, place + beside + _ahead(heading, scale * far), scale * 5) for far in (20, 27, 34)]
+    return [_box(axes, point + beside + _ahead(heading, scale * far), scale * 5) for far in (20, 27, 34)]
 
 
 def _labels(walk: Walk, places: np.ndarray) -> list[Label]:
@@ -238,9 +238,9 @@ def _labels(walk: Walk, places: np.ndarray) -> list[Label]:
 
 
 def _side(landmark: str) -> float | None:
-    """Where a landmark's clause says it is, in degrees from straight ahead; None if it does not."""
+    """Side of a landmark as its clause states it, in degrees from straight ahead; None if it does not."""
     where = landmark[len(landmark_name(landmark)) :].lower()
-    return next((turn for words, turn in _SIDES.items() if words in where), None)
+    return next((turn for clause, turn in _SIDES.items() if clause in where), None)
 
 
 def _furniture(axes: Axes, scale: float) -> Bbox:

@@ -34,7 +34,9 @@ def draw_samples(arms: Arms, shown: Sequence[SideBySide], folder: Path) -> list[
     """
     for old in (*folder.glob("episode-*.png"), *folder.glob("episode-*.jpg")):
         old.unlink()
-    return [_draw(arms, one, folder, f"episode-{number}") for number, one in enumerate(shown, start=1)]
+    return [
+        _draw(arms, instance, folder, f"episode-{number}") for number, instance in enumerate(shown, start=1)
+    ]
 
 
 def _draw(arms: Arms, shown: SideBySide, folder: Path, stem: str) -> SamplePictures:

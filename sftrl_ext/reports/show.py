@@ -47,8 +47,8 @@ def _print_episode(
     walk = walk_of(episode)
     if walk is not None:
         console.print(_way(walk))
-    if words := in_words(episode.facts):
-        console.print(Text(f"shown: {words}", style="dim"))
+    if shown_text := in_words(episode.facts):
+        console.print(Text(f"shown: {shown_text}", style="dim"))
         stem = f"{episode.split}-{episode.arm}-{episode.step}-{number}"
         points = [visit.number for visit in walk.reached] if walk else []
         for path in write_pictures(episode.facts, pictures, stem, None, points) if pictures else ():
@@ -72,8 +72,8 @@ def _way(walk: Walk) -> Text:
 def _print_line(console: Console, line: Line, colour: str) -> None:
     body = Text(line.content.strip())
     if line.role != "assistant":
-        said = Padding(Text.assemble((f"{line.role}  ", "bold dim"), body), (0, 8, 0, 0))
-        console.print(said, soft_wrap=False)  # wrapped here, or the console would cut it
+        message = Padding(Text.assemble((f"{line.role}  ", "bold dim"), body), (0, 8, 0, 0))
+        console.print(message, soft_wrap=False)  # wrapped here, or the console would cut it
         return
     good = line.outcome == "correct"
     label = Text("model", style=f"bold {colour}")

@@ -74,16 +74,16 @@ def _picture(arms: Arms, episode: SampleEpisode, path: Path) -> None:
 
 def _page(arms: Arms, episodes: Sequence[SampleEpisode], out: Path) -> Path:
     """All episodes on one page: routes on their maps, hands as they were seen, and every dialogue."""
-    from sftrl_ext.reports.page_episodes import episodes_page
+    from sftrl_ext.reports.pages import episodes_page
 
     walks = [walk_of(episode) for episode in episodes]
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as folder:
         pictures = []
         for number, (episode, walk) in enumerate(zip(episodes, walks, strict=True)):
             if walk is None:
-                pictures.append(write_pictures(episode.facts, Path(made), str(number)))
+                pictures.append(write_pictures(episode.facts, Path(folder), str(number)))
                 continue
-            pictures.append([Path(made) / f"{number}.png"])
+            pictures.append([Path(folder) / f"{number}.png"])
             _picture(arms, episode, pictures[-1][0])
         write_text(out, episodes_page("Episodes", arms, episodes, walks, pictures))
     return out

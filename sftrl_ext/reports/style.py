@@ -68,7 +68,7 @@ def look() -> Any:
 
 
 def text_renderer(figure: Figure) -> Any:
-    """What measures the texts of a figure before it is saved."""
+    """Renderer that measures the texts of a figure before it is saved."""
     return FigureCanvasAgg(figure).get_renderer()
 
 

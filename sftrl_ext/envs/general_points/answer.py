@@ -15,7 +15,7 @@ from sftrl_ext.envs.general_points.cards import LARGE_RANKS, RANKS
 __all__ = ["MAX_LENGTH", "QUOTED", "Answer", "extract_answer", "normalize_rank"]
 
 QUOTED = 200
-"""How much of a formula is repeated in details."""
+"""Most characters of a formula that are repeated in details."""
 
 _KEY = re.compile(rf"\b([CcNnFf](?:ards?|umbers?|ormula|ARDS?|UMBERS?|ORMULA)){AFTER_KEY}")
 _FIELDS = {"cards": "cards", "card": "cards", "number": "number", "numbers": "number", "formula": "formula"}
@@ -31,7 +31,7 @@ _RANK_NAMES = _RANKS | {"ACE": "A", "1": "A", "T": "10", "TEN": "10", "JACK": "J
 
 @dataclass(frozen=True)
 class Answer:
-    """What a response claims; each field is None if it is not there or cannot be read.
+    """Claims of a response; a field is None if it is missing or cannot be read.
 
     Attributes:
         cards: Ranks as `normalize_rank` writes them; an item that is no card stays as it was written.
@@ -44,7 +44,7 @@ class Answer:
     formula: str | None = None
 
     def claims(self, cards: Sequence[str], numbers: Sequence[int]) -> dict[str, object]:
-        """What the answer says about a hand, and whether that is right: the details of a verdict.
+        """Claims about a hand and their correctness: the details of a verdict.
 
         Args:
             cards: The cards dealt.
@@ -78,8 +78,8 @@ def normalize_rank(card: object) -> str:
     known = _RANKS.get(written)
     if known:
         return known
-    words = [word for word in written.upper().translate(_SUIT_SIGNS).split() if word not in _SUIT_WORDS]
-    word = words[0] if len(words) == 1 else ""
+    parts = [word for word in written.upper().translate(_SUIT_SIGNS).split() if word not in _SUIT_WORDS]
+    word = parts[0] if len(parts) == 1 else ""
     for rank in (word, word[:-1] if word[-1:] in "SHDC" else "", word[1:] if word[:1] in "SHDC" else ""):
         if rank in _RANK_NAMES:
             return _RANK_NAMES[rank]

@@ -31,6 +31,7 @@ response is unparsable, -3. Formulas beyond `MAX_LENGTH` characters are graded b
 
 from __future__ import annotations
 
+import operator
 import re
 from bisect import bisect_left
 from collections import Counter
@@ -56,7 +57,7 @@ MAX_NUMBERS = 6
 """The largest hand whose solutions are tabled; the original plays four cards."""
 
 MAX_LENGTH = 100_000
-"""How much of a formula is graded, in characters."""
+"""Most characters of a formula that are graded."""
 
 FINDINGS: dict[str, frozenset[str]] = {
     "illegal_characters": frozenset(),
@@ -78,6 +79,7 @@ numbers separated by comma and blank, ``start`` the longest run of leading token
 
 _TOKEN = re.compile(r"\d+|[+\-*/()]")
 _ALPHABET = re.compile(r"[\d+\-*/()]*")
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _NESTING = 200  # more open parentheses than this do not compile in Python
 
 Array = np.ndarray[Any, Any]
@@ -143,10 +145,10 @@ def score_formula(formula: str, numbers: Sequence[int], target: int = 24) -> Sco
     errors = _number_errors(tokens, numbers)
     if misplaced or errors:
         outcome = "illegal_formula" if misplaced else "wrong_numbers"
-        said = [f"{len(misplaced)} of its symbols stand where they may not"] if misplaced else []
-        said += [_NUMBER_CLAUSES[error.name] for error in errors]
+        clauses = [f"{len(misplaced)} of its symbols stand where they may not"] if misplaced else []
+        clauses += [_NUMBER_CLAUSES[error.name] for error in errors]
         reward = ILLEGAL * len(misplaced) + WRONG_NUMBERS * len(errors)
-        feedback = f"The formula is not accepted: {'; '.join(said)}."
+        feedback = f"The formula is not accepted: {'; '.join(clauses)}."
         return Score(reward, outcome, feedback, (*misplaced, *errors))
     value, raised = python_value(tokens)
     if not raised and value == target:
@@ -192,14 +194,7 @@ def python_value(tokens: Sequence[str]) -> tuple[float, str]:
                 stack.append(item)
                 continue
             right, left = stack.pop(), stack.pop()
-            if item == "+":
-                stack.append(left + right)
-            elif item == "-":
-                stack.append(left - right)
-            elif item == "*":
-                stack.append(left * right)
-            else:
-                stack.append(left / right)
+            stack.append(_OPERATORS[item](left, right))
     except ArithmeticError:
         return 0, "wrong_value"
     return stack[0], ""
@@ -231,7 +226,7 @@ def _solutions(hand: tuple[int, ...], target: int) -> tuple[str, ...]:
         (np.array(column, dtype=kind)[:, None], np.ones((1, 1), kind)) for column in zip(*orders, strict=True)
     ]
     ops = [np.array(column)[None, :] for column in zip(*choices, strict=True)]
-    found: list[str] = []
+    solutions: list[str] = []
     for shape in shapes:
         row, between = list(values), list(ops)
         for i, j in reversed(shape):
@@ -241,8 +236,8 @@ def _solutions(hand: tuple[int, ...], target: int) -> tuple[str, ...]:
         hits = np.nonzero(
             np.broadcast_to((bottom != 0) & (top == target * bottom), (len(orders), len(choices)))
         )
-        found += [_shape_text(orders[i], choices[k], shape) for i, k in zip(*hits, strict=True)]
-    return tuple(sorted(found))
+        solutions += [_shape_text(orders[i], choices[k], shape) for i, k in zip(*hits, strict=True)]
+    return tuple(sorted(solutions))
 
 
 def _row_value(values: Sequence[Ratio], ops: Sequence[Array]) -> Ratio:
@@ -265,17 +260,17 @@ def _row_value(values: Sequence[Ratio], ops: Sequence[Array]) -> Ratio:
 
 
 def _shape_text(order: Sequence[int], ops: Sequence[str], shape: Sequence[tuple[int, int]]) -> str:
-    words = [str(number) for number in order]
+    terms = [str(number) for number in order]
     for i, j in shape:
-        words[i] = "(" + words[i]
-        words[j] += ")"
-    return "".join(word + op for word, op in zip(words, [*ops, ""], strict=True))
+        terms[i] = "(" + terms[i]
+        terms[j] += ")"
+    return "".join(word + op for word, op in zip(terms, [*ops, ""], strict=True))
 
 
 def _begins(start: str, solutions: Sequence[str]) -> bool:
-    """Whether a text is the beginning of one of the sorted solutions."""
-    place = bisect_left(solutions, start)
-    return place < len(solutions) and solutions[place].startswith(start)
+    """True if a text is the beginning of one of the sorted solutions."""
+    index = bisect_left(solutions, start)
+    return index < len(solutions) and solutions[index].startswith(start)
 
 
 def _misplaced(tokens: Sequence[str]) -> list[Finding]:
@@ -346,20 +341,20 @@ def _read(text: str) -> tuple[list[str] | None, list[int] | None, object]:
     formula = fields["formula"] if "formula" in fields else first_quoted(text, "formula")
     if formula is None and "formula" in fields:
         formula = ()  # a null: there, and no text
-    whole = number is not None and all(item.isdecimal() and len(item) <= 9 for item in number)
-    return cards, [int(item) for item in number or ()] if whole else None, formula
+    integers = number is not None and all(item.isdecimal() and len(item) <= 9 for item in number)
+    return cards, [int(item) for item in number or ()] if integers else None, formula
 
 
 def _list_text(text: str, key: str) -> str | None:
     """The inside of the first list of this key that is not empty."""
     opening = f'"{key}": ['
-    place = text.find(opening)
-    while place >= 0:
-        start = place + len(opening)
+    position = text.find(opening)
+    while position >= 0:
+        start = position + len(opening)
         end = text.find("]", start)
         if end != start:
             return None if end < 0 else text[start:end]
-        place = text.find(opening, place + 1)
+        position = text.find(opening, position + 1)
     return None
 
 

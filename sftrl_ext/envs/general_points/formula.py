@@ -44,7 +44,7 @@ class Formula:
 
     @property
     def legal(self) -> bool:
-        """Whether the text is a formula at all."""
+        """True if the text is a formula at all."""
         return not self.problem
 
     def ratio(self) -> tuple[int, int] | None:
@@ -66,7 +66,7 @@ class Formula:
 
 
 def is_attempt(text: str) -> bool:
-    """Whether a text at least tries to be a formula: it holds a digit, or only characters of formulas."""
+    """True if a text attempts a formula: it holds a digit, or only characters of formulas."""
     start = text[:MAX_LENGTH].partition("=")[0].strip()
     return start != "" and (_DIGIT.search(start) is not None or _LEGAL.fullmatch(start) is not None)
 
@@ -85,8 +85,8 @@ def parse(text: str) -> Formula:
         return Formula(problem=f"it is longer than {MAX_LENGTH} characters")
     legal = _LEGAL.match(text)
     if legal is None or legal.end() != len(text):
-        found = text[legal.end() if legal else 0]
-        return Formula(problem=f"it holds the character {found!r}, which no formula may")
+        character = text[legal.end() if legal else 0]
+        return Formula(problem=f"it holds the character {character!r}, which no formula may")
     return _parse_tokens(_TOKEN.findall(text))
 
 

@@ -26,7 +26,7 @@ from sftrl_ext.envs.general_points.solver import is_solvable
 from sftrl_ext.errors import SftrlError, unknown_name
 
 Draw = Literal["iid", "deck", "authors"]
-"""How cards are drawn."""
+"""Ways to draw cards."""
 
 Part = Literal["all", "seen", "held_out"]
 """Which part of the number multisets a draw may use."""
@@ -60,7 +60,7 @@ class Hand:
 
 @dataclass(frozen=True)
 class HandSpec:
-    """What kind of hands to draw.
+    """Distribution of hands to draw.
 
     Attributes:
         rule: Name of the card rule.
@@ -127,7 +127,7 @@ class HandArrays:
 
 @lru_cache(maxsize=1 << 17)
 def is_held_out(numbers: tuple[int, ...], target: int = 24, holdout: float = HOLDOUT) -> bool:
-    """Whether a number multiset belongs to the part that training never sees.
+    """True if a number multiset belongs to the part that training never sees.
 
     The partition is by the sorted numbers and the target, not by ranks: ``K 5 2 4`` and ``10 5 2 4`` are the
     same under ``face_10``. It is a keyed hash, so it is the same in every run and for every seed.

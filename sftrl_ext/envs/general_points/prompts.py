@@ -120,14 +120,14 @@ class PromptTemplate(TextTemplate):
         return self.mappings["rules"]
 
     def rule(self, rule: Rule) -> str:
-        """How this template words a rule."""
+        """Text that describes a rule."""
         text = self.rules.get(rule.name, self.texts["rule"])
         return text.substitute(statement=rule.statement, jack=rule.jack, queen=rule.queen, king=rule.king)
 
     def cards(self, cards: Sequence[Card]) -> str:
-        """How this template writes a hand."""
-        one, join = self.texts["card"], self.texts["card_join"].template
-        return join.join([one.substitute(rank=card.rank, symbol=card.symbol) for card in cards])
+        """Text that shows a hand."""
+        card_text, join = self.texts["card"], self.texts["card_join"].template
+        return join.join([card_text.substitute(rank=card.rank, symbol=card.symbol) for card in cards])
 
     def opening(
         self, cards: Sequence[Card], rule: Rule, target: int, max_attempts: int, modality: str = "text"
@@ -137,18 +137,18 @@ class PromptTemplate(TextTemplate):
         Raises:
             SftrlError: if the modality is "image" and the template is not made for that.
         """
-        words = {
+        values = {
             "rule": self.rule(rule),
             "target": target,
             "num_cards": len(cards),
             "max_attempts": max_attempts,
         }
         if modality != "image":
-            words["cards"] = self.cards(cards)
-        return self.first_messages(words, modality)
+            values["cards"] = self.cards(cards)
+        return self.first_messages(values, modality)
 
     def feedback_text(self, verdict: Verdict, *, cards: str, numbers: str, target: int) -> str:
-        """What the model is told about one attempt; cards and numbers as the prompt writes them."""
+        """Feedback on one attempt; cards and numbers as the prompt writes them."""
         text = self.feedback.get(verdict.outcome) or self.feedback["otherwise"]
         fields = {"verdict": verdict.feedback, "findings": self.findings_text(verdict)}
         return text.substitute(target=target, numbers=numbers, cards=cards, **fields)
@@ -219,7 +219,7 @@ class PromptTemplate(TextTemplate):
         )
 
     def _readings(self, cards: Sequence[Card], numbers: Sequence[int]) -> list[str]:
-        """What the cards count, each rank once, but for those that count what stands on them."""
+        """Values of the cards, each rank once, without those whose rank is their value."""
         read = {card.rank: number for card, number in zip(cards, numbers, strict=True)}
         text = self.texts["answer_reading"]
         return [text.substitute(rank=rank, number=n) for rank, n in read.items() if rank != str(n)]

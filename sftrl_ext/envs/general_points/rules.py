@@ -18,7 +18,7 @@ from sftrl_ext.errors import Registry, SftrlError
 
 @dataclass(frozen=True)
 class Rule:
-    """How cards are read as numbers: the ace is 1, number cards are what they show, faces as given here.
+    """Values of cards: the ace is 1, number cards are what they show, faces as given here.
 
     Attributes:
         name: The rule's name in recipes and rows.
@@ -107,5 +107,5 @@ register_rule(Rule("large", 10, 10, 10, extra=LARGE_RANKS))
 
 
 def holds_face(cards: Iterable[Card]) -> bool:
-    """Whether a hand has at least one J, Q or K."""
+    """True if a hand has at least one J, Q or K."""
     return any(card.rank in FACES for card in cards)

@@ -26,7 +26,7 @@ from sftrl_ext.errors import SftrlError
 
 Numbers = tuple[int, ...]
 Text = tuple[int, str]
-"""How tightly a formula text binds (`_SUM`, `_PRODUCT` or `_NUMBER`), and the text."""
+"""Precedence of a formula text (`_SUM`, `_PRODUCT` or `_NUMBER`), and the text."""
 
 MAX_NUMBERS = 6
 _MERSENNE_EXPONENTS = (31, 61, 127, 521, 1279, 2203, 4423, 9689, 19937)
@@ -67,7 +67,7 @@ def iter_solutions(numbers: Sequence[int], target: int = 24) -> Iterator[str]:
 
 
 def is_solvable(numbers: Sequence[int], target: int = 24) -> bool:
-    """Whether any formula over the numbers equals the target.
+    """True if any formula over the numbers equals the target.
 
     Raises:
         SftrlError: if the numbers or the target cannot be searched.
@@ -139,8 +139,8 @@ def _values(hand: Numbers, prime: int) -> frozenset[int]:
 def _all_values(hand: Numbers, prime: int) -> frozenset[int]:
     if len(hand) == 1:
         return frozenset((hand[0] % prime,))
-    found: set[int] = set()
-    add = found.add
+    values: set[int] = set()
+    add = values.add
     for left, right in _splits(hand):
         if (len(left), left) > (len(right), right):
             continue
@@ -155,7 +155,7 @@ def _all_values(hand: Numbers, prime: int) -> frozenset[int]:
                     add(b * inverse_a % prime)
                 if b:
                     add(a * inverse_b % prime)
-    return frozenset(found)
+    return frozenset(values)
 
 
 @lru_cache(maxsize=8192)
@@ -182,13 +182,13 @@ class _Search:
         return (text for _, text in self._texts(self.hand, self.goal))
 
     def reachable(self, hand: Numbers, value: int) -> bool:
-        """Whether some formula over the hand has this value."""
+        """True if some formula over the hand has this value."""
         if len(hand) <= self._tabled:
             return value in self._table(hand)
-        known = self._reached.get((hand, value))
-        if known is None:
-            known = self._reached[hand, value] = self._reachable(hand, value)
-        return known
+        reachable = self._reached.get((hand, value))
+        if reachable is None:
+            reachable = self._reached[hand, value] = self._reachable(hand, value)
+        return reachable
 
     def _table(self, hand: Numbers) -> frozenset[int]:
         if len(hand) <= 3:
@@ -229,10 +229,10 @@ class _Search:
     def _texts(self, hand: Numbers, value: int) -> Iterator[Text]:
         if len(hand) > 3:
             return self._compose(hand, value)
-        known = self._short.get((hand, value))
-        if known is None:
-            known = self._short[hand, value] = list(self._compose(hand, value))
-        return iter(known)
+        formulas = self._short.get((hand, value))
+        if formulas is None:
+            formulas = self._short[hand, value] = list(self._compose(hand, value))
+        return iter(formulas)
 
     def _compose(self, hand: Numbers, value: int) -> Iterator[Text]:
         if len(hand) == 1:

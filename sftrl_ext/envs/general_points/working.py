@@ -46,7 +46,7 @@ def calculations(formula: str) -> tuple[Calculation, ...]:
     parsed = parse(formula)
     if not parsed.legal:
         raise SftrlError(f"formula {formula[:200]!r} has no working: {parsed.problem}.")
-    found: list[Calculation] = []
+    calculations: list[Calculation] = []
     stack: list[Fraction] = []
     for item in parsed.postfix:
         if isinstance(item, int):
@@ -54,8 +54,8 @@ def calculations(formula: str) -> tuple[Calculation, ...]:
             continue
         right, left = stack.pop(), stack.pop()
         stack.append(_apply(formula, left, item, right))
-        found.append(Calculation(left, item, right, stack[-1]))
-    return tuple(found)
+        calculations.append(Calculation(left, item, right, stack[-1]))
+    return tuple(calculations)
 
 
 def _apply(formula: str, left: Fraction, operator: str, right: Fraction) -> Fraction:

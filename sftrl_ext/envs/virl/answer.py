@@ -24,7 +24,7 @@ _CALL = re.compile(r"(forward|stop|turn ?direction)(?: ?\(([^()]*)\))?")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a response claims; each field is None if it is not there or is no text."""
+    """Claims of a response; a field is None if it is missing or no text."""
 
     observation: str | None = None
     instruction: str | None = None

@@ -130,7 +130,7 @@ class NavigationEnv(EpisodeEnv[NavigationEpisode]):
         return self._tracks[route.index]
 
     def _info(self, verdict: Verdict | None) -> dict[str, Any]:
-        """What is known about the point that waits for an answer, and about the last answer."""
+        """State of the point that waits for an answer, and of the last answer."""
         episode = self.episode
         return {
             "route_index": episode.track.index,

@@ -140,7 +140,7 @@ def read_point(value: Any, where: str) -> LatLng:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number and no truth value."""
+    """True for a finite number that is no boolean."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Which panorama stands where: the map from points to panorama ids, and the nearest one to a point.
+"""Map from points to panorama ids, with a search for the nearest one.
 
 The authors' file is ``gps_pano_mapping.pkl``, a pickled dict ``{(lat, lng): id}``; it is read without running
 it (`plain_pickle`). ``PanoramaMap.load("map.pkl").save("map.parquet")`` converts it; JSON is
@@ -21,7 +21,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_text
 
 WITHIN_M = 20.0
-"""How near a panorama has to be to stand for a point, in metres."""
+"""Greatest distance of a panorama that stands for a point, in metres."""
 
 ENDINGS = (".pkl", ".pickle", ".json", ".parquet")
 """Kinds of files a map can be read from."""
@@ -49,8 +49,8 @@ class PanoramaMap:
         self._ids: dict[LatLng, str] = {}
         pairs = places.items() if isinstance(places, Mapping) else places
         for number, (point, pano_id) in enumerate(pairs):
-            known = read_point(point, f"{where}: place {number}: the point")
-            self._ids[known] = check_pano_id(pano_id, f"{where}: place {number} {known}")
+            location = read_point(point, f"{where}: place {number}: the point")
+            self._ids[location] = check_pano_id(pano_id, f"{where}: place {number} {location}")
         self._points = np.array(list(self._ids), dtype=float).reshape(-1, 2)
         # In the order of latitude; of equal ones the first in the file comes first.
         self._order = np.argsort(self._points[:, 0], kind="stable")
@@ -111,12 +111,12 @@ class PanoramaMap:
             return cls(_read_parquet(path), str(path))
         if path.suffix == ".json":
             return cls(_triples(read_json(path), path), str(path))
-        found = load_plain(path.read_bytes(), str(path))
-        if not isinstance(found, dict):
+        data = load_plain(path.read_bytes(), str(path))
+        if not isinstance(data, dict):
             raise SftrlError(
-                f"{path}: expected a dict {{(lat, lng): panorama id}}, found {type(found).__name__}."
+                f"{path}: expected a dict {{(lat, lng): panorama id}}, found {type(data).__name__}."
             )
-        return cls(found, str(path))
+        return cls(data, str(path))
 
     def save(self, path: str | Path) -> None:
         """Write the map as JSON or parquet.
@@ -150,11 +150,11 @@ def check_pano_id(value: object, where: str) -> str:
     return value
 
 
-def _triples(found: Any, path: Path) -> list[tuple[Any, Any]]:
-    if not isinstance(found, list):
-        raise SftrlError(f"{path}: expected a list of [lat, lng, panorama id], found {type(found).__name__}.")
+def _triples(data: Any, path: Path) -> list[tuple[Any, Any]]:
+    if not isinstance(data, list):
+        raise SftrlError(f"{path}: expected a list of [lat, lng, panorama id], found {type(data).__name__}.")
     pairs = []
-    for number, item in enumerate(found):
+    for number, item in enumerate(data):
         if not isinstance(item, list) or len(item) != 3:
             raise SftrlError(f"{path}: place {number} is {shown(item)}; expected [lat, lng, panorama id].")
         pairs.append((item[:2], item[2]))

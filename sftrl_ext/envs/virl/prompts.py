@@ -130,14 +130,14 @@ class PromptTemplate(TextTemplate):
 
     @property
     def note(self) -> str:
-        """What is observed at an intersection."""
+        """Observation at an intersection."""
         return self.texts["intersection"].substitute()
 
     def rule(self, action_space: str) -> str:
-        """How this template words an action space."""
-        words = ", ".join(ACTION_SPACES[action_space])
+        """Text that describes an action space."""
+        actions = ", ".join(ACTION_SPACES[action_space])
         text = self.rules.get(action_space, self.texts["rule"])
-        return text.substitute(words=words, statement=_STATEMENTS[action_space].format(words))
+        return text.substitute(words=actions, statement=_STATEMENTS[action_space].format(actions))
 
     def sentences(self, turns: Sequence[Turn]) -> list[str]:
         """The instructions of a route, two for each leg."""
@@ -147,8 +147,8 @@ class PromptTemplate(TextTemplate):
             key = next((key for key, here in special.items() if here and key in self.texts), "turn")
             sentences.append(self.texts[key].substitute(relative=turn.relative, absolute=turn.absolute))
             key = ("arrive" if turn.last else "go") + ("_landmark" if turn.landmark else "")
-            words = {"landmark": turn.landmark} if turn.landmark else {}
-            sentences.append(self.texts[key].substitute(words))
+            values = {"landmark": turn.landmark} if turn.landmark else {}
+            sentences.append(self.texts[key].substitute(values))
         return sentences
 
     def history(self, points: Sequence[Point], modality: str = "text") -> str:
@@ -184,16 +184,16 @@ class PromptTemplate(TextTemplate):
             self.texts["instruction"].substitute(number=number, sentence=sentence)
             for number, sentence in enumerate(self.sentences(rail.turns), start=1)
         ]
-        words = {
+        values = {
             "instructions": "\n".join(numbered),
             "history": self.history(rail.points[: position + 1], modality),
             "rule": self.rule(action_space),
             "max_attempts": max_attempts,
         }
-        return self.first_messages(words, modality)
+        return self.first_messages(values, modality)
 
     def feedback_text(self, verdict: Verdict) -> str:
-        """What the model is told about one attempt."""
+        """Feedback on one attempt."""
         keys = (*(finding.name for finding in verdict.findings or ()), verdict.outcome, "otherwise")
         text = next(self.feedback[key] for key in keys if key in self.feedback)
         return text.substitute(verdict=verdict.feedback)

@@ -35,10 +35,10 @@ FORWARD, STOP = "forward()", "stop()"
 """The actions without a word."""
 
 NO_LANDMARKS = "No landmarks nearby"
-"""What is observed where there is no landmark; `authors` say `NO_LANDMARK` of a milestone without one."""
+"""Observation at a point without a landmark; `authors` say `NO_LANDMARK` of a milestone without one."""
 
 INTERSECTION_NOTE = "You stand at an intersection"
-"""What is observed besides, at every milestone but the last."""
+"""Addition to the observation at every milestone but the last."""
 
 _ONE_TURN = 45.0
 
@@ -72,7 +72,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Turn:
-    """What the instructions say of one leg: turn (instruction ``2 i``), then go on (``2 i + 1``).
+    """Instructions of one leg: turn (instruction ``2 i``), then go on (``2 i + 1``).
 
     Attributes:
         relative: The relative word.

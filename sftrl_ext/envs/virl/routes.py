@@ -42,7 +42,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_text
 
 NO_LANDMARK = "No landmark nearby"
-"""What the file says of a milestone without a landmark."""
+"""Text in the file for a milestone without a landmark."""
 
 _NO_LANDMARK = re.compile(r"(there (is|are) )?no landmarks?( nearby| around| here)?\.?", re.IGNORECASE)
 _PAIR = re.compile(
@@ -110,7 +110,7 @@ class Route:
 
 @dataclass(frozen=True)
 class RouteFile:
-    """What was read of a file.
+    """Routes read from a file.
 
     Attributes:
         routes: The good routes, in order; ``Route.index`` is the place in the file.
@@ -129,9 +129,9 @@ class RouteFile:
         for route in self.routes:
             if route.index == index:
                 return route
-        known = [route.index for route in self.routes]
+        indices = [route.index for route in self.routes]
         raise SftrlError(
-            f"there is no route {shown(index)}; found {len(known)} routes, {known[0]} to {known[-1]}."
+            f"there is no route {shown(index)}; found {len(indices)} routes, {indices[0]} to {indices[-1]}."
         )
 
 
@@ -154,8 +154,8 @@ def load_routes(path: str | Path, skip_bad: bool = False) -> RouteFile:
     except OSError as error:
         raise SftrlError(f"{path}: cannot be read ({error}).") from None
     if not isinstance(data, list) or len(data) != 2 or not isinstance(data[0], list):
-        found = f"a list of {len(data)}" if isinstance(data, list) else type(data).__name__
-        raise SftrlError(f"{path}: expected [routes, the crawler's counter], found {found}.")
+        kind = f"a list of {len(data)}" if isinstance(data, list) else type(data).__name__
+        raise SftrlError(f"{path}: expected [routes, the crawler's counter], found {kind}.")
     entries = data[0]
     routes: list[Route] = []
     problems: list[str] = []
@@ -178,9 +178,9 @@ def _field(entry: Any, where: str, *names: str) -> Any:
     """A field of a field of a record."""
     for name in names:
         if not isinstance(entry, Mapping) or name not in entry:
-            found = ", ".join(map(str, entry)) if isinstance(entry, Mapping) else type(entry).__name__
+            keys = ", ".join(map(str, entry)) if isinstance(entry, Mapping) else type(entry).__name__
             raise SftrlError(
-                f"{where}: field {'.'.join(names)!r} is missing: no {name!r} in {found[:200] or '{}'}."
+                f"{where}: field {'.'.join(names)!r} is missing: no {name!r} in {keys[:200] or '{}'}."
             )
         entry = entry[name]
     return entry
@@ -234,36 +234,36 @@ def _read_blocks(text: Any, where: str) -> list[dict[str, str]]:
         raise SftrlError(f"{where} is {shown(text)}; expected a text of blocks in braces.")
     blocks: list[dict[str, str]] = []
     opened = False
-    place = _skip(text, 0)
-    while place < len(text):
-        sign = text[place]
+    position = _skip(text, 0)
+    while position < len(text):
+        sign = text[position]
         if sign == "{" and not opened:
             blocks.append({})
             opened = True
-            place += 1
+            position += 1
         elif sign == "}" and opened:
             opened = False
-            place += 1
+            position += 1
         else:
-            pair = _PAIR.match(text, place) if opened else None
+            pair = _PAIR.match(text, position) if opened else None
             if pair is None:
                 wanted = "'\"key\": \"value\"' or '}'" if opened else "'{'"
                 raise SftrlError(
                     f"{where}, block {max(0, len(blocks) - opened)}: expected {wanted}, "
-                    f"found {text[place : place + 40]!r}."
+                    f"found {text[position : position + 40]!r}."
                 )
             value = pair["text"] if pair["text"] is not None else pair["bare"]
             blocks[-1][pair["key"].strip()] = value.strip()
-            place = pair.end()
-        place = _skip(text, place)
+            position = pair.end()
+        position = _skip(text, position)
     if opened:
         raise SftrlError(f"{where}, block {len(blocks) - 1}: expected '}}' at the end, found none.")
     return blocks
 
 
-def _skip(text: str, place: int) -> int:
-    match = _SPACE.match(text, place)
-    return match.end() if match else place
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
 
 
 def _read_milestone(block: Mapping[str, str], geocode: LatLng, where: str) -> Milestone:

@@ -22,7 +22,8 @@ from sftrl_ext.envs.virl.panoramas import check_pano_id
 from sftrl_ext.errors import Registry, SftrlError
 
 Pixels = npt.NDArray[np.uint8]
-_Packed = npt.NDArray[np.uint32]
+Packed = npt.NDArray[np.uint32]
+"""RGB pixels, each in one number."""
 
 GRIDS: Registry[tuple[float, float, float, float]] = Registry("profile")
 """Profile to the headings of the four views of a grid, in degrees from straight ahead, row by row."""
@@ -52,7 +53,7 @@ class Panorama:
         rotation: Degrees from the first column to north, to the right.
     """
 
-    packed: _Packed
+    packed: Packed
     width: int
     height: int
     rotation: float
@@ -89,9 +90,9 @@ class Panorama:
             here = part if len(left) > 1 else slice(None)
             index = rows[part] + left[here]
             near, far = self.packed, self.packed[stride:]
-            upper = _mix(near.take(index, mode="clip"), near[1:].take(index, mode="clip"), right[here])
-            lower = _mix(far.take(index, mode="clip"), far[1:].take(index, mode="clip"), right[here])
-            view[part] = _mix(upper, lower, down[part])
+            upper = mix_pixels(near.take(index, mode="clip"), near[1:].take(index, mode="clip"), right[here])
+            lower = mix_pixels(far.take(index, mode="clip"), far[1:].take(index, mode="clip"), right[here])
+            view[part] = mix_pixels(upper, lower, down[part])
         return Image.frombuffer("RGBX", (size, size), view.view(np.uint8), "raw", "RGBX", 0, 1).convert("RGB")
 
     def grid(
@@ -112,8 +113,8 @@ class Panorama:
         line = max(1, round(size / 240))
         side = (size - line + 1) // 2
         picture = Image.new("RGB", (size, size))
-        for place, turn in enumerate(GRIDS[profile]):
-            corner = place % 2 * (size - side), place // 2 * (size - side)
+        for index, turn in enumerate(GRIDS[profile]):
+            corner = index % 2 * (size - side), index // 2 * (size - side)
             picture.paste(self.view(heading + turn, FOV, pitch, side), corner)
         low, high = (size - line) // 2, (size - line) // 2 + line - 1
         pen = ImageDraw.Draw(picture)
@@ -130,7 +131,7 @@ def slice_view(
     pitch: float = 0.0,
     size: int = 640,
 ) -> Pixels:
-    """What a pinhole camera inside a panorama sees.
+    """View of a pinhole camera inside a panorama.
 
     The focal length is ``size / 2 / tan(fov / 2)`` pixels and the camera looks at the longitude
     ``((heading - 180) mod 360 + rotation) mod 360``, where 0 is the middle column. Pixels are mixed from
@@ -193,12 +194,12 @@ class StreetViews:
         """
         path = self._path(pano_id, ".metadata.json")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            metadata = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SftrlError(f"{path}: no such file; it tells where north is in {pano_id}.jpg.") from None
         except ValueError as error:
             raise SftrlError(f"{path}: not a JSON file ({error}).") from None
-        rotation = found.get("rotation") if isinstance(found, dict) else None
+        rotation = metadata.get("rotation") if isinstance(metadata, dict) else None
         if (
             isinstance(rotation, bool)
             or not isinstance(rotation, (int, float))
@@ -260,7 +261,7 @@ class StreetViews:
             raise SftrlError(f"{path}: not an image ({error}).") from None
 
     def _reduction(self, pano_id: str, size: int, fov: float) -> int:
-        """How many times a panorama can shrink for a view of a size, in powers of two up to 8."""
+        """Factor by which a panorama can shrink for a view of a size: a power of two up to 8."""
         focal = size / 2 / math.tan(math.radians(fov / 2))
         if pano_id not in self._widths:
             with self._open(pano_id) as image:
@@ -295,8 +296,10 @@ def _check(fov: float, pitch: float, size: int) -> None:
         raise SftrlError(f"the pitch must be -90 to 90 degrees, found {pitch!r}.")
 
 
-def _mix(a: _Packed, b: _Packed, weight: _Packed) -> _Packed:
+def mix_pixels(a: Packed, b: Packed, weight: Packed) -> Packed:
     """Mix pixels, two channels at a time; a weight is 0 for ``a`` to 256 for ``b``."""
+    # Channels 0 and 2 lie in one masked number with eight free bits above each, 1 and 3 in the other: a
+    # product of at most 255 * 256 does not spill into the next channel.
     other = np.uint32(256) - weight
     low = (a & _PAIR) * other + (b & _PAIR) * weight
     high = ((a >> _BYTE) & _PAIR) * other + ((b >> _BYTE) & _PAIR) * weight
@@ -306,8 +309,8 @@ def _mix(a: _Packed, b: _Packed, weight: _Packed) -> _Packed:
 @lru_cache(maxsize=8)
 def _sampling(
     size: int, fov: float, pitch: float, width: int, height: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], _Packed]:
-    """Where the pixels of a view lie in a panorama.
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], Packed]:
+    """Positions of a view's pixels in a panorama.
 
     Returns:
         The columns for a camera that looks at the middle one, of shape (1, size) if it is level and else

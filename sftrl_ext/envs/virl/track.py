@@ -27,12 +27,12 @@ MIN_LEG_M = 5.0
 """A leg of at most this length has no points between, in metres."""
 
 MISSING: tuple[str, ...] = ("error", "skip")
-"""What a point between milestones without a panorama is: an error, or left out."""
+"""Treatment of a point between milestones without a panorama: an error, or left out."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a point stands, and the panorama taken there; None if nobody looked for one."""
+    """A point and the panorama taken there; None if none was looked up."""
 
     geocode: LatLng
     pano_id: str | None = None
@@ -132,13 +132,13 @@ def lay_track(
     def move(point: LatLng, what: str, needed: bool) -> Place | None:
         if panoramas is None:
             return Place(point)
-        found = panoramas.nearest(point)
-        if found is not None and (usable is None or usable(found[1])):
-            return Place(*found)
+        nearest = panoramas.nearest(point)
+        if nearest is not None and (usable is None or usable(nearest[1])):
+            return Place(*nearest)
         reason = (
             f"no panorama less than {WITHIN_M:g} m away in {panoramas.where}"
-            if found is None
-            else f"no picture of its panorama {found[1]!r}"
+            if nearest is None
+            else f"no picture of its panorama {nearest[1]!r}"
         )
         sentence = f"route {route.index}: {what} at {point} has {reason}"
         if not needed and missing == "skip":

@@ -47,10 +47,10 @@ REWARDS: dict[str, float] = {
 """Outcome to reward: appendix B.3 of arXiv 2501.17161."""
 
 MODALITIES: tuple[str, ...] = ("text", "image")
-"""How what is there to see is shown."""
+"""Forms of an observation: text or street views."""
 
 QUOTED = 200
-"""How much of a claim is repeated in details."""
+"""Most characters of a claim that are repeated in details."""
 
 _READ = 20_000
 _NO_LANDMARK = re.compile(r"\bno landmarks?\b")
@@ -105,16 +105,16 @@ def grade_response(
     if action == point.action:
         return _verdict("correct", "The action is right.", details)
     if not details["intersection_right"]:
-        there = "an intersection" if point.at_intersection else "no intersection"
-        feedback = f"There is {there} here; the observation is wrong."
+        claim = "an intersection" if point.at_intersection else "no intersection"
+        feedback = f"There is {claim} here; the observation is wrong."
         return _wrong_about_intersection(feedback, details, point.at_intersection)
     if modality == "image" and not details["landmark_right"]:
         wrong = "does not name the landmark that is here" if point.landmark else "names a landmark not here"
         return _verdict("wrong_observation", f"The observation {wrong}.", details)
-    words = ACTION_SPACES[action_space]
-    if action not in (FORWARD, STOP, *map(turn_action, words)):
+    actions = ACTION_SPACES[action_space]
+    if action not in (FORWARD, STOP, *map(turn_action, actions)):
         feedback = (
-            f"That is not one of the actions: forward(), turn_direction(x), stop(); x: {', '.join(words)}."
+            f"That is not one of the actions: forward(), turn_direction(x), stop(); x: {', '.join(actions)}."
         )
     else:
         feedback = "The action is not right here."
@@ -144,15 +144,15 @@ def _wrong_about_intersection(feedback: str, details: dict[str, Any], present: b
 
 def _claims(answer: Answer, point: Point, landmarks: Sequence[str]) -> dict[str, Any]:
     """The details of a verdict."""
-    said = (answer.observation or "")[:_READ]
+    claim = (answer.observation or "")[:_READ]
     here = point.landmark
     others = [landmark for landmark in landmarks if landmark != here]
-    intersection = _says_intersection(said, [here, *others] if here else others) == point.at_intersection
-    words = f" {_plain(said)} "
-    known = _plain(landmark_name(here)) if here else ""
-    named = f" {known} " in words
+    intersection = _says_intersection(claim, [here, *others] if here else others) == point.at_intersection
+    padded = f" {_plain(claim)} "
+    name = _plain(landmark_name(here)) if here else ""
+    named = f" {name} " in padded
     # A name within the right one, such as "Park" in "Park Cafe", is no other landmark.
-    rest = words.replace(f" {known} ", "  ") if known else words
+    rest = padded.replace(f" {name} ", "  ") if name else padded
     other = any(f" {_plain(landmark_name(landmark))} " in rest for landmark in others)
     landmark = not other and (named or here is None)
     return {
@@ -170,9 +170,9 @@ def _plain(text: str) -> str:
     return " ".join(_WORDS.findall(text.casefold()))
 
 
-def _says_intersection(said: str, landmarks: Sequence[str]) -> bool:
-    """Whether an observation says that this is an intersection; the word in a landmark's name does not."""
-    lowered = said.lower()
+def _says_intersection(observation: str, landmarks: Sequence[str]) -> bool:
+    """True if an observation claims an intersection; the word in a landmark's name does not count."""
+    lowered = observation.lower()
     for landmark in landmarks:
         for part in (landmark, landmark_name(landmark)):
             if "intersection" in part.lower():
@@ -198,10 +198,10 @@ def _grade_as_authors(text: str, point: Point, landmarks: Sequence[str]) -> Verd
         observation = "None"
     if not isinstance(observation, (str, list, dict)):
         return _verdict("unparsable", "The observation in the answer is not a text.", details)
-    says, there = "intersection" in observation, "intersection" in point.landmark_text
-    if says != there:
-        seen = "an intersection" if there else "no intersection"
-        return _wrong_about_intersection(f"There is {seen} to observe here.", details, there)
+    says, at_intersection = "intersection" in observation, "intersection" in point.landmark_text
+    if says != at_intersection:
+        seen = "an intersection" if at_intersection else "no intersection"
+        return _wrong_about_intersection(f"There is {seen} to observe here.", details, at_intersection)
     if not isinstance(action, str):
         return _verdict("unparsable", "The response holds no action in the form asked for.", details)
     return _verdict("wrong_action", "The action is not right here.", details)

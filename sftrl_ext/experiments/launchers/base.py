@@ -1,7 +1,8 @@
-"""What every launcher shares: the job it gets, the submission it makes, and the registry."""
+"""Shared by all launchers: jobs, submissions, templates, and the registry."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -9,16 +10,16 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import yaml
 from rich.console import Console
 
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.commands import CPUS_BESIDE_A_GPU
 from sftrl_ext.experiments.launcher_config import LauncherConfig
+from sftrl_ext.experiments.local_ray import local_ray_env
 from sftrl_ext.experiments.recipe import Recipe, ScaleConfig
 from sftrl_ext.files import write_text
+from sftrl_ext.templates import template_environment
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,10 @@ class Job:
         """CPUs each node declares to Ray: enough for what verl asks for, whatever cores there are."""
         return CPUS_BESIDE_A_GPU * self.scale.n_gpus_per_node + 16
 
-    def ray_start(self, *words: str) -> str:
-        """A ``ray start`` that stays in the foreground, as a line of shell."""
-        offers = [f"--num-cpus={self.ray_cpus}", f"--num-gpus={self.scale.n_gpus_per_node}"]
-        return " ".join(["ray start", *words, *offers, "--disable-usage-stats", "--block"])
-
-    def shell_lines(self) -> list[str]:
-        """The set-up lines and variables of every node, as shell."""
-        exports = [f"export {name}={shlex.quote(value)}" for name, value in self.config.env.items()]
-        return [*self.config.setup, *exports]
-
 
 @dataclass(frozen=True)
 class Submission:
-    """What hands a job over: files that are written first, then one command.
+    """Files and a command that hand a job over; the files are written first.
 
     Attributes:
         command: The argument list.
@@ -77,7 +68,7 @@ class Submission:
 
 
 LAUNCHERS: Registry[Callable[[Job], Submission]] = Registry("launcher")
-"""How a job is handed over, by the launcher's name. ``local`` is none of them: the run starts here."""
+"""Launchers by name. ``local`` is none of them: the run starts here."""
 
 
 def make_job(recipe: Recipe, recipe_name: str, overrides: Sequence[str], run_dir: Path | None) -> Job:
@@ -119,21 +110,37 @@ def _run_dir(config: LauncherConfig, base: str, run_dir: Path | None) -> str:
 
 
 def launch_file(job: Job, suffix: str) -> Path:
-    """Where the text that describes a job is written."""
+    """Path of the file that describes a job."""
     return Path("launch") / f"{job.name}.{suffix}"
 
 
-def to_yaml(value: Mapping[str, Any]) -> str:
-    """YAML in the order given, texts of several lines as they are."""
+def render(job: Job, template: str, **values: object) -> str:
+    """Fill in a template of a launcher.
 
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-    Dumper.add_representer(str, text)
-    return yaml.dump(dict(value), Dumper=Dumper, sort_keys=False, width=200)
+    Args:
+        job: The job.
+        template: File below ``templates``, named after its launcher's config group.
+        values: Further names of the template.
+    """
+    environment = template_environment("sftrl_ext.experiments.launchers")
+    environment.filters |= {
+        "quote": shlex.quote,
+        "join_words": shlex.join,
+        "yaml": lambda value: json.dumps(value, ensure_ascii=False),  # JSON is YAML
+    }
+    ray_start = f"--num-cpus={job.ray_cpus} --num-gpus={job.scale.n_gpus_per_node}"
+    return environment.get_template(template).render(
+        name=job.name,
+        scale=job.scale,
+        config=job.config,
+        options=getattr(job.config, job.config.name),
+        driver=shlex.join(job.driver),
+        workers=job.scale.nnodes - 1,
+        local_ray_env=local_ray_env(),
+        ray_cpus=job.ray_cpus,
+        ray_start=f"{ray_start} --disable-usage-stats --block",
+        **values,
+    )
 
 
 def submit(submission: Submission, console: Console) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sftrl_ext.envs.cache import ByteCache
 from sftrl_ext.envs.general_points.cards import LARGE_RANKS, RANKS, SUITS, Card, parse_cards
 from sftrl_ext.envs.general_points.render import (
     ARRANGEMENTS,
@@ -20,11 +21,11 @@ from sftrl_ext.envs.general_points.render import (
     draw_card,
     draw_hand,
 )
-from sftrl_ext.envs.general_points.render.cache import ImageCache, memory
 from sftrl_ext.envs.general_points.render.decks import INDEX_BOX, PIPS, card_mask
+from sftrl_ext.envs.general_points.render.draw import image_bytes
 from sftrl_ext.envs.general_points.render.letters import ANGULAR, ROUND
-from sftrl_ext.envs.general_points.render.sheets import deck_sheet, variants_sheet
 from sftrl_ext.errors import SftrlError
+from tests.envs.general_points.card_sheets import deck_sheet, variants_sheet
 
 HAND = parse_cards(["KS", "10H", "7D", "QC"])
 ALL_CARDS = [Card(rank, suit) for suit in SUITS for rank in RANKS + LARGE_RANKS]
@@ -270,7 +271,7 @@ def test_what_cannot_be_drawn_is_explained(cards, seed, message):
 
 
 def test_the_memory_of_images_has_a_bound():
-    cache = ImageCache(at_most=10 * memory(Image.new("RGB", (10, 10))))
+    cache = ByteCache(10 * image_bytes(Image.new("RGB", (10, 10))), image_bytes)
     made = []
 
     def make(number: int, side: int = 10) -> Image.Image:

@@ -1,6 +1,6 @@
 """Pictures of hands: every card is drawn here, with no font and no artwork from elsewhere.
 
-Reading order: `shapes`, `letters`, `royals`, `decks`, `tables`, `arrange`, `cache`, `draw`, `sheets`.
+Reading order: `shapes`, `letters`, `royals`, `decks`, `tables`, `arrange`, `draw`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _FIRST, _BETWEEN = 5 / 24, 27 / 24
 
 @dataclass(frozen=True)
 class Spot:
-    """Where one card lies.
+    """Position of one card.
 
     Attributes:
         left: Left edge in pixels, before turning.
@@ -69,7 +69,7 @@ def _gap(width: int, height: int) -> int:
 
 
 def _rows(count: int, width: int, height: int) -> tuple[int, int]:
-    """How many rows the cards lie in, and how wide they are."""
+    """Number of rows, and width of the cards."""
     gap = _gap(width, height)
     best = (0, 0)
     for rows in (1, 2) if count > 4 else (1,):

@@ -26,7 +26,7 @@ from sftrl_ext.envs.general_points.render.shapes import HEIGHT, WIDTH, Color, Pa
 from sftrl_ext.errors import Registry, SftrlError
 
 INDEX_BOX = (8, 8, 72, 153)
-"""Where the upper corner index of every deck is, in card units: left, top, right, bottom."""
+"""Box of the upper corner index of every deck, in card units: left, top, right, bottom."""
 
 FINE = 72
 """Cards narrower than this many pixels are drawn without thin lines and without the features of faces."""
@@ -182,7 +182,7 @@ def draw_card(card: Card, width: int, height: int, deck: str = "classic", enlarg
 
 @lru_cache(maxsize=4)
 def card_mask(width: int, height: int) -> Image.Image:
-    """Which part of its rectangle a card covers: all but the rounded corners, as an image of mode L."""
+    """Part of its rectangle that a card covers: all but the rounded corners, as an image of mode L."""
     factor = _factor(width)
     mask = Image.new("L", (width * factor, height * factor), 0)
     Pen(mask).fill(_outline(0), 255)
@@ -190,7 +190,7 @@ def card_mask(width: int, height: int) -> Image.Image:
 
 
 def card_shape(card: Card, width: int, height: int, deck: str) -> Image.Image:
-    """Which part of its rectangle a card of a deck covers: of a picture, what is not transparent."""
+    """Part of its rectangle that a card of a deck covers: of a picture, what is not transparent."""
     if _is_folder(deck):
         return picture_deck(deck).draw(card, width, height).getchannel("A")
     return card_mask(width, height)
@@ -241,7 +241,7 @@ def _is_folder(deck: object) -> bool:
 
 
 def _factor(width: int) -> int:
-    """How many times larger than in the end a card is drawn."""
+    """Supersampling factor of a card of a width."""
     return max(2, min(16, round(_SUPERSAMPLED / width)))
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFilter
 
+from sftrl_ext.envs.cache import ByteCache
 from sftrl_ext.envs.general_points.cards import Card
 from sftrl_ext.envs.general_points.render.arrange import ARRANGEMENTS
-from sftrl_ext.envs.general_points.render.cache import ImageCache
 from sftrl_ext.envs.general_points.render.decks import card_shape, check_deck, draw_card, edge_color
 from sftrl_ext.envs.general_points.render.shapes import Color
 from sftrl_ext.envs.general_points.render.tables import TABLES
@@ -25,7 +25,7 @@ HAND_SIZES = (3, 6)
 
 @dataclass(frozen=True)
 class Look:
-    """How a hand is drawn. The defaults are the paper's; all values are plain, so `asdict` goes into JSON.
+    """Look of a drawn hand. The defaults are the paper's; all values are plain, so `asdict` goes into JSON.
 
     Attributes:
         width: Width of the picture in pixels.
@@ -57,7 +57,13 @@ class Look:
 PAPER_LOOK = Look()
 """The paper's pictures."""
 
-IMAGES = ImageCache(at_most=128 << 20)
+
+def image_bytes(image: Image.Image) -> int:
+    """Memory of an RGB or RGBA image; Pillow stores both in four bytes a pixel."""
+    return 4 * image.width * image.height
+
+
+IMAGES: ByteCache[Image.Image] = ByteCache(128 << 20, image_bytes)
 """The cards and textures of the last pictures."""
 
 
@@ -109,7 +115,7 @@ def _on_ground(card: Card, width: int, height: int, deck: str, ground: Color) ->
 
 
 def _finer(width: int) -> int:
-    """How many times larger than in the picture a card is kept for turning."""
+    """Factor by which a card to be turned is drawn larger than in the picture."""
     return 2 if width > 128 else 4
 
 

@@ -35,8 +35,8 @@ def wood(width: int, height: int) -> Image.Image:
     pixels = tone[..., None] * (128, 84, 48) + grain[..., None]
     for seam in range(side // planks, side, side // planks):
         pixels[seam - 3 : seam + 3] *= 0.6
-    whole = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    return whole.resize((width, height), Image.Resampling.BICUBIC)
+    planks_image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    return planks_image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 TABLES: Registry[Table] = Registry("table")

@@ -2,7 +2,7 @@
 
 A city has streets, houses, landmarks with signs, panoramas at every few steps and routes, all from a seed, in
 the authors' formats. Reading order: `styles`, `names`, `streets`, `plan`, `textures`, `sky`, `ground`,
-`paint`, `walks`, `build`, `sheets`.
+`paint`, `walks`, `build`.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ ROUTES, PICKLE, MAP, VIEWS = (
     "gps_pano_mapping.json",
     "street_views",
 )
-"""What a city's folder holds."""
+"""Names of the files in a city's folder."""
 
 _SETTINGS = "city.json"
 _VERSION = 2
@@ -150,10 +150,10 @@ def _claim(out: Path, city: City) -> None:
     """Mark a folder as that of a city."""
     settings = {"version": _VERSION, **asdict(city)}
     if (out / _SETTINGS).is_file():
-        found = read_json(out / _SETTINGS)
-        if found != settings:
+        stored = read_json(out / _SETTINGS)
+        if stored != settings:
             raise SftrlError(
-                f"{out / _SETTINGS}: the folder holds another city ({found}); choose a new folder."
+                f"{out / _SETTINGS}: the folder holds another city ({stored}); choose a new folder."
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -30,6 +30,7 @@ from sftrl_ext.envs.virl.city.textures import (
     facade_tiles,
     prop_texture,
 )
+from sftrl_ext.envs.virl.street_view import mix_pixels
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -38,20 +39,19 @@ CAMERA = 2.4
 """Height of the camera in metres."""
 
 FAR = 330.0
-"""How far walls are seen, in metres."""
+"""Greatest distance of a drawn wall, in metres."""
 
 SIDES_FAR = 150.0
-"""How far the sides of buildings above their neighbours are seen, in metres."""
+"""Greatest distance of a drawn side of a building above its neighbour, in metres."""
 
 SIGNS_FAR = 120.0
-"""How far signs are seen, in metres."""
+"""Greatest distance of a drawn sign, in metres."""
 
 PROPS_FAR = 70.0
-"""How far trees, lamps and traffic lights are seen, in metres."""
+"""Greatest distance of a drawn tree, lamp or traffic light, in metres."""
 
 _LAYERS = 4
 _COLUMNS = 128
-_PAIR, _BYTE = np.uint32(0x00FF00FF), np.uint32(8)
 
 
 class Painter:
@@ -83,17 +83,17 @@ class Painter:
         tinted = np.array(kinds, np.float32).reshape(-1, 3) * 0.8 + np.mean(style.walls, axis=0) * 0.2
         self._colors = np.concatenate([style.walls, tinted * style.famous]).astype(np.float32)
 
-    def paint(self, place: tuple[float, float], rotation: float) -> Image.Image:
-        """Paint the panorama at a place.
+    def paint(self, point: tuple[float, float], rotation: float) -> Image.Image:
+        """Paint the panorama at a point.
 
         Args:
-            place: Metres east and north.
+            point: Metres east and north.
             rotation: Degrees from the first column to north.
         """
         width, height = self.size
         angle = np.radians((np.arange(width) + 0.5) / width * 360 - rotation)
         self._x, self._y = np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
-        self._place, self._rotation = place, rotation
+        self._place, self._rotation = point, rotation
         canvas = np.empty((width, height, 4), np.uint8)
         half = height // 2
         canvas[:, :half] = np.roll(self._sky, round(rotation / 360 * width), axis=0)
@@ -109,18 +109,19 @@ class Painter:
         return np.ceil((0.5 - np.arctan(slope) / math.pi) * height - 0.5).astype(np.int64)
 
     def _paint_ground(self, canvas: npt.NDArray[np.uint8], half: int) -> None:
+        # A row sees the ground at one distance, so each row takes one level of detail.
         away = CAMERA / -self._tan[half:]
         levels = self._ground.around(self._place)
-        level = np.searchsorted([one.reach for one in levels[:-1]], away * 1.42)
-        for number, one in enumerate(levels):
+        level = np.searchsorted([level_map.reach for level_map in levels[:-1]], away * 1.42)
+        for number, level_map in enumerate(levels):
             rows = np.nonzero(level == number)[0]
             if not len(rows):
                 continue
             part = slice(half + rows[0], half + rows[-1] + 1)
-            far = np.minimum(away[rows[0] : rows[-1] + 1], one.reach * 0.99)[None]
-            u = self._x[:, None] * far * one.fine + one.side / 2
-            v = self._y[:, None] * far * -one.fine + one.side / 2
-            color = _sample(one.packed, 0, one.side, one.side, u.ravel(), v.ravel())
+            far = np.minimum(away[rows[0] : rows[-1] + 1], level_map.reach * 0.99)[None]
+            u = self._x[:, None] * far * level_map.fine + level_map.side / 2
+            v = self._y[:, None] * far * -level_map.fine + level_map.side / 2
+            color = _sample(level_map.packed, 0, level_map.side, level_map.side, u.ravel(), v.ravel())
             canvas[:, part] = color.view(np.uint8).reshape(len(self._x), -1, 4)
         fog = _fog(away[: self.size[1] // 16])[None, :, None]
         near = canvas[:, half : half + fog.shape[1], :3]
@@ -130,7 +131,7 @@ class Painter:
         """The nearest walls on each ray.
 
         Returns:
-            Walls, their distances and the places along them, each of shape (layers, width).
+            Walls, their distances and the positions along them (0 to 1), each of shape (layers, width).
         """
         walls = self.plan.walls
         start, end = walls.start - self._place, walls.end - self._place
@@ -142,22 +143,25 @@ class Painter:
         along_x, along_y = (end - start)[near].astype(np.float32).T[..., None]
         level = from_x * along_y - from_y * along_x
         wall = np.empty((_LAYERS, len(self._x)), np.int64)
-        distance, place = np.empty(wall.shape, np.float32), np.empty(wall.shape, np.float32)
+        distance, along_wall = np.empty(wall.shape, np.float32), np.empty(wall.shape, np.float32)
+        # Rays against walls in blocks of columns: the matrix of a block stays in the cache.
         for left in range(0, len(self._x), _COLUMNS):
             part = slice(left, left + _COLUMNS)
             x, y = self._x[part], self._y[part]
+            # Cramer's rule for ray * far = from + wall * along; parallel rays divide by zero.
             with np.errstate(divide="ignore", invalid="ignore"):
                 over = 1 / (x * along_y - y * along_x)
                 far = level * over
                 along = (from_x * y - from_y * x) * over
                 far[~((along >= 0) & (along <= 1) & (far > 0.2))] = np.inf
             columns = np.arange(len(x))
+            # Several layers, because a taller building shows above a nearer one.
             for layer in range(_LAYERS):
                 first = far.argmin(axis=0)
                 wall[layer, part] = near[first]
-                distance[layer, part], place[layer, part] = far[first, columns], along[first, columns]
+                distance[layer, part], along_wall[layer, part] = far[first, columns], along[first, columns]
                 far[first, columns] = np.inf
-        return wall, distance, place
+        return wall, distance, along_wall
 
     def _paint_walls(self, canvas: npt.NDArray[np.uint8]) -> Floats:
         """Paint all walls; returns the distance of the nearest one in each column."""
@@ -168,6 +172,7 @@ class Painter:
             tops = self._row((floors * STOREY - CAMERA) / distance)
         height = self.size[1]
         tops = np.where(np.isfinite(distance), np.clip(tops, 0, height), height)
+        # Rows grow downwards: a layer shows from its own top to the highest top of the nearer ones.
         bottoms = np.minimum(np.minimum.accumulate(tops, axis=0), height)
         bottoms = np.concatenate([self._row(-CAMERA / distance[:1]), bottoms[:-1]])
         counts = np.maximum(bottoms - tops, 0)
@@ -203,6 +208,7 @@ class Painter:
         story = (CAMERA + distance[index] * self._tan[row]) / np.float32(STOREY)
         floor = np.maximum(story.astype(np.int64), 0)
         v = 1 - (story - floor)
+        # A multiplicative hash (Knuth's) of window and building chooses tiles without a table of them.
         mixed = (bay * 7 + building * 13)[index] + floor * 5
         mixed = (mixed * 2654435761 >> 7) % 1000
         lit = np.where(mixed < style.lit * 1000, 3, mixed % 3)
@@ -212,6 +218,7 @@ class Painter:
         front = np.where(famous & (bay == walls.bays[wall] // 2), 4, front)
         tile = np.where(floor == 0, FRONT + front[index], tile)
         tile = np.where(walls.plain[wall][index], PLAIN, tile)
+        # All tiles of all levels lie in one array; a level begins at `starts`, a tile has side ** 2 pixels.
         side = SIDE >> level
         start = self._tiles.starts[level][index] + tile * (side * side)[index]
         size = side[index]
@@ -225,6 +232,7 @@ class Painter:
         bright = (shade * (1 - fog)).astype(np.float32)
         body = self._colors[plan.buildings.color[building]] * (bright / 255)[:, None]
         mist = self._haze * fog[:, None]
+        # The fourth channel is the share of the wall's own colour, see `facade_tiles`.
         pixels = rgba[:, :3] * bright[index, None]
         pixels += rgba[:, 3:].astype(np.float32) * body[index]
         pixels += mist[index]
@@ -233,8 +241,8 @@ class Painter:
 
     def _paint_boards(self, canvas: npt.NDArray[np.uint8], depth: Floats) -> None:
         """Paint signs, trees, lamps and traffic lights, the farthest first."""
-        place = np.array(self._place)
-        left, right = self._lefts - place, self._rights - place
+        position = np.array(self._place)
+        left, right = self._lefts - position, self._rights - position
         middle = (left + right) / 2
         far = np.hypot(*middle.T)
         props = len(self.plan.props)
@@ -322,7 +330,7 @@ class Painter:
 
 
 def _fog(far: Floats) -> Floats:
-    """How much of the haze hides a thing at a distance."""
+    """Opacity of the haze at a distance."""
     return (1 - np.exp(-np.minimum(far, 1e4) / np.float32(420))).astype(np.float32)
 
 
@@ -344,12 +352,5 @@ def _sample(
     across, down = ((u - left) * 256).astype(np.uint32), ((v - top) * 256).astype(np.uint32)
     index = start + top * width + left
     below = index + width
-    upper = _mix(packed.take(index), packed.take(index + 1), across)
-    return _mix(upper, _mix(packed.take(below), packed.take(below + 1), across), down)
-
-
-def _mix(a: Packed, b: Packed, weight: Packed) -> Packed:
-    other = np.uint32(256) - weight
-    low = (a & _PAIR) * other + (b & _PAIR) * weight
-    high = ((a >> _BYTE) & _PAIR) * other + ((b >> _BYTE) & _PAIR) * weight
-    return ((low >> _BYTE) & _PAIR) | (high & ~_PAIR)
+    upper = mix_pixels(packed.take(index), packed.take(index + 1), across)
+    return mix_pixels(upper, mix_pixels(packed.take(below), packed.take(below + 1), across), down)

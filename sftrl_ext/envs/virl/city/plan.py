@@ -194,7 +194,7 @@ class _Blocks:
             self._build(side)
 
     def _corner(self, first: Edge, second: Edge) -> Floats:
-        """Where the building lines of two sides that follow each other meet."""
+        """Point in which the building lines of two consecutive sides meet."""
         normals = [left_of(self.nodes, side) for side in (first, second)]
         cos = max(float(normals[0] @ normals[1]), -0.9)
         return self.nodes[first[1]] + (normals[0] + normals[1]) * self.setback / (1 + cos)
@@ -215,12 +215,12 @@ class _Blocks:
         self._fronts.append(int(self.rng.integers(1000)))
         return len(self._floors) - 1
 
-    def _new_landmark(self, place: Floats, node: int | None, street: Edge | None) -> int:
+    def _new_landmark(self, point: Floats, node: int | None, street: Edge | None) -> int:
         kind, name = next(self._names)
         number = len(self.landmarks)
         building = self._new_building(number)
         self._floors[building] = min(max(3, self._floors[building]), max(3, self.style.floors[0] + 1))
-        spot = float(place[0]), float(place[1])
+        spot = float(point[0]), float(point[1])
         self.landmarks.append(Landmark(name, kind, spot, node, street, building))
         return number
 
@@ -232,9 +232,9 @@ class _Blocks:
                 corners.setdefault(first[1], []).append((first, second))
         for node, pairs in sorted(corners.items()):
             chosen = self.rng.permutation(len(pairs))[: 0 if self.rng.random() < 0.12 else 1]
-            for place, (first, second) in enumerate(pairs):
+            for index, (first, second) in enumerate(pairs):
                 spot = self._corner(first, second)
-                if place in chosen and np.hypot(*(spot - self.nodes[node])) < 3 * self.setback:
+                if index in chosen and np.hypot(*(spot - self.nodes[node])) < 3 * self.setback:
                     landmark = self._new_landmark(spot, node, None)
                     self._corner_building[first, second] = self.landmarks[landmark].building
                     self._corner_signs(landmark, first, second, spot)
@@ -282,9 +282,9 @@ class _Blocks:
         numbers = [self._new_building() for _ in range(count)]
         middle = count // 2
         if count >= 3 and self.rng.random() < 0.4:
-            place = start + ahead * (edges[middle] + edges[middle + 1]) / 2
+            point = start + ahead * (edges[middle] + edges[middle + 1]) / 2
             street = min(side), max(side)
-            landmark = self._new_landmark(place, None, street)
+            landmark = self._new_landmark(point, None, street)
             numbers[middle] = self.landmarks[landmark].building
             low, high = edges[middle] + 1, edges[middle + 1] - 1
             spare = max(0.0, (high - low - 10) / 2)
@@ -315,7 +315,7 @@ class _Blocks:
 
     def props(self) -> list[Prop]:
         """Trees and lamps along the curbs, away from landmarks, and traffic lights at intersections."""
-        found = []
+        props = []
         landmarks = np.array([landmark.place for landmark in self.landmarks]).reshape(-1, 2)
         curb = self.style.street / 2 + 0.7
         for side in sorted(self._lines):
@@ -328,13 +328,13 @@ class _Blocks:
                 near = len(landmarks) and np.hypot(*(landmarks - spot).T).min() < 13
                 kind = "lamp" if step % 3 == 1 else "tree"
                 if not near and not (kind == "tree" and self.style.tree == "none"):
-                    found.append(Prop(kind, _pair(spot), float(self.rng.uniform(4.6, 6.6))))
+                    props.append(Prop(kind, _pair(spot), float(self.rng.uniform(4.6, 6.6))))
                 at, step = at + float(self.rng.uniform(8, 13)), step + 1
             if sum(side[1] in street for street in self.streets) >= 3:
                 spot = b - ahead * (self.setback + 0.3) + left * curb
                 if not len(landmarks) or np.hypot(*(landmarks - spot).T).min() > 8:
-                    found.append(Prop("lights", _pair(spot), 3.6))
-        return found
+                    props.append(Prop("lights", _pair(spot), 3.6))
+        return props
 
 
 def _pair(point: Floats) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def _grid(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Floats
 
 
 def _beside_diagonal(diagonals: list[Edge], edge: Edge, side: int) -> bool:
-    """Whether an edge of a grid bounds a cell that has a diagonal."""
+    """True if an edge of a grid bounds a cell that has a diagonal."""
     for a, b in diagonals:
         rows, columns = sorted((a // side, b // side)), sorted((a % side, b % side))
         if all(n // side in rows and n % side in columns for n in edge):
@@ -76,8 +76,8 @@ def _rings(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Float
         count = 7 if ring == 1 else 14
         radius = style.block * (ring * 1.02 + 0.1)
         here = list(range(len(nodes), len(nodes) + count))
-        for place in range(count):
-            angle = 2 * math.pi * (place + rng.uniform(-0.1, 0.1)) / count
+        for index in range(count):
+            angle = 2 * math.pi * (index + rng.uniform(-0.1, 0.1)) / count
             far = radius * rng.uniform(0.94, 1.06)
             nodes.append((far * math.cos(angle), far * math.sin(angle)))
         edges |= {(min(a, b), max(a, b)) for a, b in zip(here, [*here[1:], here[0]], strict=True)}
@@ -91,7 +91,7 @@ def _rings(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Float
 
 
 def panorama_points(nodes: Floats, streets: tuple[Edge, ...]) -> tuple[Floats, dict[Edge, tuple[int, ...]]]:
-    """Where panoramas stand: at the nodes, in order, and along the streets.
+    """Positions of panoramas: at the nodes, in order, and along the streets.
 
     Returns:
         The points, and for each street the indices of its points from end to end.
@@ -123,6 +123,6 @@ def next_sides(nodes: Floats, streets: tuple[Edge, ...]) -> dict[Edge, Edge]:
     for node, others in around.items():
         away = nodes[others] - nodes[node]
         ordered = [others[i] for i in np.argsort(np.arctan2(away[:, 1], away[:, 0]))]
-        for place, other in enumerate(ordered):
-            after[other, node] = node, ordered[place - 1]
+        for index, other in enumerate(ordered):
+            after[other, node] = node, ordered[index - 1]
     return after

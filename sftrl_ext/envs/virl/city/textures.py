@@ -21,10 +21,10 @@ SIDE = 64
 """Side of a facade tile in pixels: one bay of one floor."""
 
 LEVELS = 6
-"""How many times a facade tile is kept, each half as large as the one before."""
+"""Mipmap levels of a facade tile, each half as large as the one before."""
 
 UPPER, TOP, FRONT, PLAIN = 0, 4, 8, 16
-"""Where the tiles of upper floors, top floors, ground floors and walls without windows start."""
+"""Index of the first tile of upper floors, top floors, ground floors and walls without windows."""
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
@@ -53,9 +53,9 @@ class Texture:
         images = [image if image.mode == "CMYK" else image.convert("RGBA")]
         while len(images) < levels and min(images[-1].size) >= 4:
             images.append(images[-1].reduce(2))
-        packed = [np.asarray(one).view(np.uint32).reshape(-1) for one in images]
-        starts = np.cumsum([0, *(len(one) for one in packed[:-1])])
-        widths, heights = np.array([one.size for one in images]).T
+        packed = [np.asarray(level).view(np.uint32).reshape(-1) for level in images]
+        starts = np.cumsum([0, *(len(level) for level in packed[:-1])])
+        widths, heights = np.array([level.size for level in images]).T
         return cls(np.concatenate(packed), starts, widths, heights)
 
 
@@ -71,8 +71,8 @@ def facade_tiles(style: CityStyle, seed: int) -> Texture:
     tiles += [_front(style, variant, rng) for variant in range(8)]
     tiles.append(_Tile(style, rng).image())
     sheet = Image.new("CMYK", (SIDE, SIDE * len(tiles)))
-    for place, tile in enumerate(tiles):
-        sheet.paste(tile, (0, place * SIDE))
+    for index, tile in enumerate(tiles):
+        sheet.paste(tile, (0, index * SIDE))
     return Texture.of(sheet, LEVELS)
 
 
@@ -249,8 +249,8 @@ def board(name: str, kind: str, style: CityStyle, length: float, height: float, 
     draw_symbol(pen, kind, gap, (tall - symbol) / 2, symbol, ink, ground)
     left, room = symbol + 2 * gap, width - symbol - 3 * gap
     each = (tall - 2 * gap) // len(lines)
-    for place, line in enumerate(lines):
-        _write(pen, line, left + room / 2, gap + each * (place + 0.5), room, each * 0.78, ink)
+    for index, line in enumerate(lines):
+        _write(pen, line, left + room / 2, gap + each * (index + 0.5), room, each * 0.78, ink)
     return Texture.of(image)
 
 
@@ -289,8 +289,8 @@ def prop_texture(kind: str, style: CityStyle, seed: int) -> Texture:
     elif kind == "lights":
         pen.rectangle((60, 20, 67, 255), (60, 62, 64))
         pen.rectangle((44, 8, 84, 112), (30, 32, 34))
-        for place, color in enumerate(((232, 40, 36), (90, 72, 24), (24, 70, 40))):
-            pen.ellipse((51, 13 + 33 * place, 77, 39 + 33 * place), color)
+        for index, color in enumerate(((232, 40, 36), (90, 72, 24), (24, 70, 40))):
+            pen.ellipse((51, 13 + 33 * index, 77, 39 + 33 * index), color)
     else:
         _tree(pen, style, rng)
     return Texture.of(image)

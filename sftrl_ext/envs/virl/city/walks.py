@@ -25,7 +25,7 @@ SIDES = (
     "on your left",
     "on your left front",
 )
-"""Where a landmark is for somebody who arrives, clockwise."""
+"""Sides of a landmark as seen on arrival, clockwise."""
 
 _MISSES = 1000
 _DEGREE = math.radians(1) * EARTH_M
@@ -56,18 +56,18 @@ def make_routes(plan: Plan, count: int, seed: int, most_legs: int = max(LEGS)) -
         SftrlError: if the city is too small for so many.
     """
     maker = _Walks(plan, np.random.default_rng([seed, 51]), most_legs)
-    found: dict[tuple[int, ...], Route] = {}
+    routes: dict[tuple[int, ...], Route] = {}
     misses = 0
-    while len(found) < count and misses < _MISSES:
+    while len(routes) < count and misses < _MISSES:
         walk = maker.walk()
         misses += 1
-        if walk is not None and walk[0] not in found:
-            found[walk[0]] = maker.route(len(found), *walk)
+        if walk is not None and walk[0] not in routes:
+            routes[walk[0]] = maker.route(len(routes), *walk)
             misses = 0
-    if len(found) == count:
-        return list(found.values())
+    if len(routes) == count:
+        return list(routes.values())
     raise SftrlError(
-        f"this city has room for about {len(found)} routes, asked for {count}; choose more streets."
+        f"this city has room for about {len(routes)} routes, asked for {count}; choose more streets."
     )
 
 
@@ -125,7 +125,7 @@ class _Walks:
         return list(points if a < b else points[::-1])
 
     def _liking(self, before: int, node: int, after: int) -> float:
-        """How much a street is liked after another: turns more than going straight on."""
+        """Preference for a street after another: turns more than going straight on."""
         turn = abs(turn_deg(self._heading(before, node), self._heading(node, after)))
         return 0.15 if turn < 12 else 0.8 if turn < 46 else 1.0
 

@@ -1,6 +1,6 @@
 """A sheet that shows every style of city.
 
-Write it with ``python -m sftrl_ext.envs.virl.city.sheets docs/figures``.
+Write it with ``python -m tests.envs.virl.city_sheet docs/figures``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sheets that show every card and every look.
 
-Write them with ``python -m sftrl_ext.envs.general_points.render.sheets docs/figures``.
+Write them with ``python -m tests.envs.general_points.card_sheets docs/figures``.
 """
 
 from __future__ import annotations
