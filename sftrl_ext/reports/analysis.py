@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.compute import AXES
@@ -210,14 +211,14 @@ def pretraining_note(run: RunMetrics) -> str | None:
     )
 
 
-def suits_note(run: RunMetrics) -> str | None:
-    """What has to be said where training shows the red suits of `visual_ood` already; None elsewhere."""
-    task: Any = run.recipe.get("task")
-    suits = task.get("suits") if isinstance(task, Mapping) else None
-    tested = any(record.data_source == "gp_vl/visual_ood" for record in run.records)
-    if not tested or suits not in ("mixed", "red"):
-        return None
-    return f"Training shows {suits} suits: the red suits of `visual_ood` are nothing new in this run."
+def trained_look_note(run: RunMetrics) -> str | None:
+    """Returns the note for a run whose training shows the look of `visual_ood` already; None for others."""
+    settings = run.recipe.get("task")
+    tested = {record.data_source for record in run.records}
+    for task in filter(None, map(task_of_source, sorted(tested))):
+        if f"{task.data_sources['image']}/visual_ood" in tested and isinstance(settings, Mapping):
+            return task.trained_look(settings)
+    return None
 
 
 def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
@@ -291,7 +292,7 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         notes.append(
             "Not every curve or step has the same number of seeds; each point pools the seeds it has."
         )
-    if (said := suits_note(run)) is not None:
+    if (said := trained_look_note(run)) is not None:
         notes.insert(0, said)
     if (said := pretraining_note(run)) is not None:
         notes.insert(0, said)

@@ -14,8 +14,6 @@ which scores every turn (`turn_reward`), and verl's reward managers and ``main_e
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any, TypeVar
 
 from sftrl_ext.envs import Step, make_episode, parse_facts
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
+from sftrl_ext.files import import_file
 
 Facts = Mapping[str, Any]
 """What rebuilds the episode; see `sftrl_ext.envs.make_episode`."""
@@ -164,11 +163,4 @@ def load_reward_file(path: str | Path) -> ModuleType:
     Raises:
         SftrlError: if there is no such file.
     """
-    file = Path(path).expanduser().resolve()
-    spec = importlib.util.spec_from_file_location(f"sftrl_user_rewards_{abs(hash(str(file)))}", file)
-    if not file.is_file() or spec is None or spec.loader is None:
-        raise SftrlError(f"{path}: no such Python file of reward functions.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_file(Path(path), "reward functions")

@@ -13,7 +13,7 @@ pytest.importorskip("verl")
 import torch
 from omegaconf import OmegaConf
 
-from sftrl_ext.envs.base import TASKS
+from sftrl_ext.envs.task import TASKS
 from sftrl_ext.errors import SftrlError
 from tests.rollout.tiny import Guess, Script, Walk, tiny_tokenizer
 
