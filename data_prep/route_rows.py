@@ -18,8 +18,7 @@ from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
 from data_prep.virl_check import check_routes
 from data_prep.virl_sources import RouteSet, RouteSource, read_route_set, read_route_sets
 from data_prep.virl_splits import ROUTE_SPLITS
-from sftrl_ext.envs.task_config import TaskConfig
-from sftrl_ext.envs.virl.config import CityConfig, RoutesConfig
+from sftrl_ext.envs.task_config import CityConfig, RoutesConfig, TaskConfig
 from sftrl_ext.envs.virl.episode import PlaySettings
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.verifier import MODALITIES

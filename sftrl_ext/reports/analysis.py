@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftrl_ext.envs.task import task_of_source
+from sftrl_ext.envs.task import load_task_module, task_of_source
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.compute import AXES
@@ -221,6 +222,17 @@ def trained_look_note(run: RunMetrics) -> str | None:
     return None
 
 
+def _load_task(run: RunMetrics) -> None:
+    """Import the module of the run's task; where it is gone, titles and lambda are the default ones."""
+    task: Any = run.recipe.get("task")
+    module = task.get("module") if isinstance(task, Mapping) else None
+    if module:
+        try:
+            load_task_module(str(module))
+        except SftrlError as error:
+            run.notes.append(f"The task is not known here: {error}")
+
+
 def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     """Load a run folder and work out everything its report shows.
 
@@ -232,6 +244,7 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         SftrlError: if the folder is no run folder or a file in it is malformed.
     """
     run = load_run(run_dir)
+    _load_task(run)
     if rl_tokens is not None:
         run.recipe = {**run.recipe, "rl_tokens": rl_tokens}
     curves = build_curves(run)

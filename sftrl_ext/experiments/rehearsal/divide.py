@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sftrl_ext.envs import TASKS
-from sftrl_ext.envs.task_config import TaskConfig
-from sftrl_ext.envs.virl.config import CityConfig
+from sftrl_ext.envs.task_config import CityConfig, TaskConfig
 from sftrl_ext.experiments.arms import ArmConfig
 from sftrl_ext.experiments.recipe import (
     EvalConfig,
