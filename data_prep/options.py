@@ -8,14 +8,18 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from sftrl_ext.envs import GENERAL_POINTS, TASKS, VIRL
-from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
+
+if TYPE_CHECKING:
+    from sftrl_ext.envs.task_config import TaskConfig
+
+CARDS, ROUTES = "general_points", "virl"
+"""Tasks that have options of their own; importing them would slow down every command."""
 
 IMPORT = "import"
 """The kind that reads a file instead of building rows."""
@@ -43,7 +47,7 @@ class DataOptions:
         }
     )
     out: Path = field(metadata={"argument": {"type": Path}})
-    task: str = _option(GENERAL_POINTS.name, "a registered task, such as general_points or virl")
+    task: str = _option(CARDS, "a registered task, such as general_points or virl")
     split: str = _option("id", "split, or several with commas (mixed evenly)")
     rows: int = _option(1000, "how many; of a city, its routes", type=int)
     seed: int = _option(0, type=int)
@@ -51,30 +55,22 @@ class DataOptions:
     template: str = _option("default", "prompt template: a name, or a YAML file of yours")
     max_attempts: int | None = _option(None, "default: 5 for cards, 2 at each point of a route", type=int)
     profile: str = _option("exact")
-    draw: str | None = _option(
-        None, "iid, deck or authors (default under --profile authors)", of=GENERAL_POINTS.name
-    )
-    suits: str | None = _option(
-        None, "mixed, black or red; images are black by default", of=GENERAL_POINTS.name
-    )
+    draw: str | None = _option(None, "iid, deck or authors (default under --profile authors)", of=CARDS)
+    suits: str | None = _option(None, "mixed, black or red; images are black by default", of=CARDS)
     modality: str = _option("text", "text or image: how cards or places are shown")
     image_size: str | None = _option(None, "size of images, in pixels", metavar="WxH")
-    look: str | None = _option(
-        None, "how images are drawn: table=blue,deck=plain,arrangement=row", of=GENERAL_POINTS.name
-    )
+    look: str | None = _option(None, "how images are drawn: table=blue,deck=plain,arrangement=row", of=CARDS)
     embed_images: bool = _option(False, "write the pictures into the file as PNG")
     routes: Path | None = _option(
-        None, "a route_infos.json, its folder, or a folder of such", of=VIRL.name, type=Path
+        None, "a route_infos.json, its folder, or a folder of such", of=ROUTES, type=Path
     )
     away: list[Path] | None = _option(
-        None, "routes of other cities, for visual_ood", of=VIRL.name, type=Path, nargs="+"
+        None, "routes of other cities, for visual_ood", of=ROUTES, type=Path, nargs="+"
     )
-    holdout: float | None = _option(
-        None, "share of the routes that no training walks", of=VIRL.name, type=float
-    )
-    missing_panorama: str | None = _option(None, "skip (default) or error, between milestones", of=VIRL.name)
-    skip_bad: bool = _option(False, "leave out bad routes and list them", of=VIRL.name)
-    style: str | None = _option(None, "how a city looks (kind virl-city)", of=VIRL.name)
+    holdout: float | None = _option(None, "share of the routes that no training walks", of=ROUTES, type=float)
+    missing_panorama: str | None = _option(None, "skip (default) or error, between milestones", of=ROUTES)
+    skip_bad: bool = _option(False, "leave out bad routes and list them", of=ROUTES)
+    style: str | None = _option(None, "how a city looks (kind virl-city)", of=ROUTES)
     settings: str | None = _option(None, "keys of a task of yours: largest=20,base=3", metavar="KEY=VALUE")
     source: Path | None = _option(
         None,
@@ -130,6 +126,9 @@ class DataOptions:
         Raises:
             SftrlError: for an unknown task, or a look without images.
         """
+        from sftrl_ext.envs.task import TASKS
+        from sftrl_ext.envs.task_config import TaskConfig
+
         attempts = TASKS[self.task].attempts if self.max_attempts is None else self.max_attempts
         look = look_fields(self.image_size, self.look)
         if look and self.modality == "text":

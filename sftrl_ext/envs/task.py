@@ -115,7 +115,7 @@ class _Tasks(Registry[TaskSpec]):
     """Tasks by name; looking one up imports the modules of tasks outside this package first."""
 
     def __getitem__(self, name: str) -> TaskSpec:
-        if name not in self._items:
+        if isinstance(name, str) and name not in self._items:
             load_outside_tasks()
         return super().__getitem__(name)
 
@@ -147,10 +147,11 @@ def make_episode(facts: Mapping[str, Any]) -> Episode:
 
 
 def task_of_source(data_source: str) -> TaskSpec | None:
-    """The task of a data source such as ``<first part>/<split>``; None for one that no task has."""
+    """The task of a data source ``<first part>/<split>``, or of a first part; None for any other."""
     load_outside_tasks()
     first = data_source.partition("/")[0]
-    return next((TASKS[name] for name in TASKS if first in TASKS[name].data_sources.values()), None)
+    specs = [TASKS[name] for name in TASKS]
+    return next((spec for spec in specs if first in (spec.name, *spec.data_sources.values())), None)
 
 
 def load_outside_tasks() -> None:

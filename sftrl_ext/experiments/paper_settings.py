@@ -99,7 +99,7 @@ def _entries(kind: type[Entry], name: str) -> tuple[Entry, ...]:
     """The entries of one list of the file, with tuples for its lists and pairs for its mappings of keys."""
     made = []
     for entry in _PAPER[name]:
-        fields = {
+        fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) and key != "value" else value
             for key, value in entry.items()
         }

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from sftrl_ext.envs import Step, make_episode, parse_facts
+from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.files import import_file
 
@@ -70,7 +71,7 @@ def register_reward(*keys: str) -> Callable[[F], F]:
 
 
 def find_reward(data_source: str, reward: str | None = None) -> RewardFn:
-    """The reward function of a name, or else of a data source.
+    """The reward function of a name, or else of a data source, or else of any task: the verifier's grade.
 
     Args:
         data_source: The row's ``data_source``.
@@ -84,6 +85,8 @@ def find_reward(data_source: str, reward: str | None = None) -> RewardFn:
     if data_source in REWARDS:
         return REWARDS[data_source]
     patterns = [key for key in REWARDS if "/" in key and fnmatchcase(str(data_source), key)]
+    if not patterns and task_of_source(data_source) is not None:
+        return REWARDS["outcome"]
     if not patterns:
         raise unknown_name("data source", data_source, [key for key in REWARDS if "/" in key])
     return REWARDS[max(patterns, key=lambda key: (len(key.replace("*", "")), key))]

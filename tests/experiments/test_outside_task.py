@@ -22,7 +22,7 @@ from sftrl_ext.experiments.recipe_files import from_yaml, load_recipe, to_yaml
 from sftrl_ext.files import read_json, read_jsonl, write_text
 from tests.test_docs import ROOT, blocks
 
-FILES = ("doubling.py", "doubling_task.py", "doubling.yaml")
+FILES = ("doubling.py", "doubling_task.py", "my_doubling.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(folder):
-    return load_recipe(folder / "doubling.yaml", "smoke")
+    return load_recipe(folder / "my_doubling.yaml", "smoke")
 
 
 def test_the_recipe_brings_its_task(recipe, folder, tmp_path):
@@ -117,7 +117,7 @@ def test_it_runs_from_data_to_report(folder, tmp_path):
         "-m",
         "sftrl_ext.cli",
         "run",
-        str(folder / "doubling.yaml"),
+        str(folder / "my_doubling.yaml"),
         "--scale",
         "smoke",
     ]
