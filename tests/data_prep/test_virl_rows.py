@@ -363,7 +363,7 @@ def test_the_authors_routes_are_imported_as_they_are(tmp_path):
     assert rows.schema == SCHEMA and rows["data_source"].to_pylist() == ["virl_l/imported"] * 3
     assert validate_file(tmp_path / "rows.parquet").turns == 3
     with pytest.raises(SftrlError, match="Did you mean 'virl'"):
-        import_authors(tmp_path / "data.json", tmp_path / "rows.parquet", task="vrl")
+        import_authors(tmp_path / "data.json", tmp_path / "rows.parquet", config=TaskConfig(kind="vrl"))
 
 
 def test_a_route_set_of_ones_own(sets):
