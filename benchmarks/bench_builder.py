@@ -19,16 +19,17 @@ AT_LEAST_ROWS_PER_S = {"rl": 50_000, "sft": 40_000, "reasoned": 40_000, "subopti
 
 
 def build(kind: str, rows: int, template: str) -> dict[str, float]:
-    from data_prep.build import BUILDERS
+    from data_prep.hand_rows import HandRows
     from data_prep.sources import Source
     from data_prep.writer import write_rows
     from sftrl_ext.envs.general_points.episode import PlaySettings
+    from sftrl_ext.envs.task_config import TaskConfig
 
     source = Source("id", settings=PlaySettings(template=template))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.parquet"
         wall, cpu = time.perf_counter(), time.process_time()
-        write_rows(path, BUILDERS[kind](source, rows))
+        write_rows(path, HandRows(TaskConfig(), Path(folder)).build(kind, source, rows))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         size = path.stat().st_size / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

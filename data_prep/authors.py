@@ -2,8 +2,8 @@
 
 The file is one JSON list of ``{"image": null | path | [paths], "conversations": [{"from": ..., "value": ...},
 ...]}``. It is read record by record, so a file of any length takes constant memory. Prompts stay as they are;
-the facts of a row are read off its last answer (cards and numbers), and are ``{}`` when they cannot be, as
-always for routes: a dialogue does not say where its route goes.
+the facts of a row are read off its last answer (`TaskRows.read_answer`), and are ``{}`` when they cannot be,
+as always for routes: a dialogue does not say where its route goes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,15 @@ from typing import Any
 import pyarrow as pa
 
 from data_prep.schema import IMAGE_SCHEMA, SCHEMA, dialogues_array, rows_table
+from data_prep.task_rows import find_rows
 from data_prep.writer import ROW_GROUP, write_rows
 from sftrl_ext.envs.base import IMAGE_MARKER, facts_text
-from sftrl_ext.envs.general_points.answer import extract_answer
-from sftrl_ext.envs.general_points.cards import Card, parse_card
-from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
-from sftrl_ext.envs.general_points.rules import RULES
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.envs.task import TASKS
+from sftrl_ext.envs.task_config import TaskConfig
+from sftrl_ext.errors import SftrlError
 
 SPLIT = "imported"
 """Split name of imported rows."""
-
-DATA_SOURCES = {"general_points": f"gp_l/{SPLIT}", "virl": f"virl_l/{SPLIT}"}
-"""Task to the data source of imported rows."""
-
-ABILITIES = {"general_points": "arithmetic", "virl": "navigation"}
-"""Task to what verl groups imported rows by."""
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 """The word in ``from`` to the role it means."""
@@ -133,45 +126,13 @@ def _check_pictures(
         )
 
 
-def facts_of(answer: str, settings: PlaySettings, target: int = 24) -> dict[str, Any]:
-    """Facts of the hand an answer talks about: its cards, and the first rule that gives them its numbers.
-
-    Returns:
-        What `make_facts` gives, or an empty dict if the answer does not say; of an image it would have to say
-        the suits too.
-    """
-    claim = extract_answer(answer)
-    if not claim.cards or not claim.number:
-        return {}
-    if settings.modality == "image" and not all(card.suit for card in map(_card, claim.cards)):
-        return {}
-    for name in RULES:
-        facts = make_facts(claim.cards, name, target, settings)
-        try:
-            numbers = [RULES[name].number(card) for card in claim.cards]
-        except SftrlError:
-            continue
-        if sorted(numbers) == sorted(claim.number):
-            return facts
-    return {}
-
-
-def _card(text: str) -> Card:
-    """A card of an answer; one that is none has no suit."""
-    try:
-        return parse_card(text)
-    except SftrlError:
-        return Card(text)
-
-
 def imported_tables(
     path: str | Path,
     *,
     images: bool = False,
     image_folder: str | Path | None = None,
     train: str = "all",
-    settings: PlaySettings | None = None,
-    task: str = "general_points",
+    config: TaskConfig | None = None,
 ) -> Iterator[pa.Table]:
     """Stream an authors' file as tables of our schema.
 
@@ -180,8 +141,8 @@ def imported_tables(
         images: Make a column of image paths; without it a record with an image is an error.
         image_folder: What image paths are relative to.
         train: "all" assistant turns carry loss, or only the "last".
-        settings: How the hands are played when the rows are used as RL prompts.
-        task: "general_points" or "virl".
+        config: The task, and how its episodes are played when the rows are used as RL prompts; by default
+            cards.
 
     Raises:
         SftrlError: naming the file, the record and what was expected there.
@@ -191,10 +152,8 @@ def imported_tables(
         raise SftrlError(f"{path}: no such file.")
     if train not in ("all", "last"):
         raise SftrlError(f"train is {train!r}, expected 'all' or 'last'.")
-    if task not in DATA_SOURCES:
-        raise unknown_name("task", task, DATA_SOURCES)
     folder = Path(image_folder) if image_folder else None
-    settings = settings or PlaySettings()
+    config = config or TaskConfig()
     group: list[tuple[int, list[tuple[str, str]], list[dict[str, Any]]]] = []
     for index, record in read_records(path):
         messages = _messages(path, index, record)
@@ -207,39 +166,36 @@ def imported_tables(
         _check_pictures(path, index, messages, pictures)
         group.append((index, messages, pictures))
         if len(group) == ROW_GROUP:
-            yield _table(group, images, train, settings, task)
+            yield _table(group, images, train, config)
             group = []
     if group:
-        yield _table(group, images, train, settings, task)
+        yield _table(group, images, train, config)
 
 
 def _table(
     group: list[tuple[int, list[tuple[str, str]], list[dict[str, Any]]]],
     images: bool,
     train: str,
-    settings: PlaySettings,
-    task: str,
+    config: TaskConfig,
 ) -> pa.Table:
-    cards = task == "general_points"
+    task, read_answer = TASKS[config.kind], find_rows(config.kind).read_answer
     roles = [[role for role, _ in messages] for _, messages, _ in group]
     texts = [[text for _, text in messages] for _, messages, _ in group]
     opening = [row.index("assistant") for row in roles]
     turns = [[i for i, role in enumerate(row) if role == "assistant"] for row in roles]
     table = rows_table(
-        data_source=DATA_SOURCES[task],
+        data_source=f"{task.data_sources['text']}/{SPLIT}",
         split=SPLIT,
         seed=0,
         index=pa.array([index for index, _, _ in group], pa.int64()),
-        facts=pa.array(
-            [facts_text(facts_of(row[-1], settings) if cards else {}) for row in texts], pa.string()
-        ),
+        facts=pa.array([facts_text(read_answer(row[-1], config)) for row in texts], pa.string()),
         prompt=dialogues_array(
             [row[:n] for row, n in zip(roles, opening, strict=True)],
             [row[:n] for row, n in zip(texts, opening, strict=True)],
         ),
         messages=dialogues_array(roles, texts),
         train_turns=pa.array([row if train == "all" else row[-1:] for row in turns], pa.list_(pa.int64())),
-        ability=ABILITIES[task],
+        ability=task.ability,
     )
     if images:
         field = IMAGE_SCHEMA.field("images")

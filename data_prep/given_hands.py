@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.given_files import Record, as_text, read_records, split_of_set, whole_number
-from data_prep.schema import data_source, dialogues_array, rows_table
+from data_prep.schema import data_source
 from data_prep.sources import Source, image_seeds
 from data_prep.splits import SPLITS, TASK_OF, Split, get_split
-from sftrl_ext.envs.base import facts_text, make_episode
+from data_prep.task_rows import prompt_table
 from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
-from sftrl_ext.envs.general_points.episode import as_look, make_facts
+from sftrl_ext.envs.general_points.episode import TASK, as_look, make_facts
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.general_points.solver import is_solvable
 from sftrl_ext.errors import SftrlError
@@ -76,18 +76,7 @@ def given_hand_rows(
         for suited in cards:
             for card in suited:
                 check_cards(as_look(settings.look).deck, [card.rank], [card.suit])
-    openings = [make_episode(one).messages() for one in facts]
-    yield rows_table(
-        data_source=data_source(TASK_OF, modality, name),
-        split=name,
-        seed=source.seed,
-        index=pa.array(index),
-        facts=pa.array([facts_text(one) for one in facts], pa.string()),
-        prompt=dialogues_array(
-            [[message["role"] for message in opening] for opening in openings],
-            [[message["content"] for message in opening] for opening in openings],
-        ),
-    )
+    yield prompt_table(TASK, data_source(TASK_OF, modality, name), name, source.seed, facts)
 
 
 def _hand(record: Record, split: Split, trained: Split) -> GivenHand:

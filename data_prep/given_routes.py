@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.given_files import Record, is_route_list, read_records, split_of_set, whole_number
-from data_prep.schema import data_source, dialogues_array, rows_table
-from data_prep.virl import ABILITY
+from data_prep.schema import data_source
+from data_prep.task_rows import prompt_table
 from data_prep.virl_check import check_routes
 from data_prep.virl_sources import RouteSet, RouteSource, read_route_set
 from data_prep.virl_splits import ROUTE_SPLITS, TASK_OF, RouteSplit
-from sftrl_ext.envs.base import facts_text, make_episode
-from sftrl_ext.envs.virl.episode import make_facts
+from sftrl_ext.envs.virl.episode import TASK, make_facts
 from sftrl_ext.envs.virl.routes import Route
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json
@@ -55,19 +54,7 @@ def given_route_rows(
         for record in read_records(path, "route", FIELDS)[:limit]:
             seed = int(rng.integers(2**31))
             walks.append(_listed(record, source, split, seed))
-    openings = [make_episode(facts).messages() for facts in walks]
-    yield rows_table(
-        data_source=data_source(TASK_OF, source.settings.modality, name),
-        split=name,
-        seed=source.seed,
-        index=pa.array(range(len(walks)), pa.int64()),
-        facts=pa.array([facts_text(facts) for facts in walks], pa.string()),
-        prompt=dialogues_array(
-            [[message["role"] for message in opening] for opening in openings],
-            [[message["content"] for message in opening] for opening in openings],
-        ),
-        ability=ABILITY,
-    )
+    yield prompt_table(TASK, data_source(TASK_OF, source.settings.modality, name), name, source.seed, walks)
 
 
 def _listed(record: Record, source: RouteSource, split: RouteSplit, seed: int) -> dict[str, Any]:

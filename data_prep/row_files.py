@@ -17,14 +17,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.authors import facts_of, imported_tables
+from data_prep.authors import imported_tables
 from data_prep.images import IMAGE_ROW_GROUP
 from data_prep.origins import Origin, file_digest
 from data_prep.schema import read_schema
+from data_prep.task_rows import find_rows
 from data_prep.validate import FileReport, check_row, expect_correct
 from data_prep.writer import ROW_GROUP, write_rows
-from sftrl_ext.envs.base import make_episode, parse_facts
-from sftrl_ext.envs.general_points.episode import PlaySettings
+from sftrl_ext.envs.base import parse_facts
+from sftrl_ext.envs.task import make_episode
+from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
 
 Progress = Callable[[int], None]
@@ -38,16 +40,12 @@ class RowsRequest:
     Attributes:
         kind: ``sft`` or ``rl``.
         rows: How many.
-        task: ``general_points`` or ``virl``.
-        modality: ``text`` or ``image``.
-        settings: How hands are played that are read off the answers of a ``data.json``; cards only.
+        config: The task, and how episodes are played that are read off the answers of a ``data.json``.
     """
 
     kind: str
     rows: int
-    task: str
-    modality: str
-    settings: PlaySettings | None = None
+    config: TaskConfig
 
 
 def import_rows(
@@ -109,10 +107,9 @@ class _Checked:
             )
         return imported_tables(
             self.path,
-            images=self.request.modality == "image",
+            images=self.request.config.modality == "image",
             image_folder=self.path.parent.resolve(),
-            settings=self.request.settings,
-            task=self.request.task,
+            config=self.request.config,
         )
 
     def _check(self, table: pa.Table) -> None:
@@ -139,22 +136,22 @@ class _Checked:
             raise SftrlError(
                 f"column 'images' has the path {paths[0]}; expected none: RL draws pictures from the facts."
             )
-        expected = {"task": request.task, "modality": request.modality}
+        expected = {"task": request.config.kind, "modality": request.config.modality}
         for name, value in expected.items():
             if facts and facts.get(name, "text") != value:
                 raise SftrlError(f"the fact {name!r} is {facts.get(name, 'text')!r}, expected {value!r}.")
         if facts:
             self.templates[str(facts.get("template", "default"))] += 1
-        elif row["messages"] and request.task == "general_points":
+        elif row["messages"]:
             self._check_answer(row["messages"])
         for path in paths:
             stat = Path(path).stat()
             self._pictures.add(f"{path} {stat.st_size} {stat.st_mtime_ns}")
 
     def _check_answer(self, messages: list[dict[str, str]]) -> None:
-        """Grade the last answer of a row without facts by the hand that it names, if it names one."""
-        profile = self.request.settings.profile if self.request.settings else "exact"
-        facts = facts_of(messages[-1]["content"], PlaySettings(profile=profile))
+        """Grade the last answer of a row without facts by the instance that it names, if it names one."""
+        config = TaskConfig(kind=self.request.config.kind, profile=self.request.config.profile)
+        facts = find_rows(config.kind).read_answer(messages[-1]["content"], config)
         if facts:
             expect_correct(make_episode(facts), messages[-1]["content"], len(messages) - 1)
 

@@ -20,12 +20,13 @@ from data_prep.schema import data_source
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.envs.general_points.hands import HandSpec
 from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.general_points.task import GENERAL_POINTS
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 
 TRAIN_STREAM = "train"
 """Name of the random stream that training hands come from."""
 
-TASK_OF = {"text": "gp_l", "image": "gp_vl"}
+TASK_OF = GENERAL_POINTS.data_sources
 """Modality to the task's name in data sources."""
 
 

@@ -18,15 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.images import Images, check_images, embed_images
-from data_prep.schema import dialogues_array, rows_table
+from data_prep.schema import rows_table
+from data_prep.task_rows import dialogues
 from data_prep.virl_sources import RouteSource, Walk, walks
 from data_prep.wrong_turns import wrong_answers
 from sftrl_ext.envs.base import Message, facts_text
 from sftrl_ext.envs.virl.episode import NavigationEpisode, make_facts
+from sftrl_ext.envs.virl.task import VIRL
 from sftrl_ext.errors import SftrlError
-
-ABILITY = "navigation"
-"""What verl groups these rows by."""
 
 GROUP = 1024
 """Rows that are built and written together; a row with its facts is some kilobytes."""
@@ -172,18 +171,11 @@ def _table(group: list[_Row], first: int, seed: int) -> pa.Table:
                 seed=seed,
                 index=pa.array(range(first + start, first + end), pa.int64()),
                 facts=pa.array([row.facts for row in part], pa.string()),
-                prompt=_dialogues([row.prompt for row in part]),
-                messages=_dialogues([row.messages for row in part]) if answered else None,
+                prompt=dialogues([row.prompt for row in part]),
+                messages=dialogues([row.messages for row in part]) if answered else None,
                 train_turns=pa.array(turns, pa.list_(pa.int64())) if answered else None,
-                ability=ABILITY,
+                ability=VIRL.ability,
             )
         )
         start = end
     return pa.concat_tables(tables).combine_chunks()
-
-
-def _dialogues(rows: list[list[Message]]) -> pa.ListArray:
-    return dialogues_array(
-        [[message["role"] for message in row] for row in rows],
-        [[message["content"] for message in row] for row in rows],
-    )

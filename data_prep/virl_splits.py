@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from data_prep.schema import data_source
 from sftrl_ext.envs.virl.rail import ACTION_SPACES
+from sftrl_ext.envs.virl.task import VIRL
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 
-TASK_OF = {"text": "virl_l", "image": "virl_vl"}
+TASK_OF = VIRL.data_sources
 """Modality to the task's name in data sources."""
 
 PARTS = ("seen", "held_out", "all")

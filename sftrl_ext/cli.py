@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 import sftrl_ext
+from data_prep.options import DataOptions
 from sftrl_ext.cli_eval import add_eval_verbs
 from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, print_report_paths
@@ -68,43 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="verb")
 
     data = verbs.add_parser("data", help="build or import parquet files")
-    data.add_argument("kind", help="rl, sft, reasoned, suboptimal, import, given, virl-city or panoramas")
-    data.add_argument("--task", default="general_points", help="general_points or virl")
-    data.add_argument("--split", default="id", help="split, or several separated by commas (mixed evenly)")
-    data.add_argument("--rows", type=int, default=1000, help="number of rows; of a city, number of routes")
-    data.add_argument("--seed", type=int, default=0)
-    data.add_argument(
-        "--eval", action="store_true", help="draw from the split's evaluation stream, not the training one"
-    )
-    data.add_argument("--template", default="default", help="prompt template: a name, or a YAML file")
-    data.add_argument("--max-attempts", type=int, help="default: 5 per hand, 2 per point of a route")
-    data.add_argument("--profile", default="exact")
-    data.add_argument(
-        "--draw", default=None, help="draw of hands: iid, deck, or authors (default with --profile authors)"
-    )
-    data.add_argument("--suits", default=None, help="mixed, black or red; images are black by default")
-    data.add_argument("--modality", default="text", help="text or image: how the model sees cards and places")
-    data.add_argument("--image-size", metavar="WxH", help="size of images, in pixels")
-    data.add_argument("--look", help="rendering of images: table=blue,deck=plain,arrangement=row")
-    data.add_argument("--embed-images", action="store_true", help="write the pictures into the file as PNG")
-    data.add_argument(
-        "--routes", type=Path, help="virl: a route_infos.json, its folder, or a folder of such folders"
-    )
-    data.add_argument("--away", type=Path, nargs="+", help="virl: routes of other cities, for visual_ood")
-    data.add_argument("--holdout", type=float, help="virl: share of the routes held out from training")
-    data.add_argument(
-        "--missing-panorama",
-        help="virl: points between milestones without a panorama: skip (default) or error",
-    )
-    data.add_argument("--skip-bad", action="store_true", help="virl: skip bad routes and list them")
-    data.add_argument("--style", help="virl-city: style of the city")
-    data.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        help="import: the authors' data.json; given: hands or routes; panoramas: their map",
-    )
-    data.add_argument("--out", type=Path, required=True)
+    DataOptions.add_to(data)
     data.set_defaults(run=_data)
 
     validate = verbs.add_parser("validate", help="check the rows of parquet files")
@@ -196,11 +161,11 @@ def _show(args: argparse.Namespace, console: Console) -> None:
 
 
 def _data(args: argparse.Namespace, console: Console) -> None:
-    from data_prep.build import build_file
+    from data_prep.build import build_file, unit_of
 
-    rows = build_file(args, lambda text: console.print(text, highlight=False, markup=False))
-    what = {"virl-city": "routes", "panoramas": "places"}.get(args.kind, "rows")
-    console.print(f"{args.out}: {rows} {what}", highlight=False)
+    options = DataOptions.of(args)
+    rows = build_file(options, lambda text: console.print(text, highlight=False, markup=False))
+    console.print(f"{args.out}: {rows} {unit_of(args.kind)}", highlight=False)
 
 
 def _validate(args: argparse.Namespace, console: Console) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 from sftrl_ext.errors import SftrlError
@@ -78,3 +81,23 @@ def drop_torn_tail(path: Path) -> None:
         keep = data.rfind(b"\n") + 1
         if keep != len(data):
             file.truncate(keep)
+
+
+def import_file(path: Path, content: str) -> ModuleType:
+    """Import a Python file of the user's, again at every call.
+
+    Args:
+        path: The file.
+        content: What it is to hold, for the error ("reward functions").
+
+    Raises:
+        SftrlError: if there is no such file.
+    """
+    file = path.expanduser().resolve()
+    spec = importlib.util.spec_from_file_location(f"sftrl_user_{abs(hash(str(file)))}", file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise SftrlError(f"{path}: no such Python file of {content}.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

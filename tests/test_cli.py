@@ -45,7 +45,7 @@ def test_answers_that_show_their_working_are_built_and_valid(capsys, tmp_path):
     assert main(["validate", str(out)]) == 0
     assert "20 dialogues with 20 trained answers" in " ".join(capsys.readouterr().out.split())
     words = ("data", "reasoned", "--task", "virl", "--out", tmp_path / "routes.parquet")
-    assert "'reasoned' is about cards" in refused(capsys, *words)
+    assert "kind 'reasoned' is not for task 'virl'" in refused(capsys, *words)
     assert list(tmp_path.iterdir()) == [out]
 
 

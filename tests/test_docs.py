@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import BUILDERS
-from data_prep.build_routes import ROUTE_BUILDERS, ROUTE_KINDS
-from data_prep.request import GIVEN, IMPORT
+from data_prep.build import kinds_of
+from data_prep.options import GIVEN
 from data_prep.splits import get_split
 from data_prep.virl_splits import ROUTE_SPLITS
 from sftrl_ext.cli import _parse
+from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 
 ROOT = Path(__file__).parents[1]
@@ -94,14 +94,13 @@ def check_names(args):
         args.overrides = [word for word in args.overrides if "<" not in word]
         assert recipes_to_rehearse(args) if hasattr(args, "only_list") else recipes_of(args)
     if hasattr(args, "kind"):
-        routes = args.task == "virl"
-        assert args.kind in {*(ROUTE_BUILDERS if routes else BUILDERS), IMPORT, GIVEN, *ROUTE_KINDS}, (
-            args.kind
-        )
+        if args.task not in TASKS:  # one that the page itself defines
+            return
+        assert args.kind in kinds_of(args.task), args.kind
         if args.kind == GIVEN:
             return
         for split in args.split.split(","):
-            assert ROUTE_SPLITS[split] if routes else get_split(split)
+            assert ROUTE_SPLITS[split] if args.task == "virl" else get_split(split)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

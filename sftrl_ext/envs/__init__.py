@@ -9,18 +9,19 @@ import gymnasium
 
 from sftrl_ext.envs.base import (
     IMAGE_MARKER,
-    TASKS,
     Attempt,
     Episode,
     Message,
     Step,
     Verdict,
     count_markers,
-    make_episode,
     parse_facts,
 )
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode
+from sftrl_ext.envs.general_points.task import GENERAL_POINTS
+from sftrl_ext.envs.task import TASKS, TaskSpec, make_episode, register_task
 from sftrl_ext.envs.virl.episode import NavigationEpisode
+from sftrl_ext.envs.virl.task import VIRL
 
 GENERAL_POINTS_ID = "sftrl/GeneralPoints-v0"
 """Gymnasium id of the card game."""
@@ -36,9 +37,11 @@ for _id, _entry_point in (
         gymnasium.register(_id, entry_point=_entry_point)
 
 __all__ = [
+    "GENERAL_POINTS",
     "GENERAL_POINTS_ID",
     "IMAGE_MARKER",
     "TASKS",
+    "VIRL",
     "VIRL_ID",
     "Attempt",
     "Episode",
@@ -46,8 +49,10 @@ __all__ = [
     "Message",
     "NavigationEpisode",
     "Step",
+    "TaskSpec",
     "Verdict",
     "count_markers",
     "make_episode",
     "parse_facts",
+    "register_task",
 ]

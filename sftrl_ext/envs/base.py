@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.errors import SftrlError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,22 +129,6 @@ class Episode(ABC):
     @abstractmethod
     def metrics(self) -> dict[str, float]:
         """Numbers about the episode, the same keys for every episode of a task, whatever happened in it."""
-
-
-TASKS: Registry[Callable[[Mapping[str, Any]], Episode]] = Registry("task")
-"""Task name to the function that rebuilds an episode from its facts."""
-
-
-def make_episode(facts: Mapping[str, Any]) -> Episode:
-    """Rebuild an episode from the facts a row carries.
-
-    Args:
-        facts: JSON-like; ``facts["task"]`` names the task, the rest is the task's own.
-
-    Raises:
-        SftrlError: if the task is unknown or a fact is missing or malformed.
-    """
-    return TASKS[facts.get("task", "")](facts)
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:

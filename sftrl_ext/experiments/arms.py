@@ -15,6 +15,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe import Recipe, RLConfig, SFTConfig
@@ -201,10 +202,11 @@ def check_arms(path: Path, recipe: Recipe) -> None:
                 known = [one for one in values if one is not None]
                 raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), known)}")
         _check_rows(where, arm)
-        if arm.rows == "reasoned" and recipe.task.kind == "virl":
+        no_working = TASKS[recipe.task.kind].no_working
+        if arm.rows == "reasoned" and no_working is not None:
             raise SftrlError(
-                f"{where}.rows: 'reasoned' is about cards: an answer of task kind 'virl' names what is seen "
-                "and the instruction before its action as it is. Expected expert or suboptimal."
+                f"{where}.rows: 'reasoned' is not for task kind {recipe.task.kind!r}: {no_working}. Expected "
+                "expert or suboptimal."
             )
         from_file = is_row_file(arm.rows)
         dead = {

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from sftrl_ext.envs.task import TASKS_VARIABLE
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.attention import resolve_attention, rl_attention_overrides, sft_attention_overrides
 from sftrl_ext.experiments.local_ray import local_ray_env, requested_address
@@ -241,6 +242,8 @@ def _env(recipe: Recipe, engine: Mapping[str, str] | None, checkpoints: Path) ->
     if recipe.scale.backend == "cpu":
         env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
     env |= dict(engine or {})
+    if recipe.task.module is not None:
+        env[TASKS_VARIABLE] = recipe.task.module
     if _vllm_on_cpu(recipe):
         env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm.cpu_build"
     return env

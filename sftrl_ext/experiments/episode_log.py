@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluate import EvalSet
 from sftrl_ext.experiments.samples import stored_episode

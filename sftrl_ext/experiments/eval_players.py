@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.experiments.endpoint import Endpoint, EndpointOptions, Unanswered
 from sftrl_ext.experiments.episode_log import Place
 from sftrl_ext.experiments.eval_request import EvalRequest, torch_device

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.progress import Progress
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.experiments.arms import gives_init, starts_from_base
 from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.divergence import DivergenceMeter, measured_split, start_of
@@ -30,9 +30,6 @@ from sftrl_ext.rollout.tokens import ChatTokens
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-FIRST_CLAIMS = {"general_points": ("recognized", "number_right")}
-"""Task to the details of a first response to a picture that are counted."""
 
 STEP_COUNTS = ("correct_actions", "responses", "recognized_responses")
 """Numbers of an episode whose sums give a measure per response: per-step accuracy is the first over the
@@ -323,7 +320,7 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
     # Recognition is measured with one attempt, as in the paper; texts have nothing to recognise.
     first = [episode.steps[0].attempt.verdict.details for episode in played if episode.steps]
     tasks = {str(facts.get("task")) for facts in chosen.facts if facts.get("modality") == "image"}
-    claims = [claim for task in sorted(tasks) for claim in FIRST_CLAIMS.get(task, ())]
+    claims = [claim for task in sorted(tasks) for claim in TASKS[task].first_claims]
     return {
         "split": chosen.split,
         "data_source": chosen.data_source,

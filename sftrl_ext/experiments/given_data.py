@@ -10,24 +10,12 @@ from pathlib import Path
 
 from data_prep.origins import Origin
 from data_prep.row_files import RowsRequest, import_rows
-from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
 from sftrl_ext.experiments.arms import ArmRun
 from sftrl_ext.experiments.given_paths import named
 from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.recipe import Recipe, TaskConfig
+from sftrl_ext.experiments.recipe import Recipe
 
 _EVERY_S = 5.0
-
-
-def hand_settings(task: TaskConfig) -> PlaySettings:
-    """How the hands of a task are played."""
-    return PlaySettings(
-        max_attempts=task.max_attempts,
-        profile=task.profile,
-        template=task.template,
-        modality=task.modality,
-        look=as_look(task.look) if task.modality == "image" else None,
-    )
 
 
 class RowsLine:
@@ -77,8 +65,7 @@ def import_arm_rows(recipe: Recipe, run: ArmRun, layout: RunLayout) -> Origin:
         SftrlError: naming the arm's key, the file, the row, and what was found and expected.
     """
     task = recipe.task
-    settings = hand_settings(task) if task.kind == "general_points" else None
-    request = RowsRequest(run.config.kind, run.budget.rows, task.kind, task.modality, settings)
+    request = RowsRequest(run.config.kind, run.budget.rows, task)
     say = RowsLine(Path(run.config.rows).name, run.budget.rows)
     with named(f"arms.{run.arm}.rows"):
         origin = import_rows(run.config.rows, layout.rows(run.rows), request, say)

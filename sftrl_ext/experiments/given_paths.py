@@ -41,17 +41,20 @@ def add_eval_sets(recipe: Recipe) -> None:
     if not task.eval_sets:
         return
     from data_prep.given_files import split_of_set  # pyarrow, which no other recipe needs to be composed
-    from data_prep.splits import SPLITS
-    from data_prep.virl_splits import ROUTE_SPLITS
-    from sftrl_ext.envs.general_points.rules import RULES
+    from data_prep.task_rows import find_rows
 
-    splits = [*SPLITS, *RULES] if task.kind == "general_points" else [*ROUTE_SPLITS]
+    splits = find_rows(task.kind).split_names()
     for name, file in task.eval_sets.items():
         with named(f"task.eval_sets.{name}"):
             split_of_set(name, splits)
             if not Path(file).exists():
                 raise SftrlError(f"{file}: no such file; expected a list of hands or routes.")
     task.eval_splits += [name for name in task.eval_sets if name not in task.eval_splits]
+
+
+def absolute_file(name: str, folder: Path) -> str:
+    """Make a path absolute that names a file; a module's name stays as it is."""
+    return _absolute(name, folder) if name.endswith(".py") else name
 
 
 def _absolute(name: str, folder: Path) -> str:

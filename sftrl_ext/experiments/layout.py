@@ -44,9 +44,10 @@ class RunLayout:
         """The evaluation rows of a split."""
         return self.data / f"eval-{split}.parquet"
 
-    def city(self, name: str) -> Path:
-        """The folder of a synthetic city."""
-        return self.data / "cities" / name
+    @property
+    def cities(self) -> Path:
+        """The folder of synthetic cities, and of other files that a task makes for its rows."""
+        return self.data / "cities"
 
     @property
     def start_model(self) -> Path:

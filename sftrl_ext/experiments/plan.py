@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from sftrl_ext.envs import TASKS
 from sftrl_ext.experiments import commands
 from sftrl_ext.experiments.arms import ArmRun, Start, arm_runs, needs_init
 from sftrl_ext.experiments.eval_units import gpus_per_engine, worker_count
@@ -95,11 +96,8 @@ def saved_model(layout: RunLayout, stage: str, step: int, kind: str = "sft") -> 
 
 def _data_title(recipe: Recipe) -> str:
     """Title of the data stage, with the keys of those cities that it makes up."""
-    text, routes = "build the parquet files", recipe.task.routes
-    if recipe.task.kind != "virl":
-        return text
-    made = ["task.routes.home"] if routes.home.path is None else []
-    made += ["task.routes.away"] if any(city.path is None for city in routes.away) else []
+    text = "build the parquet files"
+    made = TASKS[recipe.task.kind].made_up(asdict(recipe.task), True)
     return f"{text} ({' and '.join(made)}: synthetic cities, for want of a path)" if made else text
 
 

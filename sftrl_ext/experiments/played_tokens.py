@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet
 from sftrl_ext.files import read_json, write_text

@@ -11,114 +11,16 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.experiments.arm_config import ArmConfig
 from sftrl_ext.experiments.launcher_config import LauncherConfig
 
 SCALES = ("smoke", "laptop", "gpu", "node", "cluster")
-TASK_KINDS = ("general_points", "virl")
 OFFLOADS = ("none", "idle", "always")
 METRICS = ("success", "per_step", "recognition")
 SAYS = ("level", "at_most", "change")
 TRAINING_STATES = ("newest", "all")
 ROLES = ("base", "init")
-
-
-@dataclass
-class CityConfig:
-    """A city: routes of a file, or a synthetic one that the data stage makes.
-
-    Pictures of a synthetic city are drawn only where the task shows images.
-    """
-
-    style: str = "brick"
-    seed: int = 0
-    routes: int = 1000
-    width: int = 1024
-    """Width of its panoramas in pixels."""
-    most_legs: int = 8
-    """Most legs of a route of a synthetic city, 2 to 8."""
-    path: str | None = None
-    """Routes to read instead: a route file, its folder, or a folder with one folder for each city. The map of
-    panoramas and the street views lie beside each file."""
-
-
-@dataclass
-class RoutesConfig:
-    """The routes of a task of kind ``virl``."""
-
-    home: CityConfig = field(default_factory=CityConfig)
-    """The city that is trained on."""
-    away: list[CityConfig] = field(default_factory=list)
-    """Other cities, for the split ``visual_ood``."""
-    pretrain: list[CityConfig] = field(default_factory=list)
-    """Further cities, where only a base model of our own is pre-trained: the stages ``base`` and
-    ``dialogues`` walk the routes of these and of home, each as often. A small model reads only names like
-    those it has read: without these cities ``visual_ood`` is a test of unknown names. None may be one of
-    ``away``. They are not made where ``budget.base`` is null."""
-    holdout: float = 0.1
-    """Share of the routes, at home and of ``pretrain``, that no training walks."""
-    drop_rate: float = 0.5
-    """Probability that a point between milestones is left out."""
-    points_per_leg: int = 5
-    missing_panorama: str = "skip"
-    """``skip`` or ``error``: what a point between milestones without a panorama is; the authors' loader skips
-    it. A start or a milestone without one makes a bad route."""
-    skip_bad: bool = True
-    """Leave out routes that cannot be read or walked, and list them in the log and the dataset card; false:
-    the first one is an error."""
-    most_legs: int | None = None
-    """Routes read from a file are cut after so many legs, for models with room for short prompts only; null:
-    never."""
-    exceeded_penalty: float = -1.0
-    """Added to the reward of the failed attempt that ends a route."""
-    image_size: int = 1200
-    """Side of a picture in pixels."""
-
-
-@dataclass
-class TaskConfig:
-    """The task, how its answers are graded, and the splits it is evaluated on."""
-
-    name: str = MISSING
-    """Short task name; every ``data_source`` is ``<name>/<split>``."""
-    kind: str = "general_points"
-    """What is played: ``general_points`` or ``virl``. ``target``, ``solutions``, ``suits``, ``draw`` and
-    ``look`` are about the first, ``routes`` about the second."""
-    routes: RoutesConfig = field(default_factory=RoutesConfig)
-    """The routes of ``virl``; which words a turn has is the split's."""
-    train_split: str = "id"
-    """The split every arm trains on, unless it names others."""
-    pretrain_splits: list[str] = field(default_factory=list)
-    """The splits a base model of our own is pre-trained on (several rules, mixed evenly)."""
-    eval_splits: list[str] = field(default_factory=list)
-    """The splits every saved checkpoint is evaluated on."""
-    eval_sets: dict[str, str] = field(default_factory=dict)
-    """Given instances to be evaluated on: name to a CSV, JSON or parquet list of hands or routes, or a route
-    file. A set is a split: its name says what it is compared as (``id_..``, ``rule_..`` or ``visual_..``).
-    Every row is played, or as many as ``budget.eval.hands_of`` says."""
-    target: int = 24
-    max_attempts: int = 5
-    profile: str = "exact"
-    template: str = "default"
-    """Name of a prompt template, or the path of a template file."""
-    reward: str = "outcome"
-    """Name of the reward function that RL learns from."""
-    reward_file: str | None = None
-    """A Python file of yours that registers reward functions."""
-    solutions: str = "random"
-    """Which solution an expert row shows: ``random``, or the ``first`` of each hand."""
-    suits: str = "mixed"
-    """Suits of the hands; a split that is about its suits keeps its own."""
-    pretrain_suits: str | None = None
-    """Suits of the hands a base model of our own is pre-trained on; null: the same."""
-    draw: str | None = None
-    """Draw of the hands: ``iid``, ``deck`` or ``authors`` (one forced J, Q or K where a split needs one);
-    null: ``authors`` under that profile, else ``iid``. A split that sets its own draw keeps it."""
-    modality: str = "text"
-    """``text`` or ``image``: how the cards, or the places, are shown."""
-    look: dict[str, Any] = field(default_factory=dict)
-    """How an image is drawn (``width``, ``height``, ``table``, ``deck``, ``arrangement``). The deck may be a
-    folder of card pictures."""
 
 
 @dataclass

@@ -19,19 +19,20 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sftrl_ext.envs import TASKS
+from sftrl_ext.envs.task import load_task_module
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments import launcher_config
 from sftrl_ext.experiments import recipe as schemas
 from sftrl_ext.experiments.arms import check_arms
 from sftrl_ext.experiments.attention import check_attention
-from sftrl_ext.experiments.given_paths import add_eval_sets, make_paths_absolute
+from sftrl_ext.experiments.given_paths import absolute_file, add_eval_sets, make_paths_absolute
 from sftrl_ext.experiments.recipe import (
     METRICS,
     OFFLOADS,
     ROLES,
     SAYS,
     SCALES,
-    TASK_KINDS,
     TRAINING_STATES,
     ComposedRecipe,
     Recipe,
@@ -41,7 +42,7 @@ from sftrl_ext.experiments.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
 from sftrl_ext.reports.compute import RL_TOKENS
 
-_MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "budget.eval.hands_of.")
+_MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "task.settings.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""
 
 
@@ -89,6 +90,9 @@ def load_recipe(
     finally:
         GlobalHydra.instance().clear()
     assert isinstance(loaded, Recipe)
+    if loaded.task.module is not None:
+        loaded.task.module = absolute_file(loaded.task.module, path.parent)
+        load_task_module(loaded.task.module)
     make_paths_absolute(loaded, path.parent)
     try:
         add_eval_sets(loaded)
@@ -159,6 +163,8 @@ def from_yaml(path: Path) -> Recipe:
     except OmegaConfBaseException as error:
         raise SftrlError(_explain(path, error)) from None
     assert isinstance(recipe, Recipe)
+    if recipe.task.module is not None:
+        load_task_module(recipe.task.module)
     return recipe
 
 
@@ -193,8 +199,10 @@ def _explain(path: Path, error: Exception) -> str:
 
 def _check(path: Path, recipe: Recipe) -> None:
     """Refuse what composes but cannot run."""
-    if recipe.task.kind not in TASK_KINDS:
-        raise SftrlError(f"{path}: task.kind: {unknown_name('kind of task', recipe.task.kind, TASK_KINDS)}")
+    try:
+        TASKS[recipe.task.kind]
+    except SftrlError as error:
+        raise SftrlError(f"{path}: task.kind: {error}") from None
     _check_role(path, recipe)
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)

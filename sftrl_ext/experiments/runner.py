@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import state as states
 from sftrl_ext.experiments.arms import gives_init
@@ -35,7 +36,7 @@ from sftrl_ext.experiments.start_choice import note_choice
 from sftrl_ext.experiments.tokens import write_given_tokens, write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
-from sftrl_ext.reports.compute import PaperFormula, buffer_ratio
+from sftrl_ext.reports.compute import PaperFormula
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
@@ -269,7 +270,7 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
             stage.kind,
             int(run.model["parameters"]),
             critic_parameters=run.model.get("critic_parameters"),
-            paper=PaperFormula(buffer_ratio(recipe.task.name), recipe.rl_tokens),
+            paper=PaperFormula(TASKS[recipe.task.kind].compute_ratio, recipe.rl_tokens),
         )
     run.stage(stage.name).status = "done"
     run.save(layout.state)
@@ -284,7 +285,7 @@ def _note_model(recipe: Recipe, run: states.RunState, layout: RunLayout) -> None
     """Note the size of the start model, and the tokens of one that is the init."""
     run.model = {**run.model, **read_json(layout.start_model / "size.json")}
     if gives_init(recipe):
-        formula = PaperFormula(buffer_ratio(recipe.task.name), recipe.rl_tokens)
+        formula = PaperFormula(TASKS[recipe.task.kind].compute_ratio, recipe.rl_tokens)
         parameters = int(run.model["parameters"])
         write_given_tokens(layout, "model", parameters, recipe.model.init_tokens, formula)
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import data_prep
 import sftrl_ext
 from data_prep.origins import file_digest, read_origins
-from sftrl_ext.envs.general_points.episode import as_look
+from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.model_files import folder_digest
@@ -95,7 +95,7 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     for path in layout.data.glob("*.parquet"):
         if any(str(path) in word for word in words):
             said[str(path)] = f"{{{rows_digest(path, layout.root)}{pictures.get(path.stem, '')}}}"
-    files = [recipe.task.reward_file, recipe.task.template]
+    files = [recipe.task.reward_file, recipe.task.template, recipe.task.module]
     told = [_replaced(word, said) for word in words]
     if any("{run}/stages" in word or "{None}" in word for word in told):
         return None
@@ -103,7 +103,7 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
         {
             "words": told,
             "files": [file_digest(Path(name)) for name in files if name and Path(name).is_file()],
-            "deck": _deck_digest(recipe),
+            "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
             "code": code_digest(),
         }
     )
@@ -221,19 +221,9 @@ def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
         "train_split": recipe.task.train_split,
         "first_split": recipe.task.eval_splits[0],
         "code": code_digest(),
-        "deck": _deck_digest(recipe),
+        "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
     }
     return _digest(how)
-
-
-def _deck_digest(recipe: Recipe) -> str | None:
-    """Digest of the pictures of a deck of the user's; None where cards are drawn or are text."""
-    task = recipe.task
-    if task.modality != "image" or task.kind != "general_points":
-        return None
-    from sftrl_ext.envs.general_points.render.decks import deck_digest
-
-    return deck_digest(as_look(task.look).deck)
 
 
 def _runs(folder: Path) -> Iterator[tuple[RunLayout, RunState]]:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_prep.schema import read_schema
-from sftrl_ext.envs.base import IMAGE_MARKER, make_episode, parse_facts
+from sftrl_ext.envs.base import IMAGE_MARKER, parse_facts
+from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.eval_units import worker_count
@@ -135,17 +136,6 @@ def open_engine(
     return LocalEngine(folder, dtype=getattr(torch, dtype), max_rows=rows, device=device)
 
 
-_WRONG: dict[str, tuple[str, ...]] = {
-    "general_points": ("", '{"formula": "1+"}', '{"formula": "1+1"}'),
-    "virl": (
-        "",
-        '{"current observation": "intersection", "action": "turn_direction(nowhere)"}',
-        '{"current observation": "no intersection", "action": "turn_direction(nowhere)"}',
-    ),
-}
-"""Answers that are wrong in every episode of a task."""
-
-
 def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
     """Texts of the pre-training rows, feedback included, for the tokenizer."""
     table = pq.ParquetFile(layout.rows("base"))
@@ -153,7 +143,7 @@ def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
     texts = [message["content"].replace(IMAGE_MARKER, "") for row in batch for message in row["messages"]]
     for row in batch[:20]:  # feedback: a wrong answer of each kind
         facts = json.loads(row["extra_info"]["facts"])
-        for wrong in (*_WRONG[facts["task"]], row["messages"][-1]["content"].replace("*", "+")):
+        for wrong in (*TASKS[facts["task"]].wrong_answers, row["messages"][-1]["content"].replace("*", "+")):
             episode = make_episode(facts)
             texts += [step.reply for step in [episode.submit(wrong)] if step.reply] * 20
     return texts

@@ -36,7 +36,7 @@ def write_tokens(
         kind: ``sft`` or ``rl``.
         parameters: Parameters of the model.
         critic_parameters: Parameters of the critic; None takes those of the model.
-        paper: The paper's formula for the task; by default that of GeneralPoints.
+        paper: The paper's formula for the task; by default with the default lambda.
 
     Raises:
         SftrlError: if a step logged no token count.
@@ -84,7 +84,7 @@ def write_given_tokens(
         stage: Name of the stage that puts the model into the run.
         parameters: Parameters of the model.
         trained: Tokens it was trained on.
-        paper: The paper's formula for the task; by default that of GeneralPoints.
+        paper: The paper's formula for the task; by default with the default lambda.
     """
     used = TokenCount(trained=trained, sequence=trained)
     flops = {

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftrl_ext.envs.task import load_task_module, task_of_source
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.compute import AXES
@@ -210,14 +212,25 @@ def pretraining_note(run: RunMetrics) -> str | None:
     )
 
 
-def suits_note(run: RunMetrics) -> str | None:
-    """What has to be said where training shows the red suits of `visual_ood` already; None elsewhere."""
+def trained_look_note(run: RunMetrics) -> str | None:
+    """Returns the note for a run whose training shows the look of `visual_ood` already; None for others."""
+    settings = run.recipe.get("task")
+    tested = {record.data_source for record in run.records}
+    for task in filter(None, map(task_of_source, sorted(tested))):
+        if f"{task.data_sources['image']}/visual_ood" in tested and isinstance(settings, Mapping):
+            return task.trained_look(settings)
+    return None
+
+
+def _load_task(run: RunMetrics) -> None:
+    """Import the module of the run's task; where it is gone, titles and lambda are the default ones."""
     task: Any = run.recipe.get("task")
-    suits = task.get("suits") if isinstance(task, Mapping) else None
-    tested = any(record.data_source == "gp_vl/visual_ood" for record in run.records)
-    if not tested or suits not in ("mixed", "red"):
-        return None
-    return f"Training shows {suits} suits: the red suits of `visual_ood` are nothing new in this run."
+    module = task.get("module") if isinstance(task, Mapping) else None
+    if module:
+        try:
+            load_task_module(str(module))
+        except SftrlError as error:
+            run.notes.append(f"The task is not known here: {error}")
 
 
 def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
@@ -231,6 +244,7 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         SftrlError: if the folder is no run folder or a file in it is malformed.
     """
     run = load_run(run_dir)
+    _load_task(run)
     if rl_tokens is not None:
         run.recipe = {**run.recipe, "rl_tokens": rl_tokens}
     curves = build_curves(run)
@@ -291,7 +305,7 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         notes.append(
             "Not every curve or step has the same number of seeds; each point pools the seeds it has."
         )
-    if (said := suits_note(run)) is not None:
+    if (said := trained_look_note(run)) is not None:
         notes.insert(0, said)
     if (said := pretraining_note(run)) is not None:
         notes.insert(0, said)

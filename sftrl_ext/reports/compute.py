@@ -12,10 +12,10 @@ The paper's formula (arXiv 2501.17161, appendix C.3), with D tokens:
     X_SFT = 6 N (D_init + D_SFT)
     X_RL  = 6 N (D_init + D_RL) + 2 N D_buffer,   D_buffer = lambda D_RL
 
-lambda stands for the tokens that are read and generated while the buffer is filled. The paper estimates it: 6
-for GeneralPoints, 5.1 for V-IRL, with its 4 epochs of PPO and a generation without a cache. So the formula is
-a second axis for runs of 4 epochs, and left out for others (`paper_formula_absent`). It has no value network,
-which the paper's policy holds as a head, and no forward-only passes.
+lambda stands for the tokens that are read and generated while the buffer is filled. The paper estimates it
+for each task (`TaskSpec.compute_ratio`), with its 4 epochs of PPO and a generation without a cache. So the
+formula is a second axis for runs of 4 epochs, and left out for others (`paper_formula_absent`). It has no
+value network, which the paper's policy holds as a head, and no forward-only passes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.reports.token_counts import TokenCount
 
-BUFFER_RATIO_GENERAL_POINTS = 6.0
-BUFFER_RATIO_VIRL = 5.1
+BUFFER_RATIO = 6.0
+"""Default lambda."""
 PAPER_EPOCHS = 4
 """Epochs of PPO over each buffer, to which the paper's lambda belongs."""
 EPOCHS_TOLERANCE = 0.05
@@ -34,7 +35,7 @@ EPOCHS_TOLERANCE = 0.05
 
 RL_TOKENS = {"per_epoch": "in every epoch", "once": "once"}
 """Readings of the paper's D_RL: how often it counts a token that RL trains on. The axes of its Figures 9, 17
-and of V-IRL-L fit ``once``, that of GP-L ``per_epoch``."""
+and of routes in words fit ``once``, that of cards in words ``per_epoch``."""
 
 AXES = ("counted", "paper", "tokens")
 """Names of the compute axes, in order of preference."""
@@ -55,7 +56,7 @@ class PaperFormula:
         rl_tokens: Reading of D_RL, which the paper leaves open; one of `RL_TOKENS`.
     """
 
-    ratio: float = BUFFER_RATIO_GENERAL_POINTS
+    ratio: float = BUFFER_RATIO
     rl_tokens: str = "per_epoch"
 
     def flops(self, parameters: float, tokens: TokenCount, *, rl: bool) -> float:
@@ -100,7 +101,7 @@ def flops_rl(
     rl_tokens: float,
     buffer_tokens: float | None = None,
     *,
-    buffer_ratio: float = BUFFER_RATIO_GENERAL_POINTS,
+    buffer_ratio: float = BUFFER_RATIO,
 ) -> float:
     """Compute of an RL checkpoint in FLOPs: 6 N (D_init + D_RL) + 2 N D_buffer.
 
@@ -130,8 +131,9 @@ def flops_counted(parameters: float, tokens: TokenCount, critic_parameters: floa
 
 
 def buffer_ratio(data_source: str) -> float:
-    """The paper's lambda for a task, told by the name of its data source ("gp_l/id", "virl_l/id")."""
-    return BUFFER_RATIO_VIRL if data_source.lower().startswith("virl") else BUFFER_RATIO_GENERAL_POINTS
+    """The paper's lambda for the task of a data source, or of its first part; the default for any other."""
+    task = task_of_source(data_source)
+    return BUFFER_RATIO if task is None else task.compute_ratio
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.reports.analysis import Analysis, Judged
 from sftrl_ext.reports.compute import RL_TOKENS, buffer_ratio, readable
 from sftrl_ext.reports.curves import paper_ends, pooled, rl_tokens_of
 from sftrl_ext.reports.forgetting import has_divergence
 from sftrl_ext.reports.mismatch import NOTE, mismatch_table
-from sftrl_ext.reports.splits import LOOKS, ood_kind
+from sftrl_ext.reports.splits import ood_kind
 from sftrl_ext.reports.stats import (
     CLUSTER_FORMULA,
     PER_RESPONSE,
@@ -166,8 +167,10 @@ def method_notes(found: Analysis) -> list[str]:
         )
     if mismatch_table(found) is not None:
         notes.append(NOTE)
-    looks = [f"`{split}`: {LOOKS[split]}" for split in found.curves.splits if split in LOOKS]
-    if looks and found.task == "gp_vl":
+    task = task_of_source(found.task)
+    shown = {} if task is None else task.looks
+    looks = [f"`{split}`: {shown[split]}" for split in found.curves.splits if split in shown]
+    if looks:
         notes.append(f"What the visual splits show. {'; '.join(looks)}.")
     words = {"level": "", "at_most": "upper bound of ", "change": "change from the start in "}
     for entry in found.expected:

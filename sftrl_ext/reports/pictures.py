@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
-from sftrl_ext.envs.base import make_episode
-from sftrl_ext.envs.general_points.cards import Card, parse_cards
+from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.errors import SftrlError
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ SIDE = 420
 VIEW_SIDE = 300
 """Side of the street views in a figure, in pixels."""
 
-_RANKS = {"A": "ace", "J": "jack", "Q": "queen", "K": "king"}
-_SUITS = {"S": "spades", "H": "hearts", "D": "diamonds", "C": "clubs"}
-
 
 def has_picture(facts: Mapping[str, Any]) -> bool:
     """Whether an episode shows pictures, told by its facts."""
@@ -32,28 +28,9 @@ def has_picture(facts: Mapping[str, Any]) -> bool:
 
 
 def in_words(facts: Mapping[str, Any]) -> str:
-    """What an episode shows at its start, for people; "" if it has no picture.
-
-    Example: ``king of spades, 5 of clubs, ... (classic deck, row, green table)``.
-    """
-    if has_picture(facts) and facts.get("task") == "virl":
-        return "four views at each point of the route"
-    if not has_picture(facts) or not isinstance(facts.get("cards"), list):
-        return ""
-    try:
-        cards = parse_cards(facts["cards"])
-    except SftrlError:
-        return ""
-    look = facts.get("look")
-    look = look if isinstance(look, Mapping) else {}
-    told = [f"{look['deck']} deck"] if "deck" in look else []
-    told += [str(look["arrangement"])] if "arrangement" in look else []
-    told += [f"{look['table']} table"] if "table" in look else []
-    return ", ".join(_card(card) for card in cards) + (f" ({', '.join(told)})" if told else "")
-
-
-def _card(card: Card) -> str:
-    return f"{_RANKS.get(card.rank, card.rank)}" + (f" of {_SUITS[card.suit]}" if card.suit else "")
+    """Describe what an episode shows at its start; "" if it has no image. See `TaskSpec.describe`."""
+    task = str(facts.get("task"))
+    return TASKS[task].describe(facts) if has_picture(facts) and task in TASKS else ""
 
 
 def pictures(facts: Mapping[str, Any], side: int | None = SIDE, points: Sequence[int] = ()) -> list[Image]:

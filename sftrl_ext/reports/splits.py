@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.errors import SftrlError
 
 _SPLITS = {
@@ -21,22 +22,6 @@ _SPLITS = {
     "visual_ood_deck": "OOD: plain deck",
     "visual_ood_table": "OOD: blue table",
 }
-_TASK_SPLITS = {
-    ("gp_vl", "visual_ood"): "OOD: red suits",
-    ("gp_vl", "visual_ood_unseen"): "OOD: red suits, held out",
-}
-"""Titles that hold for one task only: (task, split) to title."""
-
-LOOKS = {
-    "visual_ood": "red suits",
-    "visual_ood_unseen": "red suits, hands with numbers held out",
-    "visual_ood_rotated": "cards turned a little",
-    "visual_ood_overlap": "cards that overlap",
-    "visual_ood_deck": "another deck",
-    "visual_ood_table": "a blue table",
-}
-"""How the cards of GeneralPoints look on each visual split, in words."""
-
 KINDS = ("rule", "visual")
 """What a split is out of distribution in: the cards look otherwise ("visual"), or (any other split) they are
 used otherwise. Each kind gets a verdict of its own."""
@@ -61,7 +46,9 @@ def split_title(split: str, task: str = "") -> str:
         task: Name of the task, the first part of its data source.
     """
     other = f"OOD: {split}" if is_ood(split) else f"In distribution: {split}"
-    return _TASK_SPLITS.get((task, split)) or _SPLITS.get(split, other)
+    spec = task_of_source(task)
+    own = {} if spec is None else spec.split_titles
+    return own.get(split) or _SPLITS.get(split, other)
 
 
 def is_ood(split: str) -> bool:

@@ -159,7 +159,7 @@ def _run(results: StoredResults) -> RunMetrics:
     stages = [StageInfo(name=arm, kind=named["kind"], arm=arm) for arm, named in arms.items()]
     recipe: dict[str, Any] = {"arms": {arm: {"title": named.get("title")} for arm, named in arms.items()}}
     if content.get("synthetic_cities"):
-        recipe["task"] = {"kind": "virl", "routes": {}}
+        recipe["task"] = {"synthetic": True}
     return RunMetrics(results.path.parent, state=state, recipe=recipe, stages=stages)
 
 

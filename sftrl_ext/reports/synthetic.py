@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sftrl_ext.envs.task import TASKS
 from sftrl_ext.reports.splits import ood_kind
 
 LABEL = "synthetic cities"
@@ -18,16 +19,15 @@ def is_synthetic(recipe: Mapping[str, Any], split: str) -> bool:
     """True if a split walks synthetic cities, or tests in other cities what was trained in synthetic ones.
 
     Args:
-        recipe: What ``recipe.yaml`` holds; without ``task.routes`` no split is.
+        recipe: Content of ``recipe.yaml``.
         split: Name of the split.
     """
     task = recipe.get("task")
-    routes = task.get("routes") if isinstance(task, Mapping) and task.get("kind") == "virl" else None
-    if not isinstance(routes, Mapping):
+    if not isinstance(task, Mapping):
         return False
-    cities = [routes.get("home") or {}]
-    cities += routes.get("away") or [] if ood_kind(split) == "visual" else []
-    return any(not city.get("path") for city in cities if isinstance(city, Mapping))
+    if task.get("synthetic") or task.get("kind") not in TASKS:
+        return bool(task.get("synthetic"))
+    return bool(TASKS[task["kind"]].made_up(task, ood_kind(split) == "visual"))
 
 
 def synthetic_note(recipe: Mapping[str, Any], splits: list[str]) -> str | None:

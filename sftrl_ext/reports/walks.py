@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.envs.virl import episode as virl
 from sftrl_ext.envs.virl.answer import extract_answer, normalize_action
 from sftrl_ext.envs.virl.geo import compass_heading, compass_word

@@ -14,8 +14,6 @@ which scores every turn (`turn_reward`), and verl's reward managers and ``main_e
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,7 +21,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from sftrl_ext.envs import Step, make_episode, parse_facts
+from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
+from sftrl_ext.files import import_file
 
 Facts = Mapping[str, Any]
 """What rebuilds the episode; see `sftrl_ext.envs.make_episode`."""
@@ -71,7 +71,7 @@ def register_reward(*keys: str) -> Callable[[F], F]:
 
 
 def find_reward(data_source: str, reward: str | None = None) -> RewardFn:
-    """The reward function of a name, or else of a data source.
+    """The reward function of a name, or else of a data source, or else of any task: the verifier's grade.
 
     Args:
         data_source: The row's ``data_source``.
@@ -85,6 +85,8 @@ def find_reward(data_source: str, reward: str | None = None) -> RewardFn:
     if data_source in REWARDS:
         return REWARDS[data_source]
     patterns = [key for key in REWARDS if "/" in key and fnmatchcase(str(data_source), key)]
+    if not patterns and task_of_source(data_source) is not None:
+        return REWARDS["outcome"]
     if not patterns:
         raise unknown_name("data source", data_source, [key for key in REWARDS if "/" in key])
     return REWARDS[max(patterns, key=lambda key: (len(key.replace("*", "")), key))]
@@ -164,11 +166,4 @@ def load_reward_file(path: str | Path) -> ModuleType:
     Raises:
         SftrlError: if there is no such file.
     """
-    file = Path(path).expanduser().resolve()
-    spec = importlib.util.spec_from_file_location(f"sftrl_user_rewards_{abs(hash(str(file)))}", file)
-    if not file.is_file() or spec is None or spec.loader is None:
-        raise SftrlError(f"{path}: no such Python file of reward functions.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_file(Path(path), "reward functions")

@@ -3,8 +3,8 @@
 The reinforcement-learning rollout and the evaluation of checkpoints both play episodes here, with an engine
 of their own behind `generate`; so prompts, grading and limits are the same in both.
 
-An episode is a list of segments. A segment is one prompt with the turns that follow it in one dialogue. In
-GeneralPoints there is one; a task whose prompt is rebuilt on the way (`Step.new_prompt`) has one per prompt.
+An episode is a list of segments. A segment is one prompt with the turns that follow it in one dialogue. A
+hand of cards has one; a task whose prompt is rebuilt on the way (`Step.new_prompt`) has one per prompt.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ from PIL.Image import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 import sftrl_ext.envs  # noqa: F401  registers the tasks
-from sftrl_ext.envs.base import IMAGE_MARKER, Episode, make_episode, parse_facts
+from sftrl_ext.envs.base import IMAGE_MARKER, Episode, parse_facts
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout.metrics import episode_metrics

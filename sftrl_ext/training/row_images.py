@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 import sftrl_ext.envs  # noqa: F401  registers the tasks
-from sftrl_ext.envs.base import count_markers, make_episode, parse_facts
+from sftrl_ext.envs.base import count_markers, parse_facts
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.trained_images import is_mllama
 

@@ -10,6 +10,7 @@ import pytest
 from data_prep.card import inspect_file, write_card
 from data_prep.general_points import rl_rows, sft_rows
 from data_prep.hand_draws import KEY
+from data_prep.hand_rows import HandRows
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, register_split
 from data_prep.validate import validate_file
@@ -18,8 +19,6 @@ from sftrl_ext.cli import main
 from sftrl_ext.envs.general_points.cards import FACES
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.data_stage import HandRows
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import SCALES
 from sftrl_ext.experiments.recipe_files import load_recipe
 
@@ -63,7 +62,7 @@ def test_a_split_keeps_the_draw_it_sets(tmp_path):
         source = Source(["test_hard_draw", "rule_ood"], hands={"draw": "deck"})
         assert [split.hands.draw for split in source.resolved()] == ["authors", "deck"]
         write_rows(tmp_path / "rows.parquet", rl_rows(source, 200))
-        found = inspect_file(tmp_path / "rows.parquet")
+        found = inspect_file(tmp_path / "rows.parquet").tasks["general_points"]
         assert {name: spec.draw for name, spec in found.draws.items()} == {
             "test_hard_draw": "authors",
             "rule_ood": "deck",
@@ -77,7 +76,7 @@ def test_files_with_pictures_say_their_draw_too(tmp_path):
     source = Source("rule_ood", settings=PlaySettings(modality="image"), hands={"draw": "authors"})
     path = tmp_path / "rows.parquet"
     write_rows(path, sft_rows(source, 2, images="embed"))
-    assert inspect_file(path).draws["rule_ood"].draw == "authors"
+    assert inspect_file(path).tasks["general_points"].draws["rule_ood"].draw == "authors"
     assert "images" in pq.read_schema(path).names
 
 
@@ -94,5 +93,5 @@ def test_metadata_of_another_form_are_named(tmp_path):
 def test_the_paper_scales_draw_as_the_authors(name, scale, tmp_path):
     expected = "authors" if scale in ("node", "cluster") else "iid"
     for words, draw in (([], expected), (["task.profile=authors"], "authors"), (["task.draw=deck"], "deck")):
-        rows = HandRows(load_recipe(name, scale, words), RunLayout(tmp_path))
+        rows = HandRows(load_recipe(name, scale, words).task, tmp_path)
         assert {split.hands.draw for split in rows.source(["id", "rule_ood"], 0, None).resolved()} == {draw}

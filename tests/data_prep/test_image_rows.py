@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_prep.build import look_fields
 from data_prep.card import inspect_file, write_card
 from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
 from data_prep.images import IMAGE_ROW_GROUP, embed_images, png_bytes
+from data_prep.options import look_fields
 from data_prep.schema import IMAGE_SCHEMA, SCHEMA, read_schema
 from data_prep.sources import Source, image_seeds
 from data_prep.splits import SPLITS, get_split, register_split
@@ -220,7 +220,7 @@ def test_the_card_tells_modality_suits_and_look(tmp_path):
     ):
         header = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
         assert [cell.strip() for cell in header.split("|")[8:10]] == [shown, suits], cells
-    assert inspect_file(tmp_path / "red.parquet").suits == {"H", "D"}
+    assert inspect_file(tmp_path / "red.parquet").tasks["general_points"].suits == {"H", "D"}
 
 
 def _build(tmp_path, *words):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import copy
 
 import pyarrow as pa
@@ -9,6 +8,7 @@ import pytest
 from data_prep.build import build_file
 from data_prep.card import inspect_file, write_card
 from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
+from data_prep.options import DataOptions
 from data_prep.schema import SCHEMA
 from data_prep.sources import Source
 from data_prep.splits import SPLITS
@@ -95,13 +95,11 @@ def test_the_card_counts_and_shows_overlap(tmp_path):
     overlap = [[int(cell) for cell in line[1:]] for line in lines[start : start + 3]]
     assert overlap[0][2] == overlap[2][0] == overlap[1][2] == 0
     assert overlap[0][1] > 0
-    assert overlap[2][2] == len(inspect_file(files[2]).multisets)
+    assert overlap[2][2] == len(inspect_file(files[2]).tasks["general_points"].multisets)
 
 
 def _request(tmp_path, **changes):
-    plain = dict(kind="rl", split="id", rows=10, seed=0, eval=False, template="default", max_attempts=5)
-    rest = dict(profile="exact", draw=None, suits=None, source=None, out=tmp_path / "rows.parquet")
-    return argparse.Namespace(**(plain | rest | changes))
+    return DataOptions(**(dict(kind="rl", rows=10, out=tmp_path / "rows.parquet") | changes))
 
 
 def test_the_command_builds_every_kind(tmp_path):

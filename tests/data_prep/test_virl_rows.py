@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import tracemalloc
@@ -15,6 +14,7 @@ from data_prep import virl_sources
 from data_prep.authors import import_authors
 from data_prep.build import build_file
 from data_prep.card import inspect_file, write_card
+from data_prep.options import DataOptions
 from data_prep.schema import SCHEMA
 from data_prep.validate import validate_file
 from data_prep.virl import route_rl_rows, route_sft_rows, route_suboptimal_rows
@@ -24,6 +24,7 @@ from data_prep.virl_splits import ROUTE_SPLITS, register_route_split
 from data_prep.writer import write_rows
 from sftrl_ext.cli import main
 from sftrl_ext.envs import make_episode
+from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.envs.virl.episode import PlaySettings, track_of
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
@@ -170,7 +171,7 @@ def test_splits_share_routes_only_where_they_should(tmp_path, sets):
     ):
         files[name] = tmp_path / f"{name}.parquet"
         write_rows(files[name], made)
-    found = {name: inspect_file(path) for name, path in files.items()}
+    found = {name: inspect_file(path).tasks["virl"] for name, path in files.items()}
     assert found["id"].rails == found["rule_ood"].rails, "both rules are tested on the same rails"
     assert found["id"].routes <= found["train"].routes
     assert not found["id"].rails & found["train"].rails
@@ -253,9 +254,7 @@ def test_a_template_whose_answers_cannot_be_read_is_refused(tmp_path, sets):
 
 
 def request(out, **changes):
-    plain = dict(kind="rl", task="virl", split="id", rows=10, seed=0, eval=False, template="default")
-    rest = dict(max_attempts=None, profile="exact", draw=None, suits=None, source=None, out=out)
-    return argparse.Namespace(**(plain | rest | changes))
+    return DataOptions(**(dict(kind="rl", task="virl", rows=10, out=out) | changes))
 
 
 def test_the_command_line_makes_a_city_and_its_rows(tmp_path, capsys):
@@ -338,7 +337,7 @@ def test_a_map_of_panoramas_is_converted(tmp_path, capsys):
         ({}, "needs routes"),
         ({"kind": "sfx"}, "Did you mean 'sft'"),
         ({"task": "vril"}, "Did you mean 'virl'"),
-        ({"suits": "red"}, "--suits is about cards"),
+        ({"suits": "red"}, "--suits is for task 'general_points'"),
         ({"kind": "import"}, "expected --from data.json"),
         ({"kind": "virl-city", "style": "marbel"}, "Did you mean 'marble'"),
         ({"task": "general_points", "routes": "x"}, "expected --task virl"),
@@ -357,12 +356,14 @@ def test_the_authors_routes_are_imported_as_they_are(tmp_path):
         "conversations": [{"from": "human", "value": "Go."}, {"from": "gpt", "value": "{}"}],
     }
     (tmp_path / "data.json").write_text(json.dumps([record] * 3))
-    assert import_authors(tmp_path / "data.json", tmp_path / "rows.parquet", task="virl") == 3
+    assert (
+        import_authors(tmp_path / "data.json", tmp_path / "rows.parquet", config=TaskConfig(kind="virl")) == 3
+    )
     rows = pq.read_table(tmp_path / "rows.parquet")
     assert rows.schema == SCHEMA and rows["data_source"].to_pylist() == ["virl_l/imported"] * 3
     assert validate_file(tmp_path / "rows.parquet").turns == 3
     with pytest.raises(SftrlError, match="Did you mean 'virl'"):
-        import_authors(tmp_path / "data.json", tmp_path / "rows.parquet", task="vrl")
+        import_authors(tmp_path / "data.json", tmp_path / "rows.parquet", config=TaskConfig(kind="vrl"))
 
 
 def test_a_route_set_of_ones_own(sets):

@@ -8,10 +8,10 @@ import pytest
 from authors_checkout import FILES, write_checkout
 
 from sftrl_ext.cli import main
-from sftrl_ext.envs.base import make_episode
 from sftrl_ext.envs.general_points.episode import PlaySettings as CardSettings
 from sftrl_ext.envs.general_points.episode import make_facts as card_facts
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.envs.template_import import write_templates
 from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, make_facts
 from sftrl_ext.envs.virl.geo import offset

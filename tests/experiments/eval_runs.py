@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.evaluate import EvalSet, evaluate_run
 from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from data_prep.general_points import reasoned_rows
+from data_prep.hand_rows import HandRows
 from data_prep.writer import write_rows
-from sftrl_ext.experiments.data_stage import HandRows
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import load_recipe
 
@@ -21,7 +21,7 @@ def test_reasoned_answers_fit(scale, tmp_path):
 
     recipe = load_recipe("beyond_prompts", scale)
     task, rl = recipe.task, recipe.budget.rl
-    make, layout = HandRows(recipe, RunLayout(tmp_path)), RunLayout(tmp_path)
+    make, layout = HandRows(task, tmp_path), RunLayout(tmp_path)
     write_rows(layout.rows("base"), make.sft(task.pretrain_splits, 2_000, 1_000, pretraining=True))
     model = recipe.model
     tokenizer = train_tokenizer(_sample_texts(layout), model.vocab_size, model.max_positions)

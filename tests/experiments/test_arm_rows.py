@@ -13,6 +13,7 @@ from PIL import Image
 
 from data_prep.build import build_file
 from data_prep.general_points import rl_rows, sft_rows
+from data_prep.options import DataOptions
 from data_prep.origins import read_origins
 from data_prep.sources import Source
 from data_prep.validate import validate_file
@@ -167,19 +168,10 @@ def test_errors_name_key_file_row_and_column(tmp_path):
     assert "empty.json: no rows; expected at least one" in refused(tmp_path, tmp_path / "empty.json")
     (tmp_path / "cut.json").write_text(json.dumps(conversations(3))[:-40])
     assert "cut.json: record 2: not JSON" in refused(tmp_path, tmp_path / "cut.json")
-    build_file(_request(tmp_path / "images.parquet"))
+    images = dict(template="compact", modality="image", image_size="64x64")
+    build_file(DataOptions("rl", tmp_path / "images.parquet", rows=4, **images))
     text = refused(tmp_path, tmp_path / "images.parquet", "rl")
     assert "row 0: the fact 'modality' is 'image', expected 'text'" in text
-
-
-class _request:
-    """What ``sftrl data rl --modality image`` asks for."""
-
-    kind, split, rows, seed, eval, template, max_attempts = "rl", "id", 4, 0, False, "compact", None
-    profile, draw, suits, modality, image_size = "exact", None, None, "image", "64x64"
-
-    def __init__(self, out):
-        self.out = out
 
 
 def test_facts_of_another_task_are_refused(tmp_path):

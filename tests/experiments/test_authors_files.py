@@ -13,7 +13,7 @@ from rich.console import Console
 
 from data_prep.validate import validate_file
 from data_prep.virl_sources import read_route_set, read_route_sets
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.envs.virl.known_cities import CITIES, nearest_city
 from sftrl_ext.errors import SftrlError

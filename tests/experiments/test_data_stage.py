@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.validate import validate_file
 from data_prep.virl_sources import held_out, read_route_set
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.layout import RunLayout
@@ -106,7 +106,7 @@ def test_only_the_base_is_trained_in_the_cities_of_pre_training(tmp_path):
     rules = ("absolute", "relative")
     seen = {
         route.index
-        for route in read_route_set(layout.city(home)).routes
+        for route in read_route_set(layout.cities / home).routes
         if not held_out(route, recipe.task.routes.holdout)
     }
     assert 0 < len(seen) < 12

@@ -95,7 +95,7 @@ def place(folder):
 
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory):
-    from sftrl_ext.envs.base import make_episode
+    from sftrl_ext.envs.task import make_episode
     from sftrl_ext.experiments.recipe import ModelConfig
     from sftrl_ext.experiments.tiny_model import build_tiny_llama
     from sftrl_ext.rollout.tokens import load_chat_tokens

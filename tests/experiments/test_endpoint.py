@@ -19,8 +19,8 @@ pytest.importorskip("fastapi")
 from rich.console import Console
 
 from sftrl_ext.cli import main
-from sftrl_ext.envs.base import make_episode
 from sftrl_ext.envs.general_points import solve
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.endpoint import EndpointOptions
 from sftrl_ext.experiments.eval_request import EvalRequest

@@ -7,7 +7,7 @@ pytest.importorskip("verl")
 
 from rich.progress import Progress
 
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.experiments import evaluate
 from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.layout import RunLayout

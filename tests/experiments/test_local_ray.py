@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -147,14 +146,13 @@ def joins(variables):
 @pytest.mark.nightly
 def test_a_step_of_ppo_beside_another_ray_and_the_address_of_a_dead_one(stray_ray, tmp_path):
     from data_prep.build import build_file
+    from data_prep.options import DataOptions
 
     for address in (stray_ray.read_text(), f"127.0.0.1:{free_port()}"):  # the live one, then a dead one
         stray_ray.write_text(address)
         assert "num_cpus and num_gpus must not be provided" in joins({}).stderr
     model = tiny_model(tmp_path / "model")
-    asked = {"kind": "rl", "split": "id", "seed": 0, "template": "compact", "max_attempts": 2, "eval": False}
-    asked |= {"profile": "exact", "draw": None, "suits": None, "source": None, "rows": 8}
-    build_file(SimpleNamespace(**asked, out=tmp_path / "rl.parquet"))
+    build_file(DataOptions("rl", tmp_path / "rl.parquet", template="compact", max_attempts=2, rows=8))
     words = ["budget.rl.updates=1", "budget.rl.rows=8", "budget.rl.episodes=8", "budget.rl.minibatches=1"]
     words += ["budget.rl.epochs=1", "budget.rl.max_turn_tokens=16", "budget.rl.max_response_length=200"]
     recipe = load_recipe("fig6_gp_l", "smoke", words)

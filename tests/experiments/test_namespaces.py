@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +12,7 @@ from sftrl_ext.paths import configs_dir
 pytest.importorskip("verl")
 
 from data_prep.build import build_file
+from data_prep.options import DataOptions
 from tests.backends.namespaces import Network, can_be_made
 from tests.backends.two_nodes import LocalCluster
 from tests.rollout.tiny import tiny_tokenizer
@@ -36,9 +36,7 @@ def test_two_nodes_train_over_a_network(tmp_path):
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, **shape, **ids)
     LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
-    asked = {"kind": "sft", "split": "id", "seed": 0, "template": "compact", "max_attempts": 3, "eval": False}
-    asked |= {"profile": "exact", "draw": None, "suits": None, "source": None, "rows": 16}
-    build_file(SimpleNamespace(**asked, out=tmp_path / "sft.parquet"))
+    build_file(DataOptions("sft", tmp_path / "sft.parquet", template="compact", max_attempts=3, rows=16))
     overrides = {
         "sft_backend": "cpu",
         "model.path": tmp_path / "model",

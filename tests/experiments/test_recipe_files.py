@@ -87,7 +87,9 @@ def test_a_wrong_key_or_value_is_named(overrides, names):
 
 
 def test_answers_of_routes_have_no_other_reasoning():
-    with pytest.raises(SftrlError, match=r"fig6_virl_l\.yaml: arms\.sft\.rows: 'reasoned' is about cards"):
+    with pytest.raises(
+        SftrlError, match=r"fig6_virl_l\.yaml: arms\.sft\.rows: 'reasoned' is not for task kind 'virl'"
+    ):
         load_recipe("fig6_virl_l", "smoke", ["arms.sft.rows=reasoned"])
 
 

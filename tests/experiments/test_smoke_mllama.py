@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sftrl_ext.envs.base import make_episode
 from sftrl_ext.envs.general_points.cards import RANKS
 from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl
 

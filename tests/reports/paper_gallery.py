@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from sftrl_ext.reports.paper.figures import paper_figure
-from sftrl_ext.reports.paper.runs import TASKS, load_analysis, on_common_axis
+from sftrl_ext.reports.paper.runs import TITLES, load_analysis, on_common_axis
 from sftrl_ext.reports.style import look
 from tests.reports.paper_runs import paper_run
 
@@ -59,7 +59,7 @@ def _draw(name: str, paths: list[Path], path: Path, mark: str | None) -> None:
         analyses = [load_analysis(p) for p in paths]
         figure = paper_figure(name).draw(on_common_axis(analyses))
         assert figure is not None
-        marks = [f"{TASKS[found.task]}: {found.mark}" for found in analyses if found.mark]
+        marks = [f"{TITLES[found.task]}: {found.mark}" for found in analyses if found.mark]
         mark = mark or "; ".join(marks)
         if mark:
             room = figure.legend(handles=[], title=mark, loc="outside lower right", frameon=False)

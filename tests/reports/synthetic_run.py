@@ -16,10 +16,10 @@ import numpy as np
 import yaml
 
 from data_prep.splits import get_split
-from sftrl_ext.envs.base import make_episode
 from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
 from sftrl_ext.envs.general_points.render import Look
 from sftrl_ext.envs.general_points.solver import solve
+from sftrl_ext.envs.task import make_episode
 
 SPLITS = ("id", "id_unseen", "rule_ood", "rule_ood_unseen")
 START = {

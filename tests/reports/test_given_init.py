@@ -9,7 +9,7 @@ import pytest
 from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.tokens import write_given_tokens
 from sftrl_ext.files import write_json, write_text
-from sftrl_ext.reports.compute import BUFFER_RATIO_GENERAL_POINTS
+from sftrl_ext.reports.compute import BUFFER_RATIO
 from sftrl_ext.reports.curves import at_equal_compute, build_curves
 from sftrl_ext.reports.runfiles import load_run
 
@@ -49,7 +49,7 @@ def test_the_tokens_of_a_given_init_are_counted(tmp_path):
     assert costs["sft"].on("counted") == 6 * N * (D_INIT + 100)
     assert costs["rl"].on("counted") == 6 * N * (D_INIT + 40) + 2 * N * 10
     # X_RL = 6 N (D_init + D_RL) + 2 N lambda D_RL
-    buffer = BUFFER_RATIO_GENERAL_POINTS * 40
+    buffer = BUFFER_RATIO * 40
     assert costs["rl"].on("paper") == pytest.approx(6 * N * (D_INIT + 40) + 2 * N * buffer)
     assert not any("D_init is taken as 0" in note for note in run.notes)
     assert at_equal_compute(curves, "counted").budget == 6 * N * (D_INIT + 40) + 2 * N * 10

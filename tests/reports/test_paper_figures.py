@@ -341,7 +341,7 @@ def test_a_results_file_is_drawn_like_its_run(runs, tmp_path, draw):
         ("fig6", ["fig6_gp_l", "fig6_gp_l"], None, r"are of one task \(gp_l\); expected one run per task"),
         ("fig9", ["fig6_gp_l", "fig6_virl_l"], None, "found 2 runs, expected one"),
         ("fig8", ["fig6_gp_l"], None, "nothing to draw .* needs recognition"),
-        ("fig18", ["fig6_gp_l"], None, "needs a V-IRL run"),
+        ("fig18", ["fig6_gp_l"], None, "needs a run of routes"),
         ("fig19", ["fig6_gp_l"], None, "needs an RL arm that starts from an SFT arm's checkpoint"),
         ("fig61", ["fig6_gp_l"], None, "unknown figure 'fig61'. Did you mean 'fig16'|'fig6'"),
     ],

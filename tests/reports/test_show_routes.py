@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from sftrl_ext.cli import main
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.envs.virl.geo import distance_m
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, show_episodes

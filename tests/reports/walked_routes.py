@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from sftrl_ext.envs.base import make_episode
+from sftrl_ext.envs.task import make_episode
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.envs.virl.city.build import MAP, VIEWS
 from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, make_facts, track_of

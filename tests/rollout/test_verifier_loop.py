@@ -13,7 +13,7 @@ pytest.importorskip("verl")
 import torch
 from omegaconf import OmegaConf
 
-from sftrl_ext.envs.base import TASKS
+from sftrl_ext.envs.task import TASKS, TaskSpec
 from sftrl_ext.errors import SftrlError
 from tests.rollout.tiny import Guess, Script, Walk, tiny_tokenizer
 
@@ -22,7 +22,7 @@ for name, make in {
     "test_walk": lambda facts: Walk(),
 }.items():
     if name not in TASKS:
-        TASKS.add(name, make)
+        TASKS.add(name, TaskSpec(name, make))
 
 
 class Server:

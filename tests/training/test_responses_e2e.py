@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("verl")
 
 from data_prep.build import build_file
+from data_prep.options import DataOptions
 from tests.backends.launch import launch
 from tests.rollout.tiny import tiny_tokenizer
 
@@ -65,9 +65,7 @@ def folder(tmp_path_factory):
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, **shape, **ids)
     LlamaForCausalLM(config).save_pretrained(folder / "model")
-    asked = {"kind": "rl", "split": "id", "seed": 0, "template": "compact", "max_attempts": 3}
-    rest = {"eval": False, "profile": "exact", "draw": None, "suits": None, "source": None}
-    build_file(SimpleNamespace(**asked, **rest, rows=24, out=folder / "rl.parquet"))
+    build_file(DataOptions("rl", folder / "rl.parquet", template="compact", max_attempts=3, rows=24))
     return folder
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 from data_prep.build import build_file
+from data_prep.options import DataOptions
 from tests.rollout.tiny import tiny_tokenizer
 
 
@@ -24,6 +24,4 @@ def write_model_and_rows(folder: Path, rows: int) -> None:
         "bos_token_id": None,
     }
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **ids)).save_pretrained(folder / "model")
-    requested = {"kind": "rl", "split": "id", "seed": 0, "template": "compact", "max_attempts": 3}
-    rest = {"eval": False, "profile": "exact", "draw": None, "suits": None, "source": None}
-    build_file(SimpleNamespace(**requested, **rest, rows=rows, out=folder / "rl.parquet"))
+    build_file(DataOptions("rl", folder / "rl.parquet", template="compact", max_attempts=3, rows=rows))

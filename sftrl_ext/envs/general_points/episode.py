@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step, Verdict
+from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
 from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template, template_names
 from sftrl_ext.envs.general_points.rules import RULES
@@ -279,6 +279,3 @@ class GeneralPointsEpisode(Episode):
                 count = sum(bool(attempt.verdict.details.get(claim)) for attempt in self.attempts)
                 numbers[claim] = count / made if made else 0.0
         return numbers
-
-
-TASKS.add(TASK, GeneralPointsEpisode)

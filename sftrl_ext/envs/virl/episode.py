@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sftrl_ext.envs.base import TASKS, Attempt, Episode, Message, Step, Verdict
+from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict
 from sftrl_ext.envs.virl.geo import is_number, shown
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.prompts import expert_answer, load_template, template_names
@@ -363,6 +363,3 @@ class NavigationEpisode(Episode):
         for outcome in OUTCOMES:
             numbers[f"outcome/{outcome}"] = outcomes[outcome] / made if made else 0.0
         return numbers
-
-
-TASKS.add(TASK, NavigationEpisode)

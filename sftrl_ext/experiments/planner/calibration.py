@@ -159,7 +159,7 @@ def counted_errors(results: Path) -> Iterator[ComputeError]:
 
 
 def authors_update(cache: bool) -> Work:
-    """One update of the paper's PPO on GeneralPoints in images, on its model and eight H100.
+    """One update of the paper's PPO on cards in images, on its model and eight H100.
 
     The authors give one to two hours for an update on eight cards: 2048 responses, four epochs, value and
     policy in one model, and generation that keeps no keys and values, one episode at a time on each card.

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sftrl_ext.envs import TASKS
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, total_steps
 from sftrl_ext.experiments.planner.architectures import Architecture, architecture_of
-from sftrl_ext.reports.compute import PaperFormula, buffer_ratio, cost_of, paper_formula_absent, readable
+from sftrl_ext.reports.compute import PaperFormula, cost_of, paper_formula_absent, readable
 from sftrl_ext.reports.tables import Table
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class CheckpointCompute:
 
 def _compute(recipe: Recipe, architecture: Architecture, plan: StagePlan) -> Compute:
     """Compute of one stage alone."""
-    tokens, ratio = plan.work.tokens, buffer_ratio(recipe.task.name)
+    tokens, ratio = plan.work.tokens, TASKS[recipe.task.kind].compute_ratio
 
     def cost(rl_tokens: str) -> tuple[float, float]:
         made = cost_of(

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sftrl_ext.envs import TASKS
+from sftrl_ext.envs.task_config import CityConfig, TaskConfig
 from sftrl_ext.experiments.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe import (
-    CityConfig,
     EvalConfig,
     Recipe,
     RLConfig,
     ScaleConfig,
     SFTConfig,
-    TaskConfig,
 )
 from sftrl_ext.experiments.rehearsal.families import repository_of
 
@@ -162,7 +162,7 @@ def _rl(config: RLConfig, ranks: int, task: TaskConfig) -> RLConfig:
         micro_batch_size=1,
         max_response_length=task.max_attempts * (_TURN_TOKENS + _REPLY_TOKENS),
         max_turn_tokens=_TURN_TOKENS,
-        max_prompts=_POINTS if task.kind == "virl" else config.max_prompts,
+        max_prompts=_POINTS if TASKS[task.kind].several_prompts else config.max_prompts,
         save_every=1,
         validate_every=2 if config.validate_every > 0 else config.validate_every,
     )

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from sftrl_ext.envs import TASKS
 from sftrl_ext.experiments.rehearsal.families import FAMILIES, family_of
 
 _REVISION = hashlib.sha1(b"toy", usedforsecurity=False).hexdigest()
@@ -48,23 +49,7 @@ def put_toy_model(home: Path, repository: str, texts: Sequence[str]) -> Path:
 
 
 def sample_texts(rows: int = 60) -> list[str]:
-    """Prompts, answers and feedback of both tasks, as pretrained models are given them."""
-    from data_prep.general_points import sft_rows, suboptimal_rows
-    from data_prep.sources import Source
-    from sftrl_ext.envs.general_points.episode import PlaySettings
+    """Prompts, answers and feedback of all tasks, as pretrained models are given them."""
+    from data_prep.task_rows import find_rows
 
-    texts = []
-    for modality in ("text", "image"):
-        source = Source("id", settings=PlaySettings(modality=modality), hands={"suits": "black"})
-        for table in (*sft_rows(source, rows, "random"), *suboptimal_rows(source, rows, "random", (1, 4))):
-            texts += [message["content"] for row in table.to_pylist() for message in row["messages"]]
-    return [*texts, *_ROUTES * rows]
-
-
-_ROUTES = [
-    "No other text than one JSON object: current observation, current instruction, action. "
-    "turn_direction(north) turn_direction(northeast) turn_direction(left) forward() stop() intersection",
-    "First, turn left to face east. Move forward until you reach the next intersection where the cafe is "
-    "on your right behind. Turn right to face south and move forward until the landmark is in front of you.",
-]
-"""Words of routes, whose rows are drawn from a city that a run makes first."""
+    return [text for task in TASKS if TASKS[task].rows for text in find_rows(task).sample_texts(rows)]

@@ -55,7 +55,7 @@ def rule_bars(runs: Sequence[PaperRun]) -> Figure | None:
 def visual_curves_and_bars(runs: Sequence[PaperRun]) -> Figure | None:
     """Figure 7: visual OOD over compute and at equal compute, two panels per task.
 
-    Success counts episodes: whole routes on V-IRL. The best result before the paper is a dashed line.
+    Success counts episodes: of a route, the whole route. The best result before the paper is a dashed line.
     """
     shown = [run for run in runs if _bars(run, VISUAL_SPLIT, "success")]
     if not shown:

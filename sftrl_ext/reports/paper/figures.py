@@ -21,7 +21,7 @@ from sftrl_ext.reports.paper.curves import (
     rates_in_distribution,
     routes_over_compute,
 )
-from sftrl_ext.reports.paper.runs import TASKS, PaperRun, load_analysis, on_common_axis
+from sftrl_ext.reports.paper.runs import TITLES, PaperRun, load_analysis, on_common_axis
 from sftrl_ext.reports.paper.scatter import growth_by_attempts, recognition_and_success
 from sftrl_ext.reports.style import look, mark_figure, save
 
@@ -58,7 +58,7 @@ PAPER_FIGURES = (
         "fig1",
         "Whole routes over compute",
         f"Routes of which every point was solved. {_SMOOTH}",
-        "a V-IRL run with checkpoints on the compute axis",
+        "a run of routes with checkpoints on the compute axis",
         routes_over_compute,
         in_report=False,
     ),
@@ -136,7 +136,7 @@ PAPER_FIGURES = (
         "fig18",
         "Whole routes over compute",
         f"Routes of which every point was solved. {_SMOOTH}",
-        "a V-IRL run with checkpoints on the compute axis",
+        "a run of routes with checkpoints on the compute axis",
         routes_over_compute,
     ),
     PaperFigure(
@@ -204,7 +204,7 @@ def write_paper_figure(
             f"--figure {name}: {' and '.join(same)} are of one task ({repeated[0]}); "
             "expected one run per task."
         )
-    order = list(TASKS)
+    order = list(TITLES)
     analyses.sort(key=lambda found: order.index(found.task) if found.task in order else len(order))
     runs = on_common_axis(analyses, axis)
     folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def write_paper_figure(
         if drawn is None:
             listed = ", ".join(str(path) for path in paths)
             raise SftrlError(f"--figure {name}: nothing to draw from {listed}; it needs {figure.needs}.")
-        marks = [f"{TASKS.get(found.task, found.task)}: {found.mark}" for found in analyses if found.mark]
+        marks = [f"{TITLES.get(found.task, found.task)}: {found.mark}" for found in analyses if found.mark]
         if marks:
             mark_figure(drawn, "; ".join(marks))
         return save(drawn, folder, name)

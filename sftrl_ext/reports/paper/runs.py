@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
 from sftrl_ext.reports.compute import AXES, AXIS_TITLES, RL_TOKENS
@@ -14,8 +15,14 @@ from sftrl_ext.reports.stats import PER_RESPONSE
 from sftrl_ext.reports.stored_results import analyse_results, load_results
 from sftrl_ext.reports.verdict import arm_standing_for
 
-TASKS = {"gp_l": "GP-L", "virl_l": "V-IRL-L", "gp_vl": "GP-VL", "virl_vl": "V-IRL-VL"}
-"""Task to the paper's name for it, in the order of its panels."""
+TITLES = {
+    source: title
+    for modality in ("text", "image")
+    for name in TASKS
+    for source, title in TASKS[name].titles.items()
+    if TASKS[name].data_sources.get(modality) == source
+}
+"""First part of a data source to the paper's name for the task, in the order of its panels."""
 
 GIGA = 1e9
 
@@ -42,7 +49,7 @@ class PaperRun:
     @property
     def task_title(self) -> str:
         """The paper's name for the task."""
-        return TASKS.get(self.task, self.task)
+        return TITLES.get(self.task, self.task)
 
     @property
     def reach(self) -> float:

@@ -1,0 +1,124 @@
+"""Rows of the card game for the data stage and ``sftrl data``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows, suboptimal_rows
+from data_prep.given_hands import given_hand_rows
+from data_prep.hand_card import HandCard
+from data_prep.sources import Source
+from data_prep.splits import SPLITS
+from data_prep.task_rows import Splits, Tables, TaskRows
+from sftrl_ext.envs.general_points.answer import extract_answer
+from sftrl_ext.envs.general_points.cards import Card, parse_card
+from sftrl_ext.envs.general_points.episode import PlaySettings, as_look, make_facts
+from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.task_config import TaskConfig
+from sftrl_ext.errors import SftrlError
+
+
+class HandRows(TaskRows):
+    """Rows of hands.
+
+    Attributes:
+        settings: How the hands are played.
+    """
+
+    def __init__(self, config: TaskConfig, folder: Path, pretrain: bool = False) -> None:
+        super().__init__(config, folder, pretrain)
+        self.settings = hand_settings(config)
+        solutions = cast(Solutions, config.solutions)  # the builders refuse any other
+        answered = {"sft": sft_rows, "reasoned": reasoned_rows, "suboptimal": suboptimal_rows}
+        solved = {kind: partial(builder, solutions=solutions) for kind, builder in answered.items()}
+        self.builders = {"rl": rl_rows, **solved}
+
+    @classmethod
+    def split_names(cls) -> Collection[str]:
+        """See `TaskRows`; the name of a rule is a split too."""
+        return [*SPLITS, *RULES]
+
+    @classmethod
+    def card(cls) -> HandCard:
+        """See `TaskRows`."""
+        return HandCard()
+
+    @classmethod
+    def read_answer(cls, answer: str, config: TaskConfig) -> dict[str, Any]:
+        """Facts of the hand an answer is about: its cards, and the first rule that gives them its numbers.
+
+        Returns:
+            What `make_facts` gives, or an empty dict if the answer does not say; of an image it would have to
+            say the suits too.
+        """
+        claim = extract_answer(answer)
+        if not claim.cards or not claim.number:
+            return {}
+        if config.modality == "image" and not all(card.suit for card in map(_card, claim.cards)):
+            return {}
+        settings = hand_settings(config)
+        for name in RULES:
+            facts = make_facts(claim.cards, name, config.target, settings)
+            try:
+                numbers = [RULES[name].number(card) for card in claim.cards]
+            except SftrlError:
+                continue
+            if sorted(numbers) == sorted(claim.number):
+                return facts
+        return {}
+
+    @classmethod
+    def sample_texts(cls, rows: int) -> list[str]:
+        """See `TaskRows`."""
+        texts = []
+        for modality in ("text", "image"):
+            source = Source("id", settings=PlaySettings(modality=modality), hands={"suits": "black"})
+            tables = (*sft_rows(source, rows), *suboptimal_rows(source, rows, mistakes=(1, 4)))
+            for table in tables:
+                texts += [message["content"] for row in table.to_pylist() for message in row["messages"]]
+        return texts
+
+    def source(
+        self,
+        splits: Splits,
+        seed: int,
+        attempts: int | None = None,
+        *,
+        train: bool = True,
+        pretraining: bool = False,
+    ) -> Source:
+        """See `TaskRows`."""
+        config = self.config
+        suits = config.pretrain_suits if pretraining else None
+        hands = {"suits": suits or config.suits, "draw": config.draw}
+        settings = replace(self.settings, max_attempts=attempts or config.max_attempts)
+        given = {name: value for name, value in hands.items() if value}
+        return Source(splits, seed=seed, train=train, settings=settings, hands=given)
+
+    def given(self, path: Path, name: str, seed: int, limit: int | None = None) -> Tables:
+        """See `TaskRows`."""
+        source = self.source("id", seed, train=False)
+        return given_hand_rows(path, name, source, train_split=self.config.train_split, limit=limit)
+
+
+def hand_settings(config: TaskConfig) -> PlaySettings:
+    """Returns how the hands of a task are played."""
+    return PlaySettings(
+        max_attempts=config.max_attempts,
+        profile=config.profile,
+        template=config.template,
+        modality=config.modality,
+        look=as_look(config.look) if config.modality == "image" else None,
+    )
+
+
+def _card(text: str) -> Card:
+    """A card of an answer; one that is none has no suit."""
+    try:
+        return parse_card(text)
+    except SftrlError:
+        return Card(text)
