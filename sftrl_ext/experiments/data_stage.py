@@ -28,8 +28,8 @@ from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, is_row_file, needs_init
 from sftrl_ext.experiments.given_data import hand_settings, import_arm_rows
 from sftrl_ext.experiments.given_paths import named
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import CityConfig, Recipe, TaskConfig
+from sftrl_ext.runs.layout import RunLayout
 
 Splits = str | Sequence[str]
 Tables = Iterator[pa.Table]

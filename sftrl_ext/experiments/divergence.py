@@ -19,11 +19,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sftrl_ext.experiments.checkpoints import list_checkpoints
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.state import RunState
 from sftrl_ext.rollout.player import PlayedEpisode, Segment
+from sftrl_ext.runs.checkpoints import list_checkpoints
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.evaluate import EvalEngine, Target

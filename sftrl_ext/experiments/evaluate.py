@@ -17,15 +17,15 @@ from rich.progress import Progress
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.base import make_episode
 from sftrl_ext.experiments.arms import gives_init, starts_from_base
-from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.divergence import DivergenceMeter, measured_split, start_of
-from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.episode_records import stored_episode
 from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.samples import stored_episode
-from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import append_durably, drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
 from sftrl_ext.rollout.tokens import ChatTokens
+from sftrl_ext.runs.checkpoints import list_checkpoints
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -33,12 +33,12 @@ from sftrl_ext.experiments.evaluate import (
     stored_records,
     targets_of,
 )
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.played_tokens import read_played, write_played
 from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import read_jsonl, write_text
 from sftrl_ext.rollout.player import PlayedEpisode
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState
 
 Key = tuple[str, int, str]
 """Stage, step and split of a record."""

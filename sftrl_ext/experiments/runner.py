@@ -17,25 +17,25 @@ from rich.progress import (
 )
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments import state as states
 from sftrl_ext.experiments.arms import gives_init
 from sftrl_ext.experiments.attention import pin_attention, require_attention, same_but_auto
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
-from sftrl_ext.experiments.checkpoints import latest_step
 from sftrl_ext.experiments.commands import joins_cluster
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.locks import held
-from sftrl_ext.experiments.metrics import Follower, merge_launches
 from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
 from sftrl_ext.experiments.sharing import find_donor, stage_key, take_over, take_records
 from sftrl_ext.experiments.start_choice import note_choice
-from sftrl_ext.experiments.tokens import write_given_tokens, write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
-from sftrl_ext.reports.compute import PaperFormula, buffer_ratio
+from sftrl_ext.runs import state as states
+from sftrl_ext.runs.checkpoints import latest_step
+from sftrl_ext.runs.compute import PaperFormula, buffer_ratio
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.metrics import Follower, merge_launches
+from sftrl_ext.runs.token_files import write_given_tokens, write_tokens
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:

@@ -27,16 +27,16 @@ import sftrl_ext
 from data_prep.origins import file_digest, read_origins
 from sftrl_ext.envs.general_points.episode import as_look
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.model_files import folder_digest
 from sftrl_ext.experiments.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml
 from sftrl_ext.experiments.start_choice import chosen_models
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import drop_torn_tail, read_jsonl, write_text
 from sftrl_ext.paths import configs_dir
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState, StageState
 
 SHARED_KINDS = ("model", "sft", "rl")
 """Kinds of stage that have a key. Data is quick to make; evaluation is shared checkpoint by checkpoint."""

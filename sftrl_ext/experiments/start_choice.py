@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.files import read_json, read_jsonl, write_json
+from sftrl_ext.runs.checkpoints import list_checkpoints
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.arms import Start
-    from sftrl_ext.experiments.layout import RunLayout
     from sftrl_ext.experiments.recipe import Recipe
-    from sftrl_ext.experiments.state import RunState
+    from sftrl_ext.runs.layout import RunLayout
+    from sftrl_ext.runs.state import RunState
 
 CHOICE = "choice.json"
 """File of the choice: ``stage``, ``step``, ``split``, ``measure``, ``percent``, and ``candidates``, the
@@ -55,7 +55,7 @@ def choose_start(recipe: Recipe, layout: RunLayout, name: str) -> None:
     """
     from sftrl_ext.experiments.arms import arm_runs
     from sftrl_ext.experiments.stages import evaluate_checkpoints, load_eval_set
-    from sftrl_ext.experiments.state import RunState
+    from sftrl_ext.runs.state import RunState
 
     starts = {choice_stage(run.start): run.start for run in arm_runs(recipe) if run.start.lowest is not None}
     if name not in starts:

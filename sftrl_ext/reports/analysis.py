@@ -9,10 +9,8 @@ from typing import Any
 
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
-from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves, pooled
 from sftrl_ext.reports.recognition import Reading, has_recognition, readings
-from sftrl_ext.reports.runfiles import RunMetrics, load_run
 from sftrl_ext.reports.splits import Expected, expected_numbers, lr_label, ood_kind, split_title
 from sftrl_ext.reports.synthetic import LABEL, is_synthetic, synthetic_note
 from sftrl_ext.reports.verdict import (
@@ -25,6 +23,8 @@ from sftrl_ext.reports.verdict import (
     most_rates_shown,
     shown_curves,
 )
+from sftrl_ext.runs.compute import AXES
+from sftrl_ext.runs.records import RunMetrics, load_run
 
 MEASURES = {"success": "Success", "steps": "Per-step accuracy"}
 """Main measure to its words."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftrl_ext.reports.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
-from sftrl_ext.reports.divergence import Divergence, Nats, mean_divergence
-from sftrl_ext.reports.runfiles import EvalRecord, RunMetrics, TokenCount
 from sftrl_ext.reports.splits import lr_label, split_order
-from sftrl_ext.reports.stats import Measure, over_responses, over_seeds, over_seeds_by_route
+from sftrl_ext.runs.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
+from sftrl_ext.runs.divergence import Divergence, Nats, mean_divergence
+from sftrl_ext.runs.records import EvalRecord, RunMetrics, TokenCount
+from sftrl_ext.runs.stats import Measure, over_responses, over_seeds, over_seeds_by_route
 
 CurveKey = tuple[str, float | None]
 """(arm, learning rate)."""

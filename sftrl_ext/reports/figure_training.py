@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.runfiles import StageInfo
 from sftrl_ext.reports.splits import lr_label
 from sftrl_ext.reports.style import WIDTH, lr_line, put_legend
+from sftrl_ext.runs.records import StageInfo
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint, Curve, pooled, pooled_divergence
-from sftrl_ext.reports.divergence import DIRECTIONS, Nats
-from sftrl_ext.reports.stats import Change, change, rank_correlation
+from sftrl_ext.runs.divergence import DIRECTIONS, Nats
+from sftrl_ext.runs.stats import Change, change, rank_correlation
 
 FEW = 5
 """An arm with fewer checkpoints gets no correlation of its own."""

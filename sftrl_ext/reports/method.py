@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sftrl_ext.reports.analysis import Analysis, Judged
-from sftrl_ext.reports.compute import RL_TOKENS, buffer_ratio, readable
 from sftrl_ext.reports.curves import paper_ends, pooled, rl_tokens_of
 from sftrl_ext.reports.forgetting import has_divergence
 from sftrl_ext.reports.mismatch import NOTE, mismatch_table
 from sftrl_ext.reports.splits import LOOKS, ood_kind
-from sftrl_ext.reports.stats import (
+from sftrl_ext.runs.compute import RL_TOKENS, buffer_ratio, readable
+from sftrl_ext.runs.stats import (
     CLUSTER_FORMULA,
     PER_RESPONSE,
     SE_FORMULA,

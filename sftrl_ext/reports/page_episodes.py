@@ -11,10 +11,10 @@ from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import Line, SideBySide, fact_items
 from sftrl_ext.reports.page_style import arm_classes, html_document
 from sftrl_ext.reports.pictures import in_words
-from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.splits import split_title
 from sftrl_ext.reports.walks import Walk, parts
+from sftrl_ext.runs.records import SampleEpisode
 
 _LONG = 900
 """Characters from which a user's message is folded."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, EqualCompute, pooled
-from sftrl_ext.reports.stats import Change, Measure, change
+from sftrl_ext.runs.stats import Change, Measure, change
 
 
 @dataclass(frozen=True)

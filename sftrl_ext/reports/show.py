@@ -14,9 +14,9 @@ from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import Line, fact_items
 from sftrl_ext.reports.pictures import in_words, write_pictures
-from sftrl_ext.reports.runfiles import SampleEpisode, load_run
 from sftrl_ext.reports.show_files import check_out, write_episodes
 from sftrl_ext.reports.walks import AHEAD, CUT, FAILED, FIRST, LATER, NOT_STORED, Walk, parts, walk_of
+from sftrl_ext.runs.records import SampleEpisode, load_run
 
 _ARM_STYLES = {"sft": "dark_orange3", "rl": "dodger_blue2", "init": "grey50", "base": "grey62"}
 _STATE_STYLES = {FIRST: "green4", LATER: "dark_goldenrod", FAILED: "red3", CUT: "magenta", AHEAD: "grey62"}

@@ -26,12 +26,12 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
 from sftrl_ext.reports.analysis import Analysis, Judged
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
-from sftrl_ext.reports.compute import PAPER_EPOCHS, Cost
 from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, at_equal_compute
-from sftrl_ext.reports.runfiles import RunMetrics, StageInfo
 from sftrl_ext.reports.splits import is_ood, split_order
-from sftrl_ext.reports.stats import Measure
 from sftrl_ext.reports.verdict import headline_curves, judge, main_splits, shown_curves
+from sftrl_ext.runs.compute import PAPER_EPOCHS, Cost
+from sftrl_ext.runs.records import RunMetrics, StageInfo
+from sftrl_ext.runs.stats import Measure
 
 TERA = 1e12
 

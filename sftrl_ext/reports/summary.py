@@ -8,14 +8,14 @@ from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.cities import city_lines
-from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence, rl_tokens_of
-from sftrl_ext.reports.divergence import DIRECTIONS, Divergence
 from sftrl_ext.reports.forgetting import Correlation, correlations
 from sftrl_ext.reports.recognition import Reading
-from sftrl_ext.reports.stats import Change
 from sftrl_ext.reports.tables import Row, all_rows, compared_rows
 from sftrl_ext.reports.verdict import Finding, Verdict
+from sftrl_ext.runs.compute import AXES
+from sftrl_ext.runs.divergence import DIRECTIONS, Divergence
+from sftrl_ext.runs.stats import Change
 
 
 def _change(value: Change | None) -> dict[str, Any] | None:

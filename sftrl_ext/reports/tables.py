@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis, analyse
-from sftrl_ext.reports.compute import AXES, readable
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled, pooled_divergence
-from sftrl_ext.reports.divergence import DIRECTIONS
 from sftrl_ext.reports.forgetting import has_divergence, moved
 from sftrl_ext.reports.splits import lr_label
-from sftrl_ext.reports.stats import change
+from sftrl_ext.runs.compute import AXES, readable
+from sftrl_ext.runs.divergence import DIRECTIONS
+from sftrl_ext.runs.stats import change
 
 DIVERGENCE = "Divergence from the start at every evaluated checkpoint (nats per token ± SE)"
 """Title of `divergence_table`."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftrl_ext.reports.arms import Arms
-from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Curve, CurveKey, Curves, EqualCompute, mean_cost, pooled
 from sftrl_ext.reports.splits import KINDS, Expected, is_ood, lr_label, ood_kind
-from sftrl_ext.reports.stats import Change, Measure, change
+from sftrl_ext.runs.compute import readable
+from sftrl_ext.runs.stats import Change, Measure, change
 
 ID_SPLIT = "id"
 MAX_RATES_SHOWN = 3

@@ -33,6 +33,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.runs.layout import TOKENS_FILE
 from sftrl_ext.training import credit
 from sftrl_ext.training.correction import as_loss_weights, correction_level, turn_is_action, turn_weights
 from sftrl_ext.training.metrics import (
@@ -49,7 +50,7 @@ from sftrl_ext.training.metrics import (
 )
 from sftrl_ext.training.register import AGENT_LOOP, POLICY_LOSS, TRAINERS
 from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
-from sftrl_ext.training.settings import TOKENS_FILE, CreditSettings
+from sftrl_ext.training.settings import CreditSettings
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer

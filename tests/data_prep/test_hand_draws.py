@@ -19,9 +19,9 @@ from sftrl_ext.envs.general_points.cards import FACES
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import HandRows
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import SCALES
 from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.runs.layout import RunLayout
 
 
 def one_face(path):

@@ -12,14 +12,14 @@ pytest.importorskip("verl")
 from rich.progress import Progress
 
 from sftrl_ext.experiments import evaluate
-from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.divergence import measured_split, per_token, start_of
 from sftrl_ext.experiments.evaluate import EvalSet, Target
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import load_recipe
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_jsonl
 from sftrl_ext.rollout.player import Generation
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState, StageState
 
 FACTS = {"task": "general_points", "cards": ["6", "4", "A", "A"], "template": "compact", "max_attempts": 2}
 SETS = [EvalSet("id", "gp_l/id", [FACTS] * 3), EvalSet("rule_ood", "gp_l/rule_ood", [FACTS] * 2)]

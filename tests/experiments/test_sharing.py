@@ -14,12 +14,12 @@ from sftrl_ext.envs.general_points.cards import RANKS, SUITS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner, sharing
 from sftrl_ext.experiments.data_stage import build_data
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import load_recipe, to_yaml
 from sftrl_ext.experiments.sharing import code_digest, rows_digest, stage_key
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_jsonl, write_json, write_text
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState, StageState
 
 SMALL = ["budget.base.rows=64", "budget.dialogues.rows=32", "budget.init.rows=32", "budget.eval.hands=4"]
 

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.sharing import stage_key
@@ -22,8 +21,9 @@ from sftrl_ext.experiments.start_choice import (
     lowest,
     note_choice,
 )
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import write_json, write_text
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState, StageState
 
 SFT, CHOSEN = "sft-lr0.0002-s0", "lowest-rule_ood-of-sft-lr0.0002-s0"
 WORDS = ["arms.rl.start='sft@lowest:rule_ood'"]

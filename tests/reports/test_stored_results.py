@@ -14,7 +14,6 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
 from sftrl_ext.paths import recipes_dir
 from sftrl_ext.reports.analysis import analyse
-from sftrl_ext.reports.compute import flops_counted, flops_rl, flops_sft
 from sftrl_ext.reports.results_file import results_of
 from sftrl_ext.reports.stored_results import (
     ArmPasses,
@@ -24,7 +23,8 @@ from sftrl_ext.reports.stored_results import (
     main,
     rewritten,
 )
-from sftrl_ext.reports.token_counts import TokenCount
+from sftrl_ext.runs.compute import flops_counted, flops_rl, flops_sft
+from sftrl_ext.runs.token_counts import TokenCount
 from tests.reports.synthetic_run import make_run, rewrite
 from tests.reports.test_routes import walked
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
-from sftrl_ext.reports.compute import AXES, AXIS_TITLES, RL_TOKENS
 from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute, rl_tokens_of
-from sftrl_ext.reports.stats import PER_RESPONSE
 from sftrl_ext.reports.stored_results import analyse_results, load_results
 from sftrl_ext.reports.verdict import arm_standing_for
+from sftrl_ext.runs.compute import AXES, AXIS_TITLES, RL_TOKENS
+from sftrl_ext.runs.stats import PER_RESPONSE
 
 TASKS = {"gp_l": "GP-L", "virl_l": "V-IRL-L", "gp_vl": "GP-VL", "virl_vl": "V-IRL-VL"}
 """Task to the paper's name for it, in the order of its panels."""

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import LATEST
-from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.metrics import Follower, merge_launches
-from sftrl_ext.experiments.tokens import write_tokens
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.metrics import Follower, merge_launches
+from sftrl_ext.runs.token_files import write_tokens
 from sftrl_ext.files import read_jsonl, write_json
 
 

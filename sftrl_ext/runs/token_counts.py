@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sftrl_ext.reports.jsonl import Fields, read_jsonl
+from sftrl_ext.runs.jsonl import Fields, read_jsonl
 
 Logged = Sequence[tuple[int, Mapping[str, float]]]
 """Logged metrics of a stage: [(step, {metric: value})], in order of steps."""

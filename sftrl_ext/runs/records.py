@@ -18,9 +18,9 @@ import yaml
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.arms import Arms
-from sftrl_ext.reports.divergence import Divergence, read_divergence
-from sftrl_ext.reports.jsonl import Fields, read_jsonl
-from sftrl_ext.reports.token_counts import TokenCount, read_token_counts
+from sftrl_ext.runs.divergence import Divergence, read_divergence
+from sftrl_ext.runs.jsonl import Fields, read_jsonl
+from sftrl_ext.runs.token_counts import TokenCount, read_token_counts
 
 
 @dataclass(frozen=True)

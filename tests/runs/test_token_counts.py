@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sftrl_ext.reports.token_counts import TokenCount, counts_of, read_token_counts
+from sftrl_ext.runs.token_counts import TokenCount, counts_of, read_token_counts
 
 EARLIER = {"step": 2, "trained_tokens": 80, "generated_tokens": 6, "prefill_tokens": 50}
 """A line of an earlier version; its engine was taken to read every prompt anew."""

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.runfiles import load_run
+from sftrl_ext.runs.records import load_run
 from tests.reports.synthetic_run import make_run
 
 

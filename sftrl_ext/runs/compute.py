@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sftrl_ext.reports.token_counts import TokenCount
+from sftrl_ext.runs.token_counts import TokenCount
 
 BUFFER_RATIO_GENERAL_POINTS = 6.0
 BUFFER_RATIO_VIRL = 5.1

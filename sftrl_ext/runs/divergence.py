@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftrl_ext.reports.jsonl import Fields
-from sftrl_ext.reports.stats import mean_of_seeds
+from sftrl_ext.runs.jsonl import Fields
+from sftrl_ext.runs.stats import mean_of_seeds
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import list_checkpoints
-from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.runs.checkpoints import list_checkpoints
+from sftrl_ext.runs.layout import TOKENS_FILE, RunLayout
 from sftrl_ext.files import read_json, read_jsonl, write_text
-from sftrl_ext.reports.compute import PaperFormula, flops_counted, paper_formula_absent
-from sftrl_ext.reports.token_counts import NAMES, SFT_REFERENCE, SFT_TOKENS, TokenCount, counts_of
-from sftrl_ext.training.settings import TOKENS_FILE
+from sftrl_ext.runs.compute import PaperFormula, flops_counted, paper_formula_absent
+from sftrl_ext.runs.token_counts import NAMES, SFT_REFERENCE, SFT_TOKENS, TokenCount, counts_of
 
 REQUIRED = ("trained", "generated", "prefill", "forward", "trained_critic")
 """Counts that every logged RL step has; `counts_of` completes those of earlier versions."""
