@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from sftrl_ext.reports.arms import Arms
+from sftrl_ext.reports.arms import Arms, arms_of
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves, pooled
 from sftrl_ext.reports.recognition import Reading, has_recognition, readings
@@ -24,7 +23,7 @@ from sftrl_ext.reports.verdict import (
     shown_curves,
 )
 from sftrl_ext.runs.compute import AXES
-from sftrl_ext.runs.records import RunMetrics, load_run
+from sftrl_ext.runs.run_folder import RunFolder, load_run
 
 MEASURES = {"success": "Success", "steps": "Per-step accuracy"}
 """Main measure to its words."""
@@ -68,7 +67,7 @@ class Analysis:
         notes: What a reader has to know: missing parts, choices made.
     """
 
-    run: RunMetrics
+    run: RunFolder
     curves: Curves
     expected: list[Expected]
     axes: list[str]
@@ -82,7 +81,7 @@ class Analysis:
     @property
     def arms(self) -> Arms:
         """The arms: their kinds, names, order and colours."""
-        return self.run.arms
+        return arms_of(self.run)
 
     @property
     def contest(self) -> str:
@@ -147,9 +146,7 @@ class Analysis:
     @property
     def task(self) -> str:
         """Name of the task: the first part of the data sources."""
-        if self.run.records:
-            return self.run.records[0].data_source.partition("/")[0]
-        return str(self.run.state.get("task", ""))
+        return self.run.data_source.partition("/")[0]
 
     def split_title(self, split: str) -> str:
         """A split in words for a panel's title."""
@@ -175,28 +172,22 @@ class Analysis:
     @property
     def title(self) -> str:
         """Heading of the report: the recipe's title and the scale, else the run's name."""
-        title, scale = self.run.state.get("title"), self.run.state.get("scale")
-        heading = f"{title} (scale {scale})" if title else self.name
+        state = self.run.state
+        heading = f"{state.title} (scale {state.scale})" if state.title else self.name
         return f"{heading}, {self.mark}" if self.synthetic else heading
 
     @property
     def name(self) -> str:
         """Short name of the run: recipe and scale."""
-        recipe, scale = self.run.state.get("recipe"), self.run.state.get("scale")
-        return " at scale ".join(str(part) for part in (recipe, scale) if part) or self.run.folder.name
+        state = self.run.state
+        return " at scale ".join(part for part in (state.recipe, state.scale) if part) or self.run.folder.name
 
 
-def pretraining_note(run: RunMetrics) -> str | None:
+def pretraining_note(run: RunFolder) -> str | None:
     """What has to be said where the recipe itself pre-trained the model on both rules; None elsewhere."""
-    base: Any = run.recipe.get("base")
-    model: Any = run.state.get("model")
-    parts = (base, model, run.state)
-    told = [part.get("pretrained_on_both_rules") for part in parts if isinstance(part, Mapping)]
-    if not any(told):
+    if not run.state.pretrained_on_both_rules:
         return None
-    task: Any = run.recipe.get("task")
-    splits = task.get("pretrain_splits") if isinstance(task, Mapping) else None
-    splits = [str(split) for split in splits] if isinstance(splits, list) else []
+    splits = [str(split) for split in run.recipe.task.get("pretrain_splits") or []]
     if any(ood_kind(split) == "visual" for split in splits):
         names = ", ".join(f"`{split}`" for split in splits)
         return (
@@ -210,10 +201,9 @@ def pretraining_note(run: RunMetrics) -> str | None:
     )
 
 
-def suits_note(run: RunMetrics) -> str | None:
+def suits_note(run: RunFolder) -> str | None:
     """What has to be said where training shows the red suits of `visual_ood` already; None elsewhere."""
-    task: Any = run.recipe.get("task")
-    suits = task.get("suits") if isinstance(task, Mapping) else None
+    suits = run.recipe.task.get("suits")
     tested = any(record.data_source == "gp_vl/visual_ood" for record in run.records)
     if not tested or suits not in ("mixed", "red"):
         return None
@@ -232,15 +222,15 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     """
     run = load_run(run_dir)
     if rl_tokens is not None:
-        run.recipe = {**run.recipe, "rl_tokens": rl_tokens}
+        run.recipe = replace(run.recipe, rl_tokens=rl_tokens)
     curves = build_curves(run)
     stated = expected_numbers(run.recipe)
     expected = [entry for entry in stated if not is_synthetic(run.recipe, entry.split)]
     axes = [axis for axis in AXES if curves.arms and any(c.reach(axis) is not None for c in curves.arms)]
     usable = [axis for axis in axes if all(c.reach(axis) is not None for c in curves.arms)]
     equal = at_equal_compute(curves, usable[0] if usable else "counted")
-    arms = run.arms
-    picked = headline_curves(curves, equal, run.recipe)
+    arms = arms_of(run)
+    picked = headline_curves(curves, equal)
     main = main_splits(curves.splits, stated)
     by_paper = None
     if equal.axis == "counted" and "paper" in usable:
@@ -264,11 +254,8 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         rates = curves.rates(arm)
         chosen = picked.get(arm)
         if len(rates) > 1 and chosen is not None:
-            used = lr_label(chosen.lr)
+            used = f"{lr_label(chosen.lr)} (best in distribution)"
             text = f"{arms.label(arm)} ran at {len(rates)} learning rates; the verdict uses {used}"
-            preset = run.recipe.get("chosen_lr")
-            how = "the recipe's" if isinstance(preset, Mapping) and arm in preset else "best in distribution"
-            text += f" ({how})"
             if len(rates) > most_rates_shown(arms, curves):
                 text += ", and so do the bars"
             notes.append(text + ".")

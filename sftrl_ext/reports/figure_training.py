@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.splits import lr_label
 from sftrl_ext.reports.style import WIDTH, lr_line, put_legend
-from sftrl_ext.runs.records import StageInfo
+from sftrl_ext.runs.state import StageState
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def series(found: Analysis, stage: str, quantity: Quantity) -> list[tuple[int, f
     return [(step, data[name]) for step, data in rows if name in data] if name else []
 
 
-def _stages(found: Analysis) -> list[StageInfo]:
+def _stages(found: Analysis) -> list[StageState]:
     """Stages with logged metrics; one that ``state.json`` does not know is told by its folder's name."""
     known = {stage.name: stage for stage in found.run.stages}
     recorded = {record.stage: record for record in found.run.records}
@@ -73,13 +73,13 @@ def _stages(found: Analysis) -> list[StageInfo]:
             stages.append(replace(known[name], arm=arm))
         elif name in recorded:
             record = recorded[name]
-            stages.append(StageInfo(name, arm=record.arm, seed=record.seed, lr=record.lr))
+            stages.append(StageState(name, arm=record.arm, seed=record.seed, lr=record.lr))
         else:
-            stages.append(StageInfo(name, arm=re.split(r"[-_]", name)[0]))
+            stages.append(StageState(name, arm=re.split(r"[-_]", name)[0]))
     return stages
 
 
-def _draw(axes: Axes, found: Analysis, stages: list[StageInfo], quantity: Quantity) -> None:
+def _draw(axes: Axes, found: Analysis, stages: list[StageState], quantity: Quantity) -> None:
     for stage in stages:
         points = series(found, stage.name, quantity)
         if not points:
@@ -95,7 +95,7 @@ def _draw(axes: Axes, found: Analysis, stages: list[StageInfo], quantity: Quanti
 
 def training_curves(found: Analysis) -> Figure | None:
     """Draw every logged quantity in its own panel: losses per arm, the rest for arms that learn by reward."""
-    panels: list[tuple[str, list[StageInfo], Quantity]] = []
+    panels: list[tuple[str, list[StageState], Quantity]] = []
     stages = _stages(found)
     arms = found.arms.order(stage.arm for stage in stages)
     for quantity in QUANTITIES:

@@ -104,8 +104,8 @@ class Reading:
 
 def has_recognition(curves: Curves) -> bool:
     """Whether any record says if cards were recognized, as those of pictures do."""
-    everything = [*curves.start, *curves.base, *(c for made in curves.arms for g in made.steps() for c in g)]
-    return any(r.recognized is not None for c in everything for r in c.results.values())
+    records = (record for c in curves.checkpoints() for record in c.results.values())
+    return any(record.recognized_first is not None for record in records)
 
 
 def readings(

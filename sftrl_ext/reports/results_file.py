@@ -14,6 +14,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import write_json
 from sftrl_ext.reports.analysis import Analysis, analyse
 from sftrl_ext.reports.summary import summarize
+from sftrl_ext.runs.machine import hardware_line
 
 FURTHER = ("recognized", "routes")
 """Second measures of a line of the summary: recognition of pictures, whole routes."""
@@ -48,7 +49,6 @@ def results_of(found: Analysis) -> dict[str, Any]:
     if not summary["compared"]:
         raise SftrlError(f"{found.run.folder}: no evaluated checkpoint of an arm; evaluate the run first.")
     recipe = found.run.recipe
-    task, budget = recipe.get("task") or {}, (recipe.get("budget") or {}).get("eval") or {}
     equal = summary["equal_compute"]["budget"]
     seeds = max(len(line["seeds"]) for line in summary["compared"])
     axis = {"counted": " (counted tokens)", "paper": " (paper's formula)"}
@@ -65,11 +65,11 @@ def results_of(found: Analysis) -> dict[str, Any]:
         "arms": kinds,
         "date": datetime.date.fromtimestamp((found.run.folder / "state.json").stat().st_mtime).isoformat(),
         "commit": str(summary["commit"] or "unknown")[:7],
-        "hardware": hardware_words(summary["hardware"] or {}),
+        "hardware": hardware_line(summary["hardware"]),
         "model": summary["model"],
         "measure": str(summary.get("measure", "success per episode")).partition(";")[0],
-        "max_attempts": task.get("max_attempts"),
-        "temperature": budget.get("temperature"),
+        "max_attempts": recipe.task.get("max_attempts"),
+        "temperature": recipe.budget.eval.temperature,
         "paper_formula_absent": found.curves.paper_absent,
         **({"synthetic_cities": True} if found.synthetic else {}),
         "measurements": [
@@ -85,14 +85,6 @@ def results_of(found: Analysis) -> dict[str, Any]:
             for stage in summary["stages"]
         },
     }
-
-
-def hardware_words(told: Mapping[str, Any]) -> str:
-    """The machine of a run, as its state tells it."""
-    words = [str(told.get("cpu", "unknown processor"))]
-    words += [f"{told['cores']} cores"] if "cores" in told else []
-    words += [f"{told['memory_gb']} GB"] if "memory_gb" in told else []
-    return ", ".join([*words, str(told.get("gpu") or "no GPU")])
 
 
 def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

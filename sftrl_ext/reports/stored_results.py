@@ -25,12 +25,15 @@ from typing import Any
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
 from sftrl_ext.reports.analysis import Analysis, Judged
+from sftrl_ext.reports.arms import arms_of
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, at_equal_compute
 from sftrl_ext.reports.splits import is_ood, split_order
 from sftrl_ext.reports.verdict import headline_curves, judge, main_splits, shown_curves
 from sftrl_ext.runs.compute import PAPER_EPOCHS, Cost
-from sftrl_ext.runs.records import RunMetrics, StageInfo
+from sftrl_ext.runs.recipe import StoredArm, StoredRecipe
+from sftrl_ext.runs.run_folder import RunFolder
+from sftrl_ext.runs.state import RunState, StageState
 from sftrl_ext.runs.stats import Measure
 
 TERA = 1e12
@@ -120,9 +123,9 @@ def analyse_results(results: StoredResults) -> Analysis:
     """Work out verdicts and everything figures need from a results file."""
     curves = _curves(results)
     run = _run(results)
-    arms = run.arms
+    arms = arms_of(run)
     equal = at_equal_compute(curves, "counted")
-    picked = headline_curves(curves, equal, {})
+    picked = headline_curves(curves, equal)
     judged = [
         Judged(split, judge(arms, curves, equal, picked, split), None)
         for split in main_splits(curves.splits, [])
@@ -152,15 +155,15 @@ def comparisons(found: Analysis) -> list[AxisComparison]:
     return [one for one in compared if one is not None]
 
 
-def _run(results: StoredResults) -> RunMetrics:
+def _run(results: StoredResults) -> RunFolder:
     content = results.content
-    state = {key: content.get(key) for key in ("recipe", "scale", "commit", "model", "task")}
     arms = content.get("arms", {})
-    stages = [StageInfo(name=arm, kind=named["kind"], arm=arm) for arm, named in arms.items()]
-    recipe: dict[str, Any] = {"arms": {arm: {"title": named.get("title")} for arm, named in arms.items()}}
-    if content.get("synthetic_cities"):
-        recipe["task"] = {"kind": "virl", "routes": {}}
-    return RunMetrics(results.path.parent, state=state, recipe=recipe, stages=stages)
+    stages = [StageState(name=arm, kind=named["kind"], arm=arm) for arm, named in arms.items()]
+    state = RunState(content["recipe"], content["scale"], commit=str(content["commit"]), stages=stages)
+    task = {"kind": "virl", "routes": {}} if content.get("synthetic_cities") else {}
+    titles = {arm: StoredArm(named.get("title")) for arm, named in arms.items()}
+    recipe = StoredRecipe(arms=titles, task=task)
+    return RunFolder(results.path.parent, state, recipe, data_source=content.get("task", ""))
 
 
 def _curves(results: StoredResults) -> Curves:
@@ -253,7 +256,7 @@ def draw_compute(found: Analysis, folder: Path) -> Path:
     from sftrl_ext.reports.figure_success import success_against_compute
     from sftrl_ext.reports.style import look, mark_figure, write_figure
 
-    path = folder / f"{found.run.state['recipe']}-{found.run.state['scale']}-compute.png"
+    path = folder / f"{found.run.state.recipe}-{found.run.state.scale}-compute.png"
     with look():
         figure = success_against_compute(found, "counted")
         if figure is None:

@@ -6,23 +6,22 @@ The paper's numbers are of the authors' routes, so they are not shown beside num
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sftrl_ext.reports.splits import ood_kind
+from sftrl_ext.runs.recipe import StoredRecipe
 
 LABEL = "synthetic cities"
 """The mark."""
 
 
-def is_synthetic(recipe: Mapping[str, Any], split: str) -> bool:
+def is_synthetic(recipe: StoredRecipe, split: str) -> bool:
     """True if a split walks synthetic cities, or tests in other cities what was trained in synthetic ones.
 
     Args:
-        recipe: What ``recipe.yaml`` holds; without ``task.routes`` no split is.
+        recipe: The recipe of the run; without ``task.routes`` no split is.
         split: Name of the split.
     """
-    task = recipe.get("task")
-    routes = task.get("routes") if isinstance(task, Mapping) and task.get("kind") == "virl" else None
+    routes = recipe.task.get("routes") if recipe.task.get("kind") == "virl" else None
     if not isinstance(routes, Mapping):
         return False
     cities = [routes.get("home") or {}]
@@ -30,7 +29,7 @@ def is_synthetic(recipe: Mapping[str, Any], split: str) -> bool:
     return any(not city.get("path") for city in cities if isinstance(city, Mapping))
 
 
-def synthetic_note(recipe: Mapping[str, Any], splits: list[str]) -> str | None:
+def synthetic_note(recipe: StoredRecipe, splits: list[str]) -> str | None:
     """The note on top of a report; None where no split walks synthetic cities."""
     marked = [split for split in splits if is_synthetic(recipe, split)]
     if not marked:

@@ -36,6 +36,8 @@ RL_TOKENS = {"per_epoch": "in every epoch", "once": "once"}
 """Readings of the paper's D_RL: how often it counts a token that RL trains on. The axes of its Figures 9, 17
 and of V-IRL-L fit ``once``, that of GP-L ``per_epoch``."""
 
+TERA = 1e12
+
 AXES = ("counted", "paper", "tokens")
 """Names of the compute axes, in order of preference."""
 

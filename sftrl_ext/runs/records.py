@@ -1,62 +1,37 @@
-"""Reading the stored metrics of a run folder; nothing else of the run is looked at.
+"""Evaluation records and sample episodes: ``eval/records.jsonl`` and ``eval/episodes.jsonl``.
 
-A file that is not there is a fact to note (`RunMetrics.notes`), so that half a run gives half a report. A
-file that is there but broken is an error that names the file and the line.
+Of a checkpoint and split that were written twice (an evaluation that was killed and resumed, a divergence
+measured later) the later line counts.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Field
 
-from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.arms import Arms
-from sftrl_ext.runs.divergence import Divergence, read_divergence
-from sftrl_ext.runs.jsonl import Fields, read_jsonl
-from sftrl_ext.runs.token_counts import TokenCount, read_token_counts
+from sftrl_ext.files import append_lines, drop_torn_tail, jsonl, write_text
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.stats import mean_of_seeds
+from sftrl_ext.runs.typed_json import Count, read_records
 
+RecordKey = tuple[str, int, str]
+"""Stage, step and split."""
 
-@dataclass(frozen=True)
-class StageInfo:
-    """One stage as ``state.json`` tells it.
-
-    Attributes:
-        name: Folder name under ``stages/``.
-        kind: What the stage does ("data", "sft", "rl", "eval", ...).
-        arm: "base", "init", the name of an arm, or "" for a stage that trains nothing.
-        start: Stage and step it starts from; None where that is not stored.
-        wall_s: Wall time in seconds; None while unknown.
-        peak_rss_mb: Peak memory in MB; None while unknown.
-        extra: The whole entry.
-    """
-
-    name: str
-    kind: str = ""
-    arm: str = ""
-    seed: int = 0
-    lr: float | None = None
-    status: str = ""
-    wall_s: float | None = None
-    peak_rss_mb: float | None = None
-    start: tuple[str, int] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+DIRECTIONS = ("forward", "reverse")
+"""The two measures of a `Divergence`."""
 
 
 @dataclass(frozen=True)
 class CityCount:
     """Counts of the routes of one city; ``solved`` are routes walked to their end."""
 
-    episodes: int
-    solved: int
-    correct_actions: int
-    responses: int
+    episodes: Count
+    solved: Count
+    correct_actions: Count
+    responses: Count
 
     def __add__(self, other: CityCount) -> CityCount:
         return CityCount(
@@ -72,43 +47,136 @@ class CityCount:
 
 
 @dataclass(frozen=True)
+class KLEstimate:
+    """A divergence per generated token.
+
+    Attributes:
+        nats: The mean.
+        se: Its standard error over episodes, and over seeds; None for a single episode, which has none.
+        episodes, tokens: Episodes and generated tokens it was measured on.
+    """
+
+    nats: float
+    se: float | None = None
+    episodes: int | None = None
+    tokens: int | None = None
+
+    def __str__(self) -> str:
+        digits = 4 if self.nats < 0.1 else 3
+        error = "" if self.se is None else f" ± {self.se:.{digits}f}"
+        return f"{self.nats:.{digits}f}{error}"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Divergence of a checkpoint from its start, on episodes of the split trained on.
+
+    Attributes:
+        start: ``<stage>@<step>`` of its start.
+        forward: KL(start || checkpoint), on episodes that the start played.
+        reverse: KL(checkpoint || start), on its own episodes.
+        absent: Reason why it could not be measured.
+    """
+
+    start: str
+    forward: KLEstimate | None = None
+    reverse: KLEstimate | None = None
+    absent: str | None = None
+    wall_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.absent is None and (self.forward is None or self.reverse is None):
+            raise ValueError("a divergence needs 'forward' and 'reverse', or 'absent'")
+
+
+def mean_divergence(divergences: Iterable[Divergence], direction: str) -> KLEstimate | None:
+    """Mean of several seeds' divergences, with its standard error; None if there is none.
+
+    Args:
+        divergences: One for each seed.
+        direction: ``forward`` or ``reverse``.
+    """
+    parts: list[KLEstimate] = [getattr(divergence, direction) for divergence in divergences]
+    if not parts:
+        return None
+    mean, se = mean_of_seeds([part.nats for part in parts], [part.se or 0.0 for part in parts])
+    return KLEstimate(mean, se or None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalRecord:
     """The result of one checkpoint on one split: ``solved`` of ``episodes`` episodes.
 
     Attributes:
         arm: "base", "init", or the name of an arm.
         solved_first: Episodes solved by their first response.
-        recognized, number_right: Episodes whose first response names the right cards, the right numbers; None
-            where there is no picture to read.
         correct_actions, responses: Right actions and all responses, of all episodes together; None where only
             whole episodes are right or wrong.
-        step_counts: The same of each episode, in the order of the split; None in older runs.
-        divergence: From what the checkpoint's stage started from, in the record of the split trained on; None
-            elsewhere, and in older runs. A text says why it could not be measured.
+        step_counts: The same of each episode, in the order of the split.
         by_city: City to the counts of its routes, where a split has several cities; else empty.
+        recognized_first, number_right_first: Episodes whose first response names the right cards, the right
+            numbers; None where there is no picture to read.
+        divergence: From what the checkpoint's stage started from, in the record of the split trained on.
     """
 
     stage: str
     arm: str
-    seed: int
-    lr: float | None
-    step: int
+    seed: Count = 0
+    lr: float | None = None
+    step: Count = 0
     split: str
-    episodes: int
-    solved: int
     data_source: str = ""
+    episodes: Annotated[int, Field(ge=1)]
+    solved: Count
+    solved_first: Count | None = None
     attempts_mean: float | None = None
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-    generated_tokens: int | None = None
+    correct_actions: Count | None = None
+    responses: Count | None = None
+    recognized_responses: Count | None = None
+    step_counts: tuple[tuple[Count, Count], ...] | None = None
+    by_city: dict[str, CityCount] = field(default_factory=dict)
+    recognized_first: Count | None = None
+    number_right_first: Count | None = None
+    outcomes: dict[str, Count] = field(default_factory=dict)
+    errors: Count = 0
+    out_of_tokens: Count = 0
+    prompt_tokens: Count = 0
+    generated_tokens: Count = 0
+    feedback_tokens: Count = 0
     wall_s: float | None = None
-    solved_first: int | None = None
-    recognized: int | None = None
-    number_right: int | None = None
-    correct_actions: int | None = None
-    responses: int | None = None
-    step_counts: tuple[tuple[int, int], ...] | None = None
-    divergence: Divergence | str | None = None
-    by_city: Mapping[str, CityCount] = field(default_factory=dict)
+    engine: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    divergence: Divergence | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("solved", "solved_first", "recognized_first", "number_right_first"):
+            self._check_share(part, "episodes")
+        self._check_share("correct_actions", "responses")
+        self._check_step_counts()
+        for name in (count.name for count in fields(CityCount)) if self.by_city else ():
+            if sum(getattr(city, name) for city in self.by_city.values()) != getattr(self, name):
+                raise ValueError(f"'by_city' should have {name!r} that add up to {getattr(self, name)}")
+
+    @property
+    def key(self) -> RecordKey:
+        """Stage, step and split."""
+        return self.stage, self.step, self.split
+
+    def _check_share(self, part: str, whole: str) -> None:
+        count, total = getattr(self, part), getattr(self, whole)
+        if count is not None and total is not None and count > total:
+            raise ValueError(f"{part!r} should lie between 0 and {whole!r}, {total}, found {count}")
+
+    def _check_step_counts(self) -> None:
+        if self.step_counts is None:
+            return
+        totals = [self.correct_actions, self.responses]
+        sums = [sum(column) for column in zip(*self.step_counts, strict=True)]
+        above = any(correct > responses for correct, responses in self.step_counts)
+        if len(self.step_counts) != self.episodes or sums != totals or above:
+            raise ValueError(f"'step_counts' should be {self.episodes} pairs that add up to {totals}")
 
 
 @dataclass(frozen=True)
@@ -116,251 +184,84 @@ class StoredSegment:
     """One prompt of an episode and the turns that followed it; of a route, those at one point."""
 
     point: int
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleEpisode:
     """One stored episode: its messages, and the attempts with their outcome and reward.
 
     Attributes:
+        facts: What rebuilds the episode.
         messages: The dialogue of the last prompt.
-        segments: The dialogues of all prompts, where there is more than one; older runs do not have them.
+        segments: The dialogues of all prompts, where there is more than one.
     """
 
-    stage: str
+    stage: str = ""
     arm: str
-    seed: int
-    step: int
+    seed: Count = 0
+    step: Count = 0
     split: str
-    facts: Mapping[str, Any]
-    messages: tuple[Mapping[str, str], ...]
-    attempts: tuple[Mapping[str, Any], ...]
-    solved: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+    messages: tuple[dict[str, Any], ...] = ()
+    attempts: tuple[dict[str, Any], ...] = ()
+    solved: bool = False
     segments: tuple[StoredSegment, ...] = ()
 
     @property
-    def opening(self) -> tuple[Mapping[str, str], ...]:
+    def key(self) -> RecordKey:
+        """Stage, step and split."""
+        return self.stage, self.step, self.split
+
+    @property
+    def opening(self) -> tuple[Mapping[str, Any], ...]:
         """The dialogue of the first prompt that is stored."""
         return self.segments[0].messages if self.segments else self.messages
 
 
-@dataclass
-class RunMetrics:
-    """Everything a report is made of.
-
-    Attributes:
-        tokens: Stage name to {step: cumulative tokens of that stage}.
-        training: Stage name to [(step, {metric: value})], in order of steps.
-        notes: What was missing, in words, for the reader of the report.
-    """
-
-    folder: Path
-    state: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    stages: list[StageInfo] = field(default_factory=list)
-    records: list[EvalRecord] = field(default_factory=list)
-    episodes: list[SampleEpisode] = field(default_factory=list)
-    tokens: dict[str, dict[int, TokenCount]] = field(default_factory=dict)
-    training: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def arms(self) -> Arms:
-        """The arms: kinds from the stages, titles and order from the recipe."""
-        told = self.recipe.get("arms")
-        told = told if isinstance(told, Mapping) else {}
-        found = {stage.arm: stage.kind for stage in self.stages if stage.arm and stage.kind}
-        found = {arm: kind for arm, kind in found.items() if arm not in ("base", "init")}
-        order = [arm for arm in told if arm in found] + [arm for arm in found if arm not in told]
-        titles = {arm: one.get("title") for arm, one in told.items() if isinstance(one, Mapping)}
-        return Arms(
-            {arm: found[arm] for arm in order}, {arm: str(title) for arm, title in titles.items() if title}
-        )
-
-    @property
-    def parameters(self) -> float | None:
-        """N, the parameters of the model; None if ``state.json`` does not say."""
-        return self._size("parameters")
-
-    @property
-    def critic_parameters(self) -> float | None:
-        """Parameters of the critic; None if ``state.json`` does not say."""
-        return self._size("critic_parameters")
-
-    def _size(self, key: str) -> float | None:
-        model = self.state.get("model")
-        value = model.get(key) if isinstance(model, Mapping) else None
-        return float(value) if isinstance(value, int | float) and value > 0 else None
-
-
-def _record(path: Path, line: int, item: Mapping[str, Any]) -> EvalRecord:
-    get = Fields(path, line, item)
-    episodes, solved = get.integer("episodes"), get.integer("solved")
-    if not episodes > 0 or solved > episodes:
-        raise SftrlError(
-            f"{get.where}: 'solved' should lie between 0 and 'episodes' (at least 1), "
-            f"found {solved} of {episodes}."
-        )
-    responses = None if item.get("responses") is None else get.integer("responses")
-    return EvalRecord(
-        stage=get.text("stage"), arm=get.text("arm"), seed=get.integer("seed", 0), lr=get.number("lr"),
-        step=get.integer("step", 0), split=get.text("split"), episodes=episodes, solved=solved,
-        data_source=get.text("data_source", ""), attempts_mean=get.number("attempts_mean"),
-        outcomes=get.counts("outcomes"), wall_s=get.number("wall_s"),
-        generated_tokens=get.integer("generated_tokens", 0), solved_first=get.share("solved_first", episodes),
-        recognized=get.share("recognized_first", episodes),
-        number_right=get.share("number_right_first", episodes), responses=responses,
-        correct_actions=None if responses is None else get.share("correct_actions", responses),
-        step_counts=_step_counts(get, episodes), divergence=read_divergence(get), by_city=_by_city(get),
-    )  # fmt: skip
-
-
-def _by_city(get: Fields) -> dict[str, CityCount]:
-    """Counts of each city; they must add up to those of the record."""
-    cities = get.inner("by_city")
-    if cities is None:
-        return {}
-    names = ("episodes", "solved", "correct_actions", "responses")
-    counts = {}
-    for city in cities.item:
-        inner = cities.inner(city)
-        counts[city] = CityCount(*(inner.integer(name) if inner else 0 for name in names))
-    for name in names:
-        if sum(getattr(count, name) for count in counts.values()) != get.integer(name):
-            raise get.bad("by_city", f"an object whose {name!r} add up to {get.integer(name)}")
-    return counts
-
-
-def _step_counts(get: Fields, episodes: int) -> tuple[tuple[int, int], ...] | None:
-    """Counts of each route; they must add up to those of the record."""
-    pairs = get.pairs("step_counts")
-    if pairs is None:
-        return None
-    sums = [sum(column) for column in zip(*pairs, strict=True)]
-    totals = [get.integer("correct_actions"), get.integer("responses")]
-    if len(pairs) != episodes or sums != totals or any(part > whole for part, whole in pairs):
-        raise get.bad("step_counts", f"{episodes} pairs that add up to {totals}")
-    return pairs
-
-
-def _episode(path: Path, line: int, item: Mapping[str, Any]) -> SampleEpisode:
-    get = Fields(path, line, item)
-    facts = item.get("facts", {})
-    if not isinstance(facts, dict):
-        raise get.bad("facts", "an object")
-    return SampleEpisode(
-        stage=get.text("stage", ""), arm=get.text("arm"), seed=get.integer("seed", 0),
-        step=get.integer("step", 0), split=get.text("split"), facts=facts,
-        messages=get.objects("messages"), attempts=get.objects("attempts"), solved=bool(item.get("solved")),
-        segments=tuple(_segment(path, line, part) for part in get.objects("segments")),
-    )  # fmt: skip
-
-
-def _segment(path: Path, line: int, item: Mapping[str, Any]) -> StoredSegment:
-    get = Fields(path, line, item)
-    return StoredSegment(get.integer("point"), get.objects("messages"))
-
-
-def _metrics_line(path: Path, line: int, item: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-    get = Fields(path, line, item)
-    data = item.get("data")
-    if not isinstance(data, dict):
-        raise get.bad("data", "an object of metrics")
-    numbers = {k: float(v) for k, v in data.items() if isinstance(v, int | float) and math.isfinite(v)}
-    return get.integer("step"), numbers
-
-
-def _stage(path: Path, number: int, item: Any) -> StageInfo:
-    if not isinstance(item, dict):
-        raise SftrlError(f"{path}: stages[{number}] should be an object, found {type(item).__name__}.")
-    get = Fields(path, 1, {k: v for k, v in item.items() if v is not None})
-    get.where = f"{path}, stages[{number}]"
-    start, _, step = get.text("start", "").rpartition("@")
-    return StageInfo(
-        name=get.text("name"), kind=get.text("kind", ""), arm=get.text("arm", ""),
-        seed=get.integer("seed", 0), lr=get.number("lr"), status=get.text("status", ""),
-        wall_s=get.number("wall_s"), peak_rss_mb=get.number("peak_rss_mb"),
-        start=(start, int(step)) if step.isdigit() else None, extra=item,
-    )  # fmt: skip
-
-
-def _mapping_file(path: Path, parse: Callable[[str], Any], notes: list[str], loss: str) -> Mapping[str, Any]:
-    if not path.is_file():
-        notes.append(f"`{path.name}` is not there: {loss}.")
-        return {}
-    try:
-        value = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise SftrlError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise SftrlError(f"{path}: expected a mapping, found {type(value).__name__}.")
-    return value
-
-
-def load_run(run_dir: Path) -> RunMetrics:
-    """Read the stored metrics of ``run_dir``.
-
-    A checkpoint evaluated twice on a split (a run killed in evaluation and resumed) counts once: the later
-    line stands. The same holds for the steps of ``tokens.jsonl`` and ``metrics.jsonl``.
+def read_eval_records(
+    layout: RunLayout, on_torn_tail: Callable[[], None] | None = None
+) -> dict[RecordKey, EvalRecord]:
+    """The record of every evaluated checkpoint and split.
 
     Raises:
-        SftrlError: if the folder does not exist or is no run folder, or a file is malformed.
+        SftrlError: naming file and line, if a line is no record.
     """
-    run_dir = Path(run_dir)
-    if not run_dir.is_dir():
-        raise SftrlError(f"{run_dir}: no such run folder.")
-    if not any((run_dir / part).exists() for part in ("state.json", "recipe.yaml", "eval", "stages")):
-        raise SftrlError(
-            f"{run_dir}: not a run folder: it holds none of state.json, recipe.yaml, eval/, stages/."
-        )
-    run = RunMetrics(run_dir)
-    run.state = _mapping_file(
-        run_dir / "state.json", json.loads, run.notes, "no stage times, no hardware, no model size"
-    )
-    run.recipe = _mapping_file(
-        run_dir / "recipe.yaml", yaml.safe_load, run.notes, "no numbers of the paper to compare with"
-    )
-    stages = run.state.get("stages") or []
-    if isinstance(stages, Mapping):
-        stages = [{"name": name, **(entry or {})} for name, entry in stages.items()]
-    run.stages = [_stage(run_dir / "state.json", i, entry) for i, entry in enumerate(stages)]
-
-    records_file, episodes_file = run_dir / "eval" / "records.jsonl", run_dir / "eval" / "episodes.jsonl"
-    if records_file.is_file():
-        records = (_record(records_file, line, item) for line, item in read_jsonl(records_file, run.notes))
-        run.records = list({(r.stage, r.arm, r.seed, r.lr, r.step, r.split): r for r in records}.values())
-    if not run.records:
-        run.notes.append("No evaluation records yet (`eval/records.jsonl`): no success figures, no verdict.")
-    for reason in sorted({r.divergence for r in run.records if isinstance(r.divergence, str)}):
-        run.notes.append(f"The divergence from the start was not measured: {reason}.")
-    if episodes_file.is_file():
-        run.episodes = [
-            _episode(episodes_file, line, item) for line, item in read_jsonl(episodes_file, run.notes)
-        ]
-    if not run.episodes:
-        run.notes.append("No sample episodes were stored (`eval/episodes.jsonl`).")
-    for folder in sorted(path for path in (run_dir / "stages").glob("*") if path.is_dir()):
-        training = _training(folder, run.notes)
-        if training:
-            run.training[folder.name] = training
-        tokens_file = folder / "tokens.jsonl"
-        if tokens_file.is_file():
-            run.tokens[folder.name] = read_token_counts(tokens_file, training, run.notes)
-    return run
+    return {record.key: record for _, record in read_records(EvalRecord, layout.records, on_torn_tail)}
 
 
-def _launch(path: Path) -> int:
-    return int((re.findall(r"\d+", path.stem) or ["0"])[-1])
+def read_episodes(layout: RunLayout, on_torn_tail: Callable[[], None] | None = None) -> list[SampleEpisode]:
+    """The sample episodes.
+
+    Raises:
+        SftrlError: naming file and line, if a line is no episode.
+    """
+    return [episode for _, episode in read_records(SampleEpisode, layout.episodes, on_torn_tail)]
 
 
-def _training(folder: Path, notes: list[str]) -> list[tuple[int, dict[str, float]]]:
-    """Logged metrics of a stage by step; while there is no ``metrics.jsonl``, those of its launches."""
-    whole = folder / "metrics.jsonl"
-    files = [whole] if whole.is_file() else sorted(folder.glob("metrics*.jsonl"), key=_launch)
-    merged: dict[int, dict[str, float]] = {}
-    for path in files:
-        for line in read_jsonl(path, notes):
-            step, numbers = _metrics_line(path, *line)
-            merged.setdefault(step, {}).update(numbers)
-    return sorted(merged.items())
+def prepare_to_append(layout: RunLayout) -> None:
+    """Cut last lines that a kill left incomplete, so that appending is safe again."""
+    for path in (layout.records, layout.episodes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drop_torn_tail(path)
+
+
+def append_record(layout: RunLayout, record: EvalRecord, episodes: Sequence[SampleEpisode] = ()) -> None:
+    """Append a record after its sample episodes; both are on disk when this returns."""
+    append_lines(layout.episodes, map(_as_json, episodes))
+    append_lines(layout.records, [_as_json(record)])
+
+
+def write_records(
+    layout: RunLayout, records: Iterable[EvalRecord], episodes: Iterable[SampleEpisode]
+) -> None:
+    """Write both files whole; a file that would not change is left alone."""
+    for path, lines in ((layout.episodes, episodes), (layout.records, records)):
+        text = jsonl(map(_as_json, lines))
+        if text != (path.read_text(encoding="utf-8") if path.is_file() else ""):
+            write_text(path, text)
+
+
+def _as_json(record: EvalRecord | SampleEpisode) -> dict[str, Any]:
+    """The fields of a record that have a value."""
+    return asdict(record, dict_factory=lambda items: {k: v for k, v in items if v not in (None, {}, ())})

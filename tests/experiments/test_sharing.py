@@ -219,7 +219,7 @@ def test_a_run_takes_over_what_is_done_and_says_from_where(stages, tmp_path):
     assert fresh == ["data", *(f"attempts_{n}-lr0.0002-s0" for n in (1, 3, 10)), "eval", "report"]
     five = state.stage("attempts_5-lr0.0002-s0")
     assert (five.status, five.shared_from, five.wall_s, five.launches) == ("done", "a", 5.0, 0)
-    assert state.model["parameters"] == 7
+    assert state.model.parameters == 7
     taken = RunLayout(tmp_path / "b").stage(five.name) / "deep" / "work.txt"
     assert taken.read_text() == "rl-lr0.0002-s0"
     assert os.stat(taken).st_nlink == 2  # no second copy on the disk

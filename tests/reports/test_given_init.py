@@ -10,7 +10,7 @@ from sftrl_ext.files import write_json, write_text
 from sftrl_ext.reports.curves import at_equal_compute, build_curves
 from sftrl_ext.runs.compute import BUFFER_RATIO_GENERAL_POINTS
 from sftrl_ext.runs.layout import RunLayout
-from sftrl_ext.runs.records import load_run
+from sftrl_ext.runs.run_folder import load_run
 from sftrl_ext.runs.token_files import write_given_tokens
 
 N, D_INIT = 1000, 5000

@@ -38,7 +38,7 @@ from sftrl_ext.reports.walks import (
     parts,
     walk_of,
 )
-from sftrl_ext.runs.records import load_run
+from sftrl_ext.runs.run_folder import load_run
 from tests.reports.synthetic_run import make_run
 from tests.reports.walked_routes import load_one, route_facts, route_run, small_city, walked
 

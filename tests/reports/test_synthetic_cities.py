@@ -20,6 +20,7 @@ from sftrl_ext.reports.stored_results import analyse_results, load_results
 from sftrl_ext.reports.style import save
 from sftrl_ext.reports.synthetic import LABEL, is_synthetic
 from sftrl_ext.reports.tables import compared_rows, success_table
+from sftrl_ext.runs.recipe import StoredRecipe
 from tests.reports.synthetic_run import make_run, rewrite
 
 EXPECTED = [
@@ -136,11 +137,11 @@ def test_splits_are_marked_one_by_one(tmp_path):
         ({"kind": "virl"}, False),
         ({"kind": "virl", "routes": {"home": {"path": "nyc"}}}, False),
         ({"kind": "virl", "routes": {"home": {"path": None}}}, True),
-        (None, False),
+        ({}, False),
     ],
 )
 def test_only_routes_without_a_path_are_synthetic(task, marked):
-    assert is_synthetic({"task": task}, "rule_ood") is marked
+    assert is_synthetic(StoredRecipe(task=task), "rule_ood") is marked
 
 
 def test_results_files_keep_the_mark(synthetic, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
-from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute, rl_tokens_of
+from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
 from sftrl_ext.reports.stored_results import analyse_results, load_results
 from sftrl_ext.reports.verdict import arm_standing_for
 from sftrl_ext.runs.compute import AXES, AXIS_TITLES, RL_TOKENS
@@ -94,7 +94,7 @@ def compute_label(run: PaperRun, unit: str = "") -> str:
     """Label of a run's compute axis: its formula, and its unit where panels do not have their own."""
     title = AXIS_TITLES[run.axis]
     if run.axis == "paper":
-        title += f", D_RL counted {RL_TOKENS[rl_tokens_of(run.analysis.run.recipe)]}"
+        title += f", D_RL counted {RL_TOKENS[run.analysis.run.recipe.rl_tokens]}"
     return title + (f" ({unit})" if unit else "")
 
 
