@@ -15,8 +15,8 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, results_table
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.cities import city_table
-from sftrl_ext.reports.results_file import results_of
-from sftrl_ext.reports.stored_results import analyse_results, load_results
+from sftrl_ext.reports.results_file import results_json, results_of
+from sftrl_ext.reports.stored_results import analyse_results
 from sftrl_ext.reports.style import save
 from sftrl_ext.reports.synthetic import LABEL, is_synthetic
 from sftrl_ext.reports.tables import compared_rows, success_table
@@ -145,15 +145,15 @@ def test_only_routes_without_a_path_are_synthetic(task, marked):
 
 
 def test_results_files_keep_the_mark(synthetic, tmp_path):
-    found = results_of(analyse(synthetic.folder.parent))
+    found = results_json(results_of(analyse(synthetic.folder.parent)))
     assert found["synthetic_cities"] is True
     path = tmp_path / "fig6_virl_vl-laptop.json"
     path.write_text(json.dumps(found))
-    again = analyse_results(load_results(path))
+    again = analyse_results(path)
     assert again.synthetic and LABEL in again.title
     del found["synthetic_cities"]
     path.write_text(json.dumps(found))
-    assert not analyse_results(load_results(path)).synthetic
+    assert not analyse_results(path).synthetic
 
 
 def test_a_table_has_the_results_of_every_city(synthetic):

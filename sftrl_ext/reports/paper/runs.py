@@ -9,7 +9,7 @@ from pathlib import Path
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
 from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
-from sftrl_ext.reports.stored_results import analyse_results, load_results
+from sftrl_ext.reports.stored_results import analyse_results
 from sftrl_ext.reports.verdict import arm_standing_for
 from sftrl_ext.runs.compute import AXES, AXIS_TITLES, RL_TOKENS
 from sftrl_ext.runs.stats import PER_RESPONSE
@@ -125,7 +125,7 @@ def load_analysis(path: Path, rl_tokens: str | None = None) -> Analysis:
         raise SftrlError(
             f"{path}: a results file counts D_RL per_epoch; --rl-tokens {rl_tokens} needs the run."
         )
-    return analyse_results(load_results(path))
+    return analyse_results(path)
 
 
 def on_axis(found: Analysis, axis: str) -> PaperRun:
