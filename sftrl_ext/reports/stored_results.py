@@ -88,15 +88,16 @@ def _curves(results: ResultsFile) -> Curves:
 def _checkpoint(row: ResultsRow, by_steps: bool) -> Checkpoint:
     measures: dict[tuple[str, str], Measure] = {}
 
-    def put(metrics: Sequence[str], numbers: SplitNumbers | None, per_response: bool = False) -> None:
-        for split, percent in numbers.percent.items() if numbers else ():
+    def put(metrics: Sequence[str], numbers: SplitNumbers, per_response: bool = False) -> None:
+        for split, percent in numbers.percent.items():
             measure = Measure(percent / 100, numbers.se[split] / 100, row.seeds, 0, per_response)
             measures.update({(metric, split): measure for metric in metrics})
 
     main = ("main", "steps") if by_steps else ("main", "success")
     put(main, SplitNumbers(row.percent, row.se), by_steps and row.se_unit != "route")
-    put(("success",), row.routes)
-    put(("recognition",), row.recognized)
+    for metric, numbers in (("success", row.routes), ("recognition", row.recognized)):
+        if numbers is not None:
+            put((metric,), numbers)
     counted, paper = (
         None if tflop is None else TERA * tflop for tflop in (row.tflop_counted, row.tflop_paper)
     )

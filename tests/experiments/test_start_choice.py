@@ -54,7 +54,8 @@ def trained(layout, plan, steps=(2, 4)):
 
 
 def record(step, solved, split="rule_ood", stage=SFT, **more):
-    return {"stage": stage, "split": split, "step": step, "solved": solved, "episodes": 10, **more}
+    counts = {"solved": solved, "episodes": 10}
+    return {"stage": stage, "arm": "sft", "split": split, "step": step, **counts, **more}
 
 
 def records(*lines):
