@@ -20,10 +20,10 @@ from step_times import median, timed_steps
 from timing import best_seconds
 from transformers import AutoModelForImageTextToText
 
-from sftrl_ext.experiments.checkpoints import list_checkpoints
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import from_yaml
 from sftrl_ext.hf_folder import load_processor
+from sftrl_ext.runs.checkpoints import list_checkpoints
+from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.training.dataset_rows import read_facts
 from sftrl_ext.training.row_images import draw_images
 from sftrl_ext.training.sft_images import ImageRows

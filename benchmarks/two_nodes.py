@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.step_times import phases, timed_steps
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json
+from sftrl_ext.runs.layout import RunLayout
 from tests.backends.two_nodes import LocalCluster
 
 SKIP = 2

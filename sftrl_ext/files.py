@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -41,6 +41,34 @@ def read_json(path: Path) -> Any:
         raise SftrlError(f"{path}: not a JSON file ({error}).") from None
 
 
+def read_jsonl_lines(path: Path, on_torn_tail: Callable[[], None] | None = None) -> Iterator[tuple[int, Any]]:
+    """Yield (line number from 1, value) of a file of one JSON value per line; a missing file has none.
+
+    Args:
+        path: The file.
+        on_torn_tail: Called for a last line cut short, as a killed writer leaves it, which is skipped. None:
+            such a line is an error.
+
+    Raises:
+        SftrlError: at a line that is not JSON, with its number.
+    """
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                if on_torn_tail is not None and not line.endswith("\n"):
+                    on_torn_tail()
+                    return
+                found = line.strip()[:60]
+                raise SftrlError(f"{path}, line {number}: not JSON ({error}); found {found!r}.") from None
+            yield number, value
+
+
 def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[Any]:
     """Yield the values of a JSON Lines file; a missing file has none.
 
@@ -51,18 +79,19 @@ def read_jsonl(path: Path, *, torn_tail: bool = False) -> Iterator[Any]:
     Raises:
         SftrlError: for a line that is not JSON, with its number.
     """
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                if torn_tail and not line.endswith("\n"):
-                    return
-                raise SftrlError(f"{path}, line {number}: not JSON ({error}).") from None
+    return (value for _, value in read_jsonl_lines(path, (lambda: None) if torn_tail else None))
+
+
+def append_lines(path: Path, values: Iterable[Any]) -> None:
+    """Append JSON lines; they are on disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        append_durably(file, jsonl(values))
+
+
+def jsonl(values: Iterable[Any]) -> str:
+    """One JSON value per line."""
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
 def append_durably(file: TextIO, text: str) -> None:

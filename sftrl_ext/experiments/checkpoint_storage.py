@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sftrl_ext.experiments.checkpoints import Checkpoint, latest_step, list_checkpoints
 from sftrl_ext.files import write_text
 from sftrl_ext.hf_folder import declare_stored_dtype, stored_dtype
+from sftrl_ext.runs.checkpoints import Checkpoint, latest_step, list_checkpoints
 
 _SHARDS = ("model_world_size_*.pt", "optim_world_size_*.pt", "extra_state_world_size_*.pt")
 _NARROWER = {"float32": ("bfloat16", "float16")}

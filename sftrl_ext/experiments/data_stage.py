@@ -13,8 +13,8 @@ from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, is_row_file, needs_init
 from sftrl_ext.experiments.given_data import import_arm_rows
 from sftrl_ext.experiments.given_paths import named
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.runs.layout import RunLayout
 
 
 def build_data(recipe: Recipe, layout: RunLayout) -> None:

@@ -19,14 +19,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sftrl_ext.experiments.checkpoints import list_checkpoints
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.state import RunState
 from sftrl_ext.rollout.player import PlayedEpisode, Segment
+from sftrl_ext.runs.checkpoints import list_checkpoints
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.records import Divergence, KLEstimate
+from sftrl_ext.runs.state import RunState
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.evaluate import EvalEngine, Target
+
+
+NO_WEIGHTS = "the weights of the start are no longer there"
+"""Reason of an absent divergence."""
 
 
 @runtime_checkable
@@ -79,7 +84,7 @@ def generated(episode: PlayedEpisode) -> int:
     return sum(sum(segment.response_mask) for segment in episode.segments)
 
 
-def per_token(nats: Sequence[float], tokens: Sequence[int]) -> dict[str, Any]:
+def per_token(nats: Sequence[float], tokens: Sequence[int]) -> KLEstimate:
     """Divergence per token over all episodes, with its standard error over episodes.
 
     The mean is a ratio of two sums, so its error is that of a ratio: with d = nats - mean x tokens of each of
@@ -88,16 +93,13 @@ def per_token(nats: Sequence[float], tokens: Sequence[int]) -> dict[str, Any]:
     Args:
         nats: Of each episode, summed over its tokens.
         tokens: Generated tokens of each episode.
-
-    Returns:
-        ``nats`` per token, ``se`` (None for a single episode), ``episodes`` and ``tokens``.
     """
     pairs = [(kl, count) for kl, count in zip(nats, tokens, strict=True) if count]
     count, total = len(pairs), sum(own for _, own in pairs)
     mean = sum(kl for kl, _ in pairs) / total
     squares = sum((kl - mean * own) ** 2 for kl, own in pairs)
     se = math.sqrt(squares / (count - 1) * count) / total if count > 1 else None
-    return {"nats": mean, "se": se, "episodes": count, "tokens": total}
+    return KLEstimate(mean, se, count, total)
 
 
 class DivergenceMeter:
@@ -128,7 +130,7 @@ class DivergenceMeter:
         self._start: Path | None = None
         self._of_start: list[PlayedEpisode] = []
 
-    async def measure(self, target: Target, played: Sequence[PlayedEpisode]) -> dict[str, Any] | None:
+    async def measure(self, target: Target, played: Sequence[PlayedEpisode]) -> Divergence | None:
         """Measure the checkpoint that the engine holds; it holds it again afterwards.
 
         Args:
@@ -136,8 +138,7 @@ class DivergenceMeter:
             played: Its episodes on the split.
 
         Returns:
-            ``start``, ``forward`` and ``reverse`` (see `per_token`) and ``wall_s``, or ``absent`` with the
-            reason; None where there is no start to measure from.
+            None where there is no start to measure from.
         """
         found = self._find_start(target)
         if found is None:
@@ -145,9 +146,9 @@ class DivergenceMeter:
         start, folder = found
         engine, started = self._engine, time.monotonic()
         if not isinstance(engine, ComparesWeights):
-            return {"start": start, "absent": f"engine {engine.name!r} does not give whole distributions"}
+            return Divergence(start, absent=f"engine {engine.name!r} does not give whole distributions")
         if folder is None:
-            return {"start": start, "absent": "the weights of the start are no longer there"}
+            return Divergence(start, absent=NO_WEIGHTS)
         if self._start != folder:
             await engine.load_weights(folder)
             self._of_start = await self._play()
@@ -155,7 +156,7 @@ class DivergenceMeter:
             await engine.load_weights(target.folder)
         own = played[: self._episodes]
         measured = await compare_weights(engine, folder, self._of_start, own, self._temperature)
-        return {"start": start, **measured, "wall_s": round(time.monotonic() - started, 2)}
+        return Divergence(start, **measured, wall_s=round(time.monotonic() - started, 2))
 
 
 async def compare_weights(
@@ -175,7 +176,7 @@ async def compare_weights(
         temperature: Of the evaluation.
 
     Returns:
-        ``forward`` and ``reverse`` (see `per_token`), or ``absent`` with the reason.
+        ``forward`` and ``reverse``, or ``absent`` with the reason: fields of a `Divergence`.
     """
     sides = {"forward": (of_start, False), "reverse": (own, True)}
     if not all(any(map(generated, episodes)) for episodes, _ in sides.values()):

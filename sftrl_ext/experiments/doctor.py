@@ -19,7 +19,7 @@ from sftrl_ext.experiments.attention import FLASH, SDPA, flash_attn_fault
 from sftrl_ext.experiments.commands import CPU_ENV
 from sftrl_ext.experiments.local_ray import describe_ray
 from sftrl_ext.experiments.recipe import SCALES
-from sftrl_ext.experiments.state import describe_commit, describe_hardware
+from sftrl_ext.runs.machine import describe_commit, describe_hardware
 
 PACKAGES = (
     "verl",

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from sftrl_ext.reports.stats import over_seeds, over_seeds_by_route
 from sftrl_ext.rollout.player import PlayedEpisode
+from sftrl_ext.runs.stats import over_seeds, over_seeds_by_route
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from sftrl_ext.experiments.divergence import ComparesWeights, compare_weights
 from sftrl_ext.experiments.eval_units import U, UnitQueue
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalPlay, EvalSet, play_all
 from sftrl_ext.experiments.on_cluster import run_variables
-from sftrl_ext.experiments.played_tokens import Turns, replay
+from sftrl_ext.experiments.played_tokens import replay
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.rollout.player import PlayedEpisode
+from sftrl_ext.runs.played import Turns
 
 PATIENCE_S = 1800.0
 """Seconds until the first worker must have started: vLLM compiles a model once on each node."""

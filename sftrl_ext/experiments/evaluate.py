@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import zlib
 from collections import Counter
@@ -17,15 +16,23 @@ from rich.progress import Progress
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.experiments.arms import gives_init, starts_from_base
-from sftrl_ext.experiments.checkpoints import list_checkpoints
 from sftrl_ext.experiments.divergence import DivergenceMeter, measured_split, start_of
-from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.episode_records import stored_episode
 from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.samples import stored_episode
-from sftrl_ext.experiments.state import RunState
-from sftrl_ext.files import append_durably, drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
 from sftrl_ext.rollout.tokens import ChatTokens
+from sftrl_ext.runs.checkpoints import list_checkpoints
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.records import (
+    CLAIMS,
+    CityCount,
+    EvalRecord,
+    SampleEpisode,
+    append_record,
+    prepare_to_append,
+    read_eval_records,
+)
+from sftrl_ext.runs.state import RunState
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -177,7 +184,8 @@ def evaluate_run(
     progress: Progress,
 ) -> None:
     """Evaluate what is not in the records yet; a killed evaluation goes on with the next checkpoint."""
-    done = {(r["stage"], r["step"], r["split"]) for r in stored_records(layout)}
+    prepare_to_append(layout)
+    done = read_eval_records(layout)
     todo = [
         (target, [s for s in sets if (target.stage, target.step, s.split) not in done])
         for target in targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
@@ -187,14 +195,6 @@ def evaluate_run(
     how = EvalPlay.of(recipe)
     meter = _meter(how, recipe, state, layout, sets, engine)
     asyncio.run(_evaluate_all(recipe, how, todo, engine, meter, layout, lambda: progress.advance(task)))
-
-
-def stored_records(layout: RunLayout) -> list[dict[str, Any]]:
-    """The records so far; after this, appending to them and to the episodes is safe."""
-    for path in (layout.records, layout.episodes):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drop_torn_tail(path)
-    return list(read_jsonl(layout.records))
 
 
 async def _evaluate_all(
@@ -213,8 +213,7 @@ async def _evaluate_all(
             played = await play_all(how, chosen, engine, advance)
             record = make_record(target, how, chosen, played, time.monotonic() - started, engine.name)
             if meter is not None and chosen.split == meter.split:
-                divergence = await meter.measure(target, played)
-                record |= {} if divergence is None else {"divergence": divergence}
+                record = replace(record, divergence=await meter.measure(target, played))
             keep_record(layout, recipe, chosen, played, record)
 
 
@@ -225,19 +224,22 @@ def make_record(
     played: Sequence[PlayedEpisode],
     seconds: float,
     engine: str,
-) -> dict[str, Any]:
+) -> EvalRecord:
     """The record of one checkpoint on one split."""
-    return {
-        "stage": target.stage,
-        "arm": target.arm,
-        "seed": target.seed,
-        "lr": target.lr,
-        "step": target.step,
-        **summarise(chosen, played),
-        "wall_s": round(seconds, 2),
-        "engine": engine,
+    numbers = summarise(chosen, played)
+    cities = {city: CityCount(**counts) for city, counts in numbers.pop("by_city", {}).items()}
+    return EvalRecord(
+        stage=target.stage,
+        arm=target.arm,
+        seed=target.seed,
+        lr=target.lr,
+        step=target.step,
+        **numbers,
+        by_city=cities,
+        wall_s=round(seconds, 2),
+        engine=engine,
         **how.sampling,
-    }
+    )
 
 
 def keep_record(
@@ -245,13 +247,13 @@ def keep_record(
     recipe: Recipe,
     chosen: EvalSet,
     played: Sequence[PlayedEpisode],
-    record: Mapping[str, Any],
+    record: EvalRecord,
 ) -> None:
     """Append a record and its first episodes, durably."""
-    of = {key: record[key] for key in ("stage", "arm", "seed", "step", "split")}
-    shown = list(zip(chosen.facts, played, strict=True))[: recipe.budget.eval.sample_episodes]
-    append_lines(layout.episodes, [{**of, **stored_episode(facts, episode)} for facts, episode in shown])
-    append_lines(layout.records, [record])
+    checkpoint = {name: getattr(record, name) for name in ("stage", "arm", "seed", "step", "split")}
+    kept = list(zip(chosen.facts, played, strict=True))[: recipe.budget.eval.sample_episodes]
+    episodes = [SampleEpisode(**checkpoint, **stored_episode(facts, episode)) for facts, episode in kept]
+    append_record(layout, record, episodes)
 
 
 def _meter(
@@ -330,7 +332,7 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "attempts_mean": attempts / max(1, len(played)),
         **_steps(played),
         **_by_city(chosen, played),
-        **{f"{claim}_first": sum(bool(details.get(claim)) for details in first) for claim in claims},
+        **_first_claims(claims, first),
         "outcomes": dict(sorted(outcomes.items())),
         "errors": sum(episode.error is not None for episode in played),
         "out_of_tokens": sum(episode.out_of_tokens for episode in played),
@@ -338,6 +340,13 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "generated_tokens": sum(episode.generated_tokens for episode in played),
         "feedback_tokens": sum(episode.feedback_tokens for episode in played),
     }
+
+
+def _first_claims(claims: Sequence[str], first: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Correct claims of the first responses, from the details of their verdicts."""
+    counts = {claim: sum(bool(details.get(claim)) for details in first) for claim in claims}
+    named = {f"{claim}_first": count for claim, count in counts.items() if claim in CLAIMS}
+    return {**named, "first_claims": {claim: count for claim, count in counts.items() if claim not in CLAIMS}}
 
 
 def _steps(played: Sequence[PlayedEpisode]) -> dict[str, Any]:
@@ -365,9 +374,3 @@ def _by_city(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]
         numbers = {name: round(episode.metrics.get(name, 0.0)) for name in STEP_COUNTS[:2]}
         counts[city].update(numbers)
     return {"by_city": {city or "unnamed": dict(count) for city, count in counts.items()}}
-
-
-def append_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
-    """Append JSON lines durably."""
-    with path.open("a", encoding="utf-8") as file:
-        append_durably(file, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))

@@ -8,7 +8,6 @@ depends on its instance and turn only.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,28 +19,33 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sftrl_ext.experiments.arms import gives_init, starts_from_base
-from sftrl_ext.experiments.divergence import measured_split, start_of
+from sftrl_ext.experiments.divergence import NO_WEIGHTS, measured_split, start_of
 from sftrl_ext.experiments.eval_units import PlayUnit, UnitQueue, gpus_per_engine, slices, worker_count
 from sftrl_ext.experiments.eval_workers import EngineSettings, PlayedUnit, WorkerPool, connected_ray
 from sftrl_ext.experiments.evaluate import (
     EvalPlay,
     EvalSet,
     Target,
-    append_lines,
     keep_record,
     make_record,
-    stored_records,
     targets_of,
 )
-from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.played_tokens import read_played, write_played
+from sftrl_ext.experiments.played_tokens import turns_of
 from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.state import RunState
-from sftrl_ext.files import read_jsonl, write_text
 from sftrl_ext.rollout.player import PlayedEpisode
-
-Key = tuple[str, int, str]
-"""Stage, step and split of a record."""
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.played import read_played, write_played
+from sftrl_ext.runs.records import (
+    Divergence,
+    RecordKey,
+    SampleEpisode,
+    append_record,
+    prepare_to_append,
+    read_episodes,
+    read_eval_records,
+    write_records,
+)
+from sftrl_ext.runs.state import RunState
 
 
 @dataclass(frozen=True)
@@ -107,23 +111,16 @@ def tidy_records(
     """Write records and episodes once each, in the order of one engine, whichever worker was first."""
     order = {(t.stage, t.step, s.split): (i, j) for i, t in enumerate(targets) for j, s in enumerate(sets)}
     last = (len(targets), 0)
-    records = {_key(record): record for record in read_jsonl(layout.records)}
-    samples: dict[Key, list[dict[str, Any]]] = defaultdict(list)
-    for sample in read_jsonl(layout.episodes):
-        samples[_key(sample)].append(sample)
+    samples: dict[RecordKey, list[SampleEpisode]] = defaultdict(list)
+    for sample in read_episodes(layout):
+        samples[sample.key].append(sample)
     kept = recipe.budget.eval.sample_episodes
-    for path, lines in (
-        (layout.episodes, {key: found[-kept:] for key, found in samples.items()}),
-        (layout.records, {key: [record] for key, record in records.items()}),
-    ):
-        keys = sorted(lines, key=lambda key: order.get(key, last))
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for key in keys for line in lines[key])
-        if text != (path.read_text(encoding="utf-8") if path.is_file() else ""):
-            write_text(path, text)
-
-
-def _key(line: Mapping[str, Any]) -> Key:
-    return line["stage"], line["step"], line["split"]
+    episodes = [sample for group in samples.values() for sample in group[-kept:]]
+    write_records(
+        layout,
+        sorted(read_eval_records(layout).values(), key=lambda record: order.get(record.key, last)),
+        sorted(episodes, key=lambda episode: order.get(episode.key, last)),
+    )
 
 
 class _Evaluation:
@@ -142,7 +139,8 @@ class _Evaluation:
         self.play = EvalPlay.of(recipe)
         self.sets = {chosen.split: chosen for chosen in sets}
         self.targets = targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
-        self.records = {_key(record): record for record in stored_records(layout)}
+        prepare_to_append(layout)
+        self.records = read_eval_records(layout)
         self._progress, self._say = progress, say
         self._slices: dict[tuple[str, str], dict[int, PlayedUnit]] = defaultdict(dict)
         split = measured_split(recipe)
@@ -202,8 +200,9 @@ class _Evaluation:
     def _unmeasured(self) -> Iterator[tuple[Target, str, Path]]:
         """Checkpoints without a divergence, with the name and the folder of their start."""
         for target in self.targets if self._split is not None else ():
-            record = self.records.get((target.stage, target.step, str(self._split)), {})
-            start = None if "divergence" in record else start_of(target, self.state, self.layout)
+            record = self.records.get((target.stage, target.step, str(self._split)))
+            measured = record is not None and record.divergence is not None
+            start = None if measured else start_of(target, self.state, self.layout)
             if start is not None and start[1] is not None:
                 yield target, start[0], start[1]
 
@@ -247,7 +246,8 @@ class _Evaluation:
             seconds = sum(part.seconds for part in done.values())
             del self._slices[of]
             if unit.split == self._split and unit.weights in needed:
-                write_played(self.layout.played(unit.weights), episodes[: self._measured_episodes()])
+                played = episodes[: self._measured_episodes()]
+                write_played(self.layout.played(unit.weights), [turns_of(episode) for episode in played])
             target = targets.get(unit.weights)
             if target is None or (target.stage, target.step, unit.split) in self.records:
                 return  # played for the divergence only
@@ -268,13 +268,10 @@ class _Evaluation:
         if chosen.split == self._split:
             start = start_of(target, self.state, self.layout)
             if start is not None and start[1] is None:
-                record["divergence"] = {
-                    "start": start[0],
-                    "absent": "the weights of the start are no longer there",
-                }
+                record = replace(record, divergence=Divergence(start[0], absent=NO_WEIGHTS))
         keep_record(self.layout, self.recipe, chosen, episodes, record)
-        self.records[_key(record)] = record
-        self._say(f"{key_of(target)} on {chosen.split}: {record['solved']} of {record['episodes']} solved")
+        self.records[record.key] = record
+        self._say(f"{key_of(target)} on {chosen.split}: {record.solved} of {record.episodes} solved")
 
     def _compare_all(self, pool: WorkerPool) -> None:
         units = self.compares()
@@ -290,9 +287,8 @@ class _Evaluation:
         def finish(unit: CompareUnit, measured: Mapping[str, Any]) -> None:
             self._progress.advance(task)
             key = (unit.target.stage, unit.target.step, split)
-            # The later line of a checkpoint and split stands, to every reader.
-            self.records[key] |= {"divergence": {"start": unit.weights, **measured}}
-            append_lines(self.layout.records, [self.records[key]])
+            self.records[key] = replace(self.records[key], divergence=Divergence(unit.weights, **measured))
+            append_record(self.layout, self.records[key])
 
         def give_up(unit: CompareUnit, reason: str) -> None:
             # Success is recorded; it should not be lost with what comes on top of it.

@@ -12,8 +12,8 @@ from data_prep.origins import Origin
 from data_prep.row_files import RowsRequest, import_rows
 from sftrl_ext.experiments.arms import ArmRun
 from sftrl_ext.experiments.given_paths import named
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.runs.layout import RunLayout
 
 _EVERY_S = 5.0
 

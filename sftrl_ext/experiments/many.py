@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.process import end_with_parent
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import distinct_recipes, from_yaml, to_yaml
 from sftrl_ext.experiments.runner import start_or_resume
-from sftrl_ext.experiments.state import RunState, describe_commit, describe_hardware
 from sftrl_ext.files import write_json, write_text
-from sftrl_ext.reports.results_file import hardware_words
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.machine import describe_commit, describe_hardware, hardware_line
+from sftrl_ext.runs.state import RunState
 
 ALL = "all"
 """Names every recipe that ships."""
@@ -156,7 +156,7 @@ def _told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "commit": describe_commit(),
-        "hardware": hardware_words(describe_hardware()),
+        "hardware": hardware_line(describe_hardware()),
         "wall_s": round(sum(one["wall_s"] for one in recipes.values()), 1),
         "recipes": recipes,
     }

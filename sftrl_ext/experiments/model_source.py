@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import list_checkpoints, model_folder
 from sftrl_ext.experiments.model_files import SMALL_FILES, stored_weights
+from sftrl_ext.runs.checkpoints import list_checkpoints, model_folder
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _NOT_NEEDED = ("*/*", "consolidated*")

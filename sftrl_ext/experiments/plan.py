@@ -11,9 +11,9 @@ from sftrl_ext.envs import TASKS
 from sftrl_ext.experiments import commands
 from sftrl_ext.experiments.arms import ArmRun, Start, arm_runs, needs_init
 from sftrl_ext.experiments.eval_units import gpus_per_engine, worker_count
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe, SFTConfig
 from sftrl_ext.experiments.start_choice import MODEL, choice_stage, selector
+from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.training.engine_settings import engine_env
 
 

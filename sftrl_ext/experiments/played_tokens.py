@@ -6,23 +6,18 @@ tokens, so a replay gives the segments as they were played, pictures included.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet
-from sftrl_ext.files import read_json, write_text
 from sftrl_ext.rollout.player import Generation, PlayedEpisode, Segment, play
 from sftrl_ext.rollout.tokens import ChatTokens
+from sftrl_ext.runs.played import Turns
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Turns = list[list[int]]
-"""Token ids of each turn of an episode."""
 
 
 def turns_of(episode: PlayedEpisode) -> Turns:
@@ -34,17 +29,6 @@ def _turns(segment: Segment) -> Iterator[list[int]]:
     pairs = list(zip(segment.turn_ids, segment.response_ids, strict=True))
     for number in range(1, max(segment.turn_ids, default=0) + 1):
         yield [token for turn, token in pairs if turn == number]
-
-
-def write_played(path: Path, episodes: Sequence[PlayedEpisode]) -> None:
-    """Store the tokens of the first instances of a split."""
-    write_text(path, json.dumps([turns_of(episode) for episode in episodes]) + "\n")
-
-
-def read_played(path: Path) -> list[Turns]:
-    """Tokens that `write_played` stored, of each instance in order."""
-    turns: list[Turns] = read_json(path)
-    return turns
 
 
 async def replay(

@@ -40,7 +40,7 @@ from sftrl_ext.experiments.recipe import (
 from sftrl_ext.experiments.trackers import check_names
 from sftrl_ext.experiments.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
-from sftrl_ext.reports.compute import RL_TOKENS
+from sftrl_ext.runs.compute import RL_TOKENS
 
 _MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "task.settings.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""

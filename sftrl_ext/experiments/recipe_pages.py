@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.arms import ArmConfig
+from sftrl_ext.experiments.arm_config import ArmConfig
 from sftrl_ext.experiments.paper_settings import PAPER
 from sftrl_ext.experiments.recipe import ExpectedConfig, Recipe
 from sftrl_ext.experiments.recipe_files import recipe_files

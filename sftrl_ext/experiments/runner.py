@@ -18,25 +18,26 @@ from rich.progress import (
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments import state as states
 from sftrl_ext.experiments.arms import gives_init
 from sftrl_ext.experiments.attention import pin_attention, require_attention, same_but_auto
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
-from sftrl_ext.experiments.checkpoints import latest_step
 from sftrl_ext.experiments.commands import joins_cluster
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.locks import held
-from sftrl_ext.experiments.metrics import Follower, merge_launches
 from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.process import end_leftover, run_child, tail
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
 from sftrl_ext.experiments.sharing import find_donor, stage_key, take_over, take_records
 from sftrl_ext.experiments.start_choice import note_choice
-from sftrl_ext.experiments.tokens import write_given_tokens, write_tokens
 from sftrl_ext.experiments.trackers import require_packages
 from sftrl_ext.files import read_json, write_text
-from sftrl_ext.reports.compute import PaperFormula
+from sftrl_ext.runs.checkpoints import latest_step
+from sftrl_ext.runs.compute import PaperFormula
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.machine import describe_commit, describe_hardware
+from sftrl_ext.runs.metrics import Follower, merge_launches
+from sftrl_ext.runs.state import ModelState, RunState, StageState
+from sftrl_ext.runs.token_files import write_given_tokens, write_tokens
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
@@ -62,13 +63,13 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | Non
     recipe = pin_attention(recipe)
     require_attention(recipe, joins_cluster(recipe))
     write_text(layout.recipe, to_yaml(recipe))
-    run = states.RunState(
+    run = RunState(
         recipe=recipe.name,
         scale=recipe.scale.name,
         title=recipe.title,
-        commit=states.describe_commit(),
-        hardware=states.describe_hardware(),
-        model={"name": recipe.model.name},
+        commit=describe_commit(),
+        hardware=describe_hardware(),
+        model=ModelState(recipe.model.name),
         pretrained_on_both_rules=recipe.budget.base is not None and len(recipe.task.pretrain_splits) > 1,
         share=None if share is None else str(share.resolve()),
         stages=[_new(stage) for stage in make_plan(recipe, layout.root)],
@@ -129,13 +130,13 @@ def require_training() -> None:
         )
 
 
-def _new(stage: Stage) -> states.StageState:
-    return states.StageState(stage.name, stage.kind, stage.arm, stage.seed, stage.lr, stage.start)
+def _new(stage: Stage) -> StageState:
+    return StageState(stage.name, stage.kind, stage.arm, stage.seed, stage.lr, stage.start)
 
 
 def _go_on(recipe: Recipe, layout: RunLayout, console: Console) -> None:
     with _only_one(layout):
-        run = states.RunState.load(layout.state)
+        run = RunState.load(layout.state)
         plan = make_plan(recipe, layout.root)
         known = {stage.name for stage in run.stages}
         run.stages += [_new(stage) for stage in plan if stage.name not in known]
@@ -149,7 +150,7 @@ def _go_on(recipe: Recipe, layout: RunLayout, console: Console) -> None:
                     _run_stage(recipe, stage, where, run, layout, console)
 
 
-def _note_key(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayout) -> None:
+def _note_key(recipe: Recipe, stage: Stage, run: RunState, layout: RunLayout) -> None:
     """Note the key of a stage that is about to run."""
     entry = run.stage(stage.name)
     keys = {one.name: one.key for one in run.stages if one.status == "done" and one.key is not None}
@@ -159,7 +160,7 @@ def _note_key(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLay
 
 
 @contextlib.contextmanager
-def _only_one_like_it(stage: Stage, where: str, run: states.RunState, console: Console) -> Iterator[None]:
+def _only_one_like_it(stage: Stage, where: str, run: RunState, console: Console) -> Iterator[None]:
     """Where runs share stages, wait for one of them that is at the same stage now."""
     key = run.stage(stage.name).key
     if run.share is None or key is None:
@@ -174,7 +175,7 @@ def _only_one_like_it(stage: Stage, where: str, run: states.RunState, console: C
 
 
 def _taken_over(
-    recipe: Recipe, stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console
+    recipe: Recipe, stage: Stage, where: str, run: RunState, layout: RunLayout, console: Console
 ) -> bool:
     """Take a stage over from another run that has done it, where that is wanted."""
     entry = run.stage(stage.name)
@@ -204,7 +205,7 @@ def _taken_over(
 
 
 def _run_stage(
-    recipe: Recipe, stage: Stage, where: str, run: states.RunState, layout: RunLayout, console: Console
+    recipe: Recipe, stage: Stage, where: str, run: RunState, layout: RunLayout, console: Console
 ) -> None:
     entry = run.stage(stage.name)
     folder = layout.stage(stage.name)
@@ -255,7 +256,7 @@ def _run_stage(
     )
 
 
-def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayout, console: Console) -> None:
+def _finish(recipe: Recipe, stage: Stage, run: RunState, layout: RunLayout, console: Console) -> None:
     if stage.total:
         merge_launches(layout.stage(stage.name))
     if stage.kind == "model":
@@ -268,8 +269,8 @@ def _finish(recipe: Recipe, stage: Stage, run: states.RunState, layout: RunLayou
             layout,
             stage.name,
             stage.kind,
-            int(run.model["parameters"]),
-            critic_parameters=run.model.get("critic_parameters"),
+            run.model.parameters,
+            critic_parameters=run.model.critic_parameters,
             paper=PaperFormula(TASKS[recipe.task.kind].compute_ratio, recipe.rl_tokens),
         )
     run.stage(stage.name).status = "done"
@@ -281,12 +282,12 @@ def _checkpoint_keeper(recipe: Recipe, stage: Stage, layout: RunLayout) -> Check
     return CheckpointKeeper(checkpoints, recipe.model.dtype, recipe.scale.training_state)
 
 
-def _note_model(recipe: Recipe, run: states.RunState, layout: RunLayout) -> None:
+def _note_model(recipe: Recipe, run: RunState, layout: RunLayout) -> None:
     """Note the size of the start model, and the tokens of one that is the init."""
-    run.model = {**run.model, **read_json(layout.start_model / "size.json")}
+    run.model = ModelState(run.model.name, **read_json(layout.start_model / "size.json"))
     if gives_init(recipe):
         formula = PaperFormula(TASKS[recipe.task.kind].compute_ratio, recipe.rl_tokens)
-        parameters = int(run.model["parameters"])
+        parameters = run.model.parameters
         write_given_tokens(layout, "model", parameters, recipe.model.init_tokens, formula)
 
 

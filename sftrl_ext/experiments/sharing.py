@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,16 @@ import sftrl_ext
 from data_prep.origins import file_digest, read_origins
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.model_files import folder_digest
 from sftrl_ext.experiments.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml
 from sftrl_ext.experiments.start_choice import chosen_models
-from sftrl_ext.experiments.state import RunState, StageState
-from sftrl_ext.files import drop_torn_tail, read_jsonl, write_text
 from sftrl_ext.paths import configs_dir
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.records import prepare_to_append, read_episodes, read_eval_records, write_records
+from sftrl_ext.runs.state import RunState, StageState
 
 SHARED_KINDS = ("model", "sft", "rl")
 """Kinds of stage that have a key. Data is quick to make; evaluation is shared checkpoint by checkpoint."""
@@ -141,13 +141,12 @@ def take_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path)
     Returns:
         How many records were taken over.
     """
-    for path in (layout.records, layout.episodes):
-        drop_torn_tail(path)
+    prepare_to_append(layout)
     asked = {split: _eval_key(recipe, layout, split) for split in recipe.task.eval_splits}
-    records: list[dict[str, Any]] = []
-    episodes: list[dict[str, Any]] = []
+    records = list(read_eval_records(layout).values())
+    episodes, before = read_episodes(layout), len(records)
     wanted = {stage.key: stage for stage in run.stages if stage.status == "done" and stage.key}
-    there = {(line["stage"], line["split"]) for line in read_jsonl(layout.records)}
+    present = {(record.stage, record.split) for record in records}
     for other, state in _runs(folder):
         if other.root == layout.root:
             continue
@@ -160,21 +159,25 @@ def take_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path)
             for split in set(asked) & set(theirs.task.eval_splits)
             if other.eval_rows(split).is_file() and asked[split] == _eval_key(theirs, other, split)
         }
-        found: set[tuple[str, str]] = set()
-        for path, into in ((other.records, records), (other.episodes, episodes)):
-            for line in read_jsonl(path, torn_tail=True):
-                mine = donors.get(line["stage"])
-                if mine is None or line["split"] not in same or (mine.name, line["split"]) in there:
-                    continue
-                told = {"stage": mine.name, "arm": mine.arm, "seed": mine.seed, "lr": mine.lr}
-                into.append({**line, **{name: told[name] for name in told if name in line}})
-                found.add((mine.name, line["split"]))
-        there |= found
-    for path, lines in ((layout.episodes, episodes), (layout.records, records)):
-        if lines:
-            before = path.read_text(encoding="utf-8") if path.exists() else ""
-            write_text(path, before + "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return len(records)
+        shared: set[tuple[str, str]] = set()
+        for record in read_eval_records(other, _ignore).values():
+            mine = donors.get(record.stage)
+            if mine is not None and record.split in same and (mine.name, record.split) not in present:
+                arm = str(mine.arm)
+                records.append(replace(record, stage=mine.name, arm=arm, seed=mine.seed or 0, lr=mine.lr))
+                shared.add((record.stage, record.split))
+        for episode in read_episodes(other, _ignore):
+            if (episode.stage, episode.split) in shared:
+                mine = donors[episode.stage]
+                copy = replace(episode, stage=mine.name, arm=str(mine.arm), seed=mine.seed or 0)
+                episodes.append(copy)
+        present |= {(donors[stage].name, split) for stage, split in shared}
+    write_records(layout, records, episodes)
+    return len(records) - before
+
+
+def _ignore() -> None:
+    """Accepts the torn last line of a run that is still being evaluated."""
 
 
 def rows_digest(path: Path, root: Path) -> str:

@@ -18,12 +18,12 @@ from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.eval_units import worker_count
 from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml
 from sftrl_ext.experiments.start_choice import choose_start
-from sftrl_ext.experiments.state import RunState
 from sftrl_ext.files import write_json
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState
 
 KINDS: Registry[Callable[..., None]] = Registry("kind of stage")
 """Function of each kind of stage; it gets the recipe, the run, and a choice its name."""

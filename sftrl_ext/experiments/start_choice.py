@@ -9,20 +9,21 @@ before anything is measured.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import list_checkpoints
-from sftrl_ext.files import read_json, read_jsonl, write_json
+from sftrl_ext.files import read_json, write_json
+from sftrl_ext.runs.checkpoints import list_checkpoints
+from sftrl_ext.runs.records import EvalRecord, read_eval_records
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.arms import Start
-    from sftrl_ext.experiments.layout import RunLayout
     from sftrl_ext.experiments.recipe import Recipe
-    from sftrl_ext.experiments.state import RunState
+    from sftrl_ext.runs.layout import RunLayout
+    from sftrl_ext.runs.state import RunState
 
 CHOICE = "choice.json"
 """File of the choice: ``stage``, ``step``, ``split``, ``measure``, ``percent``, and ``candidates``, the
@@ -55,7 +56,7 @@ def choose_start(recipe: Recipe, layout: RunLayout, name: str) -> None:
     """
     from sftrl_ext.experiments.arms import arm_runs
     from sftrl_ext.experiments.stages import evaluate_checkpoints, load_eval_set
-    from sftrl_ext.experiments.state import RunState
+    from sftrl_ext.runs.state import RunState
 
     starts = {choice_stage(run.start): run.start for run in arm_runs(recipe) if run.start.lowest is not None}
     if name not in starts:
@@ -67,19 +68,15 @@ def choose_start(recipe: Recipe, layout: RunLayout, name: str) -> None:
     state = RunState.load(layout.state)
     candidates = replace(state, stages=[state.stage(start.stage)])
     evaluate_checkpoints(recipe, candidates, layout, [load_eval_set(layout.eval_rows(start.lowest))])
-    records = [
-        record
-        for record in read_jsonl(layout.records)
-        if record["stage"] == start.stage and record["split"] == start.lowest
-    ]
-    choice = lowest(records)
+    records = read_eval_records(layout).values()
+    choice = lowest([r for r in records if (r.stage, r.split) == (start.stage, start.lowest)])
     folders = {c.step: c.folder for c in list_checkpoints(layout.checkpoints(start.stage))}
     folder = layout.stage(name)
     link_model(folders[choice["step"]], folder / MODEL)
     write_json(folder / CHOICE, {"stage": start.stage, "split": start.lowest, **choice})
 
 
-def lowest(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def lowest(records: Sequence[EvalRecord]) -> dict[str, Any]:
     """The checkpoint with the lowest success, of several the earliest.
 
     Args:
@@ -94,9 +91,9 @@ def lowest(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not records:
         raise SftrlError("no checkpoint was evaluated, so none can be chosen; expected at least one record.")
-    per_step = all(record.get("responses") for record in records)
-    right, of = ("correct_actions", "responses") if per_step else ("solved", "episodes")
-    candidates = sorted((record["step"], 100.0 * record[right] / record[of]) for record in records)
+    per_step = all(record.responses for record in records)
+    part, whole = ("correct_actions", "responses") if per_step else ("solved", "episodes")
+    candidates = sorted((r.step, 100.0 * getattr(r, part) / getattr(r, whole)) for r in records)
     step, percent = min(candidates, key=lambda candidate: (candidate[1], candidate[0]))
     return {
         "step": step,

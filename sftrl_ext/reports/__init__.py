@@ -1,7 +1,7 @@
 """From the stored metrics of a run to figures, tables, a report, and the episode viewer.
 
 `build_report` draws and writes (it needs matplotlib); `show_episodes` and `results_table` need no more than
-the base install. Each is imported on use: a recipe is composed with the constants of `reports.compute` alone.
+the base install. Each is imported on use: a recipe is composed with the constants of `runs.compute` alone.
 """
 
 from __future__ import annotations

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sftrl_ext.envs.task import load_task_module, task_of_source
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.arms import Arms
+from sftrl_ext.reports.arms import Arms, arms_of
 from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
-from sftrl_ext.reports.compute import AXES
 from sftrl_ext.reports.curves import Curve, Curves, EqualCompute, at_equal_compute, build_curves, pooled
 from sftrl_ext.reports.recognition import Reading, has_recognition, readings
-from sftrl_ext.reports.runfiles import RunMetrics, load_run
 from sftrl_ext.reports.splits import Expected, expected_numbers, lr_label, ood_kind, split_title
 from sftrl_ext.reports.synthetic import LABEL, is_synthetic, synthetic_note
 from sftrl_ext.reports.verdict import (
@@ -27,6 +24,8 @@ from sftrl_ext.reports.verdict import (
     most_rates_shown,
     shown_curves,
 )
+from sftrl_ext.runs.compute import AXES
+from sftrl_ext.runs.run_folder import RunFolder, load_run
 
 MEASURES = {"success": "Success", "steps": "Per-step accuracy"}
 """Main measure to its words."""
@@ -70,7 +69,7 @@ class Analysis:
         notes: What a reader has to know: missing parts, choices made.
     """
 
-    run: RunMetrics
+    run: RunFolder
     curves: Curves
     expected: list[Expected]
     axes: list[str]
@@ -84,7 +83,7 @@ class Analysis:
     @property
     def arms(self) -> Arms:
         """The arms: their kinds, names, order and colours."""
-        return self.run.arms
+        return arms_of(self.run)
 
     @property
     def contest(self) -> str:
@@ -149,9 +148,7 @@ class Analysis:
     @property
     def task(self) -> str:
         """Name of the task: the first part of the data sources."""
-        if self.run.records:
-            return self.run.records[0].data_source.partition("/")[0]
-        return str(self.run.state.get("task", ""))
+        return self.run.data_source.partition("/")[0]
 
     def split_title(self, split: str) -> str:
         """A split in words for a panel's title."""
@@ -177,28 +174,22 @@ class Analysis:
     @property
     def title(self) -> str:
         """Heading of the report: the recipe's title and the scale, else the run's name."""
-        title, scale = self.run.state.get("title"), self.run.state.get("scale")
-        heading = f"{title} (scale {scale})" if title else self.name
+        state = self.run.state
+        heading = f"{state.title} (scale {state.scale})" if state.title else self.name
         return f"{heading}, {self.mark}" if self.synthetic else heading
 
     @property
     def name(self) -> str:
         """Short name of the run: recipe and scale."""
-        recipe, scale = self.run.state.get("recipe"), self.run.state.get("scale")
-        return " at scale ".join(str(part) for part in (recipe, scale) if part) or self.run.folder.name
+        state = self.run.state
+        return " at scale ".join(part for part in (state.recipe, state.scale) if part) or self.run.folder.name
 
 
-def pretraining_note(run: RunMetrics) -> str | None:
+def pretraining_note(run: RunFolder) -> str | None:
     """What has to be said where the recipe itself pre-trained the model on both rules; None elsewhere."""
-    base: Any = run.recipe.get("base")
-    model: Any = run.state.get("model")
-    parts = (base, model, run.state)
-    told = [part.get("pretrained_on_both_rules") for part in parts if isinstance(part, Mapping)]
-    if not any(told):
+    if not run.state.pretrained_on_both_rules:
         return None
-    task: Any = run.recipe.get("task")
-    splits = task.get("pretrain_splits") if isinstance(task, Mapping) else None
-    splits = [str(split) for split in splits] if isinstance(splits, list) else []
+    splits = [str(split) for split in run.recipe.task.get("pretrain_splits") or []]
     if any(ood_kind(split) == "visual" for split in splits):
         names = ", ".join(f"`{split}`" for split in splits)
         return (
@@ -212,20 +203,18 @@ def pretraining_note(run: RunMetrics) -> str | None:
     )
 
 
-def trained_look_note(run: RunMetrics) -> str | None:
+def trained_look_note(run: RunFolder) -> str | None:
     """Returns the note for a run whose training shows the look of `visual_ood` already; None for others."""
-    settings = run.recipe.get("task")
     tested = {record.data_source for record in run.records}
     for task in filter(None, map(task_of_source, sorted(tested))):
-        if f"{task.data_sources['image']}/visual_ood" in tested and isinstance(settings, Mapping):
-            return task.trained_look(settings)
+        if f"{task.data_sources['image']}/visual_ood" in tested:
+            return task.trained_look(run.recipe.task)
     return None
 
 
-def _load_task(run: RunMetrics) -> None:
+def _load_task(run: RunFolder) -> None:
     """Import the module of the run's task; where it is gone, titles and lambda are the default ones."""
-    task: Any = run.recipe.get("task")
-    module = task.get("module") if isinstance(task, Mapping) else None
+    module = run.recipe.task.get("module")
     if module:
         try:
             load_task_module(str(module))
@@ -246,15 +235,15 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     run = load_run(run_dir)
     _load_task(run)
     if rl_tokens is not None:
-        run.recipe = {**run.recipe, "rl_tokens": rl_tokens}
+        run.recipe = replace(run.recipe, rl_tokens=rl_tokens)
     curves = build_curves(run)
     stated = expected_numbers(run.recipe)
     expected = [entry for entry in stated if not is_synthetic(run.recipe, entry.split)]
     axes = [axis for axis in AXES if curves.arms and any(c.reach(axis) is not None for c in curves.arms)]
     usable = [axis for axis in axes if all(c.reach(axis) is not None for c in curves.arms)]
     equal = at_equal_compute(curves, usable[0] if usable else "counted")
-    arms = run.arms
-    picked = headline_curves(curves, equal, run.recipe)
+    arms = arms_of(run)
+    picked = headline_curves(curves, equal)
     main = main_splits(curves.splits, stated)
     by_paper = None
     if equal.axis == "counted" and "paper" in usable:
@@ -278,11 +267,8 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         rates = curves.rates(arm)
         chosen = picked.get(arm)
         if len(rates) > 1 and chosen is not None:
-            used = lr_label(chosen.lr)
+            used = f"{lr_label(chosen.lr)} (best in distribution)"
             text = f"{arms.label(arm)} ran at {len(rates)} learning rates; the verdict uses {used}"
-            preset = run.recipe.get("chosen_lr")
-            how = "the recipe's" if isinstance(preset, Mapping) and arm in preset else "best in distribution"
-            text += f" ({how})"
             if len(rates) > most_rates_shown(arms, curves):
                 text += ", and so do the bars"
             notes.append(text + ".")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sftrl_ext.reports.splits import arm_label
+from sftrl_ext.runs.run_folder import RunFolder
 
 _PLACES = ("base", "sft", "init", "rl")
 """As the bars of the paper stand; arms of no known kind come last."""
@@ -69,3 +70,13 @@ class Arms:
     def of_kind(self, kind: str, arms: Iterable[str]) -> list[str]:
         """Those of some arms that are of a kind, in order."""
         return [arm for arm in self.order(arms) if self.kind(arm) == kind]
+
+
+def arms_of(run: RunFolder) -> Arms:
+    """The arms of a run: kinds from its stages, titles and order from its recipe."""
+    stored = {stage.arm: stage.kind for stage in run.stages if stage.arm and stage.kind}
+    trained = {arm: kind for arm, kind in stored.items() if arm not in ("base", "init")}
+    order = [arm for arm in run.recipe.arms if arm in trained]
+    order += [arm for arm in trained if arm not in run.recipe.arms]
+    titles = {name: arm.title for name, arm in run.recipe.arms.items() if arm.title}
+    return Arms({arm: trained[arm] for arm in order}, titles)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sftrl_ext.reports.stats import Change
 from sftrl_ext.reports.verdict import Finding, Verdict
+from sftrl_ext.runs.stats import Change
 
 _DIRECTIONS = {"up": "gain", "same": "no change beyond 2 SE", "down": "loss"}
 

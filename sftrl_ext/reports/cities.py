@@ -7,9 +7,9 @@ from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint
-from sftrl_ext.reports.runfiles import CityCount
 from sftrl_ext.reports.splits import lr_label
 from sftrl_ext.reports.tables import Table, compared_rows
+from sftrl_ext.runs.records import CityCount
 
 
 def city_splits(analysis: Analysis) -> list[str]:

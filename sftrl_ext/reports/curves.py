@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sftrl_ext.reports.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
-from sftrl_ext.reports.divergence import Divergence, Nats, mean_divergence
-from sftrl_ext.reports.runfiles import EvalRecord, RunMetrics, TokenCount
+from sftrl_ext.reports.arms import arms_of
 from sftrl_ext.reports.splits import lr_label, split_order
-from sftrl_ext.reports.stats import Measure, over_responses, over_seeds, over_seeds_by_route
+from sftrl_ext.runs.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
+from sftrl_ext.runs.records import Divergence, EvalRecord, KLEstimate, mean_divergence
+from sftrl_ext.runs.run_folder import RunFolder
+from sftrl_ext.runs.stats import Measure, over_responses, over_seeds, over_seeds_by_route
+from sftrl_ext.runs.token_counts import TokenCount
 
 CurveKey = tuple[str, float | None]
 """(arm, learning rate)."""
@@ -44,9 +45,9 @@ class Checkpoint:
 
     @property
     def divergence(self) -> Divergence | None:
-        """How far it is from its start, in the record of the split that was measured; None if in none."""
-        told = (record.divergence for record in self.results.values())
-        return next((one for one in told if isinstance(one, Divergence)), None)
+        """Its divergence from its start, of the split that was measured; None if it was not measured."""
+        stored = (record.divergence for record in self.results.values())
+        return next((divergence for divergence in stored if divergence and not divergence.absent), None)
 
 
 def _solved_first_if_read(record: EvalRecord) -> int | None:
@@ -54,7 +55,7 @@ def _solved_first_if_read(record: EvalRecord) -> int | None:
 
     These are all that were solved by it: with a picture, no response is correct that names other cards.
     """
-    if record.recognized is None or record.solved_first is None or record.solved_first > record.recognized:
+    if record.recognized_first is None or (record.solved_first or 0) > record.recognized_first:
         return None
     return record.solved_first
 
@@ -63,10 +64,10 @@ METRICS: Mapping[str, Callable[[EvalRecord], tuple[int | None, int | None]]] = {
     "main": lambda r: (r.solved, r.episodes) if r.responses is None else (r.correct_actions, r.responses),
     "steps": lambda r: (r.correct_actions, r.responses),
     "success": lambda r: (r.solved, r.episodes),
-    "recognition": lambda r: (r.recognized, r.episodes),
-    "numbers": lambda r: (r.number_right, r.episodes),
+    "recognition": lambda r: (r.recognized_first, r.episodes),
+    "numbers": lambda r: (r.number_right_first, r.episodes),
     "first": lambda r: (r.solved_first, r.episodes),
-    "first_if_read": lambda r: (_solved_first_if_read(r), r.recognized),
+    "first_if_read": lambda r: (_solved_first_if_read(r), r.recognized_first),
 }
 """What can be measured of a record: (how many, out of how many), None where it was not stored.
 
@@ -97,7 +98,7 @@ def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "main") 
     return over_seeds(known)
 
 
-def pooled_divergence(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> Nats | None:
+def pooled_divergence(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> KLEstimate | None:
     """Divergence of several seeds' checkpoints from their starts; None if it was not measured.
 
     Args:
@@ -228,45 +229,31 @@ def _last_steps(seeds: Mapping[int, list[Checkpoint]]) -> list[Checkpoint]:
     return [checkpoints[-1] for _, checkpoints in sorted(seeds.items()) if checkpoints]
 
 
-def build_curves(run: RunMetrics) -> Curves:
+def build_curves(run: RunFolder) -> Curves:
     """Group the records of a run into curves, find their starts, and put a cost on every checkpoint.
 
     What is missing (tokens of a step, the model's size, the start) is added to ``run.notes``.
     """
-    found: dict[CurveKey, dict[int, dict[tuple[str, int], dict[str, EvalRecord]]]] = {}
-    for record in run.records:
-        lr = None if record.arm in ("init", "base") else record.lr
-        seeds = found.setdefault((record.arm, lr), {})
-        seeds.setdefault(record.seed, {}).setdefault((record.stage, record.step), {})[record.split] = record
-
     costs = _Costs(run)
-    made_at: dict[tuple[str, int], Checkpoint] = {}
-
-    def curve(key: CurveKey) -> Curve:
-        arm, lr = key
-        made = Curve(arm, lr)
-        for seed, groups in sorted(found.get(key, {}).items()):
-            made.seeds[seed] = []
-            for (stage, step), results in sorted(groups.items(), key=lambda item: item[0][1]):
-                point = Checkpoint(arm, lr, seed, stage, step, costs.of(stage, arm, seed, step), results)
-                made.seeds[seed].append(point)
-                made_at[stage, step] = point
-        return made
-
-    path = curve(("init", None)) if ("init", None) in found else None
+    grouped = _checkpoints(run, costs)
+    made_at = {
+        (c.stage, c.step): c for seeds in grouped.values() for points in seeds.values() for c in points
+    }
+    path = Curve("init", None, grouped["init", None]) if ("init", None) in grouped else None
     start = _last_steps(path.seeds) if path else []
-    base = _last_steps(curve(("base", None)).seeds)
-    arms = [key for key in found if key[0] not in ("init", "base")]
-    ranked = run.arms.order(arm for arm, _ in arms)
-    curves = [curve(key) for key in sorted(arms, key=lambda key: (ranked.index(key[0]), key[1] or 0.0))]
+    base = _last_steps(grouped.get(("base", None), {}))
+    arms = [key for key in grouped if key[0] not in ("init", "base")]
+    ranked = costs.arms.order(arm for arm, _ in arms)
+    arms.sort(key=lambda key: (ranked.index(key[0]), key[1] or 0.0))
+    curves = [Curve(*key, grouped[key]) for key in arms]
     if not start:
         start = [c for made in curves for seed in made.seeds.values() for c in seed if c.step == 0]
     for made in curves:
         made.seeds = {s: [c for c in points if c.step > 0] for s, points in made.seeds.items()}
         made.seeds = {s: points for s, points in made.seeds.items() if points}
-        told = {costs.start_of(points[0].stage, s) for s, points in made.seeds.items()}
-        own = [place for place in sorted(told - {None}, key=str) if place is not None]
-        made.start = [made_at[place] for place in own if place in made_at] if own else start
+        starts = {costs.start_of(points[0].stage, s) for s, points in made.seeds.items()}
+        own = sorted((key for key in starts if key is not None), key=str)
+        made.start = [made_at[key] for key in own if key in made_at] if own else start
     curves = [made for made in curves if made.seeds]
     if not start and curves and Curves([], None, [], curves, []).one_start:
         start = curves[0].start
@@ -277,12 +264,23 @@ def build_curves(run: RunMetrics) -> Curves:
     return Curves(start, path, base, curves, splits, costs.paper_absent)
 
 
-def rl_tokens_of(recipe: Mapping[str, Any]) -> str:
-    """Reading of the paper's D_RL that a recipe names; that of every epoch where it names none."""
-    return str(recipe.get("rl_tokens") or "per_epoch")
+def _checkpoints(run: RunFolder, costs: _Costs) -> dict[CurveKey, dict[int, list[Checkpoint]]]:
+    """Checkpoints by curve and seed, in order of steps."""
+    results: dict[tuple[str, float | None, int, str, int], dict[str, EvalRecord]] = defaultdict(dict)
+    for record in run.records:
+        lr = None if record.arm in ("init", "base") else record.lr
+        results[record.arm, lr, record.seed, record.stage, record.step][record.split] = record
+    points = [
+        Checkpoint(arm, lr, seed, stage, step, costs.of(stage, arm, seed, step), by_split)
+        for (arm, lr, seed, stage, step), by_split in results.items()
+    ]
+    grouped: dict[CurveKey, dict[int, list[Checkpoint]]] = defaultdict(lambda: defaultdict(list))
+    for point in sorted(points, key=lambda point: (point.seed, point.step)):
+        grouped[point.arm, point.lr][point.seed].append(point)
+    return grouped
 
 
-def paper_ends(run: RunMetrics, curves: Curves, rl_tokens: str) -> dict[str, float]:
+def paper_ends(run: RunFolder, curves: Curves, rl_tokens: str) -> dict[str, float]:
     """FLOPs by the paper's formula at the last checkpoints of each arm of RL, the mean over its seeds.
 
     Args:
@@ -293,7 +291,7 @@ def paper_ends(run: RunMetrics, curves: Curves, rl_tokens: str) -> dict[str, flo
     costs = _Costs(run, rl_tokens)
     found: dict[str, float] = {}
     for curve in curves.arms:
-        if run.arms.kind(curve.arm) == "rl" and curve.arm not in found:
+        if costs.arms.kind(curve.arm) == "rl" and curve.arm not in found:
             last = _last_steps(curve.seeds)
             ends = [costs.of(c.stage, c.arm, c.seed, c.step) for c in last]
             known = [end.paper for end in ends if end is not None and end.paper is not None]
@@ -305,14 +303,15 @@ def paper_ends(run: RunMetrics, curves: Curves, rl_tokens: str) -> dict[str, flo
 class _Costs:
     """What it took to reach a checkpoint from the base model, through all that its stage starts from."""
 
-    def __init__(self, run: RunMetrics, rl_tokens: str | None = None) -> None:
-        self.run = run
+    def __init__(self, run: RunFolder, rl_tokens: str | None = None) -> None:
+        self.run, self.arms = run, arms_of(run)
+        self.model = run.state.model
         self.stages = {stage.name: stage for stage in run.stages}
         self.arm_of = {record.stage: record.arm for record in run.records}
         self.arm_of |= {stage.name: stage.arm for stage in run.stages if stage.arm}
         self.paper_absent = paper_formula_absent(self._rl_totals())
-        ratio = buffer_ratio(run.records[0].data_source if run.records else "")
-        formula = PaperFormula(ratio, rl_tokens or rl_tokens_of(run.recipe))
+        ratio = buffer_ratio(run.data_source)
+        formula = PaperFormula(ratio, rl_tokens or run.recipe.rl_tokens)
         self.paper = formula if self.paper_absent is None else None
         self.init: dict[int, tuple[str, int]] = {}
         for record in run.records:
@@ -328,26 +327,30 @@ class _Costs:
         return {name: count for name, count in last.items() if self._is_rl(name, count)}
 
     def _is_rl(self, stage: str, count: TokenCount) -> bool:
-        return self.run.arms.kind(self.arm_of[stage]) == "rl" or count.generated > 0
+        return self.arms.kind(self.arm_of[stage]) == "rl" or count.generated > 0
 
     def start_of(self, stage: str, seed: int) -> tuple[str, int] | None:
         """Stage and step an arm's stage starts from: as stored, else the init of its seed, or the first."""
-        told = self.stages[stage].start if stage in self.stages else None
-        return told or self.init.get(seed, next(iter(self.init.values()), None))
+        stored = self.stages[stage].start_checkpoint if stage in self.stages else None
+        return stored or self.init.get(seed, next(iter(self.init.values()), None))
 
     def of(self, stage: str, arm: str, seed: int, step: int) -> Cost | None:
         """The cost of a checkpoint; None if the tokens of this step were not stored."""
         run = self.run
         if arm == "base":
-            return cost_of(run.parameters, TokenCount(), rl=False, paper=self.paper)
+            return cost_of(self.model.parameters or None, TokenCount(), rl=False, paper=self.paper)
         counted = run.tokens.get(stage, {})
         tokens = counted.get(step, TokenCount() if step == 0 else None)
         if tokens is None:
             self._missing.add(stage)
             return None
-        rl = run.arms.kind(arm) == "rl" or any(t.generated > 0 for t in counted.values())
+        rl = self.arms.kind(arm) == "rl" or any(t.generated > 0 for t in counted.values())
         own = cost_of(
-            run.parameters, tokens, rl=rl, paper=self.paper, critic_parameters=run.critic_parameters
+            self.model.parameters or None,
+            tokens,
+            rl=rl,
+            paper=self.paper,
+            critic_parameters=self.model.critic_parameters,
         )
         start = None if arm == "init" else self.start_of(stage, seed)
         if start is None:
@@ -370,7 +373,7 @@ class _Costs:
         elif self._missing:
             names = ", ".join(f"`{name}`" for name in sorted(self._missing))
             run.notes.append(f"Steps without token counts, not on the compute axis, are in stage {names}.")
-        if run.records and run.parameters is None:
+        if run.records and not self.model.parameters:
             run.notes.append("`state.json` does not say the model's parameters: compute is given in tokens.")
 
 

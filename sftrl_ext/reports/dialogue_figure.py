@@ -11,8 +11,8 @@ from matplotlib.patches import FancyBboxPatch
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.dialogues import Line, dialogue, fact_items
 from sftrl_ext.reports.pictures import in_words, pictures
-from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.style import FAINT, INK, WIDTH, text_renderer
+from sftrl_ext.runs.records import SampleEpisode
 
 _COLUMNS = 100
 """Characters in a line of a message."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.runfiles import SampleEpisode, StoredSegment
 from sftrl_ext.reports.splits import split_order
 from sftrl_ext.reports.verdict import ID_SPLIT
+from sftrl_ext.runs.records import SampleEpisode, StoredSegment
 
 
 @dataclass(frozen=True)

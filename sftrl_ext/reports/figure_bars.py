@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Checkpoint, pooled
 from sftrl_ext.reports.splits import Expected, in_rows, lr_label
 from sftrl_ext.reports.style import WIDTH, percent_axis, put_legend
 from sftrl_ext.reports.verdict import ID_SPLIT
+from sftrl_ext.runs.compute import readable
 
 _EDGE = "white"
 MANY_BARS = 6

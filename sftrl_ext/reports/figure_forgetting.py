@@ -29,7 +29,7 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str) -> bool:
         if not way:
             continue
         colour = analysis.arms.colour(curve.arm)
-        xs, ys = [p.divergence.mean for p in way], [100 * p.change.delta for p in way]
+        xs, ys = [p.divergence.nats for p in way], [100 * p.change.delta for p in way]
         errors = [p.divergence.se or 0.0 for p in way], [100 * p.change.se for p in way]
         reach = max(reach, *(x + dx for x, dx in zip(xs, errors[0], strict=True)))
         line = lr_line(curve.lr, analysis.curves.rates(curve.arm))

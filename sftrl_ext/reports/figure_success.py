@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.compute import AXIS_TITLES, scaled
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
 from sftrl_ext.reports.splits import in_rows, lr_label
-from sftrl_ext.reports.stats import SMOOTHING_ORDER, savitzky_golay, smoothing_window
 from sftrl_ext.reports.style import (
     FAINT,
     START_COLOUR,
@@ -22,6 +20,8 @@ from sftrl_ext.reports.style import (
     percent_axis,
     put_legend,
 )
+from sftrl_ext.runs.compute import AXIS_TITLES, scaled
+from sftrl_ext.runs.stats import SMOOTHING_ORDER, savitzky_golay, smoothing_window
 
 Points = list[tuple[float, float, float]]
 """(x, success in percent, standard error in percent)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.runfiles import StageInfo
 from sftrl_ext.reports.splits import lr_label
 from sftrl_ext.reports.style import WIDTH, lr_line, put_legend
 
@@ -62,24 +61,28 @@ def series(analysis: Analysis, stage: str, quantity: Quantity) -> list[tuple[int
     return [(step, data[name]) for step, data in rows if name in data] if name else []
 
 
-def _stages(analysis: Analysis) -> list[StageInfo]:
-    """Stages with logged metrics; one that ``state.json`` does not know is told by its folder's name."""
-    known = {stage.name: stage for stage in analysis.run.stages}
+@dataclass(frozen=True)
+class _LoggedStage:
+    name: str
+    arm: str
+    lr: float | None
+
+
+def _stages(analysis: Analysis) -> list[_LoggedStage]:
+    """Stages with logged metrics; one that ``state.json`` does not list has the arm of its folder's name."""
+    listed = {stage.name: stage for stage in analysis.run.stages if stage.arm}
     recorded = {record.stage: record for record in analysis.run.records}
     stages = []
     for name in analysis.run.training:
-        if name in known and known[name].arm:
-            arm = recorded[name].arm if name in recorded else known[name].arm
-            stages.append(replace(known[name], arm=arm))
-        elif name in recorded:
-            record = recorded[name]
-            stages.append(StageInfo(name, arm=record.arm, seed=record.seed, lr=record.lr))
-        else:
-            stages.append(StageInfo(name, arm=re.split(r"[-_]", name)[0]))
+        stage, record = listed.get(name), recorded.get(name)
+        source = record or stage
+        arm = source.arm if source else re.split(r"[-_]", name)[0]
+        rates = [entry.lr for entry in (stage, record) if entry]
+        stages.append(_LoggedStage(name, str(arm), rates[0] if rates else None))
     return stages
 
 
-def _draw(axes: Axes, analysis: Analysis, stages: list[StageInfo], quantity: Quantity) -> None:
+def _draw(axes: Axes, analysis: Analysis, stages: list[_LoggedStage], quantity: Quantity) -> None:
     for stage in stages:
         points = series(analysis, stage.name, quantity)
         if not points:
@@ -95,7 +98,7 @@ def _draw(axes: Axes, analysis: Analysis, stages: list[StageInfo], quantity: Qua
 
 def training_curves(analysis: Analysis) -> Figure | None:
     """Draw every logged quantity in its own panel: losses per arm, the rest for arms that learn by reward."""
-    panels: list[tuple[str, list[StageInfo], Quantity]] = []
+    panels: list[tuple[str, list[_LoggedStage], Quantity]] = []
     stages = _stages(analysis)
     arms = analysis.arms.order(stage.arm for stage in stages)
     for quantity in QUANTITIES:

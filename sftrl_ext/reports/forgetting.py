@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.curves import Checkpoint, Curve, pooled, pooled_divergence
-from sftrl_ext.reports.divergence import DIRECTIONS, Nats
-from sftrl_ext.reports.stats import Change, change, rank_correlation
+from sftrl_ext.runs.records import DIRECTIONS, KLEstimate
+from sftrl_ext.runs.stats import Change, change, rank_correlation
 
 FEW = 5
 """An arm with fewer checkpoints gets no correlation of its own."""
@@ -23,7 +23,7 @@ class Moved:
         change: Of the main measure since their start.
     """
 
-    divergence: Nats
+    divergence: KLEstimate
     change: Change
 
 
@@ -77,7 +77,7 @@ def correlations(analysis: Analysis) -> list[Correlation]:
                     if (one := moved([c], curve, split, direction))
                 ]
                 count = len(pairs)
-                far, lost = [p.divergence.mean for p in pairs], [p.change.delta for p in pairs]
+                far, lost = [p.divergence.nats for p in pairs], [p.change.delta for p in pairs]
                 values[direction] = rank_correlation(far, lost)
             if arm is None or (count >= FEW and len(names) > 2):
                 told.append(Correlation(split, values, count, arm))

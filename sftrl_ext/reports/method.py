@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.reports.analysis import Analysis, Judged
-from sftrl_ext.reports.compute import RL_TOKENS, buffer_ratio, readable
-from sftrl_ext.reports.curves import paper_ends, pooled, rl_tokens_of
+from sftrl_ext.reports.curves import paper_ends, pooled
 from sftrl_ext.reports.forgetting import has_divergence
 from sftrl_ext.reports.mismatch import NOTE, mismatch_table
 from sftrl_ext.reports.splits import ood_kind
-from sftrl_ext.reports.stats import (
+from sftrl_ext.runs.compute import RL_TOKENS, buffer_ratio, readable
+from sftrl_ext.runs.stats import (
     CLUSTER_FORMULA,
     PER_RESPONSE,
     SE_FORMULA,
@@ -88,7 +88,7 @@ def axis_sentences(found: Analysis) -> list[str]:
 
 def rl_tokens_sentences(found: Analysis) -> list[str]:
     """Reading of the paper's D_RL on its axis, and the ends of RL by the other one."""
-    reading = rl_tokens_of(found.run.recipe)
+    reading = found.run.recipe.rl_tokens
     other = next(name for name in RL_TOKENS if name != reading)
     ends = [paper_ends(found.run, found.curves, name) for name in (reading, other)]
     moved = [
@@ -110,7 +110,7 @@ def reading_sentences(found: Analysis) -> list[str]:
 
 def method_notes(found: Analysis) -> list[str]:
     """How success, error bars, compute and the verdict are worked out."""
-    ratio = buffer_ratio(found.run.records[0].data_source if found.run.records else "")
+    ratio = buffer_ratio(found.run.data_source)
     success = "Success: share of episodes solved within the allowed attempts."
     if found.metric == "steps":
         success = (
@@ -133,7 +133,7 @@ def method_notes(found: Analysis) -> list[str]:
         "policy and the critic. Pre-training, evaluation and activation checkpointing are left out.",
         "Compute by the paper's formula: X_SFT = 6 N (D_init + D_SFT), X_RL = 6 N (D_init + D_RL) + 2 N "
         f"D_buffer with D_buffer = {ratio:g} D_RL, which holds for 4 epochs over each buffer; D_RL counts a "
-        f"token {RL_TOKENS[rl_tokens_of(found.run.recipe)]}. It has no value network and no passes for "
+        f"token {RL_TOKENS[found.run.recipe.rl_tokens]}. It has no value network and no passes for "
         "log-probabilities.",
         f"Curves of {SMOOTHING_MIN_POINTS} points or more carry a thin Savitzky-Golay line of order "
         f"{SMOOTHING_ORDER} over the raw points; no number is taken from it.",

@@ -20,7 +20,6 @@ from sftrl_ext.reports.dialogues import SideBySide, fact_items
 from sftrl_ext.reports.method import axis_sentences, method_notes, verdict_groups
 from sftrl_ext.reports.mismatch import MISMATCH, mismatch_table
 from sftrl_ext.reports.pictures import in_words
-from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.sample_pictures import SamplePictures
 from sftrl_ext.reports.splits import split_title
 from sftrl_ext.reports.tables import (
@@ -36,6 +35,7 @@ from sftrl_ext.reports.tables import (
     success_table,
 )
 from sftrl_ext.reports.walks import Walk, parts
+from sftrl_ext.runs.records import SampleEpisode
 from sftrl_ext.templates import template_environment
 
 if TYPE_CHECKING:

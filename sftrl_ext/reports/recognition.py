@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, EqualCompute, pooled
-from sftrl_ext.reports.stats import Change, Measure, change
+from sftrl_ext.runs.stats import Change, Measure, change
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Reading:
 
 def has_recognition(curves: Curves) -> bool:
     """Whether any record says if cards were recognized, as those of pictures do."""
-    everything = [*curves.start, *curves.base, *(c for made in curves.arms for g in made.steps() for c in g)]
-    return any(r.recognized is not None for c in everything for r in c.results.values())
+    records = (record for c in curves.checkpoints() for record in c.results.values())
+    return any(record.recognized_first is not None for record in records)
 
 
 def readings(

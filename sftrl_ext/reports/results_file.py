@@ -1,4 +1,4 @@
-"""A results file: what a finished run measured, small enough to be kept beside the code.
+"""A results file: the measurements of a finished run, small enough to be kept beside the code.
 
 ``results/<recipe>-<scale>.json`` of this repository are such files; the table of recipes is made from them.
 """
@@ -6,17 +6,136 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.files import write_json
+from sftrl_ext.files import read_json, write_json
 from sftrl_ext.reports.analysis import Analysis, analyse
-from sftrl_ext.reports.summary import summarize
+from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
+from sftrl_ext.reports.tables import Row, all_rows, compared_rows
+from sftrl_ext.runs.compute import TERA
+from sftrl_ext.runs.machine import hardware_line
+from sftrl_ext.runs.records import DIRECTIONS
+from sftrl_ext.runs.typed_json import from_json
 
-FURTHER = ("recognized", "routes")
-"""Second measures of a line of the summary: recognition of pictures, whole routes."""
+CHECKPOINTS = "checkpoints"
+"""Name of the measurement with a row for every evaluated checkpoint."""
+
+_AXES = {"counted": " (counted tokens)", "paper": " (paper's formula)"}
+
+
+@dataclass(frozen=True)
+class SplitNumbers:
+    """Percent and standard error of a measure, by split."""
+
+    percent: dict[str, float]
+    se: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsRow:
+    """One checkpoint, seeds pooled.
+
+    Attributes:
+        tflop_counted, tflop_paper: Compute on both axes; None where an axis does not apply.
+        percent, se: The main measure.
+        se_unit: ``route`` or ``response``, the independent unit of a per-step accuracy's error.
+        recognized: Recognition of cards in pictures.
+        routes: Success of whole routes.
+        divergence: Direction to ``nats`` and ``se``.
+    """
+
+    arm: str
+    lr: float | None
+    seeds: int
+    step: int
+    tflop_counted: float | None = None
+    tflop_paper: float | None = None
+    percent: dict[str, float]
+    se: dict[str, float]
+    se_unit: str | None = None
+    recognized: SplitNumbers | None = None
+    routes: SplitNumbers | None = None
+    divergence: dict[str, dict[str, float | None]] | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Named rows, with a sentence on what they are."""
+
+    name: str
+    what: str
+    rows: tuple[ResultsRow, ...]
+
+
+@dataclass(frozen=True)
+class ResultsArm:
+    """Kind and title of an arm."""
+
+    kind: str
+    title: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsFile:
+    """The content of a results file.
+
+    Attributes:
+        paper_formula_absent: The reason why the paper's formula does not apply; None if it does.
+        synthetic_cities: True where routes are made up.
+        stages: Stage to ``wall_s`` and ``peak_rss_mb``.
+    """
+
+    recipe: str
+    scale: str
+    task: str
+    arms: dict[str, ResultsArm]
+    date: str
+    commit: str
+    hardware: str
+    model: dict[str, Any]
+    measure: str
+    max_attempts: int | None = None
+    temperature: float | None = None
+    paper_formula_absent: str | None = None
+    synthetic_cities: bool | None = None
+    measurements: tuple[Measurement, ...]
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> tuple[ResultsRow, ...]:
+        """A row for every evaluated checkpoint."""
+        return next((m.rows for m in self.measurements if m.name == CHECKPOINTS), ())
+
+
+_LEFT_OUT = ("title", "synthetic_cities", "se_unit", "recognized", "routes", "divergence")
+"""Keys that a file does not have where they have no value."""
+
+
+def results_json(results: ResultsFile) -> dict[str, Any]:
+    """The content of a results file as JSON."""
+    return asdict(
+        results, dict_factory=lambda items: {k: v for k, v in items if v is not None or k not in _LEFT_OUT}
+    )
+
+
+def read_results(path: Path) -> ResultsFile:
+    """Read a results file.
+
+    Raises:
+        SftrlError: naming file and key, if it is none, or has no row for each checkpoint.
+    """
+    content = read_json(path)
+    measurements = content.get("measurements") if isinstance(content, dict) else None
+    if not isinstance(measurements, list):
+        raise SftrlError(f"{path}: no measurements; expected a results file of a run.")
+    rows = [m for m in measurements if isinstance(m, dict) and m.get("name") == CHECKPOINTS]
+    if not rows or not rows[0].get("rows"):
+        raise SftrlError(f"{path}: no measurement {CHECKPOINTS!r}, so its arms cannot be compared again.")
+    return from_json(ResultsFile, {**content, "measurements": rows}, str(path))
 
 
 def write_results(run_dir: Path, folder: Path) -> Path:
@@ -31,108 +150,93 @@ def write_results(run_dir: Path, folder: Path) -> Path:
     Raises:
         SftrlError: if the run has no evaluated arm.
     """
-    found = analyse(Path(run_dir), rl_tokens="per_epoch")
-    told = results_of(found)
-    path = Path(folder) / f"{told['recipe']}-{told['scale']}.json"
-    write_json(path, told)
+    results = results_of(analyse(Path(run_dir), rl_tokens="per_epoch"))
+    path = Path(folder) / f"{results.recipe}-{results.scale}.json"
+    write_json(path, results_json(results))
     return path
 
 
-def results_of(found: Analysis) -> dict[str, Any]:
-    """What a run measured, in percent with standard errors.
+def results_of(found: Analysis) -> ResultsFile:
+    """The measurements of a run, in percent with standard errors.
 
     Raises:
         SftrlError: if the run has no evaluated arm.
     """
-    summary = summarize(found)
-    if not summary["compared"]:
+    state, recipe, arms = found.run.state, found.run.recipe, found.arms
+    compared = _rows(found, compared_rows(found))
+    if not compared:
         raise SftrlError(f"{found.run.folder}: no evaluated checkpoint of an arm; evaluate the run first.")
-    recipe = found.run.recipe
-    task, budget = recipe.get("task") or {}, (recipe.get("budget") or {}).get("eval") or {}
-    equal = summary["equal_compute"]["budget"]
-    seeds = max(len(line["seeds"]) for line in summary["compared"])
-    axis = {"counted": " (counted tokens)", "paper": " (paper's formula)"}
-    at = f", at the largest compute every arm reached: {equal / 1e12:.3g} TFLOP" if equal else ""
-    at += axis.get(summary["equal_compute"]["axis"], "") if equal else ""
-    arms = found.arms
-    kinds: dict[str, dict[str, str]] = {arm: {"kind": arms.kind(arm)} for arm in found.curves.arm_names()}
-    for arm, named in kinds.items():
-        named |= {"title": arms.titles[arm]} if arm in arms.titles else {}
-    return {
-        "recipe": summary["recipe"],
-        "scale": summary["scale"],
-        "task": found.task,
-        "arms": kinds,
-        "date": datetime.date.fromtimestamp((found.run.folder / "state.json").stat().st_mtime).isoformat(),
-        "commit": str(summary["commit"] or "unknown")[:7],
-        "hardware": hardware_words(summary["hardware"] or {}),
-        "model": summary["model"],
-        "measure": str(summary.get("measure", "success per episode")).partition(";")[0],
-        "max_attempts": task.get("max_attempts"),
-        "temperature": budget.get("temperature"),
-        "paper_formula_absent": found.curves.paper_absent,
-        **({"synthetic_cities": True} if found.synthetic else {}),
-        "measurements": [
-            {
-                "name": "compared",
-                "what": f"{seeds} seed{'s' if seeds > 1 else ''}{at}",
-                "rows": _rows(summary["compared"]),
-            },
-            {"name": "checkpoints", "what": "every evaluated one", "rows": _rows(summary["checkpoints"])},
-        ],
-        "stages": {
-            stage["name"]: {"wall_s": stage["wall_s"], "peak_rss_mb": stage["peak_rss_mb"]}
-            for stage in summary["stages"]
-        },
+    seeds, budget = max(row.seeds for row in compared), found.equal.budget
+    at = f", at the largest compute every arm reached: {budget / TERA:.3g} TFLOP" if budget else ""
+    at += _AXES.get(found.equal.axis, "") if budget else ""
+    changed = (found.run.folder / "state.json").stat().st_mtime
+    return ResultsFile(
+        recipe=str(state.recipe),
+        scale=str(state.scale),
+        task=found.task,
+        arms={arm: ResultsArm(arms.kind(arm), arms.titles.get(arm)) for arm in found.curves.arm_names()},
+        date=datetime.date.fromtimestamp(changed).isoformat(),
+        commit=(state.commit or "unknown")[:7],
+        hardware=hardware_line(state.hardware),
+        model={key: value for key, value in asdict(state.model).items() if value},
+        measure="per-step accuracy" if found.metric == "steps" else "success per episode",
+        max_attempts=recipe.task.get("max_attempts"),
+        temperature=recipe.budget.eval.temperature,
+        paper_formula_absent=found.curves.paper_absent,
+        synthetic_cities=found.synthetic or None,
+        measurements=(
+            Measurement("compared", f"{seeds} seed{'s' if seeds > 1 else ''}{at}", compared),
+            Measurement(CHECKPOINTS, "every evaluated one", _rows(found, all_rows(found))),
+        ),
+        stages={s.name: {"wall_s": s.wall_s, "peak_rss_mb": s.peak_rss_mb} for s in found.run.stages},
+    )
+
+
+def _rows(found: Analysis, rows: Iterable[Row]) -> tuple[ResultsRow, ...]:
+    made = (_row(found, row) for row in rows if row.checkpoints)
+    return tuple(row for row in made if row is not None)
+
+
+def _row(found: Analysis, row: Row) -> ResultsRow | None:
+    """None for a checkpoint that was evaluated on no split."""
+    checkpoints, splits = row.checkpoints, found.curves.splits
+    main = _numbers(row, splits, "main")
+    if main is None:
+        return None
+    per_response = any((m := pooled(checkpoints, split)) and m.per_response for split in splits)
+    divergence = {
+        direction: {"nats": _round(kl.nats, 5), "se": _round(kl.se, 5)}
+        for direction in DIRECTIONS
+        if (kl := pooled_divergence(checkpoints, direction))
     }
+    return ResultsRow(
+        arm=row.arm,
+        lr=row.lr,
+        seeds=len(checkpoints),
+        step=checkpoints[0].step,
+        tflop_counted=_tflop(mean_cost(checkpoints, "counted")),
+        tflop_paper=_tflop(mean_cost(checkpoints, "paper")),
+        percent=main.percent,
+        se=main.se,
+        se_unit=("response" if per_response else "route") if found.metric == "steps" else None,
+        recognized=_numbers(row, splits, "recognition"),
+        routes=_numbers(row, splits, "success") if found.metric == "steps" else None,
+        divergence=divergence or None,
+    )
 
 
-def hardware_words(told: Mapping[str, Any]) -> str:
-    """The machine of a run, as its state tells it."""
-    words = [str(told.get("cpu", "unknown processor"))]
-    words += [f"{told['cores']} cores"] if "cores" in told else []
-    words += [f"{told['memory_gb']} GB"] if "memory_gb" in told else []
-    return ", ".join([*words, str(told.get("gpu") or "no GPU")])
-
-
-def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each arm, rate and step, with a number for each split."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in lines:
-        key = (line["arm"], line["lr"], *line["steps"])
-        row = rows.setdefault(
-            key,
-            {
-                "arm": line["arm"],
-                "lr": line["lr"],
-                "seeds": len(line["seeds"]),
-                "step": line["steps"][0],
-                "tflop_counted": _tflop(line["flops_counted"]),
-                "tflop_paper": _tflop(line["flops_paper"]),
-                "percent": {},
-                "se": {},
-            },
-        )
-        row["percent"][line["split"]] = _short(line["percent"])
-        row["se"][line["split"]] = _short(line["se"])
-        if "se_unit" in line:
-            row["se_unit"] = line["se_unit"]
-        for name in FURTHER:
-            if line.get(name):
-                row.setdefault(name, {"percent": {}, "se": {}})
-                for part in ("percent", "se"):
-                    row[name][part][line["split"]] = _short(line[name][part])
-        if "divergence" in line:
-            row["divergence"] = {
-                direction: {part: value and _short(value, 5) for part, value in one.items()}
-                for direction, one in line["divergence"].items()
-            }
-    return list(rows.values())
+def _numbers(row: Row, splits: Iterable[str], metric: str) -> SplitNumbers | None:
+    """A measure of a row by split; None if it was measured on none."""
+    measures = {split: m for split in splits if (m := pooled(row.checkpoints, split, metric))}
+    if not measures:
+        return None
+    percent = {split: round(100 * m.p, 1) for split, m in measures.items()}
+    return SplitNumbers(percent, {split: round(100 * m.se, 1) for split, m in measures.items()})
 
 
 def _tflop(flops: float | None) -> float | None:
-    return None if flops is None else _short(flops / 1e12, 2)
+    return _round(None if flops is None else flops / TERA, 2)
 
 
-def _short(value: float, digits: int = 1) -> float:
-    return round(value, digits)
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.pictures import Seen, views_of
 from sftrl_ext.reports.route_map import COLOURS, TEXT_COLOURS, draw_map
-from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.style import FAINT, INK, WIDTH
 from sftrl_ext.reports.walks import (
     AHEAD,
@@ -26,6 +25,7 @@ from sftrl_ext.reports.walks import (
     claimed_action,
     short,
 )
+from sftrl_ext.runs.records import SampleEpisode
 
 COLUMNS = 6
 """Street views in a row."""

@@ -11,12 +11,13 @@ from rich.rule import Rule
 from rich.text import Text
 
 from sftrl_ext.errors import SftrlError, unknown_name
-from sftrl_ext.reports.arms import Arms
+from sftrl_ext.reports.arms import Arms, arms_of
 from sftrl_ext.reports.dialogues import Line, fact_items
 from sftrl_ext.reports.pictures import in_words, write_pictures
-from sftrl_ext.reports.runfiles import SampleEpisode, load_run
 from sftrl_ext.reports.show_files import check_out, write_episodes
 from sftrl_ext.reports.walks import AHEAD, CUT, FAILED, FIRST, LATER, NOT_STORED, Walk, parts, walk_of
+from sftrl_ext.runs.records import SampleEpisode
+from sftrl_ext.runs.run_folder import load_run
 
 _ARM_STYLES = {"sft": "dark_orange3", "rl": "dodger_blue2", "init": "grey50", "base": "grey62"}
 _STATE_STYLES = {FIRST: "green4", LATER: "dark_goldenrod", FAILED: "red3", CUT: "magenta", AHEAD: "grey62"}
@@ -142,10 +143,11 @@ def show_episodes(
         steps = ", ".join(str(s) for s in sorted({e.step for e in episodes}))
         seeds = ", ".join(str(s) for s in sorted({e.seed for e in episodes}))
         raise SftrlError(f"no stored episode fits; stored steps: {steps}; seeds: {seeds}.")
+    arms = arms_of(run)
     for number, episode in enumerate(kept[:limit], start=1):
-        _print_episode(console, run.arms, episode, pictures, number)
+        _print_episode(console, arms, episode, pictures, number)
     if out is not None:
-        for path in write_episodes(kept[:limit], out, run.arms):
+        for path in write_episodes(kept[:limit], out, arms):
             console.print(Text(f"written: {path}", style="bold"))
     if len(kept) > limit:
         console.print(Text(f"{len(kept) - limit} more episodes fit.", style="dim"))

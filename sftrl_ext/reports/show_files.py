@@ -11,8 +11,8 @@ from sftrl_ext.files import write_text
 from sftrl_ext.reports.arms import Arms
 from sftrl_ext.reports.matplotlib_needed import needs_matplotlib
 from sftrl_ext.reports.pictures import write_pictures
-from sftrl_ext.reports.runfiles import SampleEpisode
 from sftrl_ext.reports.walks import walk_of
+from sftrl_ext.runs.records import SampleEpisode
 
 KINDS = (".png", ".svg", ".html")
 """Suffixes of the files that can be written."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sftrl_ext.envs.task import task_of_source
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.runs.recipe import StoredExpected, StoredRecipe
 
 _SPLITS = {
     "id": "In distribution",
@@ -102,10 +101,6 @@ def lr_label(lr: float | None) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-PREVIOUS_BEST = "previous_best"
-"""Key of `Expected.previous_best` in a recipe."""
-
-
 @dataclass(frozen=True)
 class Expected:
     """Numbers of the paper for one split, in percent, from ``recipe.yaml: expected``; never a result.
@@ -142,35 +137,20 @@ class Expected:
         return self.metric == "recognition"
 
 
-def expected_numbers(recipe: Mapping[str, Any]) -> list[Expected]:
-    """The paper's numbers that a recipe carries: one mapping, a list of them, or none.
+def expected_numbers(recipe: StoredRecipe) -> list[Expected]:
+    """The paper's numbers that a recipe carries."""
+    return [_expected(entry) for entry in recipe.expected]
 
-    Raises:
-        SftrlError: if ``expected`` has another form.
-    """
-    entries = recipe.get("expected") or []
-    entries = [entries] if isinstance(entries, Mapping) else entries
-    found = []
-    for entry in entries:
-        if not isinstance(entry, Mapping) or "split" not in entry:
-            raise SftrlError(f"recipe.yaml: expected: every entry needs a `split`, found {entry!r}.")
-        named = entry.get("arms") or {}
-        numbers = {
-            str(arm): float(value)
-            for arm, value in [*entry.items(), *named.items()]
-            if isinstance(value, int | float) and not isinstance(value, bool) and arm != PREVIOUS_BEST
-        }
-        best = entry.get(PREVIOUS_BEST)
-        model = re.sub(r"(-Vision)?-Instruct$", "", str(entry.get("model", "Llama-3.2-11B")).split("/")[-1])
-        found.append(
-            Expected(
-                label=f"paper, {model}",
-                source=str(entry.get("source", "the paper")),
-                metric=str(entry.get("metric", "success")),
-                split=str(entry["split"]),
-                values=numbers,
-                says=str(entry.get("says", "level")),
-                previous_best=None if best is None else float(best),
-            )
-        )
-    return found
+
+def _expected(entry: StoredExpected) -> Expected:
+    kinds = {"sft": entry.sft, "init": entry.init, "rl": entry.rl}
+    model = re.sub(r"(-Vision)?-Instruct$", "", entry.model.split("/")[-1])
+    return Expected(
+        label=f"paper, {model}",
+        source=entry.source,
+        metric=entry.metric,
+        split=entry.split,
+        values={arm: value for arm, value in kinds.items() if value is not None} | entry.arms,
+        says=entry.says,
+        previous_best=entry.previous_best,
+    )

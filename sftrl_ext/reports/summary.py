@@ -8,14 +8,14 @@ from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis
 from sftrl_ext.reports.cities import city_lines
-from sftrl_ext.reports.compute import AXES
-from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence, rl_tokens_of
-from sftrl_ext.reports.divergence import DIRECTIONS, Divergence
+from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
 from sftrl_ext.reports.forgetting import Correlation, correlations
 from sftrl_ext.reports.recognition import Reading
-from sftrl_ext.reports.stats import Change
 from sftrl_ext.reports.tables import Row, all_rows, compared_rows
 from sftrl_ext.reports.verdict import Finding, Verdict
+from sftrl_ext.runs.compute import AXES
+from sftrl_ext.runs.records import DIRECTIONS
+from sftrl_ext.runs.stats import Change
 
 
 def _change(value: Change | None) -> dict[str, Any] | None:
@@ -52,7 +52,7 @@ def _axes(found: Analysis) -> dict[str, Any]:
     return {
         "headline": found.equal.axis or None,
         "paper_formula_absent": found.curves.paper_absent,
-        "rl_tokens": rl_tokens_of(found.run.recipe),
+        "rl_tokens": found.run.recipe.rl_tokens,
         "flips": [one.split for one in compared if one.flips],
         "comparisons": [asdict(one) | {"differences": list(one.differences)} for one in compared],
     }
@@ -83,10 +83,10 @@ def _of_routes(found: Analysis, row: Row, split: str) -> dict[str, Any]:
 def _of_divergence(row: Row, split: str) -> dict[str, Any]:
     """Nats per token from the start, on the line of the split they were measured on; empty elsewhere."""
     records = [c.results[split] for c in row.checkpoints if split in c.results]
-    if not any(isinstance(record.divergence, Divergence) for record in records):
+    if not any(record.divergence and not record.divergence.absent for record in records):
         return {}
-    told = {direction: pooled_divergence(row.checkpoints, direction) for direction in DIRECTIONS}
-    return {"divergence": {name: {"nats": one.mean, "se": one.se} for name, one in told.items() if one}}
+    pooled = {direction: pooled_divergence(row.checkpoints, direction) for direction in DIRECTIONS}
+    return {"divergence": {name: {"nats": kl.nats, "se": kl.se} for name, kl in pooled.items() if kl}}
 
 
 def _correlation(value: Correlation) -> dict[str, Any]:
@@ -144,11 +144,11 @@ def summarize(found: Analysis) -> dict[str, Any]:
     if found.readings:
         further["reading"] = [_reading(reading) for reading in found.readings]
     return {
-        "recipe": state.get("recipe"),
-        "scale": state.get("scale"),
-        "commit": state.get("commit"),
-        "model": state.get("model"),
-        "hardware": state.get("hardware"),
+        "recipe": state.recipe,
+        "scale": state.scale,
+        "commit": state.commit or None,
+        "model": {key: value for key, value in asdict(state.model).items() if value},
+        "hardware": state.hardware,
         "verdict": _verdict(found.verdict),
         "verdict_by_paper_formula": _verdict(found.judged[0].other_axis),
         "compute_axes": _axes(found),
@@ -161,7 +161,7 @@ def summarize(found: Analysis) -> dict[str, Any]:
         "paper": [asdict(entry) | {"values": dict(entry.values)} for entry in found.expected],
         "stages": [
             {
-                "name": s.name, "kind": s.kind, "arm": s.arm or None, "seed": s.seed, "lr": s.lr,
+                "name": s.name, "kind": s.kind, "arm": s.arm, "seed": s.seed or 0, "lr": s.lr,
                 "status": s.status, "wall_s": s.wall_s, "peak_rss_mb": s.peak_rss_mb,
             }
             for s in found.run.stages

@@ -5,32 +5,30 @@ The paper's numbers are of the authors' routes, so they are not shown beside num
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sftrl_ext.envs.task import TASKS
 from sftrl_ext.reports.splits import ood_kind
+from sftrl_ext.runs.recipe import StoredRecipe
 
 LABEL = "synthetic cities"
 """The mark."""
 
 
-def is_synthetic(recipe: Mapping[str, Any], split: str) -> bool:
+def is_synthetic(recipe: StoredRecipe, split: str) -> bool:
     """True if a split walks synthetic cities, or tests in other cities what was trained in synthetic ones.
 
     Args:
-        recipe: Content of ``recipe.yaml``.
+        recipe: The recipe of the run.
         split: Name of the split.
     """
-    task = recipe.get("task")
-    if not isinstance(task, Mapping):
+    task = recipe.task
+    if not task:
         return False
     if task.get("synthetic") or task.get("kind") not in TASKS:
         return bool(task.get("synthetic"))
     return bool(TASKS[task["kind"]].made_up(task, ood_kind(split) == "visual"))
 
 
-def synthetic_note(recipe: Mapping[str, Any], splits: list[str]) -> str | None:
+def synthetic_note(recipe: StoredRecipe, splits: list[str]) -> str | None:
     """The note on top of a report; None where no split walks synthetic cities."""
     marked = [split for split in splits if is_synthetic(recipe, split)]
     if not marked:

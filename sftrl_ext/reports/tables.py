@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftrl_ext.reports.analysis import Analysis, analyse
-from sftrl_ext.reports.compute import AXES, readable
 from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled, pooled_divergence
-from sftrl_ext.reports.divergence import DIRECTIONS
 from sftrl_ext.reports.forgetting import has_divergence, moved
 from sftrl_ext.reports.splits import lr_label
-from sftrl_ext.reports.stats import change
+from sftrl_ext.runs.compute import AXES, readable
+from sftrl_ext.runs.records import DIRECTIONS
+from sftrl_ext.runs.stats import change
 
 DIVERGENCE = "Divergence from the start at every evaluated checkpoint (nats per token ± SE)"
 """Title of `divergence_table`."""
@@ -187,18 +186,17 @@ def stage_table(found: Analysis) -> Table:
         [
             stage.name,
             stage.kind or "–",
-            (f"of {stage.extra['shared_from']}" if stage.extra.get("shared_from") else stage.status) or "–",
+            (f"of {stage.shared_from}" if stage.shared_from else stage.status) or "–",
             lr_label(stage.lr),
-            "–" if not stage.arm else str(stage.seed),
+            "–" if not stage.arm else str(stage.seed or 0),
             duration(stage.wall_s or None),
             memory(stage.peak_rss_mb or None),
         ]
         for stage in stages
     ]
-    walls = [stage.wall_s for stage in stages if stage.wall_s is not None]
-    peaks = [stage.peak_rss_mb for stage in stages if stage.peak_rss_mb is not None]
     if len(stages) > 1:
-        total = [duration(sum(walls)) if walls else "–", memory(max(peaks)) if peaks else "–"]
+        seconds, megabytes = sum(s.wall_s for s in stages), max(s.peak_rss_mb for s in stages)
+        total = [duration(seconds or None), memory(megabytes or None)]
         body.append(["all stages", "", "", "", "", *total])
     return Table(["Stage", "Kind", "Status", "lr", "Seed", "Wall time", "Peak memory"], body, words=3)
 
@@ -206,13 +204,11 @@ def stage_table(found: Analysis) -> Table:
 def run_facts(found: Analysis) -> list[tuple[str, str]]:
     """What a run was: model, hardware, commit, seeds, learning rates; (name, value) pairs."""
     state, run = found.run.state, found.run
-    model: Any = state.get("model")
-    hardware: Any = state.get("hardware")
-    facts = [("Recipe", str(state.get("recipe", "–"))), ("Scale", str(state.get("scale", "–")))]
-    if isinstance(model, dict):
-        facts.append(("Model", str(model.get("name", "–"))))
-    if run.parameters:
-        facts.append(("Parameters", f"{run.parameters:,.0f}"))
+    facts = [("Recipe", state.recipe or "–"), ("Scale", state.scale or "–")]
+    if state.model.name:
+        facts.append(("Model", state.model.name))
+    if state.model.parameters:
+        facts.append(("Parameters", f"{state.model.parameters:,}"))
     seeds = sorted({seed for curve in found.curves.arms for seed in curve.seeds})
     if seeds:
         facts.append(("Seeds", ", ".join(map(str, seeds))))
@@ -222,16 +218,14 @@ def run_facts(found: Analysis) -> list[tuple[str, str]]:
     episodes = sorted({record.episodes for record in run.records})
     if episodes:
         facts.append(("Episodes per split and checkpoint", ", ".join(map(str, episodes))))
-    if isinstance(hardware, dict):
-        known = [
+    if state.hardware:
+        parts = [
             f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
-            for key, value in hardware.items()
+            for key, value in state.hardware.items()
             if value not in (None, "", [], {})
         ]
-        facts.append(("Hardware", ", ".join(known)))
-    elif hardware:
-        facts.append(("Hardware", str(hardware)))
-    facts.append(("Commit", str(state.get("commit") or "–")))
+        facts.append(("Hardware", ", ".join(parts)))
+    facts.append(("Commit", state.commit or "–"))
     return facts
 
 
@@ -261,7 +255,7 @@ def results_table(run_dirs: Sequence[Path]) -> str:
 def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str) -> Table:
     body = []
     for found in analyses:
-        commit = str(found.run.state.get("commit") or "–")[:7]
+        commit = (found.run.state.commit or "–")[:7]
         for row in compared_rows(found):
             measures = [pooled(row.checkpoints, split, metric) for split in splits]
             cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sftrl_ext.reports.arms import Arms
-from sftrl_ext.reports.compute import readable
 from sftrl_ext.reports.curves import Curve, CurveKey, Curves, EqualCompute, mean_cost, pooled
 from sftrl_ext.reports.splits import KINDS, Expected, is_ood, lr_label, ood_kind
-from sftrl_ext.reports.stats import Change, Measure, change
+from sftrl_ext.runs.compute import readable
+from sftrl_ext.runs.stats import Change, Measure, change
 
 ID_SPLIT = "id"
 MAX_RATES_SHOWN = 3
@@ -116,21 +115,16 @@ def main_splits(splits: Sequence[str], expected: Sequence[Expected]) -> list[str
     return found
 
 
-def headline_curves(curves: Curves, equal: EqualCompute, recipe: Mapping[str, Any]) -> dict[str, Curve]:
-    """One curve per arm: at the recipe's ``chosen_lr: {arm: lr}``, else the best one in distribution.
+def headline_curves(curves: Curves, equal: EqualCompute) -> dict[str, Curve]:
+    """One curve per arm: the learning rate that is best in distribution.
 
     The choice never looks at an out-of-distribution split. Equal scores: the smaller learning rate.
     """
-    chosen_lr = recipe.get("chosen_lr")
-    chosen_lr = chosen_lr if isinstance(chosen_lr, Mapping) else {}
     picked: dict[str, Curve] = {}
     for arm in curves.arm_names():
         candidates = [c for c in curves.arms if c.arm == arm and c.key in equal.chosen]
-        wanted = [c for c in candidates if chosen_lr.get(arm) is not None and c.lr == float(chosen_lr[arm])]
         scores = [(pooled(equal.chosen[c.key], ID_SPLIT), c) for c in candidates]
-        if wanted:
-            picked[arm] = wanted[0]
-        elif candidates:
+        if candidates:
             picked[arm] = max(
                 scores, key=lambda pair: (pair[0].p if pair[0] else -1.0, -(pair[1].lr or 0.0))
             )[1]

@@ -19,7 +19,7 @@ from sftrl_ext.envs.virl.geo import compass_heading, compass_word
 from sftrl_ext.envs.virl.rail import FORWARD, STOP, Point
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.dialogues import Line, dialogue
-from sftrl_ext.reports.runfiles import SampleEpisode
+from sftrl_ext.runs.records import SampleEpisode
 
 FIRST, LATER, FAILED, CUT, AHEAD = "right at once", "right after feedback", "wrong", "cut off", "not reached"
 """What became of a point: answered right by the first response or a later one, failed, left open because the

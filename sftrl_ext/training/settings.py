@@ -30,9 +30,6 @@ NORMALIZATIONS = ("whiten", "scale", "none")
 CORRECTIONS = ("none", "token", "turn")
 """Levels of the importance weights of samples (``sftrl.rollout_correction``)."""
 
-TOKENS_FILE = "sftrl_tokens.json"
-"""Token counts up to a checkpoint, in its folder, so that a resumed run goes on counting."""
-
 _DEFAULT_NORMALIZATION = {"gae": "whiten", "rloo": "none", "grpo": "none", "token": "none"}
 
 

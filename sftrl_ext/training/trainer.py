@@ -33,6 +33,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.runs.layout import TOKENS_FILE
 from sftrl_ext.training import credit
 from sftrl_ext.training.correction import as_loss_weights, correction_level, turn_is_action, turn_weights
 from sftrl_ext.training.metrics import (
@@ -48,7 +49,7 @@ from sftrl_ext.training.metrics import (
     turn_metrics,
 )
 from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
-from sftrl_ext.training.settings import AGENT_LOOP, POLICY_LOSS, TOKENS_FILE, TRAINERS, CreditSettings
+from sftrl_ext.training.settings import AGENT_LOOP, POLICY_LOSS, TRAINERS, CreditSettings
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer

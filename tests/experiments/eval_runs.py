@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sftrl_ext.envs.task import make_episode
-from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.evaluate import EvalSet, evaluate_run
 from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.stages import open_engine
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_jsonl
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState, StageState
 
 FACTS = {"task": "general_points", "template": "compact", "max_attempts": 3}
 HANDS = ["6 4 A A", "2 3 4 5", "K Q 2 3", "7 7 3 3", "5 5 5 A", "8 3 8 3"]

@@ -7,8 +7,8 @@ import pytest
 from data_prep.general_points import reasoned_rows
 from data_prep.hand_rows import HandRows
 from data_prep.writer import write_rows
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.runs.layout import RunLayout
 
 HANDS = 250
 

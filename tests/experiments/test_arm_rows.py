@@ -21,12 +21,12 @@ from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
-from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.metrics import Follower
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import from_yaml, load_recipe, to_yaml
 from sftrl_ext.experiments.sharing import stage_key
 from sftrl_ext.files import write_text
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.metrics import Follower
 
 SMALL = ["budget.base.rows=64", "budget.dialogues.rows=32", "budget.init.rows=32", "budget.eval.hands=4"]
 COMPACT = PlaySettings(template="compact")

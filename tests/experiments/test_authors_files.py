@@ -20,11 +20,11 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.eval_tables import city_table
 from sftrl_ext.experiments.evaluate import EvalSet, summarise
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.stages import load_eval_set
 from sftrl_ext.rollout.player import PlayedEpisode
+from sftrl_ext.runs.layout import RunLayout
 from tests.authors_files import CITIES as PLACES
 from tests.authors_files import missing_between, write_city, write_mini_benchmark
 

@@ -12,14 +12,15 @@ pytest.importorskip("verl")
 from rich.progress import Progress
 
 from sftrl_ext.experiments import evaluate
-from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.divergence import measured_split, per_token, start_of
 from sftrl_ext.experiments.evaluate import EvalSet, Target
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import load_recipe
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_jsonl
 from sftrl_ext.rollout.player import Generation
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.records import KLEstimate
+from sftrl_ext.runs.state import RunState, StageState
 
 FACTS = {"task": "general_points", "cards": ["6", "4", "A", "A"], "template": "compact", "max_attempts": 2}
 SETS = [EvalSet("id", "gp_l/id", [FACTS] * 3), EvalSet("rule_ood", "gp_l/rule_ood", [FACTS] * 2)]
@@ -147,10 +148,10 @@ def test_every_checkpoint_is_measured_from_what_its_stage_started_from(run):
 def test_nats_per_token_and_their_error():
     nats, tokens = [3.0, 0.0, 8.0, 1.0], [10, 0, 20, 5]
     made = per_token(nats, tokens)
-    assert (made["nats"], made["episodes"], made["tokens"]) == (12 / 35, 3, 35)
+    assert (made.nats, made.episodes, made.tokens) == (12 / 35, 3, 35)
     rest = np.array([3 - 120 / 35, 8 - 240 / 35, 1 - 60 / 35])
-    assert made["se"] == pytest.approx(rest.std(ddof=1) * math.sqrt(3) / 35)
-    assert per_token([2.0], [4]) == {"nats": 0.5, "se": None, "episodes": 1, "tokens": 4}
+    assert made.se == pytest.approx(rest.std(ddof=1) * math.sqrt(3) / 35)
+    assert per_token([2.0], [4]) == KLEstimate(0.5, None, 1, 4)
 
 
 def test_the_error_is_that_of_many_draws():
@@ -160,8 +161,8 @@ def test_the_error_is_that_of_many_draws():
         tokens = draw.integers(10, 200, 32)
         nats = tokens * draw.gamma(2.0, 0.05, 32) + draw.gamma(1.0, 0.3, 32)
         made = per_token(nats.tolist(), tokens.tolist())
-        means.append(made["nats"])
-        errors.append(made["se"])
+        means.append(made.nats)
+        errors.append(made.se)
     assert np.mean(errors) == pytest.approx(np.std(means), rel=0.15)
 
 

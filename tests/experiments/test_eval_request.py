@@ -15,13 +15,13 @@ from huggingface_hub import constants
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import eval_players
-from sftrl_ext.experiments.checkpoints import LATEST
 from sftrl_ext.experiments.endpoint import EndpointOptions
 from sftrl_ext.experiments.eval_request import EvalRequest, local_model, own_sampling, torch_device
 from sftrl_ext.experiments.model_source import is_hub_name
 from sftrl_ext.hf_folder import load_model
 from sftrl_ext.rollout.player import Generation
 from sftrl_ext.rollout.tokens import load_chat_tokens
+from sftrl_ext.runs.checkpoints import LATEST
 from tests.backends.ascii_models import text_model
 
 

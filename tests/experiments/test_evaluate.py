@@ -9,12 +9,12 @@ from rich.progress import Progress
 
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.experiments import evaluate
-from sftrl_ext.experiments.checkpoints import LATEST
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import load_recipe
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_jsonl
 from sftrl_ext.rollout.player import Generation
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState, StageState
 
 pytestmark = pytest.mark.slow
 

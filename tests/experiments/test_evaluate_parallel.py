@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("verl")
 
 from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
-from sftrl_ext.reports.divergence import Divergence
-from sftrl_ext.reports.runfiles import load_run
+from sftrl_ext.runs.records import Divergence
+from sftrl_ext.runs.run_folder import load_run
 from tests.experiments.eval_runs import (
     Killer,
     by_one_engine,

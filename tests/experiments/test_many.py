@@ -8,8 +8,8 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import many
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe, recipe_files, to_yaml
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_json, write_text
+from sftrl_ext.runs.state import RunState, StageState
 
 
 def test_all_names_every_recipe_once_and_figures_first():

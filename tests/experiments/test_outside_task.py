@@ -16,10 +16,10 @@ from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.task import TASKS_VARIABLE, load_task_module, make_episode, task_of_source
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import from_yaml, load_recipe, to_yaml
 from sftrl_ext.files import read_json, read_jsonl, write_text
+from sftrl_ext.runs.layout import RunLayout
 from tests.test_docs import ROOT, blocks
 
 FILES = ("doubling.py", "doubling_task.py", "my_doubling.yaml")

@@ -5,9 +5,9 @@ import pytest
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.recipe_files import load_recipe, to_yaml
 from sftrl_ext.files import write_json, write_text
+from sftrl_ext.runs.layout import RunLayout
 
 
 def test_one_process_at_a_time_holds_a_run(tmp_path):

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl
+from sftrl_ext.runs.layout import RunLayout
 from tests.authors_files import CITIES, write_city, write_mini_benchmark
 
 pytest.importorskip("verl")

@@ -10,8 +10,8 @@ from data_prep.sources import Source
 from data_prep.writer import write_rows
 from sftrl_ext.cli import main
 from sftrl_ext.envs.general_points.episode import PlaySettings
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl
+from sftrl_ext.runs.layout import RunLayout
 
 pytest.importorskip("verl")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.nightly]

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl
+from sftrl_ext.runs.layout import RunLayout
 
 pytest.importorskip("verl")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

@@ -12,8 +12,8 @@ import pytest
 from sftrl_ext.envs.general_points.cards import RANKS
 from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
 from sftrl_ext.envs.task import make_episode
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl
+from sftrl_ext.runs.layout import RunLayout
 
 pytest.importorskip("verl")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.nightly]

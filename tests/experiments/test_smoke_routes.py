@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.validate import validate_file
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl
+from sftrl_ext.runs.layout import RunLayout
 
 pytest.importorskip("verl")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

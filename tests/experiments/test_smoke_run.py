@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.files import read_json, read_jsonl, write_json
+from sftrl_ext.runs.layout import RunLayout
 
 pytest.importorskip("verl")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.sharing import stage_key
@@ -22,8 +21,11 @@ from sftrl_ext.experiments.start_choice import (
     lowest,
     note_choice,
 )
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import write_json, write_text
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.records import EvalRecord
+from sftrl_ext.runs.state import RunState, StageState
+from sftrl_ext.runs.typed_json import from_json
 
 SFT, CHOSEN = "sft-lr0.0002-s0", "lowest-rule_ood-of-sft-lr0.0002-s0"
 WORDS = ["arms.rl.start='sft@lowest:rule_ood'"]
@@ -52,7 +54,12 @@ def trained(layout, plan, steps=(2, 4)):
 
 
 def record(step, solved, split="rule_ood", stage=SFT, **more):
-    return {"stage": stage, "split": split, "step": step, "solved": solved, "episodes": 10, **more}
+    counts = {"solved": solved, "episodes": 10}
+    return {"stage": stage, "arm": "sft", "split": split, "step": step, **counts, **more}
+
+
+def records(*lines):
+    return [from_json(EvalRecord, line, "a test") for line in lines]
 
 
 def put_records(layout, *records):
@@ -92,11 +99,11 @@ def test_another_split_or_selector_is_refused():
 
 
 def test_the_lowest_is_per_step_on_routes_and_the_earliest_of_several():
-    cards = lowest([record(4, 1), record(2, 1), record(6, 5)])
+    cards = lowest(records(record(4, 1), record(2, 1), record(6, 5)))
     assert (cards["step"], cards["measure"], cards["percent"]) == (2, "success", 10.0)
     assert cards["candidates"] == [[2, 10.0], [4, 10.0], [6, 50.0]]
     routes = lowest(
-        [record(2, 0, responses=30, correct_actions=20), record(4, 3, responses=50, correct_actions=9)]
+        records(record(2, 0, responses=30, correct_actions=20), record(4, 3, responses=50, correct_actions=9))
     )
     assert (routes["step"], routes["measure"], routes["percent"]) == (4, "per_step", 18.0)
     with pytest.raises(SftrlError, match="none can be chosen"):

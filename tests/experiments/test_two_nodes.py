@@ -8,10 +8,10 @@ import time
 import psutil
 import pytest
 
-from sftrl_ext.experiments.checkpoints import latest_step
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.process import end_tree
 from sftrl_ext.files import read_json, read_jsonl
+from sftrl_ext.runs.checkpoints import latest_step
+from sftrl_ext.runs.layout import RunLayout
 
 pytest.importorskip("verl")
 

@@ -16,17 +16,18 @@ import numpy as np
 
 from sftrl_ext.envs.base import Attempt, Step, Verdict
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
-from sftrl_ext.experiments.checkpoints import LATEST
-from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet, Target, append_lines, make_record
-from sftrl_ext.experiments.layout import RunLayout
+from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet, Target, make_record
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import load_recipe, to_yaml
-from sftrl_ext.experiments.state import RunState, StageState
-from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.files import write_text
-from sftrl_ext.reports.compute import PaperFormula, buffer_ratio
 from sftrl_ext.rollout.player import PlayedEpisode
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.compute import PaperFormula, buffer_ratio
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.records import append_record
+from sftrl_ext.runs.state import RunState, StageState
+from sftrl_ext.runs.token_files import write_tokens
 
 PARAMETERS = 10_670_000_000
 SEQUENCE_TOKENS = 2048 * 700 * 20
@@ -221,7 +222,7 @@ class _Writer:
             chosen = EvalSet(split, f"{self.recipe.task.name}/{split}", [facts] * count)
             played = [self.episode(float(np.clip(level, 0.0, 1.0)), read.get(split)) for _ in range(count)]
             record = make_record(target, play, chosen, played, 1.0, "synthetic")
-            append_lines(self.layout.records, [record])
+            append_record(self.layout, record)
 
     def episode(self, level: float, read: float | None) -> PlayedEpisode:
         if self.story.routes:

@@ -284,7 +284,15 @@ def make_run(
     if tokens:
         _write_lines(
             folder / "stages" / "init" / "tokens.jsonl",
-            [{"step": init_step, "trained_tokens": 6e5, "generated_tokens": 0, "prefill_tokens": 0}],
+            [
+                {
+                    "step": init_step,
+                    "trained_tokens": 6e5,
+                    "generated_tokens": 0,
+                    "prefill_tokens": 0,
+                    "forward_tokens": 0,
+                }
+            ],
         )
     for arm in arms:
         for lr in rates:
@@ -332,15 +340,15 @@ def make_run(
         "recipe": name, "scale": "synthetic", "commit": "0123456789abcdef0123456789abcdef01234567",
         "hardware": {"cpu": "Synthetic CPU", "cores": 2, "memory_gb": 23, "gpu": None},
         "model": {"parameters": PARAMETERS, "name": "synthetic-llama-1m"}, "stages": stages,
+        "pretrained_on_both_rules": True,
     }  # fmt: skip
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     recipe: dict[str, Any] = {
         "name": name,
-        "base": {"pretrained_on_both_rules": True},
-        "expected": {
+        "expected": [{
             "source": "arXiv 2501.17161 Fig 6", "metric": "success", "split": "rule_ood",
             "sft": 3.4, "init": 11.5, "rl": 15.0,
-        },
+        }],
     }  # fmt: skip
     if pictures:
         recipe["expected"] = PICTURES_EXPECTED

@@ -12,7 +12,7 @@ from sftrl_ext.reports import build_report
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.figure_forgetting import change_against_divergence
 from sftrl_ext.reports.forgetting import correlations, forgetting_sentences, moved
-from sftrl_ext.reports.results_file import results_of
+from sftrl_ext.reports.results_file import results_json, results_of
 from sftrl_ext.reports.style import look, save
 from sftrl_ext.reports.tables import divergence_table
 from tests.reports.synthetic_run import make_run, rewrite
@@ -114,7 +114,7 @@ def test_tables_and_results_have_the_nats(built):
     assert table.rows[-1][4].count("±") == 1 and table.rows[-1][6].endswith("SE)")
     # The bars of the names do not end a column.
     assert {line.replace("\\|", "").count("|") for line in table.to_markdown().splitlines()} == {8}
-    rows = results_of(found)["measurements"][1]["rows"]
+    rows = results_json(results_of(found))["measurements"][1]["rows"]
     row = next(row for row in rows if row["arm"] == "rl" and row["step"] == 20)
     own = [r for r in records_of(built[0]) if (r["arm"], r["step"], r["split"]) == ("rl", 20, "id")]
     told = [r["divergence"] for r in own]
@@ -165,7 +165,11 @@ def test_a_single_episode_has_no_error(tmp_path):
     found = analyse(run_dir)
     assert FIGURE in paths.figures
     assert {("±" in row[4], "±" in row[5]) for row in divergence_table(found).rows} == {(False, True)}
-    told = [row["divergence"] for row in results_of(found)["measurements"][1]["rows"] if "divergence" in row]
+    told = [
+        row["divergence"]
+        for row in results_json(results_of(found))["measurements"][1]["rows"]
+        if "divergence" in row
+    ]
     assert {one["forward"]["se"] for one in told} == {None} and told[0]["forward"]["nats"] > 0
 
 

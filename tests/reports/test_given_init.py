@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.tokens import write_given_tokens
 from sftrl_ext.files import write_json, write_text
-from sftrl_ext.reports.compute import BUFFER_RATIO
 from sftrl_ext.reports.curves import at_equal_compute, build_curves
-from sftrl_ext.reports.runfiles import load_run
+from sftrl_ext.runs.compute import BUFFER_RATIO
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.run_folder import load_run
+from sftrl_ext.runs.token_files import write_given_tokens
 
 N, D_INIT = 1000, 5000
 

@@ -18,6 +18,8 @@ from sftrl_ext.reports.splits import (
     split_title,
 )
 from sftrl_ext.reports.tables import Table, duration, memory
+from sftrl_ext.runs.recipe import StoredRecipe
+from sftrl_ext.runs.typed_json import from_json
 from tests.reports.synthetic_run import READ
 
 
@@ -84,16 +86,19 @@ def test_numbers_of_the_paper():
         "rl": 15,
         "model": "Llama-3.2-11B-Vision-Instruct",
     }
-    for form in (entry, [entry]):
-        (found,) = expected_numbers({"expected": form})
-        assert found.values == {"sft": 3.4, "rl": 15.0}
-        assert found.label == "paper, Llama-3.2-11B"
-    assert expected_numbers({}) == []
+    (found,) = expected([entry])
+    assert found.values == {"sft": 3.4, "rl": 15.0}
+    assert found.label == "paper, Llama-3.2-11B"
+    assert expected([]) == []
     named = {"split": "rule_ood", "says": "at_most", "arms": {"base_rl": 0.4}, "sft": None}
-    (found,) = expected_numbers({"expected": [named]})
+    (found,) = expected([named])
     assert found.values == {"base_rl": 0.4} and found.text("base_rl") == "≤ 0.4"
-    with pytest.raises(SftrlError, match="split"):
-        expected_numbers({"expected": {"sft": 3.4}})
+    with pytest.raises(SftrlError, match=r"'expected\[0\]\.split'"):
+        expected([{"sft": 3.4}])
+
+
+def expected(entries):
+    return expected_numbers(from_json(StoredRecipe, {"expected": entries}, "recipe.yaml"))
 
 
 LOGGED = [

@@ -19,8 +19,8 @@ from sftrl_ext.reports.paper.figures import PAPER_FIGURES, figures_of_recipe, pa
 from sftrl_ext.reports.paper.panels import BOUND_COLOUR, FAINTEST
 from sftrl_ext.reports.paper.runs import GigaScale, load_analysis, on_common_axis
 from sftrl_ext.reports.results_file import write_results
-from sftrl_ext.reports.stats import binomial_se
 from sftrl_ext.reports.style import look
+from sftrl_ext.runs.stats import binomial_se
 from tests.reports.paper_runs import STORIES, paper_run
 
 TASKS = ("fig6_gp_l", "fig6_virl_l", "fig6_gp_vl", "fig6_virl_vl")

@@ -13,7 +13,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, results_table
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.curves import pooled
-from sftrl_ext.reports.stats import binomial_se, clustered_se
+from sftrl_ext.runs.stats import binomial_se, clustered_se
 from tests.reports.synthetic_run import make_run, rewrite
 
 

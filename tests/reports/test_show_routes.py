@@ -25,7 +25,6 @@ from sftrl_ext.reports.dialogues import dialogue, new_part
 from sftrl_ext.reports.pictures import views_of
 from sftrl_ext.reports.route_figure import map_figure, route_figure
 from sftrl_ext.reports.route_map import COLOURS, metres
-from sftrl_ext.reports.runfiles import load_run
 from sftrl_ext.reports.style import look, write_figure
 from sftrl_ext.reports.walks import (
     AHEAD,
@@ -39,6 +38,7 @@ from sftrl_ext.reports.walks import (
     parts,
     walk_of,
 )
+from sftrl_ext.runs.run_folder import load_run
 from tests.reports.synthetic_run import make_run
 from tests.reports.walked_routes import load_one, route_facts, route_run, small_city, walked
 

@@ -15,11 +15,12 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, results_table
 from sftrl_ext.reports.analysis import analyse
 from sftrl_ext.reports.cities import city_table
-from sftrl_ext.reports.results_file import results_of
-from sftrl_ext.reports.stored_results import analyse_results, load_results
+from sftrl_ext.reports.results_file import results_json, results_of
+from sftrl_ext.reports.stored_results import analyse_results
 from sftrl_ext.reports.style import save
 from sftrl_ext.reports.synthetic import LABEL, is_synthetic
 from sftrl_ext.reports.tables import compared_rows, success_table
+from sftrl_ext.runs.recipe import StoredRecipe
 from tests.reports.synthetic_run import make_run, rewrite
 
 EXPECTED = [
@@ -136,23 +137,23 @@ def test_splits_are_marked_one_by_one(tmp_path):
         ({"kind": "virl"}, False),
         ({"kind": "virl", "routes": {"home": {"path": "nyc"}}}, False),
         ({"kind": "virl", "routes": {"home": {"path": None}}}, True),
-        (None, False),
+        ({}, False),
     ],
 )
 def test_only_routes_without_a_path_are_synthetic(task, marked):
-    assert is_synthetic({"task": task}, "rule_ood") is marked
+    assert is_synthetic(StoredRecipe(task=task), "rule_ood") is marked
 
 
 def test_results_files_keep_the_mark(synthetic, tmp_path):
-    found = results_of(analyse(synthetic.folder.parent))
+    found = results_json(results_of(analyse(synthetic.folder.parent)))
     assert found["synthetic_cities"] is True
     path = tmp_path / "fig6_virl_vl-laptop.json"
     path.write_text(json.dumps(found))
-    again = analyse_results(load_results(path))
+    again = analyse_results(path)
     assert again.synthetic and LABEL in again.title
     del found["synthetic_cities"]
     path.write_text(json.dumps(found))
-    assert not analyse_results(load_results(path)).synthetic
+    assert not analyse_results(path).synthetic
 
 
 def test_a_table_has_the_results_of_every_city(synthetic):

@@ -13,6 +13,7 @@ from sftrl_ext.reports.method import axis_sentences
 from sftrl_ext.reports.splits import expected_numbers
 from sftrl_ext.reports.summary import summarize
 from sftrl_ext.reports.verdict import main_split, main_splits
+from sftrl_ext.runs.recipe import StoredExpected, StoredRecipe
 from tests.reports.synthetic_run import PARAMETERS, make_run, rewrite
 
 
@@ -164,9 +165,6 @@ def test_the_learning_rate_is_chosen_in_distribution(tmp_path):
     assert found.picked["rl"].lr == 5e-5  # equal: the smaller
     assert len(found.shown) == 4
     assert any("SFT ran at 2 learning rates; the verdict uses 2e-4 (best in" in note for note in found.notes)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(recipe.read_text() + "chosen_lr: {sft: 5.0e-5}\n")
-    assert analyse(tmp_path).picked["sft"].lr == 5e-5
 
 
 def test_more_than_three_learning_rates_give_one_bar_per_arm(tmp_path):
@@ -206,7 +204,7 @@ def test_every_kind_has_a_split_of_its_verdict():
         "rule_ood",
         "visual_ood",
     ]
-    (entry,) = expected_numbers({"expected": {"split": "visual_ood_deck", "sft": 1}})
+    (entry,) = expected_numbers(StoredRecipe(expected=(StoredExpected(split="visual_ood_deck", sft=1),)))
     splits = ["id", "rule_ood", "visual_ood", "visual_ood_deck"]
     assert main_splits(splits, [entry]) == ["visual_ood_deck", "rule_ood"]
     assert main_splits(["id", "rule_ood", "all_5"], []) == ["rule_ood"]
@@ -216,8 +214,6 @@ def test_every_kind_has_a_split_of_its_verdict():
 def test_pretraining_on_both_rules_is_said(tmp_path):
     make_run(tmp_path, points=2)
     assert "retention" in analyse(tmp_path).notes[0]
-    (tmp_path / "recipe.yaml").write_text("name: x\n")
-    assert not any("retention" in note for note in analyse(tmp_path).notes)
     state = json.loads((tmp_path / "state.json").read_text())
-    (tmp_path / "state.json").write_text(json.dumps(state | {"pretrained_on_both_rules": True}))
-    assert "retention" in analyse(tmp_path).notes[0]
+    (tmp_path / "state.json").write_text(json.dumps(state | {"pretrained_on_both_rules": False}))
+    assert not any("retention" in note for note in analyse(tmp_path).notes)

@@ -16,7 +16,7 @@ from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, make_fa
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.rail import FORWARD, STOP
 from sftrl_ext.envs.virl.routes import load_routes
-from sftrl_ext.reports.runfiles import load_run
+from sftrl_ext.runs.run_folder import load_run
 from tests.reports.synthetic_run import make_run
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from sftrl_ext.envs import TASKS
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, total_steps
 from sftrl_ext.experiments.planner.architectures import Architecture, architecture_of
-from sftrl_ext.reports.compute import PaperFormula, cost_of, paper_formula_absent, readable
 from sftrl_ext.reports.tables import Table
+from sftrl_ext.runs.compute import PaperFormula, cost_of, paper_formula_absent, readable
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.planner.stage_plan import StagePlan

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sftrl_ext.experiments.planner.architectures import Architecture
 from sftrl_ext.experiments.planner.hardware import Hardware
 from sftrl_ext.experiments.planner.workload import Workload
-from sftrl_ext.reports.token_counts import TokenCount
+from sftrl_ext.runs.token_counts import TokenCount
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,6 @@ from rich.table import Table
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.arms import saved_steps
 from sftrl_ext.experiments.attention import same_but_auto
-from sftrl_ext.experiments.checkpoints import latest_step
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
@@ -32,8 +30,11 @@ from sftrl_ext.experiments.rehearsal.compare import Difference, differences
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
 from sftrl_ext.experiments.rehearsal.hub import put_toy_model, sample_texts
 from sftrl_ext.experiments.rehearsal.local_cluster import LocalCluster
-from sftrl_ext.experiments.state import RunState, StageState
 from sftrl_ext.files import read_jsonl, write_json, write_text
+from sftrl_ext.runs.checkpoints import latest_step
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.records import read_eval_records
+from sftrl_ext.runs.state import RunState, StageState
 
 GPU_SCALES = ("gpu", "node", "cluster")
 """Scales that can be rehearsed."""
@@ -179,11 +180,11 @@ def check_records(recipe: Recipe, layout: RunLayout, killed: str | None = None) 
     for stage in make_plan(recipe, layout.root):
         if stage.kind == "rl":
             _check_updates(stage, layout, first_may_miss=stage.name == killed)
-    records = list(read_jsonl(layout.records))
-    failed = [record for record in records if record["errors"]]
+    records = read_eval_records(layout).values()
+    failed = [record for record in records if record.errors]
     if failed:
         raise SftrlError(f"{layout.records}: {len(failed)} records with failed episodes, expected none.")
-    evaluated = {(record["arm"], record["step"], record["split"]) for record in records}
+    evaluated = {(record.arm, record.step, record.split) for record in records}
     for stage in make_plan(recipe, layout.root):
         if stage.kind in ("sft", "rl"):
             for step in _steps(recipe, stage):

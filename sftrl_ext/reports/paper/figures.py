@@ -164,8 +164,8 @@ def paper_figure(name: str) -> PaperFigure:
 def figures_of_recipe(found: Analysis) -> list[PaperFigure]:
     """Figures that the report of a run has because its recipe is for them."""
     recipe = found.run.recipe
-    names = [str(recipe.get("name", "")), str(found.run.state.get("recipe", "")), *recipe.get("also", [])]
-    numbers = {match.group(0) for name in names if (match := re.match(r"fig\d+", str(name)))}
+    names = [recipe.name, found.run.state.recipe or "", *recipe.also]
+    numbers = {match.group(0) for name in names if (match := re.match(r"fig\d+", name))}
     return [figure for figure in PAPER_FIGURES if figure.in_report and figure.name in numbers]
 
 

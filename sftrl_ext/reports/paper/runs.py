@@ -9,11 +9,11 @@ from pathlib import Path
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
-from sftrl_ext.reports.compute import AXES, AXIS_TITLES, RL_TOKENS
-from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute, rl_tokens_of
-from sftrl_ext.reports.stats import PER_RESPONSE
-from sftrl_ext.reports.stored_results import analyse_results, load_results
+from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.stored_results import analyse_results
 from sftrl_ext.reports.verdict import arm_standing_for
+from sftrl_ext.runs.compute import AXES, AXIS_TITLES, RL_TOKENS
+from sftrl_ext.runs.stats import PER_RESPONSE
 
 TITLES = {
     source: title
@@ -101,7 +101,7 @@ def compute_label(run: PaperRun, unit: str = "") -> str:
     """Label of a run's compute axis: its formula, and its unit where panels do not have their own."""
     title = AXIS_TITLES[run.axis]
     if run.axis == "paper":
-        title += f", D_RL counted {RL_TOKENS[rl_tokens_of(run.analysis.run.recipe)]}"
+        title += f", D_RL counted {RL_TOKENS[run.analysis.run.recipe.rl_tokens]}"
     return title + (f" ({unit})" if unit else "")
 
 
@@ -132,7 +132,7 @@ def load_analysis(path: Path, rl_tokens: str | None = None) -> Analysis:
         raise SftrlError(
             f"{path}: a results file counts D_RL per_epoch; --rl-tokens {rl_tokens} needs the run."
         )
-    return analyse_results(load_results(path))
+    return analyse_results(path)
 
 
 def on_axis(found: Analysis, axis: str) -> PaperRun:

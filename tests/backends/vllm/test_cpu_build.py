@@ -240,11 +240,11 @@ def test_a_run_is_evaluated_and_its_divergence_measured_after_vllm(tmp_path: Pat
     from sftrl_ext.experiments.divergence import compare_weights
     from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet
     from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel
-    from sftrl_ext.experiments.layout import RunLayout
     from sftrl_ext.experiments.played_tokens import read_played, replay
     from sftrl_ext.experiments.recipe_files import load_recipe
-    from sftrl_ext.experiments.state import RunState, StageState
     from sftrl_ext.files import read_jsonl
+    from sftrl_ext.runs.layout import RunLayout
+    from sftrl_ext.runs.state import RunState, StageState
 
     layout = RunLayout(tmp_path / "run")
     write_model(layout.start_model, seed=0, padding=6)

@@ -22,7 +22,7 @@ from sftrl_ext.experiments.planner.stage_plan import plan_stages
 from sftrl_ext.experiments.recipe import SCALES
 from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
 from sftrl_ext.paths import recipes_dir
-from sftrl_ext.reports.stats import SMOOTHING_MIN_POINTS
+from sftrl_ext.runs.stats import SMOOTHING_MIN_POINTS
 
 RECIPES = [path.stem for path in distinct_recipes()]
 ALONE = [scale for scale in SCALES if scale not in (*EXEMPT_SCALES, "cluster")]

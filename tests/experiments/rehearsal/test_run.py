@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("verl")
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.layout import RunLayout
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe_files import load_recipe
 from sftrl_ext.experiments.rehearsal import run as rehearsal
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
 from sftrl_ext.files import write_json, write_text
+from sftrl_ext.runs.layout import RunLayout
 
 RUNNER = """
 import json, subprocess, sys, time

@@ -3,11 +3,11 @@ import json
 import pytest
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import LATEST
-from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.experiments.metrics import Follower, merge_launches
-from sftrl_ext.experiments.tokens import write_tokens
 from sftrl_ext.files import read_jsonl, write_json
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.metrics import Follower, merge_launches
+from sftrl_ext.runs.token_files import write_tokens
 
 
 def lines(*steps):
@@ -95,14 +95,6 @@ def test_without_four_epochs_the_papers_formula_is_left_out(tmp_path):
     assert found["flops_counted"] == 6 * 50 + 2 * (7 + 18 + 50)
 
 
-def test_steps_logged_by_an_earlier_version_are_completed(tmp_path):
-    earlier = {k: v for k, v in rl_step().items() if not k.endswith(("sequence", "forward_critic"))}
-    layout = stage(tmp_path, [(1, earlier), (2, rl_step())], saved=(2,))
-    write_tokens(layout, "x", "rl", parameters=1)
-    (found,) = read_jsonl(layout.tokens("x"))
-    assert found["sequence_tokens"] == 50 and found["forward_tokens"] == 100
-
-
 def test_a_step_that_did_not_count_a_pass_is_an_error(tmp_path):
     step = {k: v for k, v in rl_step().items() if not k.endswith("_forward")}
     layout = stage(tmp_path, [(1, step)], saved=(1,))
@@ -116,6 +108,7 @@ def test_a_step_saved_but_not_logged_is_counted_by_its_checkpoint(tmp_path):
     layout = stage(tmp_path, [(1, step), (3, step)], saved=(1, 2, 3, 4))
     for number, trained in ((2, 90), (4, 200)):
         totals = {"trained": trained, "generated": 14, "prefill": 6, "prefill_uncached": 8, "forward": 1}
+        totals |= {"trained_critic": 0, "forward_critic": 0, "sequence": 20}
         write_json(layout.checkpoints("x") / f"global_step_{number}" / "sftrl_tokens.json", totals)
     write_tokens(layout, "x", "rl", parameters=1)
     found = {line["step"]: line for line in read_jsonl(layout.tokens("x"))}

@@ -1,4 +1,4 @@
-from sftrl_ext.experiments.checkpoints import LATEST, latest_step, list_checkpoints
+from sftrl_ext.runs.checkpoints import LATEST, latest_step, list_checkpoints
 
 
 def test_only_whole_checkpoints_are_listed_in_order(tmp_path):

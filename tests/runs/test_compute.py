@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftrl_ext.reports.compute import (
+from sftrl_ext.runs.compute import (
     PaperFormula,
     buffer_ratio,
     cost_of,
@@ -17,7 +17,7 @@ from sftrl_ext.reports.compute import (
     readable,
     scaled,
 )
-from sftrl_ext.reports.token_counts import NAMES, TokenCount
+from sftrl_ext.runs.token_counts import NAMES, TokenCount
 
 PAPER = PaperFormula()
 

@@ -1,20 +1,53 @@
-"""Tokens a training stage used up to each of its saved steps: the base of the compute axis."""
+"""``tokens.jsonl`` of a training stage: tokens and FLOPs at each saved step, for the compute axis."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.checkpoints import list_checkpoints
-from sftrl_ext.experiments.layout import RunLayout
-from sftrl_ext.files import read_json, read_jsonl, write_text
-from sftrl_ext.reports.compute import PaperFormula, flops_counted, paper_formula_absent
-from sftrl_ext.reports.token_counts import NAMES, SFT_REFERENCE, SFT_TOKENS, TokenCount, counts_of
-from sftrl_ext.training.settings import TOKENS_FILE
+from sftrl_ext.files import jsonl, read_json, read_jsonl, write_text
+from sftrl_ext.runs.checkpoints import list_checkpoints, step_folder
+from sftrl_ext.runs.compute import PaperFormula, flops_counted, paper_formula_absent
+from sftrl_ext.runs.layout import TOKENS_FILE, RunLayout
+from sftrl_ext.runs.token_counts import TokenCount
+from sftrl_ext.runs.typed_json import Count, read_records
 
-REQUIRED = ("trained", "generated", "prefill", "forward", "trained_critic")
-"""Counts that every logged RL step has; `counts_of` completes those of earlier versions."""
+SFT_TOKENS = "train/global_tokens"
+"""Tokens of one SFT step, as verl logs them."""
+SFT_REFERENCE = "train/kl_start"
+"""Logged by SFT steps that also read their tokens with the start model."""
+
+
+@dataclass(frozen=True)
+class TokenLine:
+    """One line: cumulative counts and FLOPs of the stage alone at a saved step.
+
+    Attributes:
+        flops_paper: None where the paper's formula does not apply.
+    """
+
+    step: Count
+    trained_tokens: float
+    generated_tokens: float
+    prefill_tokens: float
+    forward_tokens: float
+    trained_critic_tokens: float = 0.0
+    forward_critic_tokens: float = 0.0
+    sequence_tokens: float = 0.0
+    flops_counted: float | None = None
+    flops_paper: float | None = None
+
+
+def read_token_counts(path: Path, on_torn_tail: Callable[[], None] | None = None) -> dict[int, TokenCount]:
+    """Read ``tokens.jsonl`` of a stage: step to cumulative counts; of a step written twice the later line.
+
+    Raises:
+        SftrlError: naming file, line and key, if a line is malformed.
+    """
+    lines = (line for _, line in read_records(TokenLine, path, on_torn_tail))
+    return {line.step: TokenCount.from_names(vars(line), "_tokens") for line in lines}
 
 
 def write_tokens(
@@ -47,13 +80,13 @@ def write_tokens(
     # Validation before the first step, or after the last, has no counts.
     logged = {step: data for step, data in logged.items() if first in data}
     checkpoints = list_checkpoints(layout.checkpoints(stage))
-    saved = {c.step: _saved_counts(layout, stage, c.step) for c in checkpoints if c.step not in logged}
-    saved = {step: totals for step, totals in saved.items() if totals}
+    unlogged = (c.step for c in checkpoints if c.step not in logged)
+    saved = {step: count for step in unlogged if (count := _saved_count(layout, stage, step)) is not None}
     count = TokenCount()
     at_step: dict[int, TokenCount] = {0: count}
     for step in sorted({*logged, *saved}):
         if step in saved:
-            count = counts_of(saved[step])
+            count = saved[step]
         elif kind == "sft":
             count += _sft_step(logged[step])
         else:
@@ -70,8 +103,8 @@ def write_tokens(
             "flops_counted": flops_counted(parameters, used, critic_parameters),
             "flops_paper": formula.flops(parameters, used, rl=kind == "rl") if applies else None,
         }
-        lines.append(json.dumps({"step": checkpoint.step, **used.as_line(), **flops}) + "\n")
-    write_text(layout.tokens(stage), "".join(lines))
+        lines.append({"step": checkpoint.step, **used.as_line(), **flops})
+    write_text(layout.tokens(stage), jsonl(lines))
 
 
 def write_given_tokens(
@@ -91,7 +124,7 @@ def write_given_tokens(
         "flops_counted": flops_counted(parameters, used),
         "flops_paper": (paper or PaperFormula()).flops(parameters, used, rl=False),
     }
-    write_text(layout.tokens(stage), json.dumps({"step": 0, **used.as_line(), **flops}) + "\n")
+    write_text(layout.tokens(stage), jsonl([{"step": 0, **used.as_line(), **flops}]))
 
 
 def _sft_step(data: Mapping[str, float]) -> TokenCount:
@@ -100,14 +133,19 @@ def _sft_step(data: Mapping[str, float]) -> TokenCount:
     return TokenCount(trained=tokens, forward=tokens if SFT_REFERENCE in data else 0.0, sequence=tokens)
 
 
-def _rl_step(data: Mapping[str, float], where: str) -> TokenCount:
-    missing = [f"tokens/step_{name}" for name in REQUIRED if f"tokens/step_{name}" not in data]
-    if missing:
-        raise SftrlError(f"{where} has no {missing[0]!r}.")
-    return counts_of({name: data[f"tokens/step_{name}"] for name in NAMES if f"tokens/step_{name}" in data})
+def _rl_step(data: Mapping[str, float], source: str) -> TokenCount:
+    steps = {key.removeprefix("tokens/step_"): value for key, value in data.items()}
+    return _count(steps, source, "tokens/step_")
 
 
-def _saved_counts(layout: RunLayout, stage: str, step: int) -> dict[str, float]:
+def _saved_count(layout: RunLayout, stage: str, step: int) -> TokenCount | None:
     """The totals in an RL checkpoint: verl saves a step before it logs it, and may be killed in between."""
-    path = layout.checkpoints(stage) / f"global_step_{step}" / TOKENS_FILE
-    return dict(read_json(path)) if path.is_file() else {}
+    path = step_folder(layout.checkpoints(stage), step) / TOKENS_FILE
+    return _count(read_json(path), str(path)) if path.is_file() else None
+
+
+def _count(counts: Mapping[str, float], source: str, prefix: str = "") -> TokenCount:
+    try:
+        return TokenCount.from_names(counts)
+    except KeyError as error:
+        raise SftrlError(f"{source} has no {prefix + error.args[0]!r}.") from None

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.runfiles import load_run
+from sftrl_ext.runs.run_folder import load_run
 from tests.reports.synthetic_run import make_run
 
 
@@ -23,9 +23,9 @@ def append(path, text):
 
 def test_everything_is_read(run_dir):
     run = load_run(run_dir)
-    assert run.parameters == 1_050_000
+    assert run.state.model.parameters == 1_050_000
     assert len(run.records) == 2 * (1 + 2 + 2)
-    assert {stage.arm for stage in run.stages} == {"", "base", "init", "sft", "rl"}
+    assert {stage.arm for stage in run.stages} == {None, "base", "init", "sft", "rl"}
     assert run.tokens["rl-s0"][4].generated > 0
     assert run.training["sft-s0"][0][0] == 1
     assert run.notes == []
@@ -102,7 +102,7 @@ def test_broken_state_is_named(run_dir):
     with pytest.raises(SftrlError, match=r"state\.json"):
         load_run(run_dir)
     (run_dir / "state.json").write_text('{"stages": [{"kind": "sft"}]}')
-    with pytest.raises(SftrlError, match=r"stages\[0\].*'name'"):
+    with pytest.raises(SftrlError, match=r"'stages\[0\]\.name'"):
         load_run(run_dir)
 
 

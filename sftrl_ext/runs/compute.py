@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sftrl_ext.envs.task import task_of_source
-from sftrl_ext.reports.token_counts import TokenCount
+from sftrl_ext.runs.token_counts import TokenCount
 
 BUFFER_RATIO = 6.0
 """Default lambda."""
@@ -36,6 +36,8 @@ EPOCHS_TOLERANCE = 0.05
 RL_TOKENS = {"per_epoch": "in every epoch", "once": "once"}
 """Readings of the paper's D_RL: how often it counts a token that RL trains on. The axes of its Figures 9, 17
 and of routes in words fit ``once``, that of cards in words ``per_epoch``."""
+
+TERA = 1e12
 
 AXES = ("counted", "paper", "tokens")
 """Names of the compute axes, in order of preference."""

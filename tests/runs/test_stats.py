@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftrl_ext.reports.stats import (
+from sftrl_ext.runs.stats import (
     SMOOTHING_MIN_POINTS,
     Measure,
     binomial_se,

@@ -1,4 +1,4 @@
-"""Finding what a training stage saved: which steps, and the model folder of each."""
+"""Saved steps of a training stage, and the model folder of each."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ class Checkpoint:
 
     step: int
     folder: Path
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Folder in which verl saves a step."""
+    return checkpoints / f"global_step_{step}"
 
 
 def model_folder(step_dir: Path) -> Path:

@@ -1,9 +1,12 @@
-"""Where everything of a run lies."""
+"""Paths of the files and folders of a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+TOKENS_FILE = "sftrl_tokens.json"
+"""Token counts up to an RL checkpoint, in its folder, so that a resumed run continues counting."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("verl")
 
-from sftrl_ext.experiments.samples import stored_episode
+from sftrl_ext.experiments.episode_records import stored_episode
 from sftrl_ext.rollout.player import Limits, play
 from sftrl_ext.rollout.tokens import chat_tokens
 from tests.rollout.tiny import Guess, Script, Walk, builder_for, tiny_tokenizer
