@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("sftrl_ext", "errors", "files", "paths", "verl_version", "after_import", "hf_folder", "templates"),
-    ("envs", "runs"),
-    ("reward_fns", "data_prep"),
+    ("envs",),
+    ("reward_fns", "data_prep", "runs"),
     ("rollout",),
     ("training",),
     ("backends",),

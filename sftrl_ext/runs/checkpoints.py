@@ -47,9 +47,9 @@ def latest_step(checkpoints: Path) -> int:
 def list_checkpoints(checkpoints: Path) -> list[Checkpoint]:
     """Every whole checkpoint of a stage, oldest first."""
     last = latest_step(checkpoints)
-    found = []
+    checkpoints_on_disk = []
     for entry in checkpoints.glob("global_step_*"):
         match = _STEP.search(entry.name)
         if match and int(match.group(1)) <= last:
-            found.append(Checkpoint(int(match.group(1)), model_folder(entry)))
-    return sorted(found, key=lambda c: c.step)
+            checkpoints_on_disk.append(Checkpoint(int(match.group(1)), model_folder(entry)))
+    return sorted(checkpoints_on_disk, key=lambda c: c.step)

@@ -80,9 +80,9 @@ def read_training(
     Raises:
         SftrlError: naming file, line and key, if a line is malformed.
     """
-    whole = folder / "metrics.jsonl"
+    merged_file = folder / "metrics.jsonl"
     merged: dict[int, dict[str, float]] = {}
-    for path in [whole] if whole.is_file() else _launches(folder):
+    for path in [merged_file] if merged_file.is_file() else _launches(folder):
         torn = None if on_torn_tail is None else partial(on_torn_tail, path)
         for _, line in read_records(_MetricsLine, path, torn):
             numbers = {k: float(v) for k, v in line.data.items() if isinstance(v, int | float)}

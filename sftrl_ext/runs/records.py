@@ -120,8 +120,8 @@ class EvalRecord:
         by_city: City to the counts of its routes, where a split has several cities; else empty.
         recognized_first, number_right_first: Episodes whose first response names the right cards, the right
             numbers; None where there is no picture to read.
-        first_claims: Other claim of a task (`TaskSpec.first_claims`) to the episodes whose first response makes
-            it correctly.
+        first_claims: Other claims of a task (`TaskSpec.first_claims`) to the episodes whose first response
+            makes them correctly.
         divergence: From what the checkpoint's stage started from, in the record of the split trained on.
     """
 
@@ -171,10 +171,10 @@ class EvalRecord:
         """Stage, step and split."""
         return self.stage, self.step, self.split
 
-    def _check_share(self, part: str, whole: str) -> None:
-        count, total = getattr(self, part), getattr(self, whole)
+    def _check_share(self, part: str, total_name: str) -> None:
+        count, total = getattr(self, part), getattr(self, total_name)
         if count is not None and total is not None and count > total:
-            raise ValueError(f"{part!r} should lie between 0 and {whole!r}, {total}, found {count}")
+            raise ValueError(f"{part!r} should lie between 0 and {total_name!r}, {total}, found {count}")
 
     def _check_step_counts(self) -> None:
         if self.step_counts is None:

@@ -48,8 +48,8 @@ def _first_problem(error: ValidationError) -> str:
     at = f": key {key.lstrip('.')!r}: " if key else ": "
     if first["type"] == "value_error":  # raised by a dataclass itself, which names what it found
         return f"{at}{first['ctx']['error']}"
-    found = "no such key" if first["type"] == "missing" else repr(first["input"])[:60]
-    return f"{at}{first['msg']}, found {found}"
+    value = "no such key" if first["type"] == "missing" else repr(first["input"])[:60]
+    return f"{at}{first['msg']}, found {value}"
 
 
 def read_records(
