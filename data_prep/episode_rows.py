@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from data_prep.card import EpisodeCard
 from data_prep.images import check_images, embed_images
 from data_prep.schema import rows_table
+from data_prep.task_card import EpisodeCard
 from data_prep.task_rows import Splits, Tables, TaskRows, dialogues
 from sftrl_ext.envs.base import Message, facts_text
 from sftrl_ext.envs.task import TASKS, make_episode

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.card import TaskCard
 from data_prep.hand_draws import draw_lines, read_draws
+from data_prep.task_card import TaskCard
 from sftrl_ext.envs.general_points.cards import SUITS_OF, parse_cards
 from sftrl_ext.envs.general_points.hands import HandSpec
 from sftrl_ext.envs.general_points.rules import RULES

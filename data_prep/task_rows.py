@@ -17,8 +17,8 @@ from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError, unknown_name
 
 if TYPE_CHECKING:
-    from data_prep.card import TaskCard
     from data_prep.options import DataOptions
+    from data_prep.task_card import TaskCard
 
 Splits = str | Sequence[str]
 Tables = Iterator[pa.Table]

@@ -4,7 +4,7 @@ A task outside this package registers a `TaskSpec` in a module of its own. The m
 
 * a recipe names it (``task.module``: an importable module or a Python file),
 * ``SFTRL_TASKS`` names it (several are separated by commas), which every process of a run inherits, or
-* an installed package lists it in the entry point group ``sftrl_ext.tasks``.
+* an installed package lists it in the entry point group ``sftrl.tasks``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.files import import_file
 
-ENTRY_POINTS = "sftrl_ext.tasks"
+ENTRY_POINTS = "sftrl.tasks"
 """Group of entry points whose modules register tasks."""
 
 TASKS_VARIABLE = "SFTRL_TASKS"

@@ -346,7 +346,8 @@ def _first_claims(claims: Sequence[str], first: Sequence[Mapping[str, Any]]) -> 
     """Correct claims of the first responses, from the details of their verdicts."""
     counts = {claim: sum(bool(details.get(claim)) for details in first) for claim in claims}
     named = {f"{claim}_first": count for claim, count in counts.items() if claim in CLAIMS}
-    return {**named, "first_claims": {claim: count for claim, count in counts.items() if claim not in CLAIMS}}
+    others = {claim: count for claim, count in counts.items() if claim not in CLAIMS}
+    return {**named, "first_claims": others} if others else named
 
 
 def _steps(played: Sequence[PlayedEpisode]) -> dict[str, Any]:

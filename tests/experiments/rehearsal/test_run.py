@@ -85,7 +85,7 @@ def metrics(layout, stage, updates):
 
 def records(recipe, layout):
     lines = [
-        {"arm": stage.arm, "step": step, "split": split, "errors": 0}
+        {"stage": stage.name, "arm": stage.arm, "step": step, "split": split, "episodes": 1, "solved": 0}
         for stage in make_plan(recipe, layout.root)
         if stage.kind in ("sft", "rl")
         for step in ([1] if stage.arm == "init" else [1, 2])
