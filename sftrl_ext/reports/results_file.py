@@ -13,9 +13,9 @@ from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
-from sftrl_ext.reports.analysis import Analysis, analyse
-from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
-from sftrl_ext.reports.tables import Row, all_rows, compared_rows
+from sftrl_ext.reports.analysis.curves import mean_cost, pooled, pooled_divergence
+from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
+from sftrl_ext.reports.pages.tables import Row, all_rows, compared_rows
 from sftrl_ext.runs.compute import TERA
 from sftrl_ext.runs.machine import hardware_line
 from sftrl_ext.runs.records import DIRECTIONS

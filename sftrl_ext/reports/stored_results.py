@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.analysis import Analysis, Judged
-from sftrl_ext.reports.arms import arms_of
-from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
-from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, at_equal_compute
+from sftrl_ext.reports.analysis.arms import arms_of
+from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, at_equal_compute
+from sftrl_ext.reports.analysis.run_analysis import Analysis, Judged
+from sftrl_ext.reports.analysis.splits import is_ood, split_order
+from sftrl_ext.reports.analysis.verdict import headline_curves, judge, main_splits, shown_curves
 from sftrl_ext.reports.results_file import ResultsFile, ResultsRow, SplitNumbers, read_results
-from sftrl_ext.reports.splits import is_ood, split_order
-from sftrl_ext.reports.verdict import headline_curves, judge, main_splits, shown_curves
 from sftrl_ext.runs.compute import TERA, Cost
 from sftrl_ext.runs.recipe import StoredArm, StoredRecipe
 from sftrl_ext.runs.run_folder import RunFolder
@@ -106,8 +106,8 @@ def _checkpoint(row: ResultsRow, by_steps: bool) -> Checkpoint:
 
 def draw_compute(found: Analysis, folder: Path) -> Path:
     """Draw the main measure against counted compute as ``<recipe>-<scale>-compute.png``."""
-    from sftrl_ext.reports.figure_success import success_against_compute
-    from sftrl_ext.reports.style import look, mark_figure, write_figure
+    from sftrl_ext.reports.figures.style import look, mark_figure, write_figure
+    from sftrl_ext.reports.figures.success_figure import success_against_compute
 
     path = folder / f"{found.run.state.recipe}-{found.run.state.scale}-compute.png"
     with look():

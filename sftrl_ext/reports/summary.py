@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sftrl_ext.reports.analysis import Analysis
-from sftrl_ext.reports.cities import city_lines
-from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
-from sftrl_ext.reports.forgetting import Correlation, correlations
-from sftrl_ext.reports.recognition import Reading
-from sftrl_ext.reports.tables import Row, all_rows, compared_rows
-from sftrl_ext.reports.verdict import Finding, Verdict
+from sftrl_ext.reports.analysis.curves import mean_cost, pooled, pooled_divergence
+from sftrl_ext.reports.analysis.forgetting import Correlation, correlations
+from sftrl_ext.reports.analysis.recognition import Reading
+from sftrl_ext.reports.analysis.run_analysis import Analysis
+from sftrl_ext.reports.analysis.verdict import Finding, Verdict
+from sftrl_ext.reports.pages.cities import city_lines
+from sftrl_ext.reports.pages.tables import Row, all_rows, compared_rows
 from sftrl_ext.runs.compute import AXES
 from sftrl_ext.runs.records import DIRECTIONS
 from sftrl_ext.runs.stats import Change

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sftrl_ext.reports.arms import kind_colour
-from sftrl_ext.reports.curves import Checkpoint, pooled
+from sftrl_ext.reports.analysis.arms import kind_colour
+from sftrl_ext.reports.analysis.curves import Checkpoint, pooled
+from sftrl_ext.reports.analysis.splits import Expected
+from sftrl_ext.reports.figures.style import percent_axis, put_legend
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import (
     dagger_handle,
@@ -23,8 +25,6 @@ from sftrl_ext.reports.paper.panels import (
     start_handle,
 )
 from sftrl_ext.reports.paper.runs import GigaScale, PaperRun, compute_label, measure_label
-from sftrl_ext.reports.splits import Expected
-from sftrl_ext.reports.style import percent_axis, put_legend
 
 VISUAL_SPLIT = "visual_ood"
 BEST_COLOUR = "#E69F00"

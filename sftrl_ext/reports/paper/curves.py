@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.curves import Curve, pooled
+from sftrl_ext.reports.analysis.curves import Curve, pooled
+from sftrl_ext.reports.analysis.verdict import ID_SPLIT
+from sftrl_ext.reports.figures.style import FAINT, WIDTH, put_legend
 from sftrl_ext.reports.paper.panels import (
     bound_handle,
     bound_of,
@@ -25,8 +27,6 @@ from sftrl_ext.reports.paper.panels import (
     start_handle,
 )
 from sftrl_ext.reports.paper.runs import GigaScale, PaperRun, compute_label, measure_label
-from sftrl_ext.reports.style import FAINT, WIDTH, put_legend
-from sftrl_ext.reports.verdict import ID_SPLIT
 
 RULE_SPLIT = "rule_ood"
 SPLIT_COLOURS = {ID_SPLIT: "#C0392B", RULE_SPLIT: "#2471A3"}

@@ -11,7 +11,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sftrl_ext.errors import SftrlError, unknown_name
-from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.analysis.run_analysis import Analysis
+from sftrl_ext.reports.figures.style import look, mark_figure, save
 from sftrl_ext.reports.paper.bars import rule_bars, visual_curves_and_bars
 from sftrl_ext.reports.paper.curves import (
     all_tasks_over_compute,
@@ -23,7 +24,6 @@ from sftrl_ext.reports.paper.curves import (
 )
 from sftrl_ext.reports.paper.runs import TITLES, PaperRun, load_analysis, on_common_axis
 from sftrl_ext.reports.paper.scatter import growth_by_attempts, recognition_and_success
-from sftrl_ext.reports.style import look, mark_figure, save
 
 
 @dataclass(frozen=True)

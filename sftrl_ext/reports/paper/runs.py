@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
-from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.analysis.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.analysis.run_analysis import MEASURES, Analysis, analyse
+from sftrl_ext.reports.analysis.verdict import arm_standing_for
 from sftrl_ext.reports.stored_results import analyse_results
-from sftrl_ext.reports.verdict import arm_standing_for
 from sftrl_ext.runs.compute import AXES, AXIS_TITLES, RL_TOKENS
 from sftrl_ext.runs.stats import PER_RESPONSE
 

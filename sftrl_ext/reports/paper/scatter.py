@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, pooled
+from sftrl_ext.reports.analysis.splits import is_ood, ood_kind
+from sftrl_ext.reports.analysis.verdict import ID_SPLIT
+from sftrl_ext.reports.figures.style import FAINT, START_COLOUR, WIDTH, percent_axis, put_legend
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import add_opacity_bar, even_ticks, opacity, start_handle
 from sftrl_ext.reports.paper.runs import PaperRun
-from sftrl_ext.reports.splits import is_ood, ood_kind
-from sftrl_ext.reports.style import FAINT, START_COLOUR, WIDTH, percent_axis, put_legend
-from sftrl_ext.reports.verdict import ID_SPLIT
 from sftrl_ext.runs.stats import change
 
 Spot = tuple[float, float, float, float]

@@ -1,0 +1,141 @@
+"""Are the cards read, and are cards that are read used right? What the first responses to a picture say.
+
+For first responses, correct = recognized x (correct if recognized), exactly: with a picture no response is
+correct that names other cards. Later attempts are not counted apart in the records, so whether a recognized
+hand is solved in the end cannot be told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sftrl_ext.reports.analysis.arms import Arms
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, EqualCompute, pooled
+from sftrl_ext.runs.stats import Change, Measure, change
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric at the shared start and at the compared checkpoint."""
+
+    before: Measure
+    after: Measure
+
+    @property
+    def change(self) -> Change:
+        """What was gained or lost since the start."""
+        return change(self.after, self.before)
+
+    def __str__(self) -> str:
+        errors = f"{abs(self.change.sigmas):.1f} SE"
+        return f"{100 * self.before.p:.1f} → {100 * self.after.p:.1f} % ({errors})"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one arm reads the cards of one split, and what it makes of them, from the start on.
+
+    Attributes:
+        success: Solved within the attempts.
+        read: The first response names the right cards.
+        numbers: It names the right numbers; None if not stored.
+        first: It is correct; None if not stored.
+        first_if_read: It is correct, among those that name the right cards; None if it cannot be told.
+        label: The arm as it is written.
+    """
+
+    arm: str
+    split: str
+    success: Measured
+    read: Measured
+    numbers: Measured | None
+    first: Measured | None
+    first_if_read: Measured | None
+    label: str = ""
+
+    @property
+    def numbers_fall_further(self) -> bool:
+        """Whether right numbers became rarer by more than right cards did, beyond two errors of all four."""
+        if self.numbers is None:
+            return False
+        parts = self.numbers.change, self.read.change
+        further = Change(parts[0].delta - parts[1].delta, math.hypot(parts[0].se, parts[1].se))
+        return further.direction == "down"
+
+    @property
+    def reason(self) -> str:
+        """What the change of success goes with, as far as the numbers tell; "" if there is none to tell."""
+        if self.first_if_read is None:
+            return "How often a hand is solved once it is read cannot be told from these records"
+        moved = self.success.change.direction
+        read, used = self.read.change.direction, self.first_if_read.change.direction
+        if moved == "same":
+            lower = self._moves(read, used, "down")
+            return f"Yet {lower}" if lower else ""
+        if moved not in (read, used):
+            return "Neither reading nor what follows it has moved that way by 2 SE: the cause cannot be told"
+        words = self._moves(read, used, moved)
+        return words[0].upper() + words[1:]
+
+    def _moves(self, read: str, used: str, way: str) -> str:
+        fewer = way == "down"
+        reading = "the cards are read less often" if fewer else "the cards are read more often"
+        if fewer and self.numbers_fall_further:
+            using = "cards that are read get the wrong numbers: the rule is misapplied"
+        else:
+            using = f"hands that are read are solved {'less' if fewer else 'more'} often"
+        return " and ".join(text for text, moved in ((reading, read), (using, used)) if moved == way)
+
+    @property
+    def sentence(self) -> str:
+        """The numbers and the reason in words."""
+        ways = {"up": "rises", "down": "falls", "same": "stays within 2 SE"}
+        told = f"success {ways[self.success.change.direction]}, {self.success}."
+        told += f" {self.reason}." if self.reason else ""
+        told += f" First responses: right cards {self.read}"
+        if self.numbers:
+            told += f", right numbers {self.numbers}"
+        if self.first_if_read:
+            told += f"; correct, among those with the right cards, {self.first_if_read}"
+        return f"{self.label} on `{self.split}`: {told}."
+
+
+def has_recognition(curves: Curves) -> bool:
+    """Whether any record says if cards were recognized, as those of pictures do."""
+    records = (record for c in curves.checkpoints() for record in c.results.values())
+    return any(record.recognized_first is not None for record in records)
+
+
+def readings(
+    arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], splits: Iterable[str]
+) -> list[Reading]:
+    """Every arm's headline curve on every split that has the numbers, split by split.
+
+    Args:
+        arms: What the arms are.
+        curves: All curves.
+        equal: The checkpoints compared.
+        picked: The headline curve of each arm.
+        splits: Which splits.
+    """
+    found = []
+    for split in splits:
+        for arm, curve in picked.items():
+            after: Sequence[Checkpoint] = equal.chosen.get(curve.key, [])
+
+            def both(
+                metric: str,
+                before: Sequence[Checkpoint] = curve.start,
+                after: Sequence[Checkpoint] = after,
+                split: str = split,
+            ) -> Measured | None:
+                pair = pooled(before, split, metric), pooled(after, split, metric)
+                return Measured(pair[0], pair[1]) if pair[0] and pair[1] else None
+
+            success, read = both("success"), both("recognition")
+            if success and read:
+                rest = both("numbers"), both("first"), both("first_if_read")
+                found.append(Reading(arm, split, success, read, *rest, arms.label(arm)))
+    return found

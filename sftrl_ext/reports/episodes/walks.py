@@ -1,0 +1,212 @@
+"""How an episode walked its route: the points of its rail, and at each the answers and their verdicts.
+
+The rail is rebuilt from the stored facts. Where an answer was given follows from the outcomes alone, since
+the next point comes after a right one; so an episode of an older run, which has the answers of the last point
+only, is placed on its route too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sftrl_ext.envs  # noqa: F401  (registers the tasks)
+from sftrl_ext.envs.task import make_episode
+from sftrl_ext.envs.virl import episode as virl
+from sftrl_ext.envs.virl.answer import extract_answer, normalize_action
+from sftrl_ext.envs.virl.geo import compass_heading, compass_word
+from sftrl_ext.envs.virl.rail import FORWARD, STOP, Point
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.reports.episodes.dialogues import Line, dialogue
+from sftrl_ext.runs.records import SampleEpisode
+
+FIRST, LATER, FAILED, CUT, AHEAD = "right at once", "right after feedback", "wrong", "cut off", "not reached"
+"""What became of a point: answered right by the first response or a later one, failed, left open because the
+budget of tokens ended the episode, or never reached."""
+
+NOT_STORED = "(this answer is not stored)"
+
+_SIDES = {"left": -90.0, "right": 90.0, "slightly left": -25.0, "slightly right": 25.0}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One point of a route and what was answered there.
+
+    Attributes:
+        number: The point of the rail, counted from 1 as in the prompts.
+        point: Where it is and what is right there.
+        state: What became of it; see `FIRST`.
+        lines: The dialogue there.
+    """
+
+    number: int
+    point: Point
+    state: str
+    lines: tuple[Line, ...] = ()
+
+    @property
+    def answers(self) -> tuple[Line, ...]:
+        """The model's answers."""
+        return tuple(line for line in self.lines if line.role == "assistant")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """An episode on its route.
+
+    Attributes:
+        visits: Every point of the rail from the first of the episode on.
+        index: The route's place in its file.
+        solved: Whether the route was walked to its end.
+        image: Whether places are shown in street views.
+    """
+
+    visits: tuple[Visit, ...]
+    index: int
+    solved: bool
+    image: bool
+
+    @property
+    def reached(self) -> tuple[Visit, ...]:
+        """The points with an answer."""
+        return tuple(visit for visit in self.visits if visit.state != AHEAD)
+
+    @property
+    def points(self) -> int:
+        """How many points the rail has."""
+        return self.visits[-1].number
+
+    @property
+    def verdict(self) -> str:
+        """How it ended, in words."""
+        if self.solved:
+            return f"solved: all {len(self.visits)} points right"
+        last = self.reached[-1] if self.reached else self.visits[0]
+        if last.state == FAILED:
+            times = len(last.answers)
+            return f"not solved: ended at point {last.number} of {self.points}" + (
+                f", wrong {'twice' if times == 2 else f'{times} times'}" if times > 1 else ""
+            )
+        return f"not solved: cut off at point {last.number} of {self.points}"
+
+    def heading(self, visit: Visit) -> str:
+        """What is known of a point, in words."""
+        point = visit.point
+        words = [
+            f"point {visit.number} of {self.points}",
+            f"facing {compass_word(point.heading)} ({point.heading:.0f}°)",
+            f"right: {point.action}",
+        ]
+        if self.image:
+            words.append(f"to see: {point.observation}")
+        return " · ".join(words)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an episode's dialogue: of a route a point that was reached, else the whole.
+
+    Attributes:
+        heading: What is known of the point, in words; "" for the whole of an episode that is no route.
+        lines: The dialogue.
+        visit: The point.
+    """
+
+    heading: str
+    lines: tuple[Line, ...]
+    visit: Visit | None = None
+
+
+def parts(episode: SampleEpisode, walk: Walk | None, skip: int = 0) -> list[Part]:
+    """Cut an episode's dialogue into its parts.
+
+    Args:
+        episode: The episode.
+        walk: Its walk, if it is on a route.
+        skip: How many of the first stored messages to leave out.
+    """
+    if walk is None:
+        return [Part("", tuple(dialogue(episode))[skip:])]
+    reached = walk.reached
+    begins = 0 if episode.segments else len(reached) - 1  # an older record has the last prompt only
+    return [
+        Part(walk.heading(visit), visit.lines[skip if number == begins else 0 :], visit)
+        for number, visit in enumerate(reached)
+    ]
+
+
+def claimed_action(answer: Line) -> str | None:
+    """The action of an answer in the rail's words; as it was written if it is none; None without one."""
+    action = extract_answer(answer.content).action
+    return normalize_action(action) if action and action.strip() else None
+
+
+def short(action: str) -> str:
+    """An action in plain words: ``turn_direction(north)`` is "turn north"."""
+    inside = re.fullmatch(r"turn_direction\((.+)\)", action)
+    return f"turn {inside[1]}" if inside else action.removesuffix("()")
+
+
+def action_heading(action: str | None, facing: float) -> float | None:
+    """Where an action leads from a point, in degrees; None for one that leads nowhere."""
+    if action == FORWARD:
+        return facing
+    if action is None or action == STOP or not action.startswith("turn_direction("):
+        return None
+    word = action[len("turn_direction(") : -1]
+    if word in _SIDES:
+        return (facing + _SIDES[word]) % 360.0
+    try:
+        return compass_heading(word)
+    except SftrlError:
+        return None
+
+
+def walk_of(episode: SampleEpisode) -> Walk | None:
+    """Place an episode on its route; None for one of another task, or if its facts do not suffice."""
+    if episode.facts.get("task") != virl.TASK:
+        return None
+    try:
+        rebuilt = make_episode(episode.facts)
+    except (SftrlError, OSError):
+        return None
+    assert isinstance(rebuilt, virl.NavigationEpisode)
+    first, most = rebuilt.first_point, rebuilt.settings.max_attempts
+    placed = _placed(episode, first, len(rebuilt.rail.points) - 1)
+    visits = []
+    for index in range(first, len(rebuilt.rail.points)):
+        lines = placed.get(index, ())
+        visits.append(Visit(index + 1, rebuilt.rail.points[index], _state(lines, most), tuple(lines)))
+    image = rebuilt.settings.modality == "image"
+    return Walk(tuple(visits), rebuilt.track.index, episode.solved, image)
+
+
+def _placed(episode: SampleEpisode, first: int, last: int) -> dict[int, list[Line]]:
+    """The lines of an episode by the point they belong to."""
+    placed: dict[int, list[Line]] = {}
+    if episode.segments:
+        for line in dialogue(episode):
+            placed.setdefault(first if line.point is None else line.point, []).append(line)
+        return placed
+    here = first
+    for attempt in episode.attempts:
+        outcome, reward = attempt.get("outcome"), attempt.get("reward")
+        number = float(reward) if isinstance(reward, int | float) else None
+        placed.setdefault(here, []).append(Line("assistant", NOT_STORED, str(outcome), number))
+        if outcome == "correct" and here < last:
+            here += 1
+    stored = list(dialogue(episode))
+    if placed and sum(line.role == "assistant" for line in stored):
+        placed[max(placed)] = stored
+    return placed
+
+
+def _state(lines: Sequence[Line], most: int) -> str:
+    answers = [line for line in lines if line.role == "assistant"]
+    if not answers:
+        return CUT if lines else AHEAD
+    if answers[-1].outcome == "correct":
+        return FIRST if len(answers) == 1 else LATER
+    return FAILED if len(answers) >= most else CUT

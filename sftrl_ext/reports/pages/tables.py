@@ -1,0 +1,272 @@
+"""Tables of a report, and the results table of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, pooled, pooled_divergence
+from sftrl_ext.reports.analysis.forgetting import has_divergence, moved
+from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
+from sftrl_ext.reports.analysis.splits import lr_label
+from sftrl_ext.runs.compute import AXES, readable
+from sftrl_ext.runs.records import DIRECTIONS
+from sftrl_ext.runs.stats import change
+
+DIVERGENCE = "Divergence from the start at every evaluated checkpoint (nats per token ± SE)"
+"""Title of `divergence_table`."""
+
+_COST_HEADERS = {"counted": "Compute (counted)", "paper": "Compute (paper)", "tokens": "Tokens"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first ``words`` columns are words, the rest are numbers, set flush right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+
+    def to_markdown(self) -> str:
+        """The table as GitHub Markdown."""
+        marks = [":--" if i < self.words else "--:" for i in range(len(self.header))]
+        header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows))
+        return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
+
+
+def duration(seconds: float | None) -> str:
+    """A wall time in words: ``48 s``, ``7 min 35 s``, ``2 h 05 min``."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def memory(megabytes: float | None) -> str:
+    """A memory size in words."""
+    if megabytes is None:
+        return "–"
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of numbers: an arm's checkpoints, seeds pooled."""
+
+    arm: str
+    lr: float | None
+    checkpoints: Sequence[Checkpoint]
+
+    @property
+    def steps(self) -> str:
+        """Their steps: one number if the seeds agree, else a range."""
+        steps = sorted({c.step for c in self.checkpoints})
+        return str(steps[0]) if len(steps) == 1 else f"{steps[0]}–{steps[-1]}"
+
+
+def compared_rows(found: Analysis) -> list[Row]:
+    """Base, SFT, start and RL as they are compared: every curve, at equal compute."""
+    rows = [Row("base", None, found.curves.base)] if found.curves.base else []
+    for arm in found.arms.order([*found.curves.arm_names(), "init"]):
+        if arm == "init" and found.curves.start and found.curves.start_arm == "init":
+            rows.append(Row("init", None, found.curves.start))
+        rows += [
+            Row(arm, c.lr, found.equal.chosen[c.key])
+            for c in found.curves.arms
+            if c.arm == arm and c.key in found.equal.chosen
+        ]
+    return rows
+
+
+def all_rows(found: Analysis) -> list[Row]:
+    """Every evaluated checkpoint, in the order of training."""
+    rows = [Row("base", None, found.curves.base)] if found.curves.base else []
+    if found.curves.path:
+        rows += [Row("init", None, group) for group in found.curves.path.steps()]
+    elif found.curves.start and found.curves.start_arm == "init":
+        rows.append(Row("init", None, found.curves.start))
+    return rows + [Row(c.arm, c.lr, group) for c in found.curves.arms for group in c.steps()]
+
+
+def recognition_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) -> Table:
+    """First responses that name the right cards, in the form of `success_table`; for runs with pictures."""
+    return success_table(found, rows, paper=paper, metric="recognition")
+
+
+def success_table(
+    found: Analysis, rows: Iterable[Row], *, paper: bool = False, metric: str | None = None
+) -> Table:
+    """A measure ± SE in percent, one row per checkpoint, one column per split, with what the checkpoint cost.
+
+    Args:
+        found: The analysed run.
+        rows: From `compared_rows` or `all_rows`.
+        paper: Whether the paper's numbers follow as rows of their own.
+        metric: A name of `curves.METRICS`; by default the main measure.
+    """
+    metric = metric or found.metric
+    splits = found.curves.splits
+    costs = [axis for axis in AXES if axis in found.axes]
+    columns = [found.column(split, split) for split in splits]
+    header = ["Arm", "lr", "Step", "Seeds", *columns, *(_COST_HEADERS[a] for a in costs)]
+    body = []
+    for row in rows:
+        cells = [found.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
+        cells += [str(m) if (m := pooled(row.checkpoints, split, metric)) else "–" for split in splits]
+        for axis in costs:
+            cost = mean_cost(row.checkpoints, axis)
+            cells.append(
+                "–" if cost is None else readable(cost, axis).removesuffix(" tokens") if cost else "0"
+            )
+        body.append(cells)
+    for entry in found.paper(metric) if paper else ():
+        for arm in found.arms.order(entry.values):
+            cells = [f"{found.arms.label(arm)} ({entry.label})", "–", "–", "–"]
+            cells += [entry.text(arm) if split == entry.split else "–" for split in splits]
+            body.append(cells + ["–"] * len(costs))
+    return Table(header, body)
+
+
+def change_table(found: Analysis) -> Table | None:
+    """What every curve gained or lost since its start, in points, and the paper's; None without theirs."""
+    entries = found.paper_changes()
+    if not entries:
+        return None
+    splits, body = found.curves.splits, []
+    for curve in found.curves.arms:
+        cells = [found.arms.label(curve.arm), lr_label(curve.lr)]
+        for split in splits:
+            pair = pooled(found.equal.chosen.get(curve.key, []), split), pooled(curve.start, split)
+            cells.append(str(change(pair[0], pair[1])) if pair[0] and pair[1] else "–")
+        body.append(cells)
+    for entry in entries:
+        for arm in found.arms.order(entry.values):
+            cells = [f"{found.arms.label(arm)} ({entry.label})", "–"]
+            body.append(cells + [entry.text(arm) if split == entry.split else "–" for split in splits])
+    return Table(["Arm", "lr", *(found.column(split, split) for split in splits)], body)
+
+
+def divergence_table(found: Analysis) -> Table | None:
+    """How far every checkpoint is from its start, in nats per token ± SE; None where it was not measured.
+
+    With what it gained or lost since its start on the verdicts' splits, in points.
+    """
+    if not has_divergence(found):
+        return None
+    path = found.curves.path
+    ways: list[tuple[Curve | None, list[Checkpoint]]] = []
+    ways += [(None, group) for group in (path.steps() if path else [])]
+    ways += [(curve, group) for curve in found.curves.arms for group in curve.steps()]
+    body = []
+    for curve, group in ways:
+        there = [c for c in group if c.divergence]
+        if not there:
+            continue
+        row = Row(there[0].arm, there[0].lr, there)
+        cells = [found.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(there))]
+        cells += [str(pooled_divergence(there, direction)) for direction in DIRECTIONS]
+        for split in found.main_splits:
+            one = moved(there, curve, split) if curve else None
+            cells.append(str(one.change) if one else "–")
+        body.append(cells)
+    changes = [found.column(f"Change, {split}", split) for split in found.main_splits]
+    header = ["Arm", "lr", "Step", "Seeds", "KL(start || checkpoint)", "KL(checkpoint || start)", *changes]
+    return Table(header, body)
+
+
+def stage_table(found: Analysis) -> Table:
+    """Wall time and peak memory of every stage, and their sum and maximum."""
+    stages = [stage for stage in found.run.stages if stage.kind != "report" or stage.status == "done"]
+    body = [
+        [
+            stage.name,
+            stage.kind or "–",
+            (f"of {stage.shared_from}" if stage.shared_from else stage.status) or "–",
+            lr_label(stage.lr),
+            "–" if not stage.arm else str(stage.seed or 0),
+            duration(stage.wall_s or None),
+            memory(stage.peak_rss_mb or None),
+        ]
+        for stage in stages
+    ]
+    if len(stages) > 1:
+        seconds, megabytes = sum(s.wall_s for s in stages), max(s.peak_rss_mb for s in stages)
+        total = [duration(seconds or None), memory(megabytes or None)]
+        body.append(["all stages", "", "", "", "", *total])
+    return Table(["Stage", "Kind", "Status", "lr", "Seed", "Wall time", "Peak memory"], body, words=3)
+
+
+def run_facts(found: Analysis) -> list[tuple[str, str]]:
+    """What a run was: model, hardware, commit, seeds, learning rates; (name, value) pairs."""
+    state, run = found.run.state, found.run
+    facts = [("Recipe", state.recipe or "–"), ("Scale", state.scale or "–")]
+    if state.model.name:
+        facts.append(("Model", state.model.name))
+    if state.model.parameters:
+        facts.append(("Parameters", f"{state.model.parameters:,}"))
+    seeds = sorted({seed for curve in found.curves.arms for seed in curve.seeds})
+    if seeds:
+        facts.append(("Seeds", ", ".join(map(str, seeds))))
+    for arm in found.curves.arm_names():
+        rates = ", ".join(lr_label(lr) for lr in found.curves.rates(arm))
+        facts.append((f"Learning rate, {found.arms.label(arm)}", rates))
+    episodes = sorted({record.episodes for record in run.records})
+    if episodes:
+        facts.append(("Episodes per split and checkpoint", ", ".join(map(str, episodes))))
+    if state.hardware:
+        parts = [
+            f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+            for key, value in state.hardware.items()
+            if value not in (None, "", [], {})
+        ]
+        facts.append(("Hardware", ", ".join(parts)))
+    facts.append(("Commit", state.commit or "–"))
+    return facts
+
+
+def results_table(run_dirs: Sequence[Path]) -> str:
+    """One Markdown table over several runs: success ± SE at equal compute, with the commit of each row.
+
+    Of runs on routes it is per-step accuracy.
+
+    If any of them has pictures, a second table for the recognition of their cards follows.
+
+    Args:
+        run_dirs: Run folders, in the order of the rows.
+
+    Raises:
+        SftrlError: if a folder is no run folder or a file in it is malformed.
+    """
+    analyses = [analyse(Path(run_dir)) for run_dir in run_dirs]
+    splits = list(dict.fromkeys(split for found in analyses for split in found.curves.splits))
+    table = _runs_table(analyses, splits, "main").to_markdown() + "\n"
+    pictures = [found for found in analyses if found.recognizes]
+    if pictures:
+        of_cards = _runs_table(pictures, splits, "recognition").to_markdown()
+        table += f"\nCards recognized in the first response:\n\n{of_cards}\n"
+    return table
+
+
+def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str) -> Table:
+    body = []
+    for found in analyses:
+        commit = (found.run.state.commit or "–")[:7]
+        for row in compared_rows(found):
+            measures = [pooled(row.checkpoints, split, metric) for split in splits]
+            cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
+            body.append([
+                f"{found.name} ({found.mark})" if found.mark else found.name,
+                found.arms.label(row.arm),
+                lr_label(row.lr),
+                str(len(row.checkpoints)),
+                *(str(m) if m else "–" for m in measures),
+                readable(cost, found.equal.axis) if cost else "–",
+                commit,
+            ])  # fmt: skip
+    header = ["Run", "Arm", "lr", "Seeds", *(f"{split} (%)" for split in splits), "Compute", "Commit"]
+    return Table(header, body, words=2)
