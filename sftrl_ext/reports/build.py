@@ -18,7 +18,7 @@ from sftrl_ext.reports.summary import summarize
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where a report was written, and what it says.
+    """Files of a report, and its verdict.
 
     Attributes:
         folder: ``run_dir/report``.

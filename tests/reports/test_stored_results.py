@@ -48,7 +48,7 @@ def test_a_results_file_gives_the_verdict_of_its_run(tmp_path, seeds):
         assert mine.ood_change.delta == pytest.approx(theirs.ood_change.delta, abs=0.002)
         assert mine.ood_change.se == pytest.approx(theirs.ood_change.se, abs=0.002)
     (one,) = comparisons(again)
-    compared = found.judged[0].comparison
+    compared = found.verdicts[0].between_axes
     assert (one.counted, one.paper, one.flips) == (compared.counted, compared.paper, compared.flips)
 
 

@@ -47,25 +47,25 @@ class Arms:
 
     def order(self, arms: Iterable[str]) -> list[str]:
         """Distinct arms: the base, SFT, the start, RL, others; those of a kind as the recipe has them."""
-        known = list(self.kinds)
+        listed = list(self.kinds)
 
-        def place(arm: str) -> tuple[int, int, str]:
+        def position(arm: str) -> tuple[int, int, str]:
             kind = self.kind(arm)
             return (
                 _PLACES.index(kind) if kind in _PLACES else len(_PLACES),
-                known.index(arm) if arm in known else len(known),
+                listed.index(arm) if arm in listed else len(listed),
                 arm,
             )
 
-        return sorted(set(arms), key=place)
+        return sorted(set(arms), key=position)
 
     def colour(self, arm: str) -> str:
         """Its colour: one family for each kind, in the order of the arms."""
         kind = self.kind(arm)
         palette = _COLOURS.get(kind, _OTHERS)
-        rest = [one for one in self.kinds if (self.kind(one) in _COLOURS) == (kind in _COLOURS)]
-        own = [one for one in rest if self.kind(one) == kind] if kind in _COLOURS else rest
-        return palette[(own.index(arm) if arm in own else 0) % len(palette)]
+        rest = [other for other in self.kinds if (self.kind(other) in _COLOURS) == (kind in _COLOURS)]
+        peers = [other for other in rest if self.kind(other) == kind] if kind in _COLOURS else rest
+        return palette[(peers.index(arm) if arm in peers else 0) % len(palette)]
 
     def of_kind(self, kind: str, arms: Iterable[str]) -> list[str]:
         """Those of some arms that are of a kind, in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sftrl_ext.reports.analysis.verdict import Finding, Verdict
+from sftrl_ext.reports.analysis.verdict import Comparison, Finding
 from sftrl_ext.runs.stats import Change
 
 _DIRECTIONS = {"up": "gain", "same": "no change beyond 2 SE", "down": "loss"}
@@ -43,7 +43,7 @@ class AxisComparison:
         return f"{head} {'; '.join(self.differences)}."
 
 
-def compare_axes(counted: Verdict, paper: Verdict) -> AxisComparison | None:
+def compare_axes(counted: Comparison, paper: Comparison) -> AxisComparison | None:
     """Compare a verdict at equal counted compute with the one by the paper's formula.
 
     Returns:
@@ -64,10 +64,10 @@ def compare_axes(counted: Verdict, paper: Verdict) -> AxisComparison | None:
 
 
 def _of_finding(counted: Finding, paper: Finding) -> list[str]:
-    found = _difference(f"{counted.label} on `{counted.split}`", counted.ood_change, paper.ood_change)
+    differences = _difference(f"{counted.label} on `{counted.split}`", counted.ood_change, paper.ood_change)
     if counted.id_change and paper.id_change:
-        found += _difference(f"{counted.label} in distribution", counted.id_change, paper.id_change)
-    return found
+        differences += _difference(f"{counted.label} in distribution", counted.id_change, paper.id_change)
+    return differences
 
 
 def _difference(name: str, counted: Change, paper: Change) -> list[str]:

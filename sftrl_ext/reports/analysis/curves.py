@@ -1,7 +1,7 @@
-"""From records to curves: checkpoints with what they cost, seeds pooled, arms cut at equal compute.
+"""Learning curves from evaluation records: checkpoints with their cost, cut at equal compute.
 
-A curve is one (arm, learning rate); it holds one list of checkpoints per seed, and where they leave from:
-the last checkpoint of the arm `init` (or, without one, the arms' own step 0), unless ``state.json`` says that
+A curve is one (arm, learning rate); it holds one list of checkpoints per seed, and the start they share: the
+last checkpoint of the arm `init` (or, without one, the arms' own step 0), unless ``state.json`` says that
 a stage starts from the base model or from a checkpoint of another arm.
 """
 
@@ -69,14 +69,14 @@ METRICS: Mapping[str, Callable[[EvalRecord], tuple[int | None, int | None]]] = {
     "first": lambda r: (r.solved_first, r.episodes),
     "first_if_read": lambda r: (_solved_first_if_read(r), r.recognized_first),
 }
-"""What can be measured of a record: (how many, out of how many), None where it was not stored.
+"""Metric to its counts in a record, (successes, trials); None if they were not stored.
 
-``main`` is what arms are compared by: ``steps``, right actions of all responses, where they are counted, as
-on routes; else ``success``, episodes solved."""
+``main`` is the metric that arms are compared by: ``steps``, right actions of all responses, if they are
+counted, as on routes; else ``success``, episodes solved."""
 
 
-def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "main") -> Measure | None:
-    """A metric of several seeds' checkpoints on a split, seeds pooled; None if none was evaluated on it.
+def mean_over_seeds(checkpoints: Sequence[Checkpoint], split: str, metric: str = "main") -> Measure | None:
+    """Mean of a metric over seeds on a split, with its standard error; None if it was not evaluated.
 
     Args:
         checkpoints: One for each seed.
@@ -88,18 +88,18 @@ def pooled(checkpoints: Sequence[Checkpoint], split: str, metric: str = "main") 
         return stored[0]
     records = [c.results[split] for c in checkpoints if split in c.results]
     counts = [METRICS[metric](record) for record in records]
-    known = [(part, whole) for part, whole in counts if part is not None and whole]
-    if not known:
+    counted = [(part, total) for part, total in counts if part is not None and total]
+    if not counted:
         return None
     if metric == "steps" or (metric == "main" and any(r.responses is not None for r in records)):
         routes = [record.step_counts for record in records if record.responses]
         by_route = [counts for counts in routes if counts is not None]
-        return over_seeds_by_route(by_route) if len(by_route) == len(routes) else over_responses(known)
-    return over_seeds(known)
+        return over_seeds_by_route(by_route) if len(by_route) == len(routes) else over_responses(counted)
+    return over_seeds(counted)
 
 
-def pooled_divergence(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> KLEstimate | None:
-    """Divergence of several seeds' checkpoints from their starts; None if it was not measured.
+def divergence_over_seeds(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> KLEstimate | None:
+    """Mean divergence from the start over seeds; None if it was not measured.
 
     Args:
         checkpoints: One for each seed.
@@ -111,8 +111,8 @@ def pooled_divergence(checkpoints: Sequence[Checkpoint], direction: str = "forwa
 def mean_cost(checkpoints: Sequence[Checkpoint], axis: str) -> float | None:
     """Mean cost of the checkpoints on a compute axis; None if it is unknown for any of them."""
     costs = [c.cost.on(axis) if c.cost else None for c in checkpoints]
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) / len(known) if known and len(known) == len(costs) else None
+    available = [cost for cost in costs if cost is not None]
+    return sum(available) / len(available) if available and len(available) == len(costs) else None
 
 
 @dataclass
@@ -123,11 +123,11 @@ class Curve:
     lr: float | None
     seeds: dict[int, list[Checkpoint]] = field(default_factory=dict)
     start: list[Checkpoint] = field(default_factory=list)
-    """Where it leaves from, each checkpoint once; empty if it was not evaluated."""
+    """Checkpoints that its stages start from, each once; empty if they were not evaluated."""
 
     @property
     def start_key(self) -> frozenset[tuple[str, int]]:
-        """What it leaves from, to compare with other curves: arms and steps."""
+        """Identity of its start, as (arm, step) pairs, for comparison with other curves."""
         return frozenset((c.arm, c.step) for c in self.start)
 
     @property
@@ -184,24 +184,24 @@ class Curves:
 
     @property
     def start_arm(self) -> str:
-        """What the shared start is: "init", or "base"."""
+        """Arm of the shared start: "init" or "base"."""
         return "base" if self.start and self.start[0].arm == "base" else "init"
 
     @property
     def one_start(self) -> bool:
-        """Whether all curves leave from the same place."""
+        """True if all curves have the same start."""
         return len({curve.start_key for curve in self.arms}) <= 1
 
     @property
     def counts_steps(self) -> bool:
-        """Whether responses are counted, so that the main measure is per-step accuracy."""
+        """True if responses are counted, so that the main measure is per-step accuracy."""
         return any(
             record.responses is not None for c in self.checkpoints() for record in c.results.values()
         ) or any(metric == "steps" for c in self.checkpoints() for metric, _ in c.measures or ())
 
     def checkpoints(self) -> list[Checkpoint]:
         """Every evaluated checkpoint but those on the path to the start."""
-        return [*self.start, *self.base, *(c for made in self.arms for g in made.steps() for c in g)]
+        return [*self.start, *self.base, *(c for curve in self.arms for g in curve.steps() for c in g)]
 
     def rates(self, arm: str) -> list[float | None]:
         """The learning rates of an arm."""
@@ -236,7 +236,7 @@ def build_curves(run: RunFolder) -> Curves:
     """
     costs = _Costs(run)
     grouped = _checkpoints(run, costs)
-    made_at = {
+    checkpoint_at = {
         (c.stage, c.step): c for seeds in grouped.values() for points in seeds.values() for c in points
     }
     path = Curve("init", None, grouped["init", None]) if ("init", None) in grouped else None
@@ -247,17 +247,17 @@ def build_curves(run: RunFolder) -> Curves:
     arms.sort(key=lambda key: (ranked.index(key[0]), key[1] or 0.0))
     curves = [Curve(*key, grouped[key]) for key in arms]
     if not start:
-        start = [c for made in curves for seed in made.seeds.values() for c in seed if c.step == 0]
-    for made in curves:
-        made.seeds = {s: [c for c in points if c.step > 0] for s, points in made.seeds.items()}
-        made.seeds = {s: points for s, points in made.seeds.items() if points}
-        starts = {costs.start_of(points[0].stage, s) for s, points in made.seeds.items()}
-        own = sorted((key for key in starts if key is not None), key=str)
-        made.start = [made_at[key] for key in own if key in made_at] if own else start
-    curves = [made for made in curves if made.seeds]
+        start = [c for curve in curves for seed in curve.seeds.values() for c in seed if c.step == 0]
+    for curve in curves:
+        curve.seeds = {s: [c for c in points if c.step > 0] for s, points in curve.seeds.items()}
+        curve.seeds = {s: points for s, points in curve.seeds.items() if points}
+        starts = {costs.start_of(points[0].stage, s) for s, points in curve.seeds.items()}
+        stored = sorted((key for key in starts if key is not None), key=str)
+        curve.start = [checkpoint_at[key] for key in stored if key in checkpoint_at] if stored else start
+    curves = [curve for curve in curves if curve.seeds]
     if not start and curves and Curves([], None, [], curves, []).one_start:
         start = curves[0].start
-    if not start and run.records and not all(made.start for made in curves):
+    if not start and run.records and not all(curve.start for curve in curves):
         run.notes.append("The shared start was not evaluated (no record of arm `init`, no step 0).")
     costs.note()
     splits = split_order(record.split for record in run.records)
@@ -289,19 +289,19 @@ def paper_ends(run: RunFolder, curves: Curves, rl_tokens: str) -> dict[str, floa
         rl_tokens: Reading of D_RL.
     """
     costs = _Costs(run, rl_tokens)
-    found: dict[str, float] = {}
+    flops: dict[str, float] = {}
     for curve in curves.arms:
-        if costs.arms.kind(curve.arm) == "rl" and curve.arm not in found:
+        if costs.arms.kind(curve.arm) == "rl" and curve.arm not in flops:
             last = _last_steps(curve.seeds)
             ends = [costs.of(c.stage, c.arm, c.seed, c.step) for c in last]
-            known = [end.paper for end in ends if end is not None and end.paper is not None]
-            if known and len(known) == len(last):
-                found[curve.arm] = sum(known) / len(known)
-    return found
+            available = [end.paper for end in ends if end is not None and end.paper is not None]
+            if available and len(available) == len(last):
+                flops[curve.arm] = sum(available) / len(available)
+    return flops
 
 
 class _Costs:
-    """What it took to reach a checkpoint from the base model, through all that its stage starts from."""
+    """Cost of a checkpoint from the base model on, summed over the chain of stages that lead to it."""
 
     def __init__(self, run: RunFolder, rl_tokens: str | None = None) -> None:
         self.run, self.arms = run, arms_of(run)
@@ -345,7 +345,7 @@ class _Costs:
             self._missing.add(stage)
             return None
         rl = self.arms.kind(arm) == "rl" or any(t.generated > 0 for t in counted.values())
-        own = cost_of(
+        cost = cost_of(
             self.model.parameters or None,
             tokens,
             rl=rl,
@@ -354,15 +354,15 @@ class _Costs:
         )
         start = None if arm == "init" else self.start_of(stage, seed)
         if start is None:
-            return own
+            return cost
         before = self.of(start[0], self.arm_of.get(start[0], "base"), seed, start[1])
         if before is None:
             self._unknown.add(start)
-            return own
-        return before + own
+            return cost
+        return before + cost
 
     def note(self) -> None:
-        """Say what is not known."""
+        """Add notes on missing token counts and sizes to the run."""
         run = self.run
         for stage, step in sorted(self._unknown) if run.tokens else ():
             run.notes.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, pooled, pooled_divergence
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, divergence_over_seeds, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.runs.records import DIRECTIONS, KLEstimate
 from sftrl_ext.runs.stats import Change, change, rank_correlation
@@ -15,7 +15,7 @@ FEW = 5
 
 
 @dataclass(frozen=True)
-class Moved:
+class Drift:
     """Divergence of checkpoints from their start, and their change on a split.
 
     Attributes:
@@ -27,14 +27,14 @@ class Moved:
     change: Change
 
 
-def moved(
+def drift(
     checkpoints: Sequence[Checkpoint], curve: Curve, split: str, direction: str = "forward"
-) -> Moved | None:
-    """Divergence and change of checkpoints of a curve, seeds pooled; None if either was not measured."""
-    there = [c for c in checkpoints if c.divergence is not None]
-    far = pooled_divergence(there, direction)
-    after, before = pooled(there, split), pooled(curve.start, split)
-    return Moved(far, change(after, before)) if far and after and before else None
+) -> Drift | None:
+    """Divergence and change of a curve's checkpoints, over seeds; None if either was not measured."""
+    measured = [c for c in checkpoints if c.divergence is not None]
+    divergence = divergence_over_seeds(measured, direction)
+    after, before = mean_over_seeds(measured, split), mean_over_seeds(curve.start, split)
+    return Drift(divergence, change(after, before)) if divergence and after and before else None
 
 
 def has_divergence(analysis: Analysis) -> bool:
@@ -63,46 +63,46 @@ class Correlation:
 def correlations(analysis: Analysis) -> list[Correlation]:
     """Of all arms together on every verdict's split, then of each arm that has enough checkpoints."""
     names: list[str | None] = [None, *analysis.curves.arm_names()]
-    told = []
+    results = []
     for split in analysis.main_splits if has_divergence(analysis) else ():
         for arm in names:
             values, count = {}, 0
             for direction in DIRECTIONS:
                 pairs = [
-                    one
+                    moved
                     for curve in analysis.curves.arms
                     if arm in (None, curve.arm)
                     for group in curve.steps()
                     for c in group
-                    if (one := moved([c], curve, split, direction))
+                    if (moved := drift([c], curve, split, direction))
                 ]
                 count = len(pairs)
                 far, lost = [p.divergence.nats for p in pairs], [p.change.delta for p in pairs]
                 values[direction] = rank_correlation(far, lost)
             if arm is None or (count >= FEW and len(names) > 2):
-                told.append(Correlation(split, values, count, arm))
-    return told
+                results.append(Correlation(split, values, count, arm))
+    return results
 
 
 def forgetting_sentences(analysis: Analysis) -> list[str]:
     """Sentences on the rank correlation of divergence and loss, one for every verdict's split."""
     sentences = []
-    told = correlations(analysis)
-    for split in dict.fromkeys(one.split for one in told):
-        whole, *arms = [one for one in told if one.split == split]
-        forward, reverse = (whole.values[direction] for direction in DIRECTIONS)
+    results = correlations(analysis)
+    for split in dict.fromkeys(result.split for result in results):
+        overall, *arms = [result for result in results if result.split == split]
+        forward, reverse = (overall.values[direction] for direction in DIRECTIONS)
         if forward is None:
-            sentences.append(f"`{split}`: n = {whole.checkpoints} checkpoints are too few to correlate.")
+            sentences.append(f"`{split}`: n = {overall.checkpoints} checkpoints are too few to correlate.")
             continue
         text = (
             f"`{split}`: Spearman's rank correlation between divergence and change, over all n = "
-            f"{whole.checkpoints} checkpoints: {forward:+.2f}"
+            f"{overall.checkpoints} checkpoints: {forward:+.2f}"
         )
         text += "" if reverse is None else f"; with the reverse divergence, on own episodes: {reverse:+.2f}"
         of_arms = [
-            f"{analysis.arms.label(one.arm)} {value:+.2f} (n = {one.checkpoints})"
-            for one in arms
-            if one.arm is not None and (value := one.values["forward"]) is not None
+            f"{analysis.arms.label(result.arm)} {value:+.2f} (n = {result.checkpoints})"
+            for result in arms
+            if result.arm is not None and (value := result.values["forward"]) is not None
         ]
         text += f". Within one arm: {', '.join(of_arms)}" if of_arms else ""
         sentences.append(f"{text}.")

@@ -1,8 +1,8 @@
-"""Are the cards read, and are cards that are read used right? What the first responses to a picture say.
+"""Change of card recognition during training, separated from the use of recognized cards.
 
 For first responses, correct = recognized x (correct if recognized), exactly: with a picture no response is
-correct that names other cards. Later attempts are not counted apart in the records, so whether a recognized
-hand is solved in the end cannot be told.
+correct that names other cards. The records do not count later attempts separately, so they cannot tell if a
+recognized hand is solved in the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sftrl_ext.reports.analysis.arms import Arms
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, EqualCompute, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, EqualCompute, mean_over_seeds
 from sftrl_ext.runs.stats import Change, Measure, change
 
 
@@ -25,7 +25,7 @@ class Measured:
 
     @property
     def change(self) -> Change:
-        """What was gained or lost since the start."""
+        """Gain or loss since the start."""
         return change(self.after, self.before)
 
     def __str__(self) -> str:
@@ -34,8 +34,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How one arm reads the cards of one split, and what it makes of them, from the start on.
+class RecognitionChange:
+    """Recognition and success of one arm on one split, at the start and at the compared checkpoint.
 
     Attributes:
         success: Solved within the attempts.
@@ -57,7 +57,7 @@ class Reading:
 
     @property
     def numbers_fall_further(self) -> bool:
-        """Whether right numbers became rarer by more than right cards did, beyond two errors of all four."""
+        """True if right numbers fell by more than right cards did, beyond two standard errors."""
         if self.numbers is None:
             return False
         parts = self.numbers.change, self.read.change
@@ -66,7 +66,7 @@ class Reading:
 
     @property
     def reason(self) -> str:
-        """What the change of success goes with, as far as the numbers tell; "" if there is none to tell."""
+        """Change that accompanies the change of success, if the numbers show one; "" if not."""
         if self.first_if_read is None:
             return "How often a hand is solved once it is read cannot be told from these records"
         moved = self.success.change.direction
@@ -76,8 +76,8 @@ class Reading:
             return f"Yet {lower}" if lower else ""
         if moved not in (read, used):
             return "Neither reading nor what follows it has moved that way by 2 SE: the cause cannot be told"
-        words = self._moves(read, used, moved)
-        return words[0].upper() + words[1:]
+        text = self._moves(read, used, moved)
+        return text[0].upper() + text[1:]
 
     def _moves(self, read: str, used: str, way: str) -> str:
         fewer = way == "down"
@@ -92,25 +92,25 @@ class Reading:
     def sentence(self) -> str:
         """The numbers and the reason in words."""
         ways = {"up": "rises", "down": "falls", "same": "stays within 2 SE"}
-        told = f"success {ways[self.success.change.direction]}, {self.success}."
-        told += f" {self.reason}." if self.reason else ""
-        told += f" First responses: right cards {self.read}"
+        text = f"success {ways[self.success.change.direction]}, {self.success}."
+        text += f" {self.reason}." if self.reason else ""
+        text += f" First responses: right cards {self.read}"
         if self.numbers:
-            told += f", right numbers {self.numbers}"
+            text += f", right numbers {self.numbers}"
         if self.first_if_read:
-            told += f"; correct, among those with the right cards, {self.first_if_read}"
-        return f"{self.label} on `{self.split}`: {told}."
+            text += f"; correct, among those with the right cards, {self.first_if_read}"
+        return f"{self.label} on `{self.split}`: {text}."
 
 
 def has_recognition(curves: Curves) -> bool:
-    """Whether any record says if cards were recognized, as those of pictures do."""
+    """True if any record counts recognized cards, as those of pictures do."""
     records = (record for c in curves.checkpoints() for record in c.results.values())
     return any(record.recognized_first is not None for record in records)
 
 
-def readings(
+def recognition_changes(
     arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], splits: Iterable[str]
-) -> list[Reading]:
+) -> list[RecognitionChange]:
     """Every arm's headline curve on every split that has the numbers, split by split.
 
     Args:
@@ -120,7 +120,7 @@ def readings(
         picked: The headline curve of each arm.
         splits: Which splits.
     """
-    found = []
+    changes = []
     for split in splits:
         for arm, curve in picked.items():
             after: Sequence[Checkpoint] = equal.chosen.get(curve.key, [])
@@ -131,11 +131,11 @@ def readings(
                 after: Sequence[Checkpoint] = after,
                 split: str = split,
             ) -> Measured | None:
-                pair = pooled(before, split, metric), pooled(after, split, metric)
+                pair = mean_over_seeds(before, split, metric), mean_over_seeds(after, split, metric)
                 return Measured(pair[0], pair[1]) if pair[0] and pair[1] else None
 
             success, read = both("success"), both("recognition")
             if success and read:
                 rest = both("numbers"), both("first"), both("first_if_read")
-                found.append(Reading(arm, split, success, read, *rest, arms.label(arm)))
-    return found
+                changes.append(RecognitionChange(arm, split, success, read, *rest, arms.label(arm)))
+    return changes

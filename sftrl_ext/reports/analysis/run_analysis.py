@@ -1,4 +1,4 @@
-"""What a report shows, worked out once from the stored metrics for figures, pages and the summary."""
+"""Analysis of a run from its stored metrics, shared by figures, pages and the summary."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sftrl_ext.reports.analysis.curves import (
     EqualCompute,
     at_equal_compute,
     build_curves,
-    pooled,
+    mean_over_seeds,
 )
-from sftrl_ext.reports.analysis.recognition import Reading, has_recognition, readings
+from sftrl_ext.reports.analysis.recognition import RecognitionChange, has_recognition, recognition_changes
 from sftrl_ext.reports.analysis.splits import Expected, expected_numbers, lr_label, ood_kind, split_title
 from sftrl_ext.reports.analysis.synthetic import LABEL, is_synthetic, synthetic_note
 from sftrl_ext.reports.analysis.verdict import (
     ID_SPLIT,
-    Verdict,
+    Comparison,
     arm_standing_for,
+    compare_arms,
     headline_curves,
-    judge,
     main_splits,
     most_rates_shown,
     shown_curves,
@@ -35,45 +35,46 @@ from sftrl_ext.runs.compute import AXES
 from sftrl_ext.runs.run_folder import RunFolder, load_run
 
 MEASURES = {"success": "Success", "steps": "Per-step accuracy"}
-"""Main measure to its words."""
+"""Main measure to its name in texts."""
 
 _AXIS_LABELS = {"success": "Success per episode", "steps": "Right actions of all responses"}
-"""Main measure to how an axis names it."""
+"""Main measure to its label on an axis."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The verdict on one kind of out of distribution.
+class SplitVerdict:
+    """Comparison of the arms on the split that stands for one type of distribution shift.
 
     Attributes:
-        split: The split it is about.
-        verdict: The verdict.
-        other_axis: The same at equal compute by the paper's formula, where that applies.
+        split: The split; None if no such split was evaluated.
+        verdict: The comparison at equal compute on the headline axis.
+        other_axis: The comparison at equal compute by the paper's formula, where that applies.
     """
 
     split: str | None
-    verdict: Verdict
-    other_axis: Verdict | None
+    verdict: Comparison
+    other_axis: Comparison | None
 
     @property
-    def comparison(self) -> AxisComparison | None:
+    def between_axes(self) -> AxisComparison | None:
         """The verdict on both compute axes; None without a second one."""
         return compare_axes(self.verdict, self.other_axis) if self.other_axis else None
 
 
 @dataclass
 class Analysis:
-    """A run, analysed.
+    """Results of a run, as all parts of a report need them.
 
     Attributes:
         axes: The compute axes that are known for this run.
         equal: The compared checkpoints on the first known axis.
         picked: Arm to its headline curve.
         shown: The curves that get a bar.
-        judged: One verdict for each kind of out of distribution that was evaluated, the main one first; one
-            that says so if there is none.
-        readings: What every arm makes of pictures, on `id` and on the verdicts' splits; empty for text.
-        notes: What a reader has to know: missing parts, choices made.
+        verdicts: One verdict per type of distribution shift that was evaluated, the main one first; if none
+            was, one that says so.
+        recognition_changes: Recognition of cards by every arm, on `id` and on the verdicts' splits; empty for
+            text.
+        notes: Remarks for the reader: missing parts, choices made.
     """
 
     run: RunFolder
@@ -83,8 +84,8 @@ class Analysis:
     equal: EqualCompute
     picked: Mapping[str, Curve]
     shown: list[Curve]
-    judged: list[Judged]
-    readings: list[Reading]
+    verdicts: list[SplitVerdict]
+    recognition_changes: list[RecognitionChange]
     notes: list[str]
 
     @property
@@ -94,7 +95,7 @@ class Analysis:
 
     @property
     def contest(self) -> str:
-        """What stands side by side, in words."""
+        """The compared models, as in a heading."""
         kinds = {self.arms.kind(arm) for arm in self.curves.arm_names()}
         start = "the base model" if self.curves.start_arm == "base" else "start"
         return f"SFT, {start} and RL" if {"sft", "rl"} <= kinds else f"{start[0].upper()}{start[1:]} and arms"
@@ -102,17 +103,17 @@ class Analysis:
     @property
     def split(self) -> str | None:
         """The split of the main verdict."""
-        return self.judged[0].split
+        return self.verdicts[0].split
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Comparison:
         """The main verdict."""
-        return self.judged[0].verdict
+        return self.verdicts[0].verdict
 
     @property
     def main_splits(self) -> list[str]:
         """The splits of all verdicts."""
-        return [one.split for one in self.judged if one.split is not None]
+        return [verdict.split for verdict in self.verdicts if verdict.split is not None]
 
     @property
     def metric(self) -> str:
@@ -121,14 +122,14 @@ class Analysis:
 
     @property
     def measure(self) -> str:
-        """The main measure in words."""
+        """Name of the main measure in texts."""
         return MEASURES[self.metric]
 
     @property
     def per_response(self) -> bool:
         """True if errors of per-step accuracy take responses as independent, for lack of counts per route."""
         measures = (
-            pooled([checkpoint], split)
+            mean_over_seeds([checkpoint], split)
             for checkpoint in self.curves.checkpoints()
             for split in self.curves.splits
         )
@@ -149,7 +150,7 @@ class Analysis:
 
     @property
     def recognizes(self) -> bool:
-        """Whether the records say if cards were recognized."""
+        """True if the records count recognized cards."""
         return has_recognition(self.curves)
 
     @property
@@ -193,7 +194,7 @@ class Analysis:
 
 
 def pretraining_note(run: RunFolder) -> str | None:
-    """What has to be said where the recipe itself pre-trained the model on both rules; None elsewhere."""
+    """Returns the note for a run whose recipe pre-trained the model on both rules; None for others."""
     if not run.state.pretrained_on_both_rules:
         return None
     splits = [str(split) for split in run.recipe.task.get("pretrain_splits") or []]
@@ -220,7 +221,7 @@ def trained_look_note(run: RunFolder) -> str | None:
 
 
 def _load_task(run: RunFolder) -> None:
-    """Import the module of the run's task; where it is gone, titles and lambda are the default ones."""
+    """Import the module of the run's task; if it is gone, titles and lambda are the defaults."""
     module = run.recipe.task.get("module")
     if module:
         try:
@@ -230,7 +231,7 @@ def _load_task(run: RunFolder) -> None:
 
 
 def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
-    """Load a run folder and work out everything its report shows.
+    """Load a run folder and compute everything its report shows.
 
     Args:
         run_dir: The run folder.
@@ -255,15 +256,15 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     by_paper = None
     if equal.axis == "counted" and "paper" in usable:
         by_paper = at_equal_compute(curves, "paper")
-    judged = [
-        Judged(
+    verdicts = [
+        SplitVerdict(
             split,
-            judge(arms, curves, equal, picked, split),
-            judge(arms, curves, by_paper, picked, split) if by_paper else None,
+            compare_arms(arms, curves, equal, picked, split),
+            compare_arms(arms, curves, by_paper, picked, split) if by_paper else None,
         )
         for split in (main or (None,))
     ]
-    told = [split for split in (ID_SPLIT, *main) if split in curves.splits]
+    reported = [split for split in (ID_SPLIT, *main) if split in curves.splits]
 
     notes = [*run.notes, *equal.notes]
     names = curves.arm_names()
@@ -298,12 +299,12 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         notes.append(
             "Not every curve or step has the same number of seeds; each point pools the seeds it has."
         )
-    if (said := trained_look_note(run)) is not None:
-        notes.insert(0, said)
-    if (said := pretraining_note(run)) is not None:
-        notes.insert(0, said)
-    if (said := synthetic_note(run.recipe, curves.splits)) is not None:
-        notes.insert(0, said)
+    if (note := trained_look_note(run)) is not None:
+        notes.insert(0, note)
+    if (note := pretraining_note(run)) is not None:
+        notes.insert(0, note)
+    if (note := synthetic_note(run.recipe, curves.splits)) is not None:
+        notes.insert(0, note)
     return Analysis(
         run=run,
         curves=curves,
@@ -312,7 +313,7 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         equal=equal,
         picked=picked,
         shown=shown_curves(arms, curves, equal, picked),
-        judged=judged,
-        readings=readings(arms, curves, equal, picked, told),
+        verdicts=verdicts,
+        recognition_changes=recognition_changes(arms, curves, equal, picked, reported),
         notes=notes,
     )

@@ -1,4 +1,4 @@
-"""How splits and arms are ordered and named in figures and tables."""
+"""Order and titles of splits and arms in figures and tables."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ _SPLITS = {
     "visual_ood_table": "OOD: blue table",
 }
 KINDS = ("rule", "visual")
-"""What a split is out of distribution in: the cards look otherwise ("visual"), or (any other split) they are
-used otherwise. Each kind gets a verdict of its own."""
+"""Types of distribution shift: ``visual`` (rendering) or ``rule`` (meaning of inputs, any other split).
+
+Each type gets a separate verdict."""
 
 
 def split_order(splits: Iterable[str]) -> list[str]:
     """Distinct splits: the known ones in their usual order, then others by name, `all_5` before `all_12`."""
-    known = list(_SPLITS)
+    listed = list(_SPLITS)
 
-    def place(split: str) -> tuple[int, list[tuple[int, str]]]:
+    def position(split: str) -> tuple[int, list[tuple[int, str]]]:
         parts = [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", split)]
-        return (known.index(split) if split in known else len(known), parts)
+        return (listed.index(split) if split in listed else len(listed), parts)
 
-    return sorted(set(splits), key=place)
+    return sorted(set(splits), key=position)
 
 
 def split_title(split: str, task: str = "") -> str:
@@ -46,17 +47,17 @@ def split_title(split: str, task: str = "") -> str:
     """
     other = f"OOD: {split}" if is_ood(split) else f"In distribution: {split}"
     spec = task_of_source(task)
-    own = {} if spec is None else spec.split_titles
-    return own.get(split) or _SPLITS.get(split, other)
+    titles = {} if spec is None else spec.split_titles
+    return titles.get(split) or _SPLITS.get(split, other)
 
 
 def is_ood(split: str) -> bool:
-    """Whether a split is out of distribution, told by its name."""
+    """True if a split is out of distribution, by its name."""
     return split != "id" and not split.startswith("id_")
 
 
 def ood_kind(split: str) -> str:
-    """What a split is out of distribution in, told by its name: a name of `KINDS`; "" in distribution."""
+    """Type of distribution shift of a split, a name of `KINDS`; "" in distribution."""
     if not is_ood(split):
         return ""
     return "visual" if split.startswith("visual") else "rule"
@@ -75,20 +76,20 @@ def in_rows(splits: Sequence[str], columns: int) -> list[list[str]]:
         return [list(splits[i : i + columns]) for i in range(0, len(splits), columns)]
     rows: list[list[str]] = []
     for kind in dict.fromkeys(ood_kind(split) for split in splits):
-        own = [split for split in splits if ood_kind(split) == kind]
-        if rows and len(rows[-1]) + len(own) <= columns:
-            rows[-1] += own
+        group = [split for split in splits if ood_kind(split) == kind]
+        if rows and len(rows[-1]) + len(group) <= columns:
+            rows[-1] += group
             continue
-        size = -(-len(own) // -(-len(own) // columns))
-        rows += [own[i : i + size] for i in range(0, len(own), size)]
+        size = -(-len(group) // -(-len(group) // columns))
+        rows += [group[i : i + size] for i in range(0, len(group), size)]
     return rows
 
 
 def arm_label(arm: str) -> str:
     """An arm's name as words: ``sft_frozen_vision`` is ``SFT frozen vision``."""
-    known = {"sft": "SFT", "rl": "RL", "init": "Init", "base": "Base"}
+    names = {"sft": "SFT", "rl": "RL", "init": "Init", "base": "Base"}
     first, _, rest = arm.partition("_")
-    return f"{known.get(first, first)} {rest.replace('_', ' ')}".strip()
+    return f"{names.get(first, first)} {rest.replace('_', ' ')}".strip()
 
 
 def lr_label(lr: float | None) -> str:
@@ -128,12 +129,12 @@ class Expected:
 
     @property
     def measures(self) -> str:
-        """What the numbers are of: a name of `curves.METRICS`."""
+        """Measured quantity: a name of `curves.METRICS`."""
         return {"recognition": "recognition", "per_step": "steps"}.get(self.metric, "success")
 
     @property
     def of_recognition(self) -> bool:
-        """Whether the numbers tell how often cards are recognized, rather than success."""
+        """True if the numbers are recognition of cards rather than success."""
         return self.metric == "recognition"
 
 

@@ -1,4 +1,4 @@
-"""The verdict in words, from the numbers: who keeps the other rule, who loses it, and by how many errors."""
+"""Comparison of SFT and RL at equal compute: gains, losses and their significance, with a headline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sftrl_ext.reports.analysis.arms import Arms
-from sftrl_ext.reports.analysis.curves import Curve, CurveKey, Curves, EqualCompute, mean_cost, pooled
+from sftrl_ext.reports.analysis.curves import (
+    Curve,
+    CurveKey,
+    Curves,
+    EqualCompute,
+    mean_cost,
+    mean_over_seeds,
+)
 from sftrl_ext.reports.analysis.splits import KINDS, Expected, is_ood, lr_label, ood_kind
 from sftrl_ext.runs.compute import readable
 from sftrl_ext.runs.stats import Change, Measure, change
@@ -14,7 +21,7 @@ from sftrl_ext.runs.stats import Change, Measure, change
 ID_SPLIT = "id"
 MAX_RATES_SHOWN = 3
 MAX_CURVES_SHOWN = 12
-"""Where all arms are of one kind, as in a sweep, every curve gets a bar up to so many."""
+"""Limit of bars in a sweep, where all arms are of one kind and every curve gets a bar."""
 
 _AXIS_WORDS = {
     "counted": "compute, from counted tokens",
@@ -25,7 +32,7 @@ _AXIS_WORDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What one curve did on the main split, at equal compute.
+    """Result of one curve on the main split, at equal compute.
 
     Attributes:
         split: The main out-of-distribution split.
@@ -74,8 +81,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The comparison's outcome.
+class Comparison:
+    """Outcome of comparing SFT and RL on one split.
 
     Attributes:
         pattern: "appears" (SFT loses, RL does not, and RL ends above SFT, each by the 2 SE rule), "partly"
@@ -105,14 +112,14 @@ def main_split(splits: Sequence[str], expected: Sequence[Expected]) -> str | Non
 def main_splits(splits: Sequence[str], expected: Sequence[Expected]) -> list[str]:
     """One split for a verdict on each kind of out of distribution, that of `main_split` first."""
     first = main_split(splits, expected)
-    found = [] if first is None else [first]
+    chosen = [] if first is None else [first]
     for kind in KINDS:
-        own = [split for split in splits if ood_kind(split) == kind]
-        if own and first is not None and ood_kind(first) != kind:
-            told = [entry.split for entry in expected if entry.split in own]
-            usual = [split for split in (f"{kind}_ood",) if split in own]
-            found.append((told + usual + own)[0])
-    return found
+        candidates = [split for split in splits if ood_kind(split) == kind]
+        if candidates and first is not None and ood_kind(first) != kind:
+            stated = [entry.split for entry in expected if entry.split in candidates]
+            usual = [split for split in (f"{kind}_ood",) if split in candidates]
+            chosen.append((stated + usual + candidates)[0])
+    return chosen
 
 
 def headline_curves(curves: Curves, equal: EqualCompute) -> dict[str, Curve]:
@@ -123,7 +130,7 @@ def headline_curves(curves: Curves, equal: EqualCompute) -> dict[str, Curve]:
     picked: dict[str, Curve] = {}
     for arm in curves.arm_names():
         candidates = [c for c in curves.arms if c.arm == arm and c.key in equal.chosen]
-        scores = [(pooled(equal.chosen[c.key], ID_SPLIT), c) for c in candidates]
+        scores = [(mean_over_seeds(equal.chosen[c.key], ID_SPLIT), c) for c in candidates]
         if candidates:
             picked[arm] = max(
                 scores, key=lambda pair: (pair[0].p if pair[0] else -1.0, -(pair[1].lr or 0.0))
@@ -132,7 +139,7 @@ def headline_curves(curves: Curves, equal: EqualCompute) -> dict[str, Curve]:
 
 
 def most_rates_shown(arms: Arms, curves: Curves) -> int:
-    """With how many learning rates an arm still gets a bar for each."""
+    """Largest number of learning rates with which every one of an arm gets a bar."""
     one_kind = len({arms.kind(arm) for arm in curves.arm_names()}) == 1 and len(curves.arm_names()) > 1
     return MAX_CURVES_SHOWN if one_kind and len(curves.arms) <= MAX_CURVES_SHOWN else MAX_RATES_SHOWN
 
@@ -149,7 +156,7 @@ def shown_curves(arms: Arms, curves: Curves, equal: EqualCompute, picked: Mappin
 
 
 def start_in_words(arms: Arms, curve: Curve, curves: Curves) -> str:
-    """Where a curve leaves from: "the start" if that is the shared one."""
+    """Name of a curve's start in a sentence: "the start" if it is the shared one."""
     if not curve.start or {(c.stage, c.step) for c in curve.start} <= {
         (c.stage, c.step) for c in curves.start
     }:
@@ -160,10 +167,10 @@ def start_in_words(arms: Arms, curve: Curve, curves: Curves) -> str:
 
 def _finding(arms: Arms, curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> Finding | None:
     chosen = equal.chosen.get(curve.key, [])
-    after, before = pooled(chosen, split), pooled(curve.start, split)
+    after, before = mean_over_seeds(chosen, split), mean_over_seeds(curve.start, split)
     if after is None or before is None:
         return None
-    id_after, id_before = pooled(chosen, ID_SPLIT), pooled(curve.start, ID_SPLIT)
+    id_after, id_before = mean_over_seeds(chosen, ID_SPLIT), mean_over_seeds(curve.start, ID_SPLIT)
     return Finding(
         key=curve.key,
         split=split,
@@ -187,17 +194,17 @@ def arm_standing_for(
         return kind
 
     def in_distribution(arm: str) -> float:
-        measure = pooled(equal.chosen[picked[arm].key], ID_SPLIT)
+        measure = mean_over_seeds(equal.chosen[picked[arm].key], ID_SPLIT)
         return measure.p if measure else -1.0
 
-    own = [arm for arm in arms.of_kind(kind, curves.arm_names()) if arm in picked]
-    return max(own, key=in_distribution, default=None)
+    candidates = [arm for arm in arms.of_kind(kind, curves.arm_names()) if arm in picked]
+    return max(candidates, key=in_distribution, default=None)
 
 
-def judge(
+def compare_arms(
     arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], split: str | None
-) -> Verdict:
-    """Say what the numbers say, by one rule: a change counts beyond two of its standard errors.
+) -> Comparison:
+    """Compare SFT and RL on a split; a change counts if it exceeds two of its standard errors.
 
     Args:
         arms: What the arms are.
@@ -207,7 +214,7 @@ def judge(
         split: The out-of-distribution split the verdict is about.
     """
     if split is None:
-        return Verdict("unknown", "No verdict: no out-of-distribution split was evaluated.", None)
+        return Comparison("unknown", "No verdict: no out-of-distribution split was evaluated.", None)
     order = [*picked.values(), *(c for c in curves.arms if picked.get(c.arm) is not c)]
     findings = tuple(f for c in order if (f := _finding(arms, c, curves, equal, split)) is not None)
     by_key = {finding.key: finding for finding in findings}
@@ -217,17 +224,17 @@ def judge(
         absent = [label for label, finding in (("SFT", sft), ("RL", rl)) if finding is None]
         why = (
             "the start was not evaluated"
-            if curves.arms and not any(pooled(curve.start, split) for curve in curves.arms)
+            if curves.arms and not any(mean_over_seeds(curve.start, split) for curve in curves.arms)
             else f"no {' and no '.join(absent)} arm"
         )
-        return Verdict(
+        return Comparison(
             "unknown", f"No verdict on SFT against RL: {why}, on split `{split}`.", split, findings
         )
 
     if sft.start != rl.start:
-        words = f"{rl.label} began at {rl.start}, {sft.label} at {sft.start}"
-        return Verdict(
-            "unknown", f"No verdict on SFT against RL on split `{split}`: {words}.", split, findings
+        claim = f"{rl.label} began at {rl.start}, {sft.label} at {sft.start}"
+        return Comparison(
+            "unknown", f"No verdict on SFT against RL on split `{split}`: {claim}.", split, findings
         )
     difference = change(rl.ood, sft.ood)
     lost, kept = sft.ood_change.direction == "down", rl.ood_change.direction != "down"
@@ -236,17 +243,17 @@ def judge(
     thing = "the other look" if ood_kind(split) == "visual" else thing
     if lost and kept and above:
         pattern = "appears"
-        words = f"SFT loses {thing} and RL {'gains on' if rl.ood_change.direction == 'up' else 'keeps'} it"
+        claim = f"SFT loses {thing} and RL {'gains on' if rl.ood_change.direction == 'up' else 'keeps'} it"
     elif lost and kept:
-        pattern, words = "partly", f"SFT loses {thing} and RL does not, but the two differ by less than 2 SE"
+        pattern, claim = "partly", f"SFT loses {thing} and RL does not, but the two differ by less than 2 SE"
     elif kept and above:
-        pattern, words = "partly", f"RL ends above SFT on {thing}, but SFT does not lose it by more than 2 SE"
+        pattern, claim = "partly", f"RL ends above SFT on {thing}, but SFT does not lose it by more than 2 SE"
     else:
         pattern = "absent"
-        words = f"SFT does not lose {thing} by more than 2 SE" if not lost else f"both arms lose {thing}"
+        claim = f"SFT does not lose {thing} by more than 2 SE" if not lost else f"both arms lose {thing}"
         if not lost and not kept:
-            words = f"RL loses {thing} and SFT does not"
-        words += ", RL less than SFT" if lost and above else ""
+            claim = f"RL loses {thing} and SFT does not"
+        claim += ", RL less than SFT" if lost and above else ""
     says = {
         "appears": "The paper's pattern appears",
         "partly": "The paper's pattern appears in part",
@@ -254,5 +261,5 @@ def judge(
     }[pattern]
     where = f"at equal {_AXIS_WORDS[equal.axis]}" if equal.axis else "at the last checkpoints"
     budget = f" ({readable(equal.budget, equal.axis)})" if equal.budget is not None else ""
-    headline = f"{says}: {where}{budget}, {words}. RL minus SFT on `{split}`: {difference}."
-    return Verdict(pattern, headline, split, findings, difference)
+    headline = f"{says}: {where}{budget}, {claim}. RL minus SFT on `{split}`: {difference}."
+    return Comparison(pattern, headline, split, findings, difference)

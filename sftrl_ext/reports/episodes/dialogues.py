@@ -126,10 +126,10 @@ def _of_compared_checkpoints(analysis: Analysis) -> list[SampleEpisode]:
     kept = []
     wanted[analysis.curves.start_arm] = {(c.stage, c.step) for c in analysis.curves.start}
     for arm in {episode.arm for episode in analysis.run.episodes} & set(wanted):
-        own = [episode for episode in analysis.run.episodes if episode.arm == arm]
-        exact = [episode for episode in own if (episode.stage, episode.step) in wanted.get(arm, set())]
-        last = max(episode.step for episode in own)
-        kept += exact or [episode for episode in own if episode.step == last]
+        played = [episode for episode in analysis.run.episodes if episode.arm == arm]
+        exact = [episode for episode in played if (episode.stage, episode.step) in wanted.get(arm, set())]
+        last = max(episode.step for episode in played)
+        kept += exact or [episode for episode in played if episode.step == last]
     return kept
 
 

@@ -1,4 +1,4 @@
-"""What an episode showed: its pictures drawn again from the stored facts, and its cards in words."""
+"""Pictures of stored episodes, drawn again from their facts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIEW_SIDE = 300
 
 
 def has_picture(facts: Mapping[str, Any]) -> bool:
-    """Whether an episode shows pictures, told by its facts."""
+    """True if an episode shows pictures, by its facts."""
     return facts.get("modality") == "image"
 
 
@@ -71,7 +71,7 @@ def pngs(facts: Mapping[str, Any], side: int | None = SIDE, points: Sequence[int
 
 @dataclass(frozen=True)
 class Seen:
-    """What is seen at a point of a route, counted from 1."""
+    """Street view at a point of a route, counted from 1."""
 
     number: int
     image: Image
@@ -90,8 +90,8 @@ def views_of(facts: Mapping[str, Any], numbers: Sequence[int], side: int | None 
     """
     if not has_picture(facts):
         return []
-    own = facts.get("image_size")
-    size = own if side is None else min(side, own) if isinstance(own, int) else side
+    rendered = facts.get("image_size")
+    size = rendered if side is None else min(side, rendered) if isinstance(rendered, int) else side
     try:
         return [
             Seen(n, make_episode({**facts, "image_size": size, "first_point": n - 1}).images()[0])

@@ -1,8 +1,7 @@
-"""How an episode walked its route: the points of its rail, and at each the answers and their verdicts.
+"""Episodes on routes: the points of the rail, with the answers and verdicts at each.
 
-The rail is rebuilt from the stored facts. Where an answer was given follows from the outcomes alone, since
-the next point comes after a right one; so an episode of an older run, which has the answers of the last point
-only, is placed on its route too.
+The rail is rebuilt from the stored facts. The outcomes alone give the point of each answer, since the next
+point follows a right one; so an older episode that stores only the answers at the last point has a walk too.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from sftrl_ext.reports.episodes.dialogues import Line, dialogue
 from sftrl_ext.runs.records import SampleEpisode
 
 FIRST, LATER, FAILED, CUT, AHEAD = "right at once", "right after feedback", "wrong", "cut off", "not reached"
-"""What became of a point: answered right by the first response or a later one, failed, left open because the
-budget of tokens ended the episode, or never reached."""
+"""States of a point: answered right by the first response or a later one, failed, left open because the token
+budget ended the episode, or never reached."""
 
 NOT_STORED = "(this answer is not stored)"
 
@@ -75,12 +74,12 @@ class Walk:
 
     @property
     def points(self) -> int:
-        """How many points the rail has."""
+        """Number of points of the rail."""
         return self.visits[-1].number
 
     @property
     def verdict(self) -> str:
-        """How it ended, in words."""
+        """Outcome of the walk as text."""
         if self.solved:
             return f"solved: all {len(self.visits)} points right"
         last = self.reached[-1] if self.reached else self.visits[0]
@@ -92,16 +91,16 @@ class Walk:
         return f"not solved: cut off at point {last.number} of {self.points}"
 
     def heading(self, visit: Visit) -> str:
-        """What is known of a point, in words."""
+        """Description of a point: number, heading, right action, and its observation with images."""
         point = visit.point
-        words = [
+        facts = [
             f"point {visit.number} of {self.points}",
             f"facing {compass_word(point.heading)} ({point.heading:.0f}°)",
             f"right: {point.action}",
         ]
         if self.image:
-            words.append(f"to see: {point.observation}")
-        return " · ".join(words)
+            facts.append(f"to see: {point.observation}")
+        return " · ".join(facts)
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def short(action: str) -> str:
 
 
 def action_heading(action: str | None, facing: float) -> float | None:
-    """Where an action leads from a point, in degrees; None for one that leads nowhere."""
+    """Heading of an action from a point, in degrees; None for one that leads nowhere."""
     if action == FORWARD:
         return facing
     if action is None or action == STOP or not action.startswith("turn_direction("):

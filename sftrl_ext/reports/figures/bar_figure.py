@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import Expected, in_rows, lr_label
 from sftrl_ext.reports.analysis.verdict import ID_SPLIT
@@ -72,19 +72,19 @@ def _draw_bars(axes: Axes, analysis: Analysis, bars: list[Bar], split: str, metr
         ticks.append(x)
         labels.append(name)
 
-    place = 0.0
+    position = 0.0
     for bar in bars:
-        measure = pooled(bar.checkpoints, split, metric)
+        measure = mean_over_seeds(bar.checkpoints, split, metric)
         if measure is not None:
             name = bar.rate if bar.rate and len(bars) > MANY_BARS else bar.name
-            put(place, 100 * measure.p, 100 * measure.se, bar.colour, name, "")
-            place += 1.0
+            put(position, 100 * measure.p, 100 * measure.se, bar.colour, name, "")
+            position += 1.0
     for entry in _of_the_paper(analysis, split, metric):
-        place += 0.5
+        position += 0.5
         for arm in analysis.arms.order(entry.values):
             name = analysis.arms.label(arm).replace(" ", "\n")
-            put(place, entry.values[arm], None, analysis.arms.colour(arm), name, entry.text(arm))
-            place += 1.0
+            put(position, entry.values[arm], None, analysis.arms.colour(arm), name, entry.text(arm))
+            position += 1.0
     axes.set_xticks(ticks, labels)
     axes.tick_params(axis="x", length=0, labelcolor="black")
     axes.grid(axis="x", visible=False)
@@ -103,7 +103,9 @@ def _panel_widths(analysis: Analysis, bars: list[Bar], splits: list[str], metric
     widths = {}
     for split in splits:
         paper = sum(len(e.values) + 0.5 for e in _of_the_paper(analysis, split, metric))
-        widths[split] = sum(pooled(bar.checkpoints, split, metric) is not None for bar in bars) + paper + 0.7
+        widths[split] = (
+            sum(mean_over_seeds(bar.checkpoints, split, metric) is not None for bar in bars) + paper + 0.7
+        )
     return widths
 
 
@@ -148,10 +150,9 @@ def bars_at_equal_compute(analysis: Analysis, metric: str | None = None) -> Figu
     splits = order + [s for s in analysis.curves.splits if s not in order]
     widths = _panel_widths(analysis, bars, splits, metric)
     rows = _rows(splits, len(bars))
-    short = len(bars) <= 5 and all(
-        len(analysis.arms.label(bar.arm)) <= 5 for bar in bars
-    )  # longer names need wider panels
-    several = len(analysis.judged) > 1 and short
+    # Longer names need wider panels.
+    short = len(bars) <= 5 and all(len(analysis.arms.label(bar.arm)) <= 5 for bar in bars)
+    several = len(analysis.verdicts) > 1 and short
     if several:
         rows = [order, *in_rows(splits[len(order) :], 3)]
     figure = Figure(figsize=(WIDTH, 2.5 * len(rows) + 0.7), layout="constrained")

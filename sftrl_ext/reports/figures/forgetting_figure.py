@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from sftrl_ext.reports.analysis.forgetting import moved
+from sftrl_ext.reports.analysis.forgetting import drift
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.figures.style import (
     FAINT,
@@ -25,7 +25,7 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str) -> bool:
     """Draw one split; whether there was anything."""
     rates, reach = all_rates(analysis), 0.0
     for curve in analysis.curves.arms:
-        way = [one for group in curve.steps() if (one := moved(group, curve, split))]
+        way = [moved for group in curve.steps() if (moved := drift(group, curve, split))]
         if not way:
             continue
         colour = analysis.arms.colour(curve.arm)
@@ -55,11 +55,11 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str) -> bool:
 
 def _ticks(reach: float) -> list[float]:
     """Six ticks about evenly spaced on a root scale, each a number of one digit, or of two from 1 to 1.9."""
-    found = set()
+    ticks = set()
     for part in range(6):
         value = reach * (part / 5) ** 2
-        found.add(float(f"{value:.1e}" if f"{value:.0e}".startswith("1") else f"{value:.0e}"))
-    return sorted(found)
+        ticks.add(float(f"{value:.1e}" if f"{value:.0e}".startswith("1") else f"{value:.0e}"))
+    return sorted(ticks)
 
 
 def change_against_divergence(analysis: Analysis) -> Figure | None:

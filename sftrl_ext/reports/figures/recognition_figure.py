@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.figures.style import (
     FAINT,
@@ -33,7 +33,9 @@ def recognized_splits(analysis: Analysis) -> list[str]:
     """The splits whose records say if cards were recognized."""
     curves = analysis.curves
     points = [curves.start, *(group for curve in curves.arms for group in curve.steps())]
-    return [s for s in curves.splits if any(pooled(group, s, "recognition") for group in points if group)]
+    return [
+        s for s in curves.splits if any(mean_over_seeds(group, s, "recognition") for group in points if group)
+    ]
 
 
 def recognition_against_compute(analysis: Analysis) -> Figure | None:
@@ -47,7 +49,7 @@ def recognition_against_compute(analysis: Analysis) -> Figure | None:
 
 
 def _spot(group: list[Checkpoint], split: str) -> Spot | None:
-    x, y = pooled(group, split), pooled(group, split, "recognition")
+    x, y = mean_over_seeds(group, split), mean_over_seeds(group, split, "recognition")
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 
@@ -57,11 +59,11 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str) -> None:
     for curve in curves.arms:
         colour = analysis.arms.colour(curve.arm)
         way = [spot for group in curve.steps() if (spot := _spot(group, split))]
-        own = _spot(curve.start, split) if curve.start else None
-        whole = ([own] if own else []) + way
+        begin = _spot(curve.start, split) if curve.start else None
+        spots = ([begin] if begin else []) + way
         line = lr_line(curve.lr, curves.rates(curve.arm))
         axes.plot(
-            [s[0] for s in whole], [s[1] for s in whole], line, lw=1.1, color=colour, alpha=0.6, zorder=2
+            [s[0] for s in spots], [s[1] for s in spots], line, lw=1.1, color=colour, alpha=0.6, zorder=2
         )
         marker = lr_marker(curve.lr, rates)
         for index, (x, y, dx, dy) in enumerate(way, start=1):

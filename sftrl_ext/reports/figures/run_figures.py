@@ -23,7 +23,7 @@ from sftrl_ext.reports.figures.style import look, mark_figure, save
 from sftrl_ext.reports.figures.success_figure import routes_against_compute, success_against_compute
 from sftrl_ext.reports.figures.tradeoff_figure import ood_against_id
 from sftrl_ext.reports.figures.training_figure import training_curves
-from sftrl_ext.reports.pages.method import reading_sentences
+from sftrl_ext.reports.pages.method import recognition_sentences
 from sftrl_ext.reports.paper.figures import PAPER_FIGURES, PaperFigure, draw_for_run, figures_of_recipe
 
 
@@ -118,7 +118,7 @@ FIGURES = (
         "with standard errors. Farther down, fewer cards are recognized in the first response; straight to "
         "the left, the cards are still recognized but fewer hands are solved. The axes do not begin at zero.",
         recognition_against_success,
-        says=reading_sentences,
+        says=recognition_sentences,
     ),
     FigureSpec(
         "recognition_vs_compute",
@@ -176,29 +176,31 @@ def _remove(folder: Path, name: str) -> None:
         (folder / f"{name}.{suffix}").unlink(missing_ok=True)
 
 
-def draw_figures(found: Analysis, folder: Path) -> Iterator[DrawnFigure]:
+def draw_figures(analysis: Analysis, folder: Path) -> Iterator[DrawnFigure]:
     """Draw every figure the run has numbers for, as PNG and SVG; files of the others are removed.
 
     Args:
-        found: The analysed run.
+        analysis: The analysed run.
         folder: Where the files go; must exist.
     """
     main = [spec.name for spec in FIGURES].index("success_vs_tokens") + 1
-    of_paper = [_in_report(figure) for figure in figures_of_recipe(found)]
+    of_paper = [_in_report(figure) for figure in figures_of_recipe(analysis)]
     for name in {paper.name for paper in PAPER_FIGURES} - {spec.name for spec in of_paper}:
         _remove(folder, name)
     for spec in (*of_paper, *FIGURES[:main], *ROUTE_FIGURES, *FIGURES[main:]):
         with look():
-            figure = spec.draw(found)
+            figure = spec.draw(analysis)
             if figure is None:
                 _remove(folder, spec.name)
                 continue
-            if found.mark:
-                mark_figure(figure, found.mark)
+            if analysis.mark:
+                mark_figure(figure, analysis.mark)
             png, svg = save(figure, folder, spec.name)
-        says = tuple(spec.says(found)) if spec.says else ()
-        caption = spec.caption.format(where=where(found), measure=found.measure)
-        if found.mark:
-            caption = f"{caption if found.expected else _HATCHED.sub('', caption)} Routes of {found.mark}."
-        named = replace(spec, title=spec.title.format(measure=found.measure, contest=found.contest))
+        says = tuple(spec.says(analysis)) if spec.says else ()
+        caption = spec.caption.format(where=where(analysis), measure=analysis.measure)
+        if analysis.mark:
+            caption = (
+                f"{caption if analysis.expected else _HATCHED.sub('', caption)} Routes of {analysis.mark}."
+            )
+        named = replace(spec, title=spec.title.format(measure=analysis.measure, contest=analysis.contest))
         yield DrawnFigure(named, caption, png, svg, says)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import in_rows, lr_label
 from sftrl_ext.reports.figures.style import (
@@ -31,7 +31,7 @@ def curve_points(groups: list[list[Checkpoint]], split: str, axis: str, metric: 
     """Points of a curve on a split: one per step that has a cost on ``axis`` and a result."""
     points = []
     for group in groups:
-        x, y = mean_cost(group, axis), pooled(group, split, metric)
+        x, y = mean_cost(group, axis), mean_over_seeds(group, split, metric)
         if x is not None and y is not None:
             points.append((x, 100 * y.p, 100 * y.se))
     return points
@@ -134,9 +134,9 @@ def against_compute(
         if base:
             panel.plot(base[0][0] / divisor, base[0][1], "D", ms=4.5, mfc="white", mec=FAINT, zorder=3)
         for curve in curves.arms:
-            own = curve_points([curve.start], split, axis, metric) if curve.start else []
-            whole = own + curve_points(curve.steps(), split, axis, metric)
-            points = [(x / divisor, y, e) for x, y, e in whole]
+            begin = curve_points([curve.start], split, axis, metric) if curve.start else []
+            spots = begin + curve_points(curve.steps(), split, axis, metric)
+            points = [(x / divisor, y, e) for x, y, e in spots]
             if points:
                 colour = analysis.arms.colour(curve.arm)
                 line = lr_line(curve.lr, curves.rates(curve.arm))

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import is_ood
 from sftrl_ext.reports.analysis.verdict import ID_SPLIT
@@ -27,7 +27,7 @@ Pair = tuple[float, float, float, float]
 
 
 def _pair(group: list[Checkpoint], split: str) -> Pair | None:
-    x, y = pooled(group, ID_SPLIT), pooled(group, split)
+    x, y = mean_over_seeds(group, ID_SPLIT), mean_over_seeds(group, split)
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 
@@ -40,10 +40,10 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str, large: bool) -> None
         way = [pair for group in curve.steps() if (pair := _pair(group, split))]
         if not way:
             continue
-        own = _pair(curve.start, split) if curve.start else None
-        whole = ([own] if own else []) + way
+        begin = _pair(curve.start, split) if curve.start else None
+        spots = ([begin] if begin else []) + way
         axes.plot(
-            [p[0] for p in whole], [p[1] for p in whole], line, lw=1.1, color=colour, alpha=0.55, zorder=2
+            [p[0] for p in spots], [p[1] for p in spots], line, lw=1.1, color=colour, alpha=0.55, zorder=2
         )
         for index, (x, y, _, _) in enumerate(way[:-1]):
             fade = 0.25 + 0.5 * (index + 1) / len(way)

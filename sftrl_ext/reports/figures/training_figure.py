@@ -48,9 +48,9 @@ QUANTITIES = (
 def find_metric(names: Sequence[str], quantity: Quantity) -> str | None:
     """The logged name that stands for a quantity; None if none does."""
     for pattern in quantity.patterns:
-        found = sorted((name for name in names if re.search(pattern, name)), key=lambda n: (len(n), n))
-        if found:
-            return found[0]
+        matches = sorted((name for name in names if re.search(pattern, name)), key=lambda n: (len(n), n))
+        if matches:
+            return matches[0]
     return None
 
 
@@ -107,9 +107,9 @@ def training_curves(analysis: Analysis) -> Figure | None:
             panels.append((quantity.title, holders, quantity))
         elif not quantity.rl:
             for arm in arms:
-                own = [stage for stage in holders if stage.arm == arm and analysis.arms.kind(arm) != "rl"]
-                if own:
-                    panels.append((f"{quantity.title}: {analysis.arms.label(arm)}", own, quantity))
+                trained = [stage for stage in holders if stage.arm == arm and analysis.arms.kind(arm) != "rl"]
+                if trained:
+                    panels.append((f"{quantity.title}: {analysis.arms.label(arm)}", trained, quantity))
     if not panels:
         return None
     columns = min(3, len(panels))

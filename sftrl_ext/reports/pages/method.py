@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sftrl_ext.envs.task import task_of_source
-from sftrl_ext.reports.analysis.curves import paper_ends, pooled
+from sftrl_ext.reports.analysis.curves import mean_over_seeds, paper_ends
 from sftrl_ext.reports.analysis.forgetting import has_divergence
-from sftrl_ext.reports.analysis.run_analysis import Analysis, Judged
+from sftrl_ext.reports.analysis.run_analysis import Analysis, SplitVerdict
 from sftrl_ext.reports.analysis.splits import ood_kind
 from sftrl_ext.reports.pages.mismatch import NOTE, mismatch_table
 from sftrl_ext.runs.compute import RL_TOKENS, buffer_ratio, readable
@@ -19,80 +19,86 @@ from sftrl_ext.runs.stats import (
 )
 
 
-def verdict_sentences(found: Analysis) -> list[str]:
+def verdict_sentences(analysis: Analysis) -> list[str]:
     """The verdict, its findings, and its comparison with the one by the paper's formula."""
-    return [sentence for group in verdict_groups(found) for sentence in group]
+    return [sentence for group in verdict_groups(analysis) for sentence in group]
 
 
-def verdict_groups(found: Analysis) -> list[list[str]]:
+def verdict_groups(analysis: Analysis) -> list[list[str]]:
     """The sentences of every verdict, one list for each kind of out of distribution; headlines first."""
-    groups = [_sentences(found, one, first=index == 0) for index, one in enumerate(found.judged)]
-    if found.recognizes or len(groups) > 1:
-        for group, one in zip(groups, found.judged, strict=True):
-            group += _other_splits(found, one)
+    groups = [
+        _sentences(analysis, split_verdict, first=index == 0)
+        for index, split_verdict in enumerate(analysis.verdicts)
+    ]
+    if analysis.recognizes or len(groups) > 1:
+        for group, split_verdict in zip(groups, analysis.verdicts, strict=True):
+            group += _other_splits(analysis, split_verdict)
     return groups
 
 
-def _other_splits(found: Analysis, judged: Judged) -> list[str]:
+def _other_splits(analysis: Analysis, split_verdict: SplitVerdict) -> list[str]:
     """One sentence on the further splits of a verdict's kind: in how many each arm loses, keeps or gains."""
-    kind = ood_kind(judged.split or "")
-    splits = [s for s in found.curves.splits if ood_kind(s) == kind and s != judged.split]
-    told = []
-    for arm, curve in found.picked.items():
+    kind = ood_kind(split_verdict.split or "")
+    splits = [s for s in analysis.curves.splits if ood_kind(s) == kind and s != split_verdict.split]
+    sentences = []
+    for arm, curve in analysis.picked.items():
         moved: dict[str, list[str]] = {"down": [], "same": [], "up": []}
         for split in splits:
-            pair = (pooled(found.equal.chosen[curve.key], split), pooled(curve.start, split))
+            pair = (
+                mean_over_seeds(analysis.equal.chosen[curve.key], split),
+                mean_over_seeds(curve.start, split),
+            )
             if pair[0] and pair[1]:
                 moved[change(pair[0], pair[1]).direction].append(f"`{split}`")
-        words = {"down": "loses", "same": "keeps (within 2 SE)", "up": "gains on"}
-        parts = [f"{words[way]} {', '.join(names)}" for way, names in moved.items() if names]
+        verbs = {"down": "loses", "same": "keeps (within 2 SE)", "up": "gains on"}
+        parts = [f"{verbs[way]} {', '.join(names)}" for way, names in moved.items() if names]
         if parts:
-            told.append(f"{found.arms.label(arm)} {'; '.join(parts)}")
-    return [f"Its other splits: {'. '.join(told)}."] if told else []
+            sentences.append(f"{analysis.arms.label(arm)} {'; '.join(parts)}")
+    return [f"Its other splits: {'. '.join(sentences)}."] if sentences else []
 
 
-def _sentences(found: Analysis, judged: Judged, first: bool) -> list[str]:
+def _sentences(analysis: Analysis, split_verdict: SplitVerdict, first: bool) -> list[str]:
     """One verdict, its findings, and its comparison with the one by the paper's formula."""
-    verdict, other = judged.verdict, judged.other_axis
+    verdict, other = split_verdict.verdict, split_verdict.other_axis
     sentences = [verdict.headline, *(f.in_words(in_distribution=first) for f in verdict.findings)]
-    if other is not None and judged.comparison is not None:
-        sentences.append(judged.comparison.sentence)
+    if other is not None and split_verdict.between_axes is not None:
+        sentences.append(split_verdict.between_axes.sentence)
         if other.difference is not None:
             sentences[-1] += f" By the paper's formula RL minus SFT: {other.difference}."
     return sentences
 
 
-def axis_sentences(found: Analysis) -> list[str]:
+def axis_sentences(analysis: Analysis) -> list[str]:
     """The compute axes of the report, and which verdicts flip between them."""
-    absent = found.curves.paper_absent
+    absent = analysis.curves.paper_absent
     sentences = []
-    if "counted" in found.axes:
+    if "counted" in analysis.axes:
         sentences.append(
             "Headline axis: compute from counted tokens, with the critic and all passes that only compute "
             "log-probabilities or values."
         )
     if absent is not None:
         return [*sentences, f"The axis of the paper's formula is left out: {absent}."]
-    if "paper" not in found.axes:
+    if "paper" not in analysis.axes:
         return sentences
     sentences.append("Second axis: the paper's formula.")
-    sentences += rl_tokens_sentences(found)
-    compared = [one.comparison for one in found.judged if one.comparison is not None]
-    flipped = [f"`{one.split}`" for one in compared if one.flips]
+    sentences += rl_tokens_sentences(analysis)
+    compared = [verdict.between_axes for verdict in analysis.verdicts if verdict.between_axes is not None]
+    flipped = [f"`{comparison.split}`" for comparison in compared if comparison.flips]
     if flipped:
         sentences.append(f"Verdicts that flip between the two axes: {', '.join(flipped)}.")
     elif compared:
         sentences.append("No verdict flips between the two axes.")
-    return [*sentences, *(one.sentence for one in compared if one.differences)]
+    return [*sentences, *(comparison.sentence for comparison in compared if comparison.differences)]
 
 
-def rl_tokens_sentences(found: Analysis) -> list[str]:
+def rl_tokens_sentences(analysis: Analysis) -> list[str]:
     """Reading of the paper's D_RL on its axis, and the ends of RL by the other one."""
-    reading = found.run.recipe.rl_tokens
+    reading = analysis.run.recipe.rl_tokens
     other = next(name for name in RL_TOKENS if name != reading)
-    ends = [paper_ends(found.run, found.curves, name) for name in (reading, other)]
+    ends = [paper_ends(analysis.run, analysis.curves, name) for name in (reading, other)]
     moved = [
-        f"{found.arms.label(arm)} ends at {readable(ends[1][arm], 'paper')} instead of "
+        f"{analysis.arms.label(arm)} ends at {readable(ends[1][arm], 'paper')} instead of "
         f"{readable(ends[0][arm], 'paper')}"
         for arm in ends[0]
         if arm in ends[1]
@@ -103,16 +109,16 @@ def rl_tokens_sentences(found: Analysis) -> list[str]:
     return [f"{text}; counted {RL_TOKENS[other]} (`--rl-tokens {other}`), {', '.join(moved)}."]
 
 
-def reading_sentences(found: Analysis) -> list[str]:
-    """Whether the cards are still read and what is made of them, arm by arm, at the compared checkpoints."""
-    return [reading.sentence for reading in found.readings]
+def recognition_sentences(analysis: Analysis) -> list[str]:
+    """Sentences on card recognition and its use, arm by arm, at the compared checkpoints."""
+    return [reading.sentence for reading in analysis.recognition_changes]
 
 
-def method_notes(found: Analysis) -> list[str]:
-    """How success, error bars, compute and the verdict are worked out."""
-    ratio = buffer_ratio(found.run.data_source)
+def method_notes(analysis: Analysis) -> list[str]:
+    """Definitions of success, error bars, compute and the verdict."""
+    ratio = buffer_ratio(analysis.run.data_source)
     success = "Success: share of episodes solved within the allowed attempts."
-    if found.metric == "steps":
+    if analysis.metric == "steps":
         success = (
             "Per-step accuracy: right actions as a share of all responses, of all routes together; a further "
             "attempt at a point is a response of its own. A route is walked to the end if every point was "
@@ -133,20 +139,20 @@ def method_notes(found: Analysis) -> list[str]:
         "policy and the critic. Pre-training, evaluation and activation checkpointing are left out.",
         "Compute by the paper's formula: X_SFT = 6 N (D_init + D_SFT), X_RL = 6 N (D_init + D_RL) + 2 N "
         f"D_buffer with D_buffer = {ratio:g} D_RL, which holds for 4 epochs over each buffer; D_RL counts a "
-        f"token {RL_TOKENS[found.run.recipe.rl_tokens]}. It has no value network and no passes for "
+        f"token {RL_TOKENS[analysis.run.recipe.rl_tokens]}. It has no value network and no passes for "
         "log-probabilities.",
         f"Curves of {SMOOTHING_MIN_POINTS} points or more carry a thin Savitzky-Golay line of order "
         f"{SMOOTHING_ORDER} over the raw points; no number is taken from it.",
     ]
-    if found.metric == "steps":
+    if analysis.metric == "steps":
         notes.insert(2, f"Error bars of per-step accuracy. {CLUSTER_FORMULA}")
-        if found.per_response:
+        if analysis.per_response:
             notes.insert(
                 3,
                 f"{PER_RESPONSE} marks errors per response: the records behind them hold no counts per "
                 "route, so responses are taken as independent, which makes these errors too narrow.",
             )
-    if found.recognizes:
+    if analysis.recognizes:
         notes += [
             "Recognized: share of episodes whose first response names the cards shown, in any order, suits "
             "left aside. Numbers right: the same for what the cards count under the rule of the prompt.",
@@ -156,7 +162,7 @@ def method_notes(found: Analysis) -> list[str]:
             "and right cards stand in the same response, is not in the records; at most (numbers right) / "
             "recognized of the recognized hands have right numbers.",
         ]
-    if has_divergence(found):
+    if has_divergence(analysis):
         notes.append(
             "Divergence, in nats per generated token: at every token that was generated, the exact KL "
             "between the two distributions of the next token, over all tokens that can be sampled and at the "
@@ -165,17 +171,17 @@ def method_notes(found: Analysis) -> list[str]:
             "checkpoint's own, all of the split trained on. Error bars are over episodes, as of a ratio of "
             "nats to tokens, and over seeds as above."
         )
-    if mismatch_table(found) is not None:
+    if mismatch_table(analysis) is not None:
         notes.append(NOTE)
-    task = task_of_source(found.task)
+    task = task_of_source(analysis.task)
     shown = {} if task is None else task.looks
-    looks = [f"`{split}`: {shown[split]}" for split in found.curves.splits if split in shown]
+    looks = [f"`{split}`: {shown[split]}" for split in analysis.curves.splits if split in shown]
     if looks:
         notes.append(f"What the visual splits show. {'; '.join(looks)}.")
-    words = {"level": "", "at_most": "upper bound of ", "change": "change from the start in "}
-    for entry in found.expected:
+    prefixes = {"level": "", "at_most": "upper bound of ", "change": "change from the start in "}
+    for entry in analysis.expected:
         notes.append(
-            f"Numbers of the paper ({entry.source}; {words[entry.says]}{entry.metric} on `{entry.split}`) "
+            f"Numbers of the paper ({entry.source}; {prefixes[entry.says]}{entry.metric} on `{entry.split}`) "
             "come from the recipe."
         )
     return notes

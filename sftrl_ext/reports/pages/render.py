@@ -81,8 +81,10 @@ def report_pages(
         "title": analysis.title,
         "arms": analysis.arms,
         "verdicts": [
-            {"pattern": judged.verdict.pattern, "headline": headline, "findings": findings}
-            for judged, (headline, *findings) in zip(analysis.judged, verdict_groups(analysis), strict=True)
+            {"pattern": split_verdict.verdict.pattern, "headline": headline, "findings": findings}
+            for split_verdict, (headline, *findings) in zip(
+                analysis.verdicts, verdict_groups(analysis), strict=True
+            )
         ],
         "axes": axis_sentences(analysis),
         "notes": analysis.notes,

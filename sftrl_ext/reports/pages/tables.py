@@ -6,8 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, pooled, pooled_divergence
-from sftrl_ext.reports.analysis.forgetting import has_divergence, moved
+from sftrl_ext.reports.analysis.curves import (
+    Checkpoint,
+    Curve,
+    divergence_over_seeds,
+    mean_cost,
+    mean_over_seeds,
+)
+from sftrl_ext.reports.analysis.forgetting import drift, has_divergence
 from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
 from sftrl_ext.reports.analysis.splits import lr_label
 from sftrl_ext.runs.compute import AXES, readable
@@ -22,7 +28,7 @@ _COST_HEADERS = {"counted": "Compute (counted)", "paper": "Compute (paper)", "to
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first ``words`` columns are words, the rest are numbers, set flush right."""
+    """A table of texts; the first ``words`` columns are set flush left, the rest, numbers, flush right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -36,19 +42,19 @@ class Table:
 
 
 def duration(seconds: float | None) -> str:
-    """A wall time in words: ``48 s``, ``7 min 35 s``, ``2 h 05 min``."""
+    """A wall time as text: ``48 s``, ``7 min 35 s``, ``2 h 05 min``."""
     if seconds is None:
         return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
 def memory(megabytes: float | None) -> str:
-    """A memory size in words."""
+    """A memory size as text."""
     if megabytes is None:
         return "–"
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
@@ -69,119 +75,124 @@ class Row:
         return str(steps[0]) if len(steps) == 1 else f"{steps[0]}–{steps[-1]}"
 
 
-def compared_rows(found: Analysis) -> list[Row]:
+def compared_rows(analysis: Analysis) -> list[Row]:
     """Base, SFT, start and RL as they are compared: every curve, at equal compute."""
-    rows = [Row("base", None, found.curves.base)] if found.curves.base else []
-    for arm in found.arms.order([*found.curves.arm_names(), "init"]):
-        if arm == "init" and found.curves.start and found.curves.start_arm == "init":
-            rows.append(Row("init", None, found.curves.start))
+    rows = [Row("base", None, analysis.curves.base)] if analysis.curves.base else []
+    for arm in analysis.arms.order([*analysis.curves.arm_names(), "init"]):
+        if arm == "init" and analysis.curves.start and analysis.curves.start_arm == "init":
+            rows.append(Row("init", None, analysis.curves.start))
         rows += [
-            Row(arm, c.lr, found.equal.chosen[c.key])
-            for c in found.curves.arms
-            if c.arm == arm and c.key in found.equal.chosen
+            Row(arm, c.lr, analysis.equal.chosen[c.key])
+            for c in analysis.curves.arms
+            if c.arm == arm and c.key in analysis.equal.chosen
         ]
     return rows
 
 
-def all_rows(found: Analysis) -> list[Row]:
+def all_rows(analysis: Analysis) -> list[Row]:
     """Every evaluated checkpoint, in the order of training."""
-    rows = [Row("base", None, found.curves.base)] if found.curves.base else []
-    if found.curves.path:
-        rows += [Row("init", None, group) for group in found.curves.path.steps()]
-    elif found.curves.start and found.curves.start_arm == "init":
-        rows.append(Row("init", None, found.curves.start))
-    return rows + [Row(c.arm, c.lr, group) for c in found.curves.arms for group in c.steps()]
+    rows = [Row("base", None, analysis.curves.base)] if analysis.curves.base else []
+    if analysis.curves.path:
+        rows += [Row("init", None, group) for group in analysis.curves.path.steps()]
+    elif analysis.curves.start and analysis.curves.start_arm == "init":
+        rows.append(Row("init", None, analysis.curves.start))
+    return rows + [Row(c.arm, c.lr, group) for c in analysis.curves.arms for group in c.steps()]
 
 
-def recognition_table(found: Analysis, rows: Iterable[Row], *, paper: bool = False) -> Table:
+def recognition_table(analysis: Analysis, rows: Iterable[Row], *, paper: bool = False) -> Table:
     """First responses that name the right cards, in the form of `success_table`; for runs with pictures."""
-    return success_table(found, rows, paper=paper, metric="recognition")
+    return success_table(analysis, rows, paper=paper, metric="recognition")
 
 
 def success_table(
-    found: Analysis, rows: Iterable[Row], *, paper: bool = False, metric: str | None = None
+    analysis: Analysis, rows: Iterable[Row], *, paper: bool = False, metric: str | None = None
 ) -> Table:
     """A measure ± SE in percent, one row per checkpoint, one column per split, with what the checkpoint cost.
 
     Args:
-        found: The analysed run.
+        analysis: The analysed run.
         rows: From `compared_rows` or `all_rows`.
         paper: Whether the paper's numbers follow as rows of their own.
         metric: A name of `curves.METRICS`; by default the main measure.
     """
-    metric = metric or found.metric
-    splits = found.curves.splits
-    costs = [axis for axis in AXES if axis in found.axes]
-    columns = [found.column(split, split) for split in splits]
+    metric = metric or analysis.metric
+    splits = analysis.curves.splits
+    costs = [axis for axis in AXES if axis in analysis.axes]
+    columns = [analysis.column(split, split) for split in splits]
     header = ["Arm", "lr", "Step", "Seeds", *columns, *(_COST_HEADERS[a] for a in costs)]
     body = []
     for row in rows:
-        cells = [found.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
-        cells += [str(m) if (m := pooled(row.checkpoints, split, metric)) else "–" for split in splits]
+        cells = [analysis.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
+        cells += [
+            str(m) if (m := mean_over_seeds(row.checkpoints, split, metric)) else "–" for split in splits
+        ]
         for axis in costs:
             cost = mean_cost(row.checkpoints, axis)
             cells.append(
                 "–" if cost is None else readable(cost, axis).removesuffix(" tokens") if cost else "0"
             )
         body.append(cells)
-    for entry in found.paper(metric) if paper else ():
-        for arm in found.arms.order(entry.values):
-            cells = [f"{found.arms.label(arm)} ({entry.label})", "–", "–", "–"]
+    for entry in analysis.paper(metric) if paper else ():
+        for arm in analysis.arms.order(entry.values):
+            cells = [f"{analysis.arms.label(arm)} ({entry.label})", "–", "–", "–"]
             cells += [entry.text(arm) if split == entry.split else "–" for split in splits]
             body.append(cells + ["–"] * len(costs))
     return Table(header, body)
 
 
-def change_table(found: Analysis) -> Table | None:
-    """What every curve gained or lost since its start, in points, and the paper's; None without theirs."""
-    entries = found.paper_changes()
+def change_table(analysis: Analysis) -> Table | None:
+    """Change of every curve since its start in points, with the paper's; None without the paper's."""
+    entries = analysis.paper_changes()
     if not entries:
         return None
-    splits, body = found.curves.splits, []
-    for curve in found.curves.arms:
-        cells = [found.arms.label(curve.arm), lr_label(curve.lr)]
+    splits, body = analysis.curves.splits, []
+    for curve in analysis.curves.arms:
+        cells = [analysis.arms.label(curve.arm), lr_label(curve.lr)]
         for split in splits:
-            pair = pooled(found.equal.chosen.get(curve.key, []), split), pooled(curve.start, split)
+            pair = (
+                mean_over_seeds(analysis.equal.chosen.get(curve.key, []), split),
+                mean_over_seeds(curve.start, split),
+            )
             cells.append(str(change(pair[0], pair[1])) if pair[0] and pair[1] else "–")
         body.append(cells)
     for entry in entries:
-        for arm in found.arms.order(entry.values):
-            cells = [f"{found.arms.label(arm)} ({entry.label})", "–"]
+        for arm in analysis.arms.order(entry.values):
+            cells = [f"{analysis.arms.label(arm)} ({entry.label})", "–"]
             body.append(cells + [entry.text(arm) if split == entry.split else "–" for split in splits])
-    return Table(["Arm", "lr", *(found.column(split, split) for split in splits)], body)
+    return Table(["Arm", "lr", *(analysis.column(split, split) for split in splits)], body)
 
 
-def divergence_table(found: Analysis) -> Table | None:
-    """How far every checkpoint is from its start, in nats per token ± SE; None where it was not measured.
+def divergence_table(analysis: Analysis) -> Table | None:
+    """Divergence of every checkpoint from its start in nats per token ± SE; None if it was not measured.
 
-    With what it gained or lost since its start on the verdicts' splits, in points.
+    Further columns give the change since the start on the verdicts' splits, in points.
     """
-    if not has_divergence(found):
+    if not has_divergence(analysis):
         return None
-    path = found.curves.path
+    path = analysis.curves.path
     ways: list[tuple[Curve | None, list[Checkpoint]]] = []
     ways += [(None, group) for group in (path.steps() if path else [])]
-    ways += [(curve, group) for curve in found.curves.arms for group in curve.steps()]
+    ways += [(curve, group) for curve in analysis.curves.arms for group in curve.steps()]
     body = []
     for curve, group in ways:
-        there = [c for c in group if c.divergence]
-        if not there:
+        measured = [c for c in group if c.divergence]
+        if not measured:
             continue
-        row = Row(there[0].arm, there[0].lr, there)
-        cells = [found.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(there))]
-        cells += [str(pooled_divergence(there, direction)) for direction in DIRECTIONS]
-        for split in found.main_splits:
-            one = moved(there, curve, split) if curve else None
-            cells.append(str(one.change) if one else "–")
+        row = Row(measured[0].arm, measured[0].lr, measured)
+        cells = [analysis.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(measured))]
+        cells += [str(divergence_over_seeds(measured, direction)) for direction in DIRECTIONS]
+        for split in analysis.main_splits:
+            moved = drift(measured, curve, split) if curve else None
+            cells.append(str(moved.change) if moved else "–")
         body.append(cells)
-    changes = [found.column(f"Change, {split}", split) for split in found.main_splits]
+    changes = [analysis.column(f"Change, {split}", split) for split in analysis.main_splits]
     header = ["Arm", "lr", "Step", "Seeds", "KL(start || checkpoint)", "KL(checkpoint || start)", *changes]
     return Table(header, body)
 
 
-def stage_table(found: Analysis) -> Table:
+def stage_table(analysis: Analysis) -> Table:
     """Wall time and peak memory of every stage, and their sum and maximum."""
-    stages = [stage for stage in found.run.stages if stage.kind != "report" or stage.status == "done"]
+    stages = [stage for stage in analysis.run.stages if stage.kind != "report" or stage.status == "done"]
     body = [
         [
             stage.name,
@@ -201,20 +212,20 @@ def stage_table(found: Analysis) -> Table:
     return Table(["Stage", "Kind", "Status", "lr", "Seed", "Wall time", "Peak memory"], body, words=3)
 
 
-def run_facts(found: Analysis) -> list[tuple[str, str]]:
-    """What a run was: model, hardware, commit, seeds, learning rates; (name, value) pairs."""
-    state, run = found.run.state, found.run
+def run_facts(analysis: Analysis) -> list[tuple[str, str]]:
+    """Settings of a run: model, hardware, commit, seeds, learning rates; (name, value) pairs."""
+    state, run = analysis.run.state, analysis.run
     facts = [("Recipe", state.recipe or "–"), ("Scale", state.scale or "–")]
     if state.model.name:
         facts.append(("Model", state.model.name))
     if state.model.parameters:
         facts.append(("Parameters", f"{state.model.parameters:,}"))
-    seeds = sorted({seed for curve in found.curves.arms for seed in curve.seeds})
+    seeds = sorted({seed for curve in analysis.curves.arms for seed in curve.seeds})
     if seeds:
         facts.append(("Seeds", ", ".join(map(str, seeds))))
-    for arm in found.curves.arm_names():
-        rates = ", ".join(lr_label(lr) for lr in found.curves.rates(arm))
-        facts.append((f"Learning rate, {found.arms.label(arm)}", rates))
+    for arm in analysis.curves.arm_names():
+        rates = ", ".join(lr_label(lr) for lr in analysis.curves.rates(arm))
+        facts.append((f"Learning rate, {analysis.arms.label(arm)}", rates))
     episodes = sorted({record.episodes for record in run.records})
     if episodes:
         facts.append(("Episodes per split and checkpoint", ", ".join(map(str, episodes))))
@@ -243,9 +254,9 @@ def results_table(run_dirs: Sequence[Path]) -> str:
         SftrlError: if a folder is no run folder or a file in it is malformed.
     """
     analyses = [analyse(Path(run_dir)) for run_dir in run_dirs]
-    splits = list(dict.fromkeys(split for found in analyses for split in found.curves.splits))
+    splits = list(dict.fromkeys(split for analysis in analyses for split in analysis.curves.splits))
     table = _runs_table(analyses, splits, "main").to_markdown() + "\n"
-    pictures = [found for found in analyses if found.recognizes]
+    pictures = [analysis for analysis in analyses if analysis.recognizes]
     if pictures:
         of_cards = _runs_table(pictures, splits, "recognition").to_markdown()
         table += f"\nCards recognized in the first response:\n\n{of_cards}\n"
@@ -254,18 +265,18 @@ def results_table(run_dirs: Sequence[Path]) -> str:
 
 def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str) -> Table:
     body = []
-    for found in analyses:
-        commit = (found.run.state.commit or "–")[:7]
-        for row in compared_rows(found):
-            measures = [pooled(row.checkpoints, split, metric) for split in splits]
-            cost = mean_cost(row.checkpoints, found.equal.axis) if found.equal.axis else None
+    for analysis in analyses:
+        commit = (analysis.run.state.commit or "–")[:7]
+        for row in compared_rows(analysis):
+            measures = [mean_over_seeds(row.checkpoints, split, metric) for split in splits]
+            cost = mean_cost(row.checkpoints, analysis.equal.axis) if analysis.equal.axis else None
             body.append([
-                f"{found.name} ({found.mark})" if found.mark else found.name,
-                found.arms.label(row.arm),
+                f"{analysis.name} ({analysis.mark})" if analysis.mark else analysis.name,
+                analysis.arms.label(row.arm),
                 lr_label(row.lr),
                 str(len(row.checkpoints)),
                 *(str(m) if m else "–" for m in measures),
-                readable(cost, found.equal.axis) if cost else "–",
+                readable(cost, analysis.equal.axis) if cost else "–",
                 commit,
             ])  # fmt: skip
     header = ["Run", "Arm", "lr", "Seeds", *(f"{split} (%)" for split in splits), "Compute", "Commit"]

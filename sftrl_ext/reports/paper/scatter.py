@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, mean_over_seeds
 from sftrl_ext.reports.analysis.splits import is_ood, ood_kind
 from sftrl_ext.reports.analysis.verdict import ID_SPLIT
 from sftrl_ext.reports.figures.style import FAINT, START_COLOUR, WIDTH, percent_axis, put_legend
@@ -30,9 +30,11 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     One panel per kind of shift; the two ends of a line are one checkpoint.
     """
     (run,) = runs
-    found = run.analysis
-    splits = [split for split in found.main_splits if _spot_pair(found.curves.start, split) is not None]
-    splits = splits or [s for s in found.curves.splits if is_ood(s) and _spot_pair(found.curves.start, s)]
+    analysis = run.analysis
+    splits = [split for split in analysis.main_splits if _spot_pair(analysis.curves.start, split) is not None]
+    splits = splits or [
+        s for s in analysis.curves.splits if is_ood(s) and _spot_pair(analysis.curves.start, s)
+    ]
     splits.sort(key=lambda split: ood_kind(split) != "rule")
     curves = run.contestants()
     if not splits or not curves:
@@ -41,14 +43,14 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     panels = list(figure.subplots(1, len(splits), squeeze=False, sharey=True)[0])
     for panel, split in zip(panels, splits, strict=True):
         for curve in curves:
-            colour = found.arms.colour(curve.arm)
+            colour = analysis.arms.colour(curve.arm)
             steps = curve.steps()
             for group in steps:
                 fade = opacity(mean_cost(group, run.axis) if run.axis else None, run.reach)
                 last = group is steps[-1]
                 _draw_pair(panel, group, split, colour, fade, zorder=5.0 if last else 3.0, errors=last)
-        _draw_pair(panel, found.curves.start, split, START_COLOUR, 1.0, zorder=6.0)
-        panel.set_title(f"In distribution and {found.split_title(split)}")
+        _draw_pair(panel, analysis.curves.start, split, START_COLOUR, 1.0, zorder=6.0)
+        panel.set_title(f"In distribution and {analysis.split_title(split)}")
         panel.margins(0.08)
         panel.set_xlabel("Success per episode (± SE)")
         percent_axis(panel)
@@ -62,11 +64,26 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     if run.reach:
         add_opacity_bar(figure, panels, run)
     handles = [
-        Line2D([], [], label=found.arms.label(c.arm), color=found.arms.colour(c.arm), marker="s", ls="", ms=6)
+        Line2D(
+            [],
+            [],
+            label=analysis.arms.label(c.arm),
+            color=analysis.arms.colour(c.arm),
+            marker="s",
+            ls="",
+            ms=6,
+        )
         for c in curves
     ]
     handles.append(
-        Line2D([], [], label=found.arms.label(found.curves.start_arm), color=START_COLOUR, marker="s", ls="")
+        Line2D(
+            [],
+            [],
+            label=analysis.arms.label(analysis.curves.start_arm),
+            color=START_COLOUR,
+            marker="s",
+            ls="",
+        )
     )
     for marker, label, size in ((_ID_MARKER, "in distribution", 9), (_OOD_MARKER, "out of distribution", 6)):
         handles.append(Line2D([], [], label=label, color=FAINT, marker=marker, ls="", ms=size, mew=0))
@@ -82,12 +99,12 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     compute. The paper's growth under the other rule is a triangle at the upper edge.
     """
     (run,) = runs
-    found = run.analysis
+    analysis = run.analysis
     figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     panel = figure.subplots()
     drawn: list[Curve] = []
-    for curve in found.curves.arms:
-        colour = found.arms.colour(curve.arm)
+    for curve in analysis.curves.arms:
+        colour = analysis.arms.colour(curve.arm)
         chosen = {(c.stage, c.step) for c in run.equal.chosen.get(curve.key, [])}
         for group in curve.steps():
             spot = _growth(group, curve.start)
@@ -108,8 +125,8 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     panel.axhline(0.0, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
     panel.axvline(0.0, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
     panel.plot(0.0, 0.0, "D", ms=6, color=START_COLOUR, mec="white", mew=0.8, zorder=6)
-    stated = [e for e in found.paper_changes() if e.split == RULE_SPLIT]
-    marked = [(found.arms.colour(arm), value) for entry in stated for arm, value in entry.values.items()]
+    stated = [e for e in analysis.paper_changes() if e.split == RULE_SPLIT]
+    marked = [(analysis.arms.colour(arm), value) for entry in stated for arm, value in entry.values.items()]
     for colour, value in marked:
         panel.plot(
             value, 1.02, "v", ms=7, mfc="white", mec=colour, mew=1.4, clip_on=False, zorder=7,
@@ -127,10 +144,18 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     if run.reach:
         add_opacity_bar(figure, [panel], run)
     handles = [
-        Line2D([], [], label=found.arms.label(c.arm), color=found.arms.colour(c.arm), marker="o", ls="", ms=7)
+        Line2D(
+            [],
+            [],
+            label=analysis.arms.label(c.arm),
+            color=analysis.arms.colour(c.arm),
+            marker="o",
+            ls="",
+            ms=7,
+        )
         for c in drawn
     ]
-    handles.append(start_handle(found.arms.label(found.curves.start_arm)))
+    handles.append(start_handle(analysis.arms.label(analysis.curves.start_arm)))
     handles.append(
         Line2D([], [], label="large: at equal compute", color=FAINT, marker="o", ls="", ms=9, mec="white")
     )
@@ -152,7 +177,7 @@ def _growth(group: list[Checkpoint], start: list[Checkpoint]) -> Spot | None:
     """Change of a checkpoint from its start, under the other rule and in distribution."""
     numbers: list[tuple[float, float]] = []
     for split in (RULE_SPLIT, ID_SPLIT):
-        after, before = pooled(group, split), pooled(start, split) if start else None
+        after, before = mean_over_seeds(group, split), mean_over_seeds(start, split) if start else None
         if after is None or before is None:
             return None
         moved = change(after, before)
@@ -163,7 +188,7 @@ def _growth(group: list[Checkpoint], start: list[Checkpoint]) -> Spot | None:
 
 def _spot(group: list[Checkpoint], split: str) -> Spot | None:
     """Success and recognition of a checkpoint."""
-    x, y = pooled(group, split), pooled(group, split, "recognition")
+    x, y = mean_over_seeds(group, split), mean_over_seeds(group, split, "recognition")
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 

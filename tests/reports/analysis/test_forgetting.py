@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.image import imread
 
 from sftrl_ext.reports import build_report
-from sftrl_ext.reports.analysis.forgetting import correlations, forgetting_sentences, moved
+from sftrl_ext.reports.analysis.forgetting import correlations, drift, forgetting_sentences
 from sftrl_ext.reports.analysis.run_analysis import analyse
 from sftrl_ext.reports.figures.forgetting_figure import change_against_divergence
 from sftrl_ext.reports.figures.style import look, save
@@ -34,7 +34,7 @@ def test_a_point_is_the_divergence_and_the_change_of_its_seeds(built):
     found = analyse(built[0])
     records = records_of(built[0])
     curve = next(curve for curve in found.curves.arms if curve.arm == "sft")
-    point = moved(curve.steps()[-1], curve, "rule_ood")
+    point = drift(curve.steps()[-1], curve, "rule_ood")
     own = [r for r in records if r["arm"] == "sft" and r["step"] == 250]
     told = [r["divergence"]["forward"]["nats"] for r in own if r["split"] == "id"]
     assert len(told) == 2 and point.divergence.mean == pytest.approx(sum(told) / 2)
@@ -42,7 +42,7 @@ def test_a_point_is_the_divergence_and_the_change_of_its_seeds(built):
     after = sum(r["solved"] for r in own if r["split"] == "rule_ood") / 600
     before = next(r["solved"] for r in records if r["arm"] == "init" and r["split"] == "rule_ood") / 300
     assert point.change.delta == pytest.approx(after - before)
-    back = moved(curve.steps()[-1], curve, "rule_ood", "reverse")
+    back = drift(curve.steps()[-1], curve, "rule_ood", "reverse")
     assert back.divergence.mean == pytest.approx(0.7 * point.divergence.mean)
 
 
@@ -99,7 +99,7 @@ def test_an_arm_is_measured_from_its_own_start(tmp_path):
     found = analyse(made)
     late = next(curve for curve in found.curves.arms if curve.arm == "rl_late")
     solved = {(r["stage"], r["step"], r["split"]): r["solved"] for r in records_of(made)}
-    point = moved(late.steps()[0], late, "rule_ood")
+    point = drift(late.steps()[0], late, "rule_ood")
     expected = solved["rl_late-s0", 4, "rule_ood"] - solved["sft-s0", 250, "rule_ood"]
     assert point.change.delta == pytest.approx(expected / 300)
     legend = change_against_divergence(found).legends[0]

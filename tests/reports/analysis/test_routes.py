@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, results_table
-from sftrl_ext.reports.analysis.curves import pooled
+from sftrl_ext.reports.analysis.curves import mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import analyse
 from sftrl_ext.runs.stats import binomial_se, clustered_se
 from tests.reports.synthetic_run import make_run, rewrite
@@ -93,7 +93,7 @@ def test_counts_per_route_give_clustered_errors_everywhere(tmp_path):
     rewrite(folder, by_route)
     found = analyse(folder)
     start = found.curves.start[0]
-    measure, record = pooled([start], "rule_ood"), start.results["rule_ood"]
+    measure, record = mean_over_seeds([start], "rule_ood"), start.results["rule_ood"]
     assert measure.se == pytest.approx(clustered_se(record.step_counts))
     assert measure.se > 2 * binomial_se(record.correct_actions, record.responses)
     assert found.verdict.findings[0].ood.se > 0.02 and not found.per_response

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sftrl_ext.reports import build_report
-from sftrl_ext.reports.analysis.curves import at_equal_compute, pooled
+from sftrl_ext.reports.analysis.curves import at_equal_compute, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import analyse
 from sftrl_ext.reports.analysis.splits import expected_numbers
 from sftrl_ext.reports.analysis.verdict import main_split, main_splits
@@ -80,7 +80,7 @@ def test_the_critic_has_a_size_of_its_own(tmp_path):
 def test_another_number_of_epochs_leaves_the_papers_formula_out(tmp_path):
     found = analyse(make_run(tmp_path, points=2, splits=("id", "rule_ood"), epochs=1))
     assert "paper" not in found.axes and found.equal.axis == "counted"
-    assert found.judged[0].other_axis is None
+    assert found.verdicts[0].other_axis is None
     assert "stage `rl-s0` makes 1" in " ".join(axis_sentences(found))
     assert summarize(found)["compute_axes"] == {
         "headline": "counted",
@@ -102,7 +102,7 @@ def test_a_verdict_that_flips_between_the_axes_is_named(tmp_path):
 
     rewrite(tmp_path, change)
     found = analyse(tmp_path)
-    (one,) = found.judged
+    (one,) = found.verdicts
     assert found.equal.chosen["sft", 5e-5][0].step == 50
     assert (one.comparison.counted, one.comparison.paper) == ("absent", "appears")
     assert one.comparison.flips and len(one.comparison.differences) == 2
@@ -146,8 +146,8 @@ def test_a_seed_that_stopped_early_is_left_out_and_said(tmp_path):
 def test_seeds_are_pooled_and_a_single_start_counts_once(tmp_path):
     found = analyse(make_run(tmp_path, seeds=(0, 1, 2), points=2))
     sft = found.curves.arms[0]
-    assert pooled(found.equal.chosen[sft.key], "rule_ood").seeds == 3
-    assert pooled(found.curves.start, "rule_ood").seeds == 1
+    assert mean_over_seeds(found.equal.chosen[sft.key], "rule_ood").seeds == 3
+    assert mean_over_seeds(found.curves.start, "rule_ood").seeds == 1
     assert not any("One seed" in note for note in found.notes)
 
 

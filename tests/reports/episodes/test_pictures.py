@@ -57,7 +57,7 @@ def test_without_recognition_there_are_no_such_figures_or_words(tmp_path):
 def test_each_kind_of_ood_has_a_verdict(built):
     found = analyse(built[0])
     assert found.main_splits == ["rule_ood", "visual_ood"]
-    rule, visual = found.judged
+    rule, visual = found.verdicts
     assert "SFT loses the other rule" in rule.verdict.headline
     assert "SFT loses the other look" in visual.verdict.headline
     for page in (built[1].markdown.read_text(), built[1].html.read_text()):
@@ -129,11 +129,11 @@ def test_the_reason_follows_the_numbers(tmp_path, after, reason):
     run_dir = make_run(tmp_path, points=1, splits=("id", "rule_ood"), pictures=True, training=False)
     start = counts(40, 35, 80, 78)
     rewrite(run_dir, lambda r: r | (after if r["arm"] == "sft" and r["split"] == "rule_ood" else start))
-    readings = analyse(run_dir).readings
-    (found,) = [r for r in readings if (r.arm, r.split) == ("sft", "rule_ood")]
+    recognition_changes = analyse(run_dir).recognition_changes
+    (found,) = [r for r in recognition_changes if (r.arm, r.split) == ("sft", "rule_ood")]
     assert found.reason.startswith(reason)
     assert found.reason in found.sentence
-    assert {r.reason for r in readings if r is not found} == {""}
+    assert {r.reason for r in recognition_changes if r is not found} == {""}
 
 
 def test_what_cannot_be_told_is_said(tmp_path):
@@ -141,9 +141,11 @@ def test_what_cannot_be_told_is_said(tmp_path):
     rewrite(
         run_dir, lambda r: {k: v for k, v in r.items() if k not in ("solved_first", "number_right_first")}
     )
-    readings = analyse(run_dir).readings
-    assert readings and all("cannot be told" in reading.sentence for reading in readings)
-    assert all("right numbers" not in reading.sentence for reading in readings)
+    recognition_changes = analyse(run_dir).recognition_changes
+    assert recognition_changes and all(
+        "cannot be told" in reading.sentence for reading in recognition_changes
+    )
+    assert all("right numbers" not in reading.sentence for reading in recognition_changes)
 
 
 def test_sample_hands_are_drawn_again(built):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.analysis.curves import pooled
+from sftrl_ext.reports.analysis.curves import mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import analyse
 from sftrl_ext.reports.figures.run_figures import draw_figures
 from sftrl_ext.reports.figures.style import look
@@ -129,7 +129,7 @@ def test_figure_6_has_three_bars_per_task_and_the_papers_numbers(draw, runs):
             found.curves.start,
             found.equal.chosen[found.picked["rl"].key],
         ]
-        lengths = [100 * pooled(group, "rule_ood").p for group in chosen]
+        lengths = [100 * mean_over_seeds(group, "rule_ood").p for group in chosen]
         assert [bar[0].get_width() for bar in bars(panel)] == pytest.approx(lengths)
         assert [container.has_xerr for container in panel.containers if container not in bars(panel)] == [
             True
@@ -174,7 +174,10 @@ def test_figure_8_joins_the_two_distributions_of_a_checkpoint(draw, runs):
             assert panel.viewLim.contains(*line.get_xydata()[0])
         curve = found.picked["rl"]
         last = curve.steps()[-1]
-        ends = [(100 * pooled(last, s).p, 100 * pooled(last, s, "recognition").p) for s in ("id", split)]
+        ends = [
+            (100 * mean_over_seeds(last, s).p, 100 * mean_over_seeds(last, s, "recognition").p)
+            for s in ("id", split)
+        ]
         assert any(line.get_xydata().tolist() == [pytest.approx(end) for end in ends] for line in joins)
         blue = [line.get_alpha() for line in stars if to_hex(line.get_color()) == "#0072b2"]
         assert blue == sorted(blue) and FAINTEST < blue[0] < 0.5 and blue[-1] == pytest.approx(1.0)
@@ -201,10 +204,10 @@ def test_figure_19_begins_at_the_over_fitted_checkpoint(draw, runs):
     (panel,) = figure.axes
     found = analyse(runs("fig19_overfit_init"))
     over_fitted = next(c for c in found.curves.arms if c.arm == "sft").steps()[-1]
-    start = 100 * pooled(over_fitted, "rule_ood").p
+    start = 100 * mean_over_seeds(over_fitted, "rule_ood").p
     assert all(line.get_xdata()[0] == over_fitted[0].cost.counted / 1e18 for line in curves(panel))
     assert start in [line.get_ydata()[0] for line in panel.lines if len(line.get_xdata()) == 2]
-    init = 100 * pooled(found.curves.start, "rule_ood").p
+    init = 100 * mean_over_seeds(found.curves.start, "rule_ood").p
     assert f"Over-fitted start (init: {init:.1f} %)" in legend(figure)
     assert panel.get_ylabel().startswith("Per-step accuracy under the other rule")
 
@@ -217,7 +220,7 @@ def test_figure_10_is_growth_against_growth(draw, runs):
     assert len(spots) == 4 * POINTS
     curve = found.curves.arms[-1]
     last, start = curve.steps()[-1], curve.start
-    growth = [100 * (pooled(last, s).p - pooled(start, s).p) for s in ("rule_ood", "id")]
+    growth = [100 * (mean_over_seeds(last, s).p - mean_over_seeds(start, s).p) for s in ("rule_ood", "id")]
     assert any(line.get_xydata().tolist() == [pytest.approx(growth)] for line in spots)
     assert sum(line.get_markersize() > 9 for line in spots) == len(panel.containers) == 4
     triangles = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "v"]
@@ -235,7 +238,7 @@ def test_figure_15_has_both_distributions_in_one_panel(draw, runs):
         assert len(curves(panel)) == 2
         last = found.picked[arm].steps()[-1]
         for split in ("id", "rule_ood"):
-            assert any(y == pytest.approx(100 * pooled(last, split).p) for _, y, _ in points(panel))
+            assert any(y == pytest.approx(100 * mean_over_seeds(last, split).p) for _, y, _ in points(panel))
         assert panel.get_ylim() == figure.axes[0].get_ylim()
 
 
@@ -267,8 +270,8 @@ def test_figure_18_is_of_whole_routes(draw, runs):
     figure = draw("fig18", "fig6_virl_vl")
     inside, outside = figure.axes
     found = analyse(runs("fig6_virl_vl"))
-    start = 100 * pooled(found.curves.start, "id", "success").p
-    assert start != pytest.approx(100 * pooled(found.curves.start, "id", "steps").p)
+    start = 100 * mean_over_seeds(found.curves.start, "id", "success").p
+    assert start != pytest.approx(100 * mean_over_seeds(found.curves.start, "id", "steps").p)
     assert any(y == pytest.approx(start) for _, y, _ in points(inside))
     assert [len(curves(panel)) for panel in figure.axes] == [2, 2]
     assert levels(outside, BOUND_COLOUR.upper()) == [1.0]
