@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.schema import read_schema
+from data_prep.task_card import TaskCard
 from data_prep.task_rows import find_rows
 from sftrl_ext.envs import TASKS, parse_facts
 from sftrl_ext.envs.task import task_of_source
@@ -22,87 +22,18 @@ MOST_LEFT_OUT = 50
 """Sentences of the card about what is left out, at most."""
 
 
-class TaskCard(ABC):
-    """What one file holds of a task, as a line of that task's table.
-
-    Attributes:
-        intro: Lines above the table.
-        heads: Heads of the columns for the rules and for how instances are shown.
-        columns: Heads of further columns; one that ends in ``:`` is of numbers.
-        shared: What two files may share, in the plural.
-        rules: Rows per rule.
-        shown: Rows per way of showing an instance.
-    """
-
-    intro: ClassVar[Sequence[str]]
-    heads: ClassVar[tuple[str, str]]
-    columns: ClassVar[Sequence[str]]
-    shared: ClassVar[str]
-
-    def __init__(self) -> None:
-        self.rules: Counter[str] = Counter()
-        self.shown: Counter[str] = Counter()
-
-    def read_schema(self, schema: pa.Schema, path: Path) -> None:  # noqa: B027
-        """Read what the file says of itself; nothing by default."""
-
-    @abstractmethod
-    def add(self, facts: Mapping[str, Any]) -> None:
-        """Count the facts of one row."""
-
-    @abstractmethod
-    def cells(self) -> Sequence[str]:
-        """The values of `columns`."""
-
-    @abstractmethod
-    def instances(self) -> Set[Any]:
-        """What is compared with other files."""
-
-    @classmethod
-    def further_lines(cls, cards: Sequence[Any]) -> list[str]:
-        """Lines between the table and the overlap; none by default."""
-        return []
-
-
-class EpisodeCard(TaskCard):
-    """The table of a task without one of its own: an instance is its facts."""
-
-    intro = ("Made by `data_prep`. An *instance* is the facts of an episode.",)
-    heads = ("task", "shown as")
-    columns = ("instances:",)
-    shared = "Instances"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.facts: set[str] = set()
-
-    def add(self, facts: Mapping[str, Any]) -> None:
-        """See `TaskCard`."""
-        self.rules[str(facts["task"])] += 1
-        self.shown[str(facts.get("modality", "text"))] += 1
-        self.facts.add(repr(sorted(facts.items())))
-
-    def cells(self) -> Sequence[str]:
-        """See `TaskCard`."""
-        return (f"{len(self.facts):,}",)
-
-    def instances(self) -> Set[Any]:
-        """See `TaskCard`."""
-        return self.facts
-
-
 @dataclass
 class FileFacts:
-    """What one file holds.
+    """Statistics of one file.
 
     Attributes:
         path: The file.
-        rows: How many rows.
+        rows: Number of rows.
         answered: Rows with a dialogue (SFT rows).
         splits: Rows per split.
         seeds: Seeds of the rows.
         templates: Prompt templates of the rows.
-        tasks: Task to what the file holds of it.
+        tasks: Task to its card.
     """
 
     path: Path
@@ -115,42 +46,42 @@ class FileFacts:
 
 
 def inspect_file(path: str | Path) -> FileFacts:
-    """Read what a file holds from the facts of its rows, in constant memory.
+    """Count the rows of a file by their facts, in constant memory.
 
     Raises:
         SftrlError: if the file does not have our schema.
     """
     path = Path(path)
     read_schema(path)
-    found = FileFacts(path)
+    contents = FileFacts(path)
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=["data_source", "extra_info", "train_turns"]):
             for row in batch.to_pylist():
                 extra = row["extra_info"]
-                found.rows += 1
-                found.answered += bool(row["train_turns"])
-                found.splits[extra["split"]] += 1
-                found.seeds.add(extra["seed"])
-                facts = parse_facts(extra["facts"], f"{path}: row {found.rows - 1}: facts")
-                card = _card_of(found, facts, row["data_source"], file.schema_arrow)
+                contents.rows += 1
+                contents.answered += bool(row["train_turns"])
+                contents.splits[extra["split"]] += 1
+                contents.seeds.add(extra["seed"])
+                facts = parse_facts(extra["facts"], f"{path}: row {contents.rows - 1}: facts")
+                card = _card_of(contents, facts, row["data_source"], file.schema_arrow)
                 if facts and card is not None:
                     card.add(facts)
-                    found.templates.update({facts["template"]} if "template" in facts else ())
-    return found
+                    contents.templates.update({facts["template"]} if "template" in facts else ())
+    return contents
 
 
 def _card_of(
-    found: FileFacts, facts: Mapping[str, Any], data_source: str, schema: pa.Schema
+    contents: FileFacts, facts: Mapping[str, Any], data_source: str, schema: pa.Schema
 ) -> TaskCard | None:
     """The card for a row; an imported row without facts belongs to the task of its data source."""
     source_task = None if facts else task_of_source(data_source)
     task = facts.get("task") or (source_task.name if source_task else None)
     if task is None:
         return None
-    if task not in found.tasks:
-        found.tasks[task] = find_rows(task).card()
-        found.tasks[task].read_schema(schema, found.path)
-    card: TaskCard = found.tasks[task]
+    if task not in contents.tasks:
+        contents.tasks[task] = find_rows(task).card()
+        contents.tasks[task].read_schema(schema, contents.path)
+    card: TaskCard = contents.tasks[task]
     return card
 
 
@@ -158,13 +89,13 @@ def card_text(files: Sequence[FileFacts], left_out: Sequence[str] = ()) -> str:
     """The card as Markdown, with the files named by their stems.
 
     Args:
-        files: What the files hold.
+        files: Statistics of the files.
         left_out: One sentence for each thing that the files leave out of their sources.
     """
     lines = ["# Dataset card"]
     for task in TASKS:
-        own = [facts for facts in files if task in facts.tasks]
-        lines += _task_lines(own, [facts.tasks[task] for facts in own]) if own else []
+        held = [facts for facts in files if task in facts.tasks]
+        lines += _task_lines(held, [facts.tasks[task] for facts in held]) if held else []
     if left_out:
         rest = len(left_out) - MOST_LEFT_OUT
         lines += ["", "## Left out", "", *(f"- {sentence}" for sentence in left_out[:MOST_LEFT_OUT])]
@@ -173,7 +104,7 @@ def card_text(files: Sequence[FileFacts], left_out: Sequence[str] = ()) -> str:
 
 
 def _task_lines(files: Sequence[FileFacts], cards: Sequence[TaskCard]) -> list[str]:
-    """The table of one task, and what its files share."""
+    """The table of one task, and the overlap of its files."""
     first = cards[0]
     rules, shown = first.heads
     heads = ["file", "rows:", "kind", "splits", rules, "seeds", "template", shown, *first.columns]
@@ -188,8 +119,8 @@ def _task_lines(files: Sequence[FileFacts], cards: Sequence[TaskCard]) -> list[s
     lines += [*first.further_lines(cards), "", "## Overlap", "", f"{first.shared} that two files share.", ""]
     lines += [f"| | {' | '.join(facts.path.stem for facts in files)} |", f"|---|{'---:|' * len(files)}"]
     sets = [card.instances() for card in cards]
-    for facts, own in zip(files, sets, strict=True):
-        lines.append(f"| {facts.path.stem} | {' | '.join(str(len(own & other)) for other in sets)} |")
+    for facts, instances in zip(files, sets, strict=True):
+        lines.append(f"| {facts.path.stem} | {' | '.join(str(len(instances & other)) for other in sets)} |")
     return lines
 
 

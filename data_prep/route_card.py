@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from data_prep.card import TaskCard
+from data_prep.task_card import TaskCard
 from sftrl_ext.envs.virl.track import read_track
 
 RouteKey = tuple[tuple[float, float], ...]
