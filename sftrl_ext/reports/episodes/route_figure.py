@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sftrl_ext.reports.analysis.arms import Arms
+from sftrl_ext.reports.episodes.dialogues import Line
 from sftrl_ext.reports.episodes.pictures import Seen, views_of
 from sftrl_ext.reports.episodes.route_map import COLOURS, TEXT_COLOURS, draw_map
 from sftrl_ext.reports.episodes.walks import (
@@ -21,7 +22,6 @@ from sftrl_ext.reports.episodes.walks import (
     NOT_STORED,
     Visit,
     Walk,
-    claimed_action,
     short,
 )
 from sftrl_ext.reports.figures.style import FAINT, INK, WIDTH
@@ -37,7 +37,7 @@ _LINE = 0.148
 def title_of(arms: Arms, episode: SampleEpisode, walk: Walk) -> str:
     """Title of an episode's figure."""
     parts = [arms.label(episode.arm), episode.split, f"step {episode.step}", f"seed {episode.seed}"]
-    return " · ".join([*parts, f"route {walk.index}"])
+    return " · ".join([*parts, f"route {walk.view.index}"])
 
 
 def route_figure(arms: Arms, episode: SampleEpisode, walk: Walk) -> Figure:
@@ -108,7 +108,7 @@ def _list(axes: Axes, walk: Walk, height: float) -> None:
         colour = FAINT if dim else INK
         axes.text(columns[0], row, str(visit.number), fontsize=7.5, ha="right", va="center", color=colour)
         axes.text(columns[1], row, short(visit.point.action), fontsize=7.5, va="center", color=colour)
-        for answer, (summary, good) in zip(visit.answers, map(_said, visit.answers), strict=True):
+        for answer, (summary, good) in [(answer, _summary(walk, answer)) for answer in visit.answers]:
             mark = TEXT_COLOURS[(FIRST if len(visit.answers) == 1 else LATER) if good else FAILED]
             axes.text(
                 columns[2], row, f"{'✓' if answer.outcome == 'correct' else '✗'} {summary}", fontsize=7.5,
@@ -118,12 +118,12 @@ def _list(axes: Axes, walk: Walk, height: float) -> None:
         row += not visit.answers
 
 
-def _said(answer: Any) -> tuple[str, bool]:
-    """An answer in a few words, and whether it is right."""
+def _summary(walk: Walk, answer: Line) -> tuple[str, bool]:
+    """An answer in brief, and True if it is right."""
     good = answer.outcome == "correct"
     if answer.content == NOT_STORED:
         return str(answer.outcome).replace("_", " "), good
-    text = short(claimed_action(answer) or "no action")
+    text = short(walk.action(answer) or "no action")
     text = text if len(text) <= 24 else f"{text[:23]}…"
     return text + (", saw wrong" if answer.outcome == "wrong_observation" else ""), good
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from sftrl_ext.envs.virl.geo import EARTH_M, LatLng
-from sftrl_ext.envs.virl.rail import FORWARD
-from sftrl_ext.envs.virl.verifier import landmark_name
 from sftrl_ext.reports.episodes.label_placer import Label, place_labels
 from sftrl_ext.reports.episodes.walks import (
     AHEAD,
@@ -25,8 +21,6 @@ from sftrl_ext.reports.episodes.walks import (
     NOT_STORED,
     Visit,
     Walk,
-    action_heading,
-    claimed_action,
     short,
 )
 from sftrl_ext.reports.figures.style import FAINT, INK
@@ -44,25 +38,6 @@ _STREET = "#D9D9D4"
 _WALKED = "#6F8FA8"
 _HALO = [withStroke(linewidth=2.4, foreground="white")]
 _LABEL: dict[str, Any] = {"fontsize": 7.5, "color": INK, "path_effects": _HALO, "zorder": 8}
-_SIDES = {
-    "right front": 45.0,
-    "right behind": 135.0,
-    "left behind": -135.0,
-    "left front": -45.0,
-    "right": 90.0,
-    "left": -90.0,
-    "front": 0.0,
-    "ahead": 0.0,
-    "behind": 180.0,
-}
-
-
-def metres(places: Sequence[LatLng]) -> np.ndarray:
-    """Places in metres east and north of the first one; shape (n, 2)."""
-    points = np.asarray(places, dtype=float)
-    north = np.radians(points[:, 0] - points[0, 0]) * EARTH_M
-    turn = (points[:, 1] - points[0, 1] + 180.0) % 360.0 - 180.0
-    return np.stack([np.radians(turn) * EARTH_M * math.cos(math.radians(points[0, 0])), north], axis=1)
 
 
 def draw_map(axes: Axes, walk: Walk, *, legend: bool = True) -> None:
@@ -76,7 +51,7 @@ def draw_map(axes: Axes, walk: Walk, *, legend: bool = True) -> None:
         walk: The episode.
         legend: Whether to explain the markers below.
     """
-    places = metres([visit.point.geocode for visit in walk.visits])
+    places = np.array([visit.point.position for visit in walk.visits])
     scale = _fit(axes, places)  # metres per point of the figure
     axes.set_axis_off()
     axes.plot(*places.T, color=_STREET, lw=9, solid_capstyle="round", solid_joinstyle="round", zorder=1)
@@ -134,8 +109,7 @@ def _draw_point(axes: Axes, visit: Visit, point: np.ndarray, size: float, scale:
     """Draw a point; the tip of its arrow."""
     colour = COLOURS[visit.state]
     reached = visit.state != AHEAD
-    turn = visit.point.action != FORWARD
-    big = size + (2.5 if turn else 0.0)
+    big = size + (0.0 if visit.point.straight else 2.5)
     tip = point + _ahead(visit.point.heading, scale * (big / 2 + 7.5))
     axes.annotate(
         "",
@@ -182,9 +156,9 @@ def _ended(
     off = [_box(axes, point, scale * (size / 2 + 8))]
     if walk.solved:
         return [Label("arrived", at, None, style, "ended")], off
-    answered = [claimed_action(answer) for answer in last.answers if answer.content != NOT_STORED]
+    answered = [walk.action(answer) for answer in last.answers if answer.content != NOT_STORED]
     for action, way in ((answered[-1] if answered else None, "wrong-way"), (last.point.action, "right-way")):
-        heading = action_heading(action, last.point.heading)
+        heading = walk.view.action_heading(action, last.point.heading)
         if heading is not None:
             off += _draw_way(axes, places, point, heading, size, scale, way)
     text = f"{'ended' if last.state == FAILED else 'cut off'} at {last.number}"
@@ -225,22 +199,15 @@ def _labels(walk: Walk, places: np.ndarray) -> list[Label]:
     """The landmarks, each on the side where it is, and the two ends of the route."""
     labels = []
     for visit, (x, y) in zip(walk.visits, places.tolist(), strict=True):
-        if visit.point.landmark:
-            side = _side(visit.point.landmark)
+        landmark, side = visit.point.landmark, visit.point.landmark_side
+        if landmark:
             toward = None if side is None else (visit.point.heading + side) % 360
-            name = landmark_name(visit.point.landmark)
-            labels.append(Label(name, (x, y), toward, _LABEL, f"landmark-{visit.number}"))
+            labels.append(Label(landmark, (x, y), toward, _LABEL, f"landmark-{visit.number}"))
     ends = [(places[0], "start")]
     if not walk.solved:
         ends.append((places[-1], "destination"))
     style = {**_LABEL, "color": "#555555", "style": "italic"}
     return [*labels, *(Label(word, (float(x), float(y)), None, style, word) for (x, y), word in ends)]
-
-
-def _side(landmark: str) -> float | None:
-    """Side of a landmark as its clause states it, in degrees from straight ahead; None if it does not."""
-    where = landmark[len(landmark_name(landmark)) :].lower()
-    return next((turn for clause, turn in _SIDES.items() if clause in where), None)
 
 
 def _furniture(axes: Axes, scale: float) -> Bbox:

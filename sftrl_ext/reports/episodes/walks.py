@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
-from sftrl_ext.envs.task import make_episode
-from sftrl_ext.envs.virl import episode as virl
-from sftrl_ext.envs.virl.answer import extract_answer, normalize_action
-from sftrl_ext.envs.virl.geo import compass_heading, compass_word
-from sftrl_ext.envs.virl.rail import FORWARD, STOP, Point
+from sftrl_ext.envs.route_view import RoutePoint, RouteView
+from sftrl_ext.envs.task import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.episodes.dialogues import Line, dialogue
 from sftrl_ext.runs.records import SampleEpisode
@@ -25,8 +22,6 @@ FIRST, LATER, FAILED, CUT, AHEAD = "right at once", "right after feedback", "wro
 budget ended the episode, or never reached."""
 
 NOT_STORED = "(this answer is not stored)"
-
-_SIDES = {"left": -90.0, "right": 90.0, "slightly left": -25.0, "slightly right": 25.0}
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Visit:
     """
 
     number: int
-    point: Point
+    point: RoutePoint
     state: str
     lines: tuple[Line, ...] = ()
 
@@ -57,20 +52,22 @@ class Walk:
 
     Attributes:
         visits: Every point of the rail from the first of the episode on.
-        index: The route's place in its file.
-        solved: Whether the route was walked to its end.
-        image: Whether places are shown in street views.
+        view: The route.
+        solved: True if the route was walked to its end.
     """
 
     visits: tuple[Visit, ...]
-    index: int
+    view: RouteView
     solved: bool
-    image: bool
 
     @property
     def reached(self) -> tuple[Visit, ...]:
         """The points with an answer."""
         return tuple(visit for visit in self.visits if visit.state != AHEAD)
+
+    def action(self, answer: Line) -> str | None:
+        """Action of an answer, as in `RouteView.read_action`."""
+        return self.view.read_action(answer.content)
 
     @property
     def points(self) -> int:
@@ -95,10 +92,10 @@ class Walk:
         point = visit.point
         facts = [
             f"point {visit.number} of {self.points}",
-            f"facing {compass_word(point.heading)} ({point.heading:.0f}°)",
+            f"facing {point.facing} ({point.heading:.0f}°)",
             f"right: {point.action}",
         ]
-        if self.image:
+        if self.view.image:
             facts.append(f"to see: {point.observation}")
         return " · ".join(facts)
 
@@ -136,50 +133,28 @@ def parts(episode: SampleEpisode, walk: Walk | None, skip: int = 0) -> list[Part
     ]
 
 
-def claimed_action(answer: Line) -> str | None:
-    """The action of an answer in the rail's words; as it was written if it is none; None without one."""
-    action = extract_answer(answer.content).action
-    return normalize_action(action) if action and action.strip() else None
-
-
 def short(action: str) -> str:
     """An action in plain words: ``turn_direction(north)`` is "turn north"."""
     inside = re.fullmatch(r"turn_direction\((.+)\)", action)
     return f"turn {inside[1]}" if inside else action.removesuffix("()")
 
 
-def action_heading(action: str | None, facing: float) -> float | None:
-    """Heading of an action from a point, in degrees; None for one that leads nowhere."""
-    if action == FORWARD:
-        return facing
-    if action is None or action == STOP or not action.startswith("turn_direction("):
-        return None
-    word = action[len("turn_direction(") : -1]
-    if word in _SIDES:
-        return (facing + _SIDES[word]) % 360.0
-    try:
-        return compass_heading(word)
-    except SftrlError:
-        return None
-
-
 def walk_of(episode: SampleEpisode) -> Walk | None:
     """Place an episode on its route; None for one of another task, or if its facts do not suffice."""
-    if episode.facts.get("task") != virl.TASK:
+    task = str(episode.facts.get("task"))
+    build_view = TASKS[task].route_view if task in TASKS else None
+    if build_view is None:
         return None
     try:
-        rebuilt = make_episode(episode.facts)
+        view = build_view(episode.facts)
     except (SftrlError, OSError):
         return None
-    assert isinstance(rebuilt, virl.NavigationEpisode)
-    first, most = rebuilt.first_point, rebuilt.settings.max_attempts
-    placed = _placed(episode, first, len(rebuilt.rail.points) - 1)
+    placed = _placed(episode, view.first, view.first + len(view.points) - 1)
     visits = []
-    for index in range(first, len(rebuilt.rail.points)):
+    for index, point in enumerate(view.points, start=view.first):
         lines = placed.get(index, ())
-        visits.append(Visit(index + 1, rebuilt.rail.points[index], _state(lines, most), tuple(lines)))
-    image = rebuilt.settings.modality == "image"
-    return Walk(tuple(visits), rebuilt.track.index, episode.solved, image)
+        visits.append(Visit(index + 1, point, _state(lines, view.max_attempts), tuple(lines)))
+    return Walk(tuple(visits), view, episode.solved)
 
 
 def _placed(episode: SampleEpisode, first: int, last: int) -> dict[int, list[Line]]:
