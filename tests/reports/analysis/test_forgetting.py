@@ -37,13 +37,13 @@ def test_a_point_is_the_divergence_and_the_change_of_its_seeds(built):
     point = drift(curve.steps()[-1], curve, "rule_ood")
     own = [r for r in records if r["arm"] == "sft" and r["step"] == 250]
     told = [r["divergence"]["forward"]["nats"] for r in own if r["split"] == "id"]
-    assert len(told) == 2 and point.divergence.mean == pytest.approx(sum(told) / 2)
+    assert len(told) == 2 and point.divergence.nats == pytest.approx(sum(told) / 2)
     assert point.divergence.se >= abs(told[0] - told[1]) / 2 - 1e-12
     after = sum(r["solved"] for r in own if r["split"] == "rule_ood") / 600
     before = next(r["solved"] for r in records if r["arm"] == "init" and r["split"] == "rule_ood") / 300
     assert point.change.delta == pytest.approx(after - before)
     back = drift(curve.steps()[-1], curve, "rule_ood", "reverse")
-    assert back.divergence.mean == pytest.approx(0.7 * point.divergence.mean)
+    assert back.divergence.nats == pytest.approx(0.7 * point.divergence.nats)
 
 
 def test_the_figure_is_made_and_has_a_point_for_every_checkpoint(built, tmp_path):
