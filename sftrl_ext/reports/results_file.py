@@ -13,7 +13,7 @@ from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
-from sftrl_ext.reports.analysis.curves import divergence_over_seeds, mean_cost, mean_over_seeds
+from sftrl_ext.reports.analysis.curves import divergence_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
 from sftrl_ext.reports.pages.tables import Row, all_rows, compared_rows
 from sftrl_ext.runs.compute import TERA
@@ -203,7 +203,7 @@ def _row(analysis: Analysis, row: Row) -> ResultsRow | None:
     main = _numbers(row, splits, "main")
     if main is None:
         return None
-    per_response = any((m := mean_over_seeds(checkpoints, split)) and m.per_response for split in splits)
+    per_response = any((m := row.measure(split)) and m.per_response for split in splits)
     divergence = {
         direction: {"nats": _round(kl.nats, 5), "se": _round(kl.se, 5)}
         for direction in DIRECTIONS
@@ -214,8 +214,8 @@ def _row(analysis: Analysis, row: Row) -> ResultsRow | None:
         lr=row.lr,
         seeds=len(checkpoints),
         step=checkpoints[0].step,
-        tflop_counted=_tflop(mean_cost(checkpoints, "counted")),
-        tflop_paper=_tflop(mean_cost(checkpoints, "paper")),
+        tflop_counted=_tflop(row.cost("counted")),
+        tflop_paper=_tflop(row.cost("paper")),
         percent=main.percent,
         se=main.se,
         se_unit=("response" if per_response else "route") if analysis.metric == "steps" else None,
@@ -227,7 +227,7 @@ def _row(analysis: Analysis, row: Row) -> ResultsRow | None:
 
 def _numbers(row: Row, splits: Iterable[str], metric: str) -> SplitNumbers | None:
     """A measure of a row by split; None if it was measured on none."""
-    measures = {split: m for split in splits if (m := mean_over_seeds(row.checkpoints, split, metric))}
+    measures = {split: m for split in splits if (m := row.measure(split, metric))}
     if not measures:
         return None
     percent = {split: round(100 * m.p, 1) for split, m in measures.items()}

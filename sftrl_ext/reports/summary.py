@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sftrl_ext.reports.analysis.curves import divergence_over_seeds, mean_cost, mean_over_seeds
+from sftrl_ext.reports.analysis.curves import divergence_over_seeds
 from sftrl_ext.reports.analysis.forgetting import Correlation, correlations
 from sftrl_ext.reports.analysis.recognition import RecognitionChange
 from sftrl_ext.reports.analysis.run_analysis import Analysis
@@ -62,7 +62,7 @@ def _axes(analysis: Analysis) -> dict[str, Any]:
 
 def _of_pictures(row: Row, split: str) -> dict[str, Any]:
     """Recognition and correctness of first responses to pictures; empty for text."""
-    if mean_over_seeds(row.checkpoints, split, "recognition") is None:
+    if row.measure(split, "recognition") is None:
         return {}
     names = {
         "recognized": "recognition",
@@ -70,13 +70,13 @@ def _of_pictures(row: Row, split: str) -> dict[str, Any]:
         "first_correct": "first",
         "first_correct_if_recognized": "first_if_read",
     }
-    measures = {name: mean_over_seeds(row.checkpoints, split, metric) for name, metric in names.items()}
+    measures = {name: row.measure(split, metric) for name, metric in names.items()}
     return {n: {"percent": 100 * m.p, "se": 100 * m.se} if m else None for n, m in measures.items()}
 
 
 def _of_routes(analysis: Analysis, row: Row, split: str) -> dict[str, Any]:
     """Success of whole routes, where the percentage of a line is of responses; empty elsewhere."""
-    routes = mean_over_seeds(row.checkpoints, split, "success") if analysis.metric == "steps" else None
+    routes = row.measure(split, "success") if analysis.metric == "steps" else None
     if routes is None:
         return {}
     return {"routes": {"percent": 100 * routes.p, "se": 100 * routes.se, "episodes": routes.episodes}}
@@ -115,9 +115,9 @@ def _reading(value: RecognitionChange) -> dict[str, Any]:
 def _rows(analysis: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
     lines = []
     for row in rows:
-        costs = {axis: mean_cost(row.checkpoints, axis) for axis in AXES}
+        costs = {axis: row.cost(axis) for axis in AXES}
         for split in analysis.curves.splits:
-            measure = mean_over_seeds(row.checkpoints, split)
+            measure = row.measure(split)
             if measure is not None:
                 line: dict[str, Any] = {
                     "arm": row.arm, "lr": row.lr, "seeds": [c.seed for c in row.checkpoints],

@@ -16,7 +16,7 @@ from sftrl_ext.reports.analysis.splits import lr_label, split_order
 from sftrl_ext.runs.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
 from sftrl_ext.runs.records import Divergence, EvalRecord, KLEstimate, mean_divergence
 from sftrl_ext.runs.run_folder import RunFolder
-from sftrl_ext.runs.stats import Measure, over_responses, over_seeds, over_seeds_by_route
+from sftrl_ext.runs.stats import Change, Measure, change, over_responses, over_seeds, over_seeds_by_route
 from sftrl_ext.runs.token_counts import TokenCount
 
 CurveKey = tuple[str, float | None]
@@ -142,6 +142,11 @@ class Curve:
             m.seeds for group in self.seeds.values() for c in group for m in (c.measures or {}).values()
         ]
         return max(stored, default=len(self.seeds))
+
+    def change(self, checkpoints: Sequence[Checkpoint], split: str) -> Change | None:
+        """Change of the main metric from the start to some checkpoints; None if either was not evaluated."""
+        after, before = mean_over_seeds(checkpoints, split), mean_over_seeds(self.start, split)
+        return change(after, before) if after and before else None
 
     def steps(self) -> list[list[Checkpoint]]:
         """Checkpoints grouped by step, in order; one group holds the seeds that have that step."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, divergence_over_seeds, mean_over_seeds
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, divergence_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.runs.records import DIRECTIONS, KLEstimate
-from sftrl_ext.runs.stats import Change, change, rank_correlation
+from sftrl_ext.runs.stats import Change, rank_correlation
 
 FEW = 5
 """An arm with fewer checkpoints gets no correlation of its own."""
@@ -32,9 +32,8 @@ def drift(
 ) -> Drift | None:
     """Divergence and change of a curve's checkpoints, over seeds; None if either was not measured."""
     measured = [c for c in checkpoints if c.divergence is not None]
-    divergence = divergence_over_seeds(measured, direction)
-    after, before = mean_over_seeds(measured, split), mean_over_seeds(curve.start, split)
-    return Drift(divergence, change(after, before)) if divergence and after and before else None
+    divergence, change = divergence_over_seeds(measured, direction), curve.change(measured, split)
+    return Drift(divergence, change) if divergence and change else None
 
 
 def has_divergence(analysis: Analysis) -> bool:

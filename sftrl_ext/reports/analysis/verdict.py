@@ -167,17 +167,16 @@ def start_in_words(arms: Arms, curve: Curve, curves: Curves) -> str:
 
 def _finding(arms: Arms, curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> Finding | None:
     chosen = equal.chosen.get(curve.key, [])
-    after, before = mean_over_seeds(chosen, split), mean_over_seeds(curve.start, split)
-    if after is None or before is None:
+    ood, ood_change = mean_over_seeds(chosen, split), curve.change(chosen, split)
+    if ood is None or ood_change is None:
         return None
-    id_after, id_before = mean_over_seeds(chosen, ID_SPLIT), mean_over_seeds(curve.start, ID_SPLIT)
     return Finding(
         key=curve.key,
         split=split,
-        ood=after,
-        ood_change=change(after, before),
-        id_success=id_after,
-        id_change=change(id_after, id_before) if id_after and id_before else None,
+        ood=ood,
+        ood_change=ood_change,
+        id_success=mean_over_seeds(chosen, ID_SPLIT),
+        id_change=curve.change(chosen, ID_SPLIT),
         steps=tuple(c.step for c in chosen),
         cost=mean_cost(chosen, equal.axis) if equal.axis else None,
         measure="per-step accuracy" if curves.counts_steps else "success",

@@ -7,7 +7,6 @@ from typing import Any
 
 from sftrl_ext.reports.analysis.curves import Checkpoint
 from sftrl_ext.reports.analysis.run_analysis import Analysis
-from sftrl_ext.reports.analysis.splits import lr_label
 from sftrl_ext.reports.pages.tables import Table, compared_rows
 from sftrl_ext.runs.records import CityCount
 
@@ -43,7 +42,7 @@ def city_table(analysis: Analysis, split: str) -> Table:
     body = []
     for row, counts in rows:
         cells = [str(counts[city]) if city in counts else "–" for city in cities]
-        body.append([analysis.arms.label(row.arm), lr_label(row.lr), row.steps, *cells])
+        body.append([*row.cells(analysis), *cells])
     return Table([analysis.column("Arm", split), "lr", "Step", *cities], body)
 
 

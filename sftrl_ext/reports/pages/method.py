@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftrl_ext.envs.task import task_of_source
-from sftrl_ext.reports.analysis.curves import mean_over_seeds, paper_ends
+from sftrl_ext.reports.analysis.curves import paper_ends
 from sftrl_ext.reports.analysis.forgetting import has_divergence
 from sftrl_ext.reports.analysis.run_analysis import Analysis, SplitVerdict
 from sftrl_ext.reports.analysis.splits import ood_kind
@@ -15,7 +15,6 @@ from sftrl_ext.runs.stats import (
     SE_FORMULA,
     SMOOTHING_MIN_POINTS,
     SMOOTHING_ORDER,
-    change,
 )
 
 
@@ -44,12 +43,8 @@ def _other_splits(analysis: Analysis, split_verdict: SplitVerdict) -> list[str]:
     for arm, curve in analysis.picked.items():
         moved: dict[str, list[str]] = {"down": [], "same": [], "up": []}
         for split in splits:
-            pair = (
-                mean_over_seeds(analysis.equal.chosen[curve.key], split),
-                mean_over_seeds(curve.start, split),
-            )
-            if pair[0] and pair[1]:
-                moved[change(pair[0], pair[1]).direction].append(f"`{split}`")
+            if change := curve.change(analysis.equal.chosen[curve.key], split):
+                moved[change.direction].append(f"`{split}`")
         verbs = {"down": "loses", "same": "keeps (within 2 SE)", "up": "gains on"}
         parts = [f"{verbs[way]} {', '.join(names)}" for way, names in moved.items() if names]
         if parts:

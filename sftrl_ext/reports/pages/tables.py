@@ -18,7 +18,7 @@ from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
 from sftrl_ext.reports.analysis.splits import lr_label
 from sftrl_ext.runs.compute import AXES, readable
 from sftrl_ext.runs.records import DIRECTIONS
-from sftrl_ext.runs.stats import change
+from sftrl_ext.runs.stats import Measure
 
 DIVERGENCE = "Divergence from the start at every evaluated checkpoint (nats per token ± SE)"
 """Title of `divergence_table`."""
@@ -60,6 +60,16 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1024:.1f} GB"
 
 
+def _cell(value: object | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _cost_cell(cost: float | None, axis: str) -> str:
+    if not cost:
+        return _cell(cost if cost is None else 0)
+    return readable(cost, axis).removesuffix(" tokens")
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of numbers: an arm's checkpoints, seeds pooled."""
@@ -73,6 +83,18 @@ class Row:
         """Their steps: one number if the seeds agree, else a range."""
         steps = sorted({c.step for c in self.checkpoints})
         return str(steps[0]) if len(steps) == 1 else f"{steps[0]}–{steps[-1]}"
+
+    def measure(self, split: str, metric: str = "main") -> Measure | None:
+        """A metric on a split; see `mean_over_seeds`."""
+        return mean_over_seeds(self.checkpoints, split, metric)
+
+    def cost(self, axis: str) -> float | None:
+        """Mean cost on a compute axis; None if unknown."""
+        return mean_cost(self.checkpoints, axis)
+
+    def cells(self, analysis: Analysis) -> list[str]:
+        """Cells of a table that identify the checkpoints: arm, learning rate, step."""
+        return [analysis.arms.label(self.arm), lr_label(self.lr), self.steps]
 
 
 def compared_rows(analysis: Analysis) -> list[Row]:
@@ -122,16 +144,9 @@ def success_table(
     header = ["Arm", "lr", "Step", "Seeds", *columns, *(_COST_HEADERS[a] for a in costs)]
     body = []
     for row in rows:
-        cells = [analysis.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(row.checkpoints))]
-        cells += [
-            str(m) if (m := mean_over_seeds(row.checkpoints, split, metric)) else "–" for split in splits
-        ]
-        for axis in costs:
-            cost = mean_cost(row.checkpoints, axis)
-            cells.append(
-                "–" if cost is None else readable(cost, axis).removesuffix(" tokens") if cost else "0"
-            )
-        body.append(cells)
+        cells = [*row.cells(analysis), str(len(row.checkpoints))]
+        cells += [_cell(row.measure(split, metric)) for split in splits]
+        body.append([*cells, *(_cost_cell(row.cost(axis), axis) for axis in costs)])
     for entry in analysis.paper(metric) if paper else ():
         for arm in analysis.arms.order(entry.values):
             cells = [f"{analysis.arms.label(arm)} ({entry.label})", "–", "–", "–"]
@@ -149,11 +164,7 @@ def change_table(analysis: Analysis) -> Table | None:
     for curve in analysis.curves.arms:
         cells = [analysis.arms.label(curve.arm), lr_label(curve.lr)]
         for split in splits:
-            pair = (
-                mean_over_seeds(analysis.equal.chosen.get(curve.key, []), split),
-                mean_over_seeds(curve.start, split),
-            )
-            cells.append(str(change(pair[0], pair[1])) if pair[0] and pair[1] else "–")
+            cells.append(_cell(curve.change(analysis.equal.chosen.get(curve.key, []), split)))
         body.append(cells)
     for entry in entries:
         for arm in analysis.arms.order(entry.values):
@@ -179,7 +190,7 @@ def divergence_table(analysis: Analysis) -> Table | None:
         if not measured:
             continue
         row = Row(measured[0].arm, measured[0].lr, measured)
-        cells = [analysis.arms.label(row.arm), lr_label(row.lr), row.steps, str(len(measured))]
+        cells = [*row.cells(analysis), str(len(measured))]
         cells += [str(divergence_over_seeds(measured, direction)) for direction in DIRECTIONS]
         for split in analysis.main_splits:
             moved = drift(measured, curve, split) if curve else None
@@ -268,14 +279,13 @@ def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str
     for analysis in analyses:
         commit = (analysis.run.state.commit or "–")[:7]
         for row in compared_rows(analysis):
-            measures = [mean_over_seeds(row.checkpoints, split, metric) for split in splits]
-            cost = mean_cost(row.checkpoints, analysis.equal.axis) if analysis.equal.axis else None
+            cost = row.cost(analysis.equal.axis) if analysis.equal.axis else None
             body.append([
                 f"{analysis.name} ({analysis.mark})" if analysis.mark else analysis.name,
                 analysis.arms.label(row.arm),
                 lr_label(row.lr),
                 str(len(row.checkpoints)),
-                *(str(m) if m else "–" for m in measures),
+                *(_cell(row.measure(split, metric)) for split in splits),
                 readable(cost, analysis.equal.axis) if cost else "–",
                 commit,
             ])  # fmt: skip

@@ -16,7 +16,6 @@ from sftrl_ext.reports.figures.style import FAINT, START_COLOUR, WIDTH, percent_
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import add_opacity_bar, even_ticks, opacity, start_handle
 from sftrl_ext.reports.paper.runs import PaperRun
-from sftrl_ext.runs.stats import change
 
 Spot = tuple[float, float, float, float]
 """(x, y, SE of x, SE of y), in percent."""
@@ -107,7 +106,7 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
         colour = analysis.arms.colour(curve.arm)
         chosen = {(c.stage, c.step) for c in run.equal.chosen.get(curve.key, [])}
         for group in curve.steps():
-            spot = _growth(group, curve.start)
+            spot = _growth(group, curve)
             if spot is None:
                 continue
             x, y, dx, dy = spot
@@ -173,14 +172,13 @@ def _signed(axes: Axes) -> None:
         axis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
 
 
-def _growth(group: list[Checkpoint], start: list[Checkpoint]) -> Spot | None:
+def _growth(group: list[Checkpoint], curve: Curve) -> Spot | None:
     """Change of a checkpoint from its start, under the other rule and in distribution."""
     numbers: list[tuple[float, float]] = []
     for split in (RULE_SPLIT, ID_SPLIT):
-        after, before = mean_over_seeds(group, split), mean_over_seeds(start, split) if start else None
-        if after is None or before is None:
+        moved = curve.change(group, split)
+        if moved is None:
             return None
-        moved = change(after, before)
         numbers.append((100 * moved.delta, 100 * moved.se))
     (x, dx), (y, dy) = numbers
     return x, y, dx, dy
