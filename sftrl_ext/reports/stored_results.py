@@ -16,7 +16,7 @@ from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, at_equal_compute
 from sftrl_ext.reports.analysis.run_analysis import Analysis, SplitVerdict
 from sftrl_ext.reports.analysis.splits import is_ood, split_order
-from sftrl_ext.reports.analysis.verdict import compare_arms, headline_curves, main_splits, shown_curves
+from sftrl_ext.reports.analysis.verdict import ComparedArms, compare_arms, headline_curves, main_splits
 from sftrl_ext.reports.results_file import ResultsFile, ResultsRow, SplitNumbers, read_results
 from sftrl_ext.runs.compute import TERA, Cost
 from sftrl_ext.runs.recipe import StoredArm, StoredRecipe
@@ -36,9 +36,9 @@ def analyse_results(path: Path) -> Analysis:
     arms = arms_of(run)
     equal = at_equal_compute(curves, "counted")
     picked = headline_curves(curves, equal)
+    compared = ComparedArms(arms, curves, equal, picked)
     verdicts = [
-        SplitVerdict(split, compare_arms(arms, curves, equal, picked, split), None)
-        for split in main_splits(curves.splits, [])
+        SplitVerdict(split, compare_arms(compared, split), None) for split in main_splits(curves.splits, [])
     ]
     return Analysis(
         run=run,
@@ -47,7 +47,7 @@ def analyse_results(path: Path) -> Analysis:
         axes=["counted"],
         equal=equal,
         picked=picked,
-        shown=shown_curves(arms, curves, equal, picked),
+        shown=compared.shown_curves(),
         verdicts=verdicts,
         recognition_changes=[],
         notes=list(equal.notes),
@@ -61,7 +61,8 @@ def comparisons(analysis: Analysis) -> list[AxisComparison]:
     compared = []
     for split in (split for split in curves.splits if is_ood(split)):
         verdicts = (
-            compare_arms(arms, curves, equal, analysis.picked, split) for equal in (analysis.equal, paper)
+            compare_arms(ComparedArms(arms, curves, equal, analysis.picked), split)
+            for equal in (analysis.equal, paper)
         )
         compared.append(compare_axes(*verdicts))
     return [comparison for comparison in compared if comparison is not None]

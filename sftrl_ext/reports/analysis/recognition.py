@@ -8,11 +8,11 @@ recognized hand is solved in the end.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sftrl_ext.reports.analysis.arms import Arms
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, EqualCompute, mean_over_seeds
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curves, mean_over_seeds
+from sftrl_ext.reports.analysis.verdict import ComparedArms
 from sftrl_ext.runs.stats import Change, Measure, change
 
 
@@ -108,34 +108,29 @@ def has_recognition(curves: Curves) -> bool:
     return any(record.recognized_first is not None for record in records)
 
 
-def recognition_changes(
-    arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], splits: Iterable[str]
-) -> list[RecognitionChange]:
+def _measured(
+    start: Sequence[Checkpoint], end: Sequence[Checkpoint], split: str, metric: str
+) -> Measured | None:
+    before, after = mean_over_seeds(start, split, metric), mean_over_seeds(end, split, metric)
+    return Measured(before, after) if before and after else None
+
+
+def recognition_changes(compared: ComparedArms, splits: Iterable[str]) -> list[RecognitionChange]:
     """Every arm's headline curve on every split that has the numbers, split by split.
 
     Args:
-        arms: What the arms are.
-        curves: All curves.
-        equal: The checkpoints compared.
-        picked: The headline curve of each arm.
-        splits: Which splits.
+        compared: The arms at equal compute.
+        splits: Names of the splits.
     """
     changes = []
     for split in splits:
-        for arm, curve in picked.items():
-            after: Sequence[Checkpoint] = equal.chosen.get(curve.key, [])
-
-            def both(
-                metric: str,
-                before: Sequence[Checkpoint] = curve.start,
-                after: Sequence[Checkpoint] = after,
-                split: str = split,
-            ) -> Measured | None:
-                pair = mean_over_seeds(before, split, metric), mean_over_seeds(after, split, metric)
-                return Measured(pair[0], pair[1]) if pair[0] and pair[1] else None
-
-            success, read = both("success"), both("recognition")
+        for arm, curve in compared.picked.items():
+            groups = curve.start, compared.equal.chosen.get(curve.key, [])
+            names = ("success", "recognition", "numbers", "first", "first_if_read")
+            success, read, numbers, first, first_if_read = (_measured(*groups, split, name) for name in names)
             if success and read:
-                rest = both("numbers"), both("first"), both("first_if_read")
-                changes.append(RecognitionChange(arm, split, success, read, *rest, arms.label(arm)))
+                label = compared.arms.label(arm)
+                changes.append(
+                    RecognitionChange(arm, split, success, read, numbers, first, first_if_read, label)
+                )
     return changes

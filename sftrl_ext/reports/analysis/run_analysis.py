@@ -23,13 +23,11 @@ from sftrl_ext.reports.analysis.splits import Expected, expected_numbers, lr_lab
 from sftrl_ext.reports.analysis.synthetic import LABEL, is_synthetic, synthetic_note
 from sftrl_ext.reports.analysis.verdict import (
     ID_SPLIT,
+    ComparedArms,
     Comparison,
-    arm_standing_for,
     compare_arms,
     headline_curves,
     main_splits,
-    most_rates_shown,
-    shown_curves,
 )
 from sftrl_ext.runs.compute import AXES
 from sftrl_ext.runs.run_folder import RunFolder, load_run
@@ -252,15 +250,16 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     equal = at_equal_compute(curves, usable[0] if usable else "counted")
     arms = arms_of(run)
     picked = headline_curves(curves, equal)
+    compared = ComparedArms(arms, curves, equal, picked)
     main = main_splits(curves.splits, stated)
     by_paper = None
     if equal.axis == "counted" and "paper" in usable:
-        by_paper = at_equal_compute(curves, "paper")
+        by_paper = replace(compared, equal=at_equal_compute(curves, "paper"))
     verdicts = [
         SplitVerdict(
             split,
-            compare_arms(arms, curves, equal, picked, split),
-            compare_arms(arms, curves, by_paper, picked, split) if by_paper else None,
+            compare_arms(compared, split),
+            compare_arms(by_paper, split) if by_paper else None,
         )
         for split in (main or (None,))
     ]
@@ -277,11 +276,11 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         if len(rates) > 1 and chosen is not None:
             used = f"{lr_label(chosen.lr)} (best in distribution)"
             text = f"{arms.label(arm)} ran at {len(rates)} learning rates; the verdict uses {used}"
-            if len(rates) > most_rates_shown(arms, curves):
+            if len(rates) > compared.most_rates_shown():
                 text += ", and so do the bars"
             notes.append(text + ".")
     for family in ("sft", "rl"):
-        stands = arm_standing_for(family, arms, curves, equal, picked)
+        stands = compared.arm_standing_for(family)
         several = len(arms.of_kind(family, names)) > 1 and len({arms.kind(arm) for arm in names}) > 1
         if stands is not None and stands != family and several:
             notes.append(
@@ -312,8 +311,8 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         axes=axes,
         equal=equal,
         picked=picked,
-        shown=shown_curves(arms, curves, equal, picked),
+        shown=compared.shown_curves(),
         verdicts=verdicts,
-        recognition_changes=recognition_changes(arms, curves, equal, picked, reported),
+        recognition_changes=recognition_changes(compared, reported),
         notes=notes,
     )

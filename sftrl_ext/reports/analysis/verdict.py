@@ -122,6 +122,79 @@ def main_splits(splits: Sequence[str], expected: Sequence[Expected]) -> list[str
     return chosen
 
 
+@dataclass(frozen=True)
+class ComparedArms:
+    """Arms of a run at equal compute on one axis.
+
+    Attributes:
+        arms: Kinds and labels of the arms.
+        curves: All curves.
+        equal: The compared checkpoints.
+        picked: Headline curve of each arm; see `headline_curves`.
+    """
+
+    arms: Arms
+    curves: Curves
+    equal: EqualCompute
+    picked: Mapping[str, Curve]
+
+    def most_rates_shown(self) -> int:
+        """Largest number of learning rates with which every one of an arm gets a bar."""
+        arms, curves = self.curves.arm_names(), self.curves.arms
+        one_kind = len({self.arms.kind(arm) for arm in arms}) == 1 and len(arms) > 1
+        return MAX_CURVES_SHOWN if one_kind and len(curves) <= MAX_CURVES_SHOWN else MAX_RATES_SHOWN
+
+    def shown_curves(self) -> list[Curve]:
+        """Curves that get a bar: all of an arm with few learning rates, else its headline curve."""
+        most = self.most_rates_shown()
+        return [
+            curve
+            for curve in self.curves.arms
+            if curve.key in self.equal.chosen
+            and (len(self.curves.rates(curve.arm)) <= most or self.picked.get(curve.arm) is curve)
+        ]
+
+    def arm_standing_for(self, kind: str) -> str | None:
+        """The arm named like its kind, or, without one, the arm of that kind that is best in distribution."""
+        if kind in self.picked:
+            return kind
+
+        def in_distribution(arm: str) -> float:
+            measure = mean_over_seeds(self.equal.chosen[self.picked[arm].key], ID_SPLIT)
+            return measure.p if measure else -1.0
+
+        candidates = [arm for arm in self.arms.of_kind(kind, self.curves.arm_names()) if arm in self.picked]
+        return max(candidates, key=in_distribution, default=None)
+
+    def finding(self, curve: Curve, split: str) -> Finding | None:
+        """Result of a curve on a split; None if the curve or its start was not evaluated on it."""
+        chosen = self.equal.chosen.get(curve.key, [])
+        ood, ood_change = mean_over_seeds(chosen, split), curve.change(chosen, split)
+        if ood is None or ood_change is None:
+            return None
+        return Finding(
+            key=curve.key,
+            split=split,
+            ood=ood,
+            ood_change=ood_change,
+            id_success=mean_over_seeds(chosen, ID_SPLIT),
+            id_change=curve.change(chosen, ID_SPLIT),
+            steps=tuple(c.step for c in chosen),
+            cost=mean_cost(chosen, self.equal.axis) if self.equal.axis else None,
+            measure="per-step accuracy" if self.curves.counts_steps else "success",
+            label=self.arms.label(curve.arm),
+            start=self._start_label(curve),
+        )
+
+    def _start_label(self, curve: Curve) -> str:
+        """Name of a curve's start in a sentence: "the start" if it is the shared one."""
+        shared = {(c.stage, c.step) for c in self.curves.start}
+        if {(c.stage, c.step) for c in curve.start} <= shared:
+            return "the start"
+        labels = sorted({f"{self.arms.label(c.arm)}, step {c.step}" for c in curve.start})
+        return f"its start ({'; '.join(labels)})"
+
+
 def headline_curves(curves: Curves, equal: EqualCompute) -> dict[str, Curve]:
     """One curve per arm: the learning rate that is best in distribution.
 
@@ -138,86 +211,20 @@ def headline_curves(curves: Curves, equal: EqualCompute) -> dict[str, Curve]:
     return picked
 
 
-def most_rates_shown(arms: Arms, curves: Curves) -> int:
-    """Largest number of learning rates with which every one of an arm gets a bar."""
-    one_kind = len({arms.kind(arm) for arm in curves.arm_names()}) == 1 and len(curves.arm_names()) > 1
-    return MAX_CURVES_SHOWN if one_kind and len(curves.arms) <= MAX_CURVES_SHOWN else MAX_RATES_SHOWN
-
-
-def shown_curves(arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]) -> list[Curve]:
-    """Curves that get a bar: all of an arm with few learning rates, else its headline curve."""
-    most = most_rates_shown(arms, curves)
-    return [
-        curve
-        for curve in curves.arms
-        if curve.key in equal.chosen
-        and (len(curves.rates(curve.arm)) <= most or picked.get(curve.arm) is curve)
-    ]
-
-
-def start_in_words(arms: Arms, curve: Curve, curves: Curves) -> str:
-    """Name of a curve's start in a sentence: "the start" if it is the shared one."""
-    if not curve.start or {(c.stage, c.step) for c in curve.start} <= {
-        (c.stage, c.step) for c in curves.start
-    }:
-        return "the start"
-    where = sorted({f"{arms.label(c.arm)}, step {c.step}" for c in curve.start})
-    return f"its start ({'; '.join(where)})"
-
-
-def _finding(arms: Arms, curve: Curve, curves: Curves, equal: EqualCompute, split: str) -> Finding | None:
-    chosen = equal.chosen.get(curve.key, [])
-    ood, ood_change = mean_over_seeds(chosen, split), curve.change(chosen, split)
-    if ood is None or ood_change is None:
-        return None
-    return Finding(
-        key=curve.key,
-        split=split,
-        ood=ood,
-        ood_change=ood_change,
-        id_success=mean_over_seeds(chosen, ID_SPLIT),
-        id_change=curve.change(chosen, ID_SPLIT),
-        steps=tuple(c.step for c in chosen),
-        cost=mean_cost(chosen, equal.axis) if equal.axis else None,
-        measure="per-step accuracy" if curves.counts_steps else "success",
-        label=arms.label(curve.arm),
-        start=start_in_words(arms, curve, curves),
-    )
-
-
-def arm_standing_for(
-    kind: str, arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve]
-) -> str | None:
-    """The arm with the name of its kind, or, without one, that of the kind that is best in distribution."""
-    if kind in picked:
-        return kind
-
-    def in_distribution(arm: str) -> float:
-        measure = mean_over_seeds(equal.chosen[picked[arm].key], ID_SPLIT)
-        return measure.p if measure else -1.0
-
-    candidates = [arm for arm in arms.of_kind(kind, curves.arm_names()) if arm in picked]
-    return max(candidates, key=in_distribution, default=None)
-
-
-def compare_arms(
-    arms: Arms, curves: Curves, equal: EqualCompute, picked: Mapping[str, Curve], split: str | None
-) -> Comparison:
+def compare_arms(compared: ComparedArms, split: str | None) -> Comparison:
     """Compare SFT and RL on a split; a change counts if it exceeds two of its standard errors.
 
     Args:
-        arms: What the arms are.
-        curves: All curves.
-        equal: The checkpoints compared.
-        picked: The headline curve of each arm.
-        split: The out-of-distribution split the verdict is about.
+        compared: The arms at equal compute.
+        split: The out-of-distribution split.
     """
     if split is None:
         return Comparison("unknown", "No verdict: no out-of-distribution split was evaluated.", None)
+    curves, equal, picked = compared.curves, compared.equal, compared.picked
     order = [*picked.values(), *(c for c in curves.arms if picked.get(c.arm) is not c)]
-    findings = tuple(f for c in order if (f := _finding(arms, c, curves, equal, split)) is not None)
+    findings = tuple(f for c in order if (f := compared.finding(c, split)) is not None)
     by_key = {finding.key: finding for finding in findings}
-    stand = [arm_standing_for(kind, arms, curves, equal, picked) for kind in ("sft", "rl")]
+    stand = [compared.arm_standing_for(kind) for kind in ("sft", "rl")]
     sft, rl = (by_key.get(picked[arm].key) if arm is not None else None for arm in stand)
     if sft is None or rl is None:
         absent = [label for label, finding in (("SFT", sft), ("RL", rl)) if finding is None]

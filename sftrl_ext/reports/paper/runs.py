@@ -10,7 +10,7 @@ from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis.curves import Curve, EqualCompute, at_equal_compute
 from sftrl_ext.reports.analysis.run_analysis import MEASURES, Analysis, analyse
-from sftrl_ext.reports.analysis.verdict import arm_standing_for
+from sftrl_ext.reports.analysis.verdict import ComparedArms
 from sftrl_ext.reports.stored_results import analyse_results
 from sftrl_ext.runs.compute import AXES, AXIS_TITLES, RL_TOKENS
 from sftrl_ext.runs.stats import PER_RESPONSE
@@ -60,10 +60,8 @@ class PaperRun:
     def contestants(self) -> list[Curve]:
         """The headline curve of SFT and that of RL, where the run has them."""
         analysis = self.analysis
-        arms = [
-            arm_standing_for(kind, analysis.arms, analysis.curves, self.equal, analysis.picked)
-            for kind in ("sft", "rl")
-        ]
+        compared = ComparedArms(analysis.arms, analysis.curves, self.equal, analysis.picked)
+        arms = [compared.arm_standing_for(kind) for kind in ("sft", "rl")]
         return [analysis.picked[arm] for arm in arms if arm is not None]
 
 
