@@ -228,6 +228,46 @@ def _load_task(run: RunFolder) -> None:
             run.notes.append(f"The task is not known here: {error}")
 
 
+def _notes(run: RunFolder, compared: ComparedArms) -> list[str]:
+    """Remarks of a report: origin of the data, missing parts, and the choices behind the verdicts."""
+    arms, curves = compared.arms, compared.curves
+    first = (synthetic_note(run.recipe, curves.splits), pretraining_note(run), trained_look_note(run))
+    notes = [*filter(None, first), *run.notes, *compared.equal.notes]
+    names = curves.arm_names()
+    if run.records and len(names) < 2:
+        only = arms.label(names[0]) if names else "the start"
+        notes.append(f"Only {only} has been evaluated so far: no comparison of arms.")
+    for arm in names:
+        rates = curves.rates(arm)
+        chosen = compared.picked.get(arm)
+        if len(rates) > 1 and chosen is not None:
+            used = f"{lr_label(chosen.lr)} (best in distribution)"
+            text = f"{arms.label(arm)} ran at {len(rates)} learning rates; the verdict uses {used}"
+            if len(rates) > compared.most_rates_shown():
+                text += ", and so do the bars"
+            notes.append(text + ".")
+    for family in ("sft", "rl"):
+        stands = compared.arm_standing_for(family)
+        several = len(arms.of_kind(family, names)) > 1 and len({arms.kind(arm) for arm in names}) > 1
+        if stands is not None and stands != family and several:
+            notes.append(
+                f"Several arms are {arms.label(family)}; the verdict is about the one that is best in "
+                f"distribution: {arms.label(stands)}."
+            )
+    if curves.arms and all(len(c.seeds) == 1 for c in curves.arms):
+        notes.append(
+            "One seed per curve: the error bars hold the chance of the evaluation episodes, not the spread "
+            "between training runs."
+        )
+    elif len({len(c.seeds) for c in curves.arms}) > 1 or any(
+        len({len(group) for group in c.steps()}) > 1 for c in curves.arms
+    ):
+        notes.append(
+            "Not every curve or step has the same number of seeds; each point pools the seeds it has."
+        )
+    return notes
+
+
 def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     """Load a run folder and compute everything its report shows.
 
@@ -265,45 +305,6 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     ]
     reported = [split for split in (ID_SPLIT, *main) if split in curves.splits]
 
-    notes = [*run.notes, *equal.notes]
-    names = curves.arm_names()
-    if run.records and len(names) < 2:
-        only = arms.label(names[0]) if names else "the start"
-        notes.append(f"Only {only} has been evaluated so far: no comparison of arms.")
-    for arm in names:
-        rates = curves.rates(arm)
-        chosen = picked.get(arm)
-        if len(rates) > 1 and chosen is not None:
-            used = f"{lr_label(chosen.lr)} (best in distribution)"
-            text = f"{arms.label(arm)} ran at {len(rates)} learning rates; the verdict uses {used}"
-            if len(rates) > compared.most_rates_shown():
-                text += ", and so do the bars"
-            notes.append(text + ".")
-    for family in ("sft", "rl"):
-        stands = compared.arm_standing_for(family)
-        several = len(arms.of_kind(family, names)) > 1 and len({arms.kind(arm) for arm in names}) > 1
-        if stands is not None and stands != family and several:
-            notes.append(
-                f"Several arms are {arms.label(family)}; the verdict is about the one that is best in "
-                f"distribution: {arms.label(stands)}."
-            )
-    if curves.arms and all(len(c.seeds) == 1 for c in curves.arms):
-        notes.append(
-            "One seed per curve: the error bars hold the chance of the evaluation episodes, not the spread "
-            "between training runs."
-        )
-    elif len({len(c.seeds) for c in curves.arms}) > 1 or any(
-        len({len(group) for group in c.steps()}) > 1 for c in curves.arms
-    ):
-        notes.append(
-            "Not every curve or step has the same number of seeds; each point pools the seeds it has."
-        )
-    if (note := trained_look_note(run)) is not None:
-        notes.insert(0, note)
-    if (note := pretraining_note(run)) is not None:
-        notes.insert(0, note)
-    if (note := synthetic_note(run.recipe, curves.splits)) is not None:
-        notes.insert(0, note)
     return Analysis(
         run=run,
         curves=curves,
@@ -314,5 +315,5 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         shown=compared.shown_curves(),
         verdicts=verdicts,
         recognition_changes=recognition_changes(compared, reported),
-        notes=notes,
+        notes=_notes(run, compared),
     )
