@@ -342,7 +342,7 @@ def test_a_map_of_panoramas_is_converted(tmp_path, capsys):
         ({"kind": "virl-city", "style": "marbel"}, "Did you mean 'marble'"),
         ({"task": "general_points", "routes": "x"}, "expected --task virl"),
         ({"routes": "nowhere"}, "nowhere"),
-        ({"routes": "nowhere", "image_size": "30x20"}, "expected a square"),
+        ({"routes": "nowhere", "image_size": "30x20", "modality": "image"}, "expected a square"),
     ],
 )
 def test_wrong_requests(tmp_path, change, words):

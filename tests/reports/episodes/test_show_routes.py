@@ -340,5 +340,5 @@ def test_the_report_maps_the_sample_routes_of_each_arm(facts, seen_facts, tmp_pa
 def test_a_line_that_is_no_segment_is_named(facts, tmp_path):
     line = walked(facts, FAILS)
     line["segments"][1] = {"messages": []}
-    with pytest.raises(SftrlError, match=r"episodes\.jsonl, line 1: key 'point'"):
+    with pytest.raises(SftrlError, match=r"episodes\.jsonl, line 1: key 'segments\[1\].point'"):
         load_one(tmp_path, line)
