@@ -70,14 +70,16 @@ def pngs(facts: Mapping[str, Any], side: int | None = SIDE, points: Sequence[int
 
 
 @dataclass(frozen=True)
-class Seen:
+class PointView:
     """Street view at a point of a route, counted from 1."""
 
     number: int
     image: Image
 
 
-def views_of(facts: Mapping[str, Any], numbers: Sequence[int], side: int | None = VIEW_SIDE) -> list[Seen]:
+def views_of(
+    facts: Mapping[str, Any], numbers: Sequence[int], side: int | None = VIEW_SIDE
+) -> list[PointView]:
     """The street views at points of a route, drawn again as the model sees them there.
 
     Args:
@@ -94,7 +96,7 @@ def views_of(facts: Mapping[str, Any], numbers: Sequence[int], side: int | None 
     size = rendered if side is None else min(side, rendered) if isinstance(rendered, int) else side
     try:
         return [
-            Seen(n, make_episode({**facts, "image_size": size, "first_point": n - 1}).images()[0])
+            PointView(n, make_episode({**facts, "image_size": size, "first_point": n - 1}).images()[0])
             for n in numbers
         ]
     except (SftrlError, OSError):

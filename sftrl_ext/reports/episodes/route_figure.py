@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.episodes.dialogues import Line
-from sftrl_ext.reports.episodes.pictures import Seen, views_of
+from sftrl_ext.reports.episodes.pictures import PointView, views_of
 from sftrl_ext.reports.episodes.route_map import COLOURS, TEXT_COLOURS, draw_map
 from sftrl_ext.reports.episodes.walks import (
     AHEAD,
@@ -128,7 +128,7 @@ def _summary(walk: Walk, answer: Line) -> tuple[str, bool]:
     return text + (", saw wrong" if answer.outcome == "wrong_observation" else ""), good
 
 
-def _views(figure: Figure, seen: Sequence[Seen], walk: Walk | None, *, top: float, cell: float) -> None:
+def _views(figure: Figure, seen: Sequence[PointView], walk: Walk | None, *, top: float, cell: float) -> None:
     """The street views in rows below ``top`` inches, each framed in the colour of its point."""
     width, height = figure.get_size_inches()
     states: dict[int, Visit] = {visit.number: visit for visit in walk.visits} if walk else {}
