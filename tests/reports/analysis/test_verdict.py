@@ -104,8 +104,8 @@ def test_a_verdict_that_flips_between_the_axes_is_named(tmp_path):
     found = analyse(tmp_path)
     (one,) = found.verdicts
     assert found.equal.chosen["sft", 5e-5][0].step == 50
-    assert (one.comparison.counted, one.comparison.paper) == ("absent", "appears")
-    assert one.comparison.flips and len(one.comparison.differences) == 2
+    assert (one.between_axes.counted, one.between_axes.paper) == ("absent", "appears")
+    assert one.between_axes.flips and len(one.between_axes.differences) == 2
     text = " ".join(axis_sentences(found))
     assert "Verdicts that flip between the two axes: `rule_ood`." in text
     assert "RL minus SFT: no change beyond 2 SE" in text and "SFT on `rule_ood`" in text
