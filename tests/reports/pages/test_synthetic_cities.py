@@ -79,7 +79,7 @@ def test_every_table_and_figure_of_synthetic_cities_says_so(synthetic):
     headers = tables(page)
     assert len(headers) > 4
     assert all(LABEL in header for header in headers)
-    heads = [head for head in re.findall(r"<thead>.*?</thead>", html) if ">Arm" in head]
+    heads = [head for head in re.findall(r"(?s)<thead>.*?</thead>", html) if ">Arm" in head]
     assert len(heads) == len(headers) and all(LABEL in head for head in heads)
     assert page.count(f"Routes of {LABEL}.") == len(synthetic.figures) == html.count(f"Routes of {LABEL}.")
     assert "Hatched" not in page + html
@@ -186,5 +186,5 @@ def test_counts_of_cities_must_add_up(tmp_path):
         return record
 
     rewrite(folder, wrong)
-    with pytest.raises(SftrlError, match="'by_city' should be an object whose 'solved' add up to"):
+    with pytest.raises(SftrlError, match="'by_city' should have 'solved' that add up to"):
         build_report(folder)
