@@ -46,13 +46,13 @@ def read_records(path: str | Path) -> Iterator[tuple[int, Any]]:
         text = file.read(_CHUNK).lstrip()
         if text[:1] != "[":
             raise SftrlError(f"{path}: expected a JSON list of records, found {text[:20]!r}.")
-        place, index = 1, 0
+        position, index = 1, 0
         while True:
-            place = _end_of(_BETWEEN, text, place)
-            if text[place : place + 1] == "]":
+            position = _end_of(_BETWEEN, text, position)
+            if text[position : position + 1] == "]":
                 return
             try:
-                item, end = decoder.raw_decode(text, place)
+                item, end = decoder.raw_decode(text, position)
                 problem = "the list is not closed; is the file cut off?"
             except json.JSONDecodeError as error:
                 end, problem = len(text), f"not JSON: {error.msg}"
@@ -60,26 +60,26 @@ def read_records(path: str | Path) -> Iterator[tuple[int, Any]]:
                     raise SftrlError(f"{path}: record {index}: {problem}") from None
             if end < len(text):
                 yield index, item
-                index, place = index + 1, end
+                index, position = index + 1, end
                 continue
             # The item may go on. At least double the text, so that a record of any length takes linear time.
-            piece = file.read(max(_CHUNK, len(text) - place))
+            piece = file.read(max(_CHUNK, len(text) - position))
             if not piece:
                 raise SftrlError(f"{path}: record {index}: {problem}")
-            text, place = text[place:] + piece, 0
+            text, position = text[position:] + piece, 0
 
 
-def _end_of(pattern: re.Pattern[str], text: str, place: int) -> int:
-    match = pattern.match(text, place)
-    return match.end() if match else place
+def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match else position
 
 
 def _messages(path: Path, index: int, record: Any) -> list[tuple[str, str]]:
     turns = record.get("conversations") if isinstance(record, dict) else None
     if not isinstance(turns, list) or not turns:
-        found = sorted(record) if isinstance(record, dict) else type(record).__name__
+        actual = sorted(record) if isinstance(record, dict) else type(record).__name__
         raise SftrlError(
-            f"{path}: record {index}: expected a non-empty list under 'conversations', found {found}."
+            f"{path}: record {index}: expected a non-empty list under 'conversations', found {actual}."
         )
     messages = []
     for turn in turns:

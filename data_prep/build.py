@@ -1,4 +1,4 @@
-"""What ``sftrl data`` does: build a file of one kind, import the authors', or run a command of a task."""
+"""Files of ``sftrl data``: built rows of one kind, imported rows, or the product of a task's command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_file(options: DataOptions, tell: Tell = lambda text: None) -> int:
         tell: Takes a sentence about each thing that was left out.
 
     Returns:
-        How many rows were written, or of a task's command what it counts; see `unit_of`.
+        Number of rows written, or the count of a task's command; see `unit_of`.
 
     Raises:
         SftrlError: for an unknown kind, task, split, draw, profile, template or look, or a missing file.
@@ -39,14 +39,14 @@ def build_file(options: DataOptions, tell: Tell = lambda text: None) -> int:
         with counted_rows() as progress:
             return import_authors(options.authors_file(), options.out, config=config, progress=progress)
     task_rows.configure(config, options)
-    made = task_rows(config, options.out.parent)
-    for note in made.notes:
+    builder = task_rows(config, options.out.parent)
+    for note in builder.notes:
         tell(f"left out: {note}")
     if options.kind == GIVEN:
-        return write_rows(options.out, made.given(options.given_file(), options.split, options.seed))
+        return write_rows(options.out, builder.given(options.given_file(), options.split, options.seed))
     embed = options.embed_images
-    source = made.source(options.splits, options.seed, train=not options.eval)
-    tables = made.build(options.kind, source, options.rows, images="embed" if embed else "draw")
+    source = builder.source(options.splits, options.seed, train=not options.eval)
+    tables = builder.build(options.kind, source, options.rows, images="embed" if embed else "draw")
     return write_rows(options.out, tables, IMAGE_SCHEMA if embed else None)
 
 
@@ -57,7 +57,7 @@ def kinds_of(task: str) -> list[str]:
 
 
 def unit_of(kind: str) -> str:
-    """What a kind of `build_file` counts, in the plural."""
+    """Unit that a kind of `build_file` counts, in the plural."""
     return next((unit for unit, name, _ in _commands() if name == kind), "rows")
 
 

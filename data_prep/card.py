@@ -24,16 +24,16 @@ MOST_LEFT_OUT = 50
 
 @dataclass
 class FileFacts:
-    """What one file holds.
+    """Statistics of one file.
 
     Attributes:
         path: The file.
-        rows: How many rows.
+        rows: Number of rows.
         answered: Rows with a dialogue (SFT rows).
         splits: Rows per split.
         seeds: Seeds of the rows.
         templates: Prompt templates of the rows.
-        tasks: Task to what the file holds of it.
+        tasks: Task to its card.
     """
 
     path: Path
@@ -46,42 +46,42 @@ class FileFacts:
 
 
 def inspect_file(path: str | Path) -> FileFacts:
-    """Read what a file holds from the facts of its rows, in constant memory.
+    """Count the rows of a file by their facts, in constant memory.
 
     Raises:
         SftrlError: if the file does not have our schema.
     """
     path = Path(path)
     read_schema(path)
-    found = FileFacts(path)
+    contents = FileFacts(path)
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=["data_source", "extra_info", "train_turns"]):
             for row in batch.to_pylist():
                 extra = row["extra_info"]
-                found.rows += 1
-                found.answered += bool(row["train_turns"])
-                found.splits[extra["split"]] += 1
-                found.seeds.add(extra["seed"])
-                facts = parse_facts(extra["facts"], f"{path}: row {found.rows - 1}: facts")
-                card = _card_of(found, facts, row["data_source"], file.schema_arrow)
+                contents.rows += 1
+                contents.answered += bool(row["train_turns"])
+                contents.splits[extra["split"]] += 1
+                contents.seeds.add(extra["seed"])
+                facts = parse_facts(extra["facts"], f"{path}: row {contents.rows - 1}: facts")
+                card = _card_of(contents, facts, row["data_source"], file.schema_arrow)
                 if facts and card is not None:
                     card.add(facts)
-                    found.templates.update({facts["template"]} if "template" in facts else ())
-    return found
+                    contents.templates.update({facts["template"]} if "template" in facts else ())
+    return contents
 
 
 def _card_of(
-    found: FileFacts, facts: Mapping[str, Any], data_source: str, schema: pa.Schema
+    contents: FileFacts, facts: Mapping[str, Any], data_source: str, schema: pa.Schema
 ) -> TaskCard | None:
     """The card for a row; an imported row without facts belongs to the task of its data source."""
     source_task = None if facts else task_of_source(data_source)
     task = facts.get("task") or (source_task.name if source_task else None)
     if task is None:
         return None
-    if task not in found.tasks:
-        found.tasks[task] = find_rows(task).card()
-        found.tasks[task].read_schema(schema, found.path)
-    card: TaskCard = found.tasks[task]
+    if task not in contents.tasks:
+        contents.tasks[task] = find_rows(task).card()
+        contents.tasks[task].read_schema(schema, contents.path)
+    card: TaskCard = contents.tasks[task]
     return card
 
 
@@ -89,13 +89,13 @@ def card_text(files: Sequence[FileFacts], left_out: Sequence[str] = ()) -> str:
     """The card as Markdown, with the files named by their stems.
 
     Args:
-        files: What the files hold.
+        files: Statistics of the files.
         left_out: One sentence for each thing that the files leave out of their sources.
     """
     lines = ["# Dataset card"]
     for task in TASKS:
-        own = [facts for facts in files if task in facts.tasks]
-        lines += _task_lines(own, [facts.tasks[task] for facts in own]) if own else []
+        held = [facts for facts in files if task in facts.tasks]
+        lines += _task_lines(held, [facts.tasks[task] for facts in held]) if held else []
     if left_out:
         rest = len(left_out) - MOST_LEFT_OUT
         lines += ["", "## Left out", "", *(f"- {sentence}" for sentence in left_out[:MOST_LEFT_OUT])]
@@ -104,7 +104,7 @@ def card_text(files: Sequence[FileFacts], left_out: Sequence[str] = ()) -> str:
 
 
 def _task_lines(files: Sequence[FileFacts], cards: Sequence[TaskCard]) -> list[str]:
-    """The table of one task, and what its files share."""
+    """The table of one task, and the overlap of its files."""
     first = cards[0]
     rules, shown = first.heads
     heads = ["file", "rows:", "kind", "splits", rules, "seeds", "template", shown, *first.columns]
@@ -119,8 +119,8 @@ def _task_lines(files: Sequence[FileFacts], cards: Sequence[TaskCard]) -> list[s
     lines += [*first.further_lines(cards), "", "## Overlap", "", f"{first.shared} that two files share.", ""]
     lines += [f"| | {' | '.join(facts.path.stem for facts in files)} |", f"|---|{'---:|' * len(files)}"]
     sets = [card.instances() for card in cards]
-    for facts, own in zip(files, sets, strict=True):
-        lines.append(f"| {facts.path.stem} | {' | '.join(str(len(own & other)) for other in sets)} |")
+    for facts, instances in zip(files, sets, strict=True):
+        lines.append(f"| {facts.path.stem} | {' | '.join(str(len(instances & other)) for other in sets)} |")
     return lines
 
 

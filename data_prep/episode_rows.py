@@ -27,7 +27,7 @@ GROUP = 1024
 
 @dataclass(frozen=True)
 class EpisodeSource:
-    """Where the episodes of a file come from.
+    """Source of the episodes of a file.
 
     Attributes:
         splits: Splits that take turns.
@@ -122,8 +122,8 @@ class EpisodeRows(TaskRows):
         for first in range(0, rows, GROUP):
             indices = range(first, min(first + GROUP, rows))
             parts = [
-                self._table(source, split, indices[place :: len(source.splits)], mistakes)
-                for place, split in enumerate(source.splits)
+                self._table(source, split, indices[offset :: len(source.splits)], mistakes)
+                for offset, split in enumerate(source.splits)
             ]
             table = pa.concat_tables([part for part in parts if part.num_rows])
             order = np.argsort(table["extra_info"].combine_chunks().field("index").to_numpy())

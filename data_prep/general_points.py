@@ -48,38 +48,38 @@ def _tables(
     source: Source, rows: int, table_of: Callable[[HandWords, Part], pa.Table], accept: Accept | None
 ) -> Iterator[pa.Table]:
     """Make row groups; ``table_of`` makes the rows of one split in one group."""
-    words = [HandWords(split, source) for split in source.resolved()]
+    texts = [HandWords(split, source) for split in source.resolved()]
     for first, last in runs_of_rows(rows, ROW_GROUP):
         parts = draw_parts(source, first, last, accept)
-        tables = [table_of(w, part) for w, part in zip(words, parts, strict=True) if len(part)]
-        whole = pa.concat_tables(tables)
+        tables = [table_of(text, part) for text, part in zip(texts, parts, strict=True) if len(part)]
+        table = pa.concat_tables(tables)
         if len(tables) > 1:
-            places = np.concatenate([part.index for part in parts])
-            whole = whole.take(pa.array(np.argsort(places)))
-        yield with_draws(whole, [word.split for word in words])
+            indices = np.concatenate([part.index for part in parts])
+            table = table.take(pa.array(np.argsort(indices)))
+        yield with_draws(table, [text.split for text in texts])
 
 
 def _table(
-    words: HandWords,
+    texts: HandWords,
     part: Part,
     prompt: pa.Array,
     messages: pa.Array | None = None,
     turns: pa.Array | None = None,
 ) -> pa.Table:
     return rows_table(
-        data_source=words.data_source,
+        data_source=texts.data_source,
         split=part.split.name,
-        seed=words.seed,
+        seed=texts.seed,
         index=pa.array(part.index),
-        facts=pa.array(words.facts(part), pa.string()),
+        facts=pa.array(texts.facts(part), pa.string()),
         prompt=prompt,
         messages=messages,
         train_turns=turns,
     )
 
 
-def _opening_columns(words: HandWords, keys: list[Key]) -> list[pa.Array]:
-    openings = [words.opening(key) for key in keys]
+def _opening_columns(hand_texts: HandWords, keys: list[Key]) -> list[pa.Array]:
+    openings = [hand_texts.opening(key) for key in keys]
     return [pa.array(texts, pa.string()) for texts in zip(*openings, strict=True)]
 
 
@@ -95,9 +95,11 @@ def rl_rows(source: Source, rows: int, *, images: Images = "draw") -> Iterator[p
         SftrlError: if ``images`` is unknown, or "embed" for cards as text.
     """
 
-    def table_of(words: HandWords, part: Part) -> pa.Table:
+    def table_of(hand_texts: HandWords, part: Part) -> pa.Table:
         return _table(
-            words, part, messages_array(words.roles, _opening_columns(words, words.keys(part.hands)))
+            hand_texts,
+            part,
+            messages_array(hand_texts.roles, _opening_columns(hand_texts, hand_texts.keys(part.hands))),
         )
 
     return _build(source, rows, table_of, images)
@@ -141,17 +143,17 @@ def _answered(source: Source, rows: int, solutions: str, images: str, reasoned: 
     """Prompts with a right answer at the first attempt."""
     _check_answers(source, solutions, reasoned)
 
-    def table_of(words: HandWords, part: Part) -> pa.Table:
-        keys = words.keys(part.hands)
+    def table_of(hand_texts: HandWords, part: Part) -> pa.Table:
+        keys = hand_texts.keys(part.hands)
         chances = part.chance[:, 0].tolist()
-        answers = [words.answer(k, u, solutions, reasoned) for k, u in zip(keys, chances, strict=True)]
-        contents = _opening_columns(words, keys)
+        answers = [hand_texts.answer(k, u, solutions, reasoned) for k, u in zip(keys, chances, strict=True)]
+        contents = _opening_columns(hand_texts, keys)
         return _table(
-            words,
+            hand_texts,
             part,
-            messages_array(words.roles, contents),
-            messages_array([*words.roles, "assistant"], [*contents, pa.array(answers, pa.string())]),
-            pa.repeat(pa.scalar([len(words.roles)], pa.list_(pa.int64())), len(part)),
+            messages_array(hand_texts.roles, contents),
+            messages_array([*hand_texts.roles, "assistant"], [*contents, pa.array(answers, pa.string())]),
+            pa.repeat(pa.scalar([len(hand_texts.roles)], pa.list_(pa.int64())), len(part)),
         )
 
     return _build(source, rows, table_of, images, _answerable(source))
@@ -189,29 +191,31 @@ def suboptimal_rows(
             f"(max_attempts is {limit + 1})."
         )
 
-    def dialogue(words: HandWords, key: Key, pick: float, how: float) -> list[str]:
-        texts = list(words.opening(key))
-        pool = words.mistakes(key)
+    def dialogue(hand_texts: HandWords, key: Key, pick: float, draw: float) -> list[str]:
+        texts = list(hand_texts.opening(key))
+        pool = hand_texts.mistakes(key)
         size = max(1, len(pool))
-        number, place = divmod(int(how * (most - fewest + 1) * size), size)
+        number, first = divmod(int(draw * (most - fewest + 1) * size), size)
         for attempt in range(1, min(fewest + number, len(pool)) + 1):
-            answer, feedback = pool[(place + attempt) % len(pool)]
-            texts += (answer, words.reply(feedback, attempt))
-        texts.append(words.answer(key, pick, solutions))
+            answer, feedback = pool[(first + attempt) % len(pool)]
+            texts += (answer, hand_texts.reply(feedback, attempt))
+        texts.append(hand_texts.answer(key, pick, solutions))
         return texts
 
-    def table_of(words: HandWords, part: Part) -> pa.Table:
-        keys = words.keys(part.hands)
+    def table_of(hand_texts: HandWords, part: Part) -> pa.Table:
+        keys = hand_texts.keys(part.hands)
         chance = part.chance.tolist()
-        texts = [dialogue(words, key, pick, how) for key, (pick, how) in zip(keys, chance, strict=True)]
-        head = words.roles
+        texts = [
+            dialogue(hand_texts, key, pick, draw) for key, (pick, draw) in zip(keys, chance, strict=True)
+        ]
+        head = hand_texts.roles
         roles = [
             [*head, *["assistant", "user"] * ((len(t) - len(head) - 1) // 2), "assistant"] for t in texts
         ]
         return _table(
-            words,
+            hand_texts,
             part,
-            messages_array(head, _opening_columns(words, keys)),
+            messages_array(head, _opening_columns(hand_texts, keys)),
             dialogues_array(roles, texts),
             pa.array([[len(t) - 1] for t in texts], pa.list_(pa.int64())),
         )

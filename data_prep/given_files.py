@@ -75,13 +75,13 @@ def read_records(path: Path, key: str, fields: Iterable[str]) -> list[Record]:
     Raises:
         SftrlError: naming file, row and field, what was found and expected.
     """
-    known = [*fields]
+    allowed = [*fields]
     if not path.is_file():
         raise SftrlError(f"{path}: no such file; expected a list of instances ({', '.join(SUFFIXES)}).")
     rows = _rows(path)
     if not isinstance(rows, list) or not rows:
-        found = "an empty list" if rows == [] else type(rows).__name__
-        raise SftrlError(f"{path}: expected a list with at least one row, found {found}.")
+        actual = "an empty list" if rows == [] else type(rows).__name__
+        raise SftrlError(f"{path}: expected a list with at least one row, found {actual}.")
     records = []
     for number, row in enumerate(rows):
         where = f"{path}: row {number}"
@@ -91,8 +91,8 @@ def read_records(path: Path, key: str, fields: Iterable[str]) -> list[Record]:
             continue
         values = {name: value for name, value in values.items() if value not in (None, "")}
         for name in values:
-            if name not in known:
-                raise SftrlError(f"{where}: {unknown_name('field', name, known)}")
+            if name not in allowed:
+                raise SftrlError(f"{where}: {unknown_name('field', name, allowed)}")
         if key not in values:
             raise SftrlError(f"{where}: field {key!r} is missing; found {', '.join(values) or 'nothing'}.")
         records.append(Record(where, values))

@@ -71,18 +71,18 @@ class HandCard(TaskCard):
     @classmethod
     def further_lines(cls, cards: Sequence[HandCard]) -> list[str]:
         """The draws of all files; suits make no difference but for a deck."""
-        found: dict[str, list[HandSpec]] = {}
+        draws: dict[str, list[HandSpec]] = {}
         for card in cards:
             for split, spec in card.draws.items():
                 plain = spec if spec.draw == "deck" else replace(spec, suits="mixed")
-                specs = found.setdefault(split, [])
+                specs = draws.setdefault(split, [])
                 if plain not in specs:
                     specs.append(plain)
-        return draw_lines(found)
+        return draw_lines(draws)
 
 
 def _shown(facts: Mapping[str, Any]) -> str:
-    """How a row shows its cards, in words."""
+    """Presentation of a row's cards: modality, or size and style of the picture."""
     look = facts.get("look")
     if not look:
         return str(facts.get("modality", "text"))
@@ -92,6 +92,6 @@ def _shown(facts: Mapping[str, Any]) -> str:
 
 def _suits(letters: set[str]) -> str:
     """The narrowest colour that has all these suits."""
-    known = letters - {""}
-    fitting = [name for name, suits in SUITS_OF.items() if known <= set(suits)]
-    return min(fitting, key=lambda name: len(SUITS_OF[name])) if known else "none"
+    letters_given = letters - {""}
+    fitting = [name for name, suits in SUITS_OF.items() if letters_given <= set(suits)]
+    return min(fitting, key=lambda name: len(SUITS_OF[name])) if letters_given else "none"

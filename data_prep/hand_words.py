@@ -65,7 +65,7 @@ class HandWords:
         self.roles = [message["role"] for message in self._messages((0,) * spec.num_cards)]
 
     def keys(self, hands: HandArrays) -> list[Key]:
-        """What the texts of some hands depend on."""
+        """Cache keys of the texts of some hands: ranks, and suits if they are shown."""
         columns = [hands.ranks, hands.suits] if self._shows_suits else [hands.ranks]
         return list(map(tuple, np.hstack(columns).tolist()))
 
@@ -120,16 +120,16 @@ class HandWords:
         pool = wrong_formulas(numbers, self.target, self.seed)
         episode = GeneralPointsEpisode(make_facts(cards, self.rule.name, self.target, self.settings))
         text = self.expert(key, False)[1]
-        found: list[tuple[str, str]] = []
-        start = sum(part * 31**place for place, part in enumerate(key))
+        mistakes: list[tuple[str, str]] = []
+        start = sum(part * 31**position for position, part in enumerate(key))
         for i in range(len(pool)):
             answer = text.replace(_FORMULA, pool[(start + i) % len(pool)])
             verdict = episode.grade(answer)
             if not verdict.correct:
-                found.append((answer, verdict.feedback))
-            if len(found) == POOL:
+                mistakes.append((answer, verdict.feedback))
+            if len(mistakes) == POOL:
                 break
-        return found
+        return mistakes
 
     def _reply(self, feedback: str, attempt: int) -> str:
         return self.template.reply(feedback, attempt, self.settings.max_attempts, self.target)

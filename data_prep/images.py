@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Images = Literal["draw", "embed"]
-"""Whether a reader draws the pictures from the facts, or finds them in the rows."""
+"""Source of a row's pictures: drawn by the reader from the facts, or stored in the row."""
 
 IMAGE_ROW_GROUP = 128
 """Rows whose pictures are in memory together."""

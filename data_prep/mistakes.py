@@ -16,9 +16,9 @@ Chance = Callable[[int], int]
 
 def other_operator(pick: Chance, tokens: list[str], spare: Sequence[int]) -> None:
     """Put another operator in the place of one: usually a wrong value."""
-    places = [i for i, token in enumerate(tokens) if token in _OPERATORS]
-    place = places[pick(len(places))]
-    tokens[place] = [op for op in _OPERATORS if op != tokens[place]][pick(3)]
+    positions = [i for i, token in enumerate(tokens) if token in _OPERATORS]
+    position = positions[pick(len(positions))]
+    tokens[position] = [op for op in _OPERATORS if op != tokens[position]][pick(3)]
 
 
 def swapped_numbers(pick: Chance, tokens: list[str], spare: Sequence[int]) -> None:

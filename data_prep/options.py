@@ -208,12 +208,12 @@ def pairs(text: str | None, name: str) -> dict[str, Any]:
     Raises:
         SftrlError: if the text has another form.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for change in text.split(",") if text else ():
         key, sign, value = (word.strip() for word in change.partition("="))
         if not (key and sign and value):
             raise SftrlError(
                 f"{name} has {change!r}, expected <field>=<value>, such as table=blue,deck=plain."
             )
-        found[key] = int(value) if value.isascii() and value.isdigit() else value
-    return found
+        values[key] = int(value) if value.isascii() and value.isdigit() else value
+    return values

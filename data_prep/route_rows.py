@@ -93,8 +93,8 @@ class RouteRows(TaskRows):
 
     def _read(self, number: int, city: CityConfig, folder: Path) -> list[RouteSet]:
         routes = self.config.routes
-        made = folder / f"{number}-{city.style}-{city.seed}"
-        path = city_of(city, made, self.config.modality == "image", routes.points_per_leg)
+        cache = folder / f"{number}-{city.style}-{city.seed}"
+        path = city_of(city, cache, self.config.modality == "image", routes.points_per_leg)
         if city.path is None:
             return [read_route_set(path)]
         return read_route_sets(path, skip_bad=routes.skip_bad, most_legs=routes.most_legs)
@@ -102,7 +102,7 @@ class RouteRows(TaskRows):
     def _every(self, trained: list[RouteSet], away: list[RouteSet]) -> RouteSource:
         """All walks: those of home, then those of pre-training, and those of the other cities."""
         config, routes, images = self.config, self.config.routes, self.config.modality == "image"
-        views = next((found.street_views for found in (*trained, *away) if found.street_views), None)
+        views = next((routes.street_views for routes in (*trained, *away) if routes.street_views), None)
         return RouteSource(
             trained,
             away,

@@ -53,11 +53,11 @@ AGENT_NAME = "verifier"
 """The agent loop that plays every row."""
 
 
-def check_schema(found: pa.Schema, where: str | Path) -> pa.Schema:
+def check_schema(schema: pa.Schema, where: str | Path) -> pa.Schema:
     """Compare a schema with the expected one.
 
     Args:
-        found: Schema of a table or file.
+        schema: Schema of a table or file.
         where: File name for the error.
 
     Returns:
@@ -66,17 +66,18 @@ def check_schema(found: pa.Schema, where: str | Path) -> pa.Schema:
     Raises:
         SftrlError: naming the first column that is missing, unexpected or of another type.
     """
-    wanted = IMAGE_SCHEMA if "images" in found.names else SCHEMA
+    wanted = IMAGE_SCHEMA if "images" in schema.names else SCHEMA
     for field in wanted:
-        if field.name not in found.names:
+        if field.name not in schema.names:
             raise SftrlError(
-                f"{where}: column {field.name!r} is missing; found {', '.join(found.names) or 'no columns'}; "
+                f"{where}: column {field.name!r} is missing; "
+                f"found {', '.join(schema.names) or 'no columns'}; "
                 f"expected {', '.join(wanted.names)}."
             )
-        kind = found.field(field.name).type
+        kind = schema.field(field.name).type
         if kind != field.type:
             raise SftrlError(f"{where}: column {field.name!r} has type {kind}, expected {field.type}.")
-    for name in found.names:
+    for name in schema.names:
         if name not in wanted.names:
             raise SftrlError(f"{where}: unexpected column {name!r}; expected {', '.join(wanted.names)}.")
     return wanted
@@ -91,10 +92,10 @@ def read_schema(path: str | Path) -> pa.Schema:
     if not Path(path).is_file():
         raise SftrlError(f"{path}: no such file.")
     try:
-        found = pq.read_schema(path)
+        schema = pq.read_schema(path)
     except pa.ArrowException as error:
         raise SftrlError(f"{path}: not a parquet file: {error}") from None
-    return check_schema(found, path)
+    return check_schema(schema, path)
 
 
 def messages_array(roles: list[str], contents: list[pa.Array]) -> pa.ListArray:
@@ -164,12 +165,12 @@ def rows_table(
     rows = len(facts)
     nothing = pa.repeat(pa.scalar([], SCHEMA.field("messages").type), rows)
     no_turns = pa.repeat(pa.scalar([], SCHEMA.field("train_turns").type), rows)
-    text, whole = pa.string(), pa.int64()
+    text, integer = pa.string(), pa.int64()
     reward_model = pa.StructArray.from_arrays(
         [constant("rule", rows, text), facts], fields=list(SCHEMA.field("reward_model").type)
     )
     extra = pa.StructArray.from_arrays(
-        [index, constant(split, rows, text), constant(seed, rows, whole), facts],
+        [index, constant(split, rows, text), constant(seed, rows, integer), facts],
         fields=list(SCHEMA.field("extra_info").type),
     )
     columns = [

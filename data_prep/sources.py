@@ -1,4 +1,4 @@
-"""Where the hands of a file come from: one split or a mixture, one seed, one way of playing.
+"""Source of the hands of a file: one split or a mixture, a seed, and play settings.
 
 Row ``i`` of a source is a pure function of the source and ``i``: hands are drawn in blocks of
 `sftrl_ext.envs.general_points.hands.BLOCK`, each from a random stream of its own.
@@ -29,7 +29,7 @@ from sftrl_ext.errors import SftrlError, unknown_name
 
 @dataclass(frozen=True)
 class Source:
-    """Where the hands of a file come from.
+    """Source of the hands of a file.
 
     Attributes:
         splits: A split name, or several for a mixture.

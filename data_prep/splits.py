@@ -62,7 +62,7 @@ class Split:
         return f"eval/{self.hands_of or self.name}"
 
     def changed(self, hands: Mapping[str, Any]) -> Split:
-        """The split with other hands, but for what it is about.
+        """A copy with these hand fields overridden, except those the split itself defines.
 
         Args:
             hands: Fields of `HandSpec`.
@@ -72,7 +72,7 @@ class Split:
         )
 
     def settings(self, settings: PlaySettings) -> PlaySettings:
-        """How the hands of the split are played: the settings with the split's look.
+        """Play settings of the split: the given ones with the split's look.
 
         Raises:
             SftrlError: if the split is about the look of images, and cards are text or look so already.

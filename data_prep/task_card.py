@@ -1,4 +1,4 @@
-"""One file's line in the dataset card, and the line of a task that has no table of its own."""
+"""Table of one task in the dataset card, filled row by row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 
 class TaskCard(ABC):
-    """What one file holds of a task, as a line of that task's table.
+    """Statistics of one task's rows in a file, as a line of that task's table.
 
     Attributes:
         intro: Lines above the table.
@@ -45,7 +45,7 @@ class TaskCard(ABC):
 
     @abstractmethod
     def instances(self) -> Set[Any]:
-        """What is compared with other files."""
+        """Instances to compare with those of other files."""
 
     @classmethod
     def further_lines(cls, cards: Sequence[Any]) -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class FileReport:
-    """What a valid file holds.
+    """Counts of a valid file.
 
     Attributes:
         path: The file.
@@ -154,30 +154,30 @@ def _check_pictures(row: dict[str, Any], facts: dict[str, Any], episode: Episode
         return
     if len(given) != wanted:
         raise SftrlError(f"column 'images' has {len(given)} pictures, expected {wanted}.")
-    for place, (picture, drawn) in enumerate(zip(given, episode.images(), strict=True)):
-        found = _decoded(picture["bytes"], place)
-        if found.size != drawn.size:
+    for index, (picture, drawn) in enumerate(zip(given, episode.images(), strict=True)):
+        decoded = _decoded(picture["bytes"], index)
+        if decoded.size != drawn.size:
             raise SftrlError(
-                f"column 'images': picture {place} has the size {_size(found)}, expected {_size(drawn)}."
+                f"column 'images': picture {index} has the size {_size(decoded)}, expected {_size(drawn)}."
             )
-        if found.convert("RGB").tobytes() != drawn.tobytes():
+        if decoded.convert("RGB").tobytes() != drawn.tobytes():
             raise SftrlError(
-                f"column 'images': picture {place} is not what the facts draw; expected the same pixels."
+                f"column 'images': picture {index} is not what the facts draw; expected the same pixels."
             )
     report.pictures += len(given)
 
 
-def _decoded(data: bytes | None, place: int) -> Image:
+def _decoded(data: bytes | None, index: int) -> Image:
     from PIL import Image
 
     if not data:
-        raise SftrlError(f"column 'images': picture {place} has no bytes, expected a PNG file.")
+        raise SftrlError(f"column 'images': picture {index} has no bytes, expected a PNG file.")
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SftrlError(
-            f"column 'images': picture {place} cannot be decoded ({error}); expected a PNG file."
+            f"column 'images': picture {index} cannot be decoded ({error}); expected a PNG file."
         ) from None
     return image
 
@@ -220,9 +220,9 @@ def expect_correct(episode: Episode, answer: str, turn: int) -> Step:
     return step
 
 
-def _same(column: str, found: list[dict[str, str]], expected: list[dict[str, str]]) -> None:
-    for place, (have, want) in enumerate(zip(found, expected, strict=False)):
+def _same(column: str, messages: list[dict[str, str]], expected: list[dict[str, str]]) -> None:
+    for index, (have, want) in enumerate(zip(messages, expected, strict=False)):
         if have != want:
-            raise SftrlError(f"column {column!r} has at message {place} {have}, expected {want}.")
-    if len(found) != len(expected):
-        raise SftrlError(f"column {column!r} has {len(found)} messages, expected {len(expected)}.")
+            raise SftrlError(f"column {column!r} has at message {index} {have}, expected {want}.")
+    if len(messages) != len(expected):
+        raise SftrlError(f"column {column!r} has {len(messages)} messages, expected {len(expected)}.")

@@ -145,9 +145,9 @@ def _build(source: RouteSource, rows: int, rows_of: Rows, images: str) -> Iterat
 
 
 def _tables(source: RouteSource, rows: int, rows_of: Rows) -> Iterator[pa.Table]:
-    made = islice((row for walk in walks(source) for row in rows_of(walk)), rows)
+    all_rows = islice((row for walk in walks(source) for row in rows_of(walk)), rows)
     first = 0
-    while group := list(islice(made, GROUP)):
+    while group := list(islice(all_rows, GROUP)):
         table = _table(group, first, source.seed)
         first += len(group)
         del group  # not in memory beside the next one

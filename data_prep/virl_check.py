@@ -29,7 +29,7 @@ def check_routes(source: RouteSource, *, skip_bad: bool = False) -> tuple[RouteS
     home, away = (
         [_check_set(routes, source, skip_bad) for routes in sets] for sets in (source.home, source.away)
     )
-    problems = [problem for _, found in (*home, *away) for problem in found]
+    problems = [problem for _, skipped in (*home, *away) for problem in skipped]
     checked = replace(source, home=[routes for routes, _ in home], away=[routes for routes, _ in away])
     return checked, problems
 
@@ -47,19 +47,19 @@ def _check_set(routes: RouteSet, source: RouteSource, skip_bad: bool) -> tuple[R
             problems.append(problem)
             continue
         good.append(route)
-        needed.append({place.pano_id for place in track.places if place.pano_id is not None})
+        needed.append({point.pano_id for point in track.places if point.pano_id is not None})
     if settings.street_views is not None:
         wanted = sorted(set().union(*needed))
         broken = _broken(StreetViews(settings.street_views), wanted)
         if broken and not skip_bad:
             raise SftrlError(next(iter(broken.values())))
-        whole = []
+        complete = []
         for route, ids in zip(good, needed, strict=True):
             lost = sorted(ids & broken.keys())
             problems += [f"{routes.name}: route {route.index}: {broken[name]}" for name in lost]
             if not lost:
-                whole.append(route)
-        good = whole
+                complete.append(route)
+        good = complete
     skipped = sum(routes.skipped.get(route.index, 0) for route in good)
     if skipped:
         problems.append(f"{routes.name}: {skipped} points between milestones, which have no panorama.")
@@ -69,7 +69,7 @@ def _check_set(routes: RouteSet, source: RouteSource, skip_bad: bool) -> tuple[R
 
 
 def _broken(views: StreetViews, pano_ids: Sequence[str]) -> dict[str, str]:
-    """What is wrong with which panorama. Decoding releases the interpreter, so threads help."""
+    """Broken panoramas with the reason. Decoding releases the interpreter, so threads help."""
 
     def check(pano_id: str) -> str | None:
         try:
@@ -79,5 +79,5 @@ def _broken(views: StreetViews, pano_ids: Sequence[str]) -> dict[str, str]:
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = zip(pano_ids, pool.map(check, pano_ids), strict=True)
-        return {pano_id: reason for pano_id, reason in found if reason is not None}
+        results = zip(pano_ids, pool.map(check, pano_ids), strict=True)
+        return {pano_id: reason for pano_id, reason in results if reason is not None}

@@ -1,4 +1,4 @@
-"""Where the walks of a file come from: routes with their panoramas, one split or a mixture, one seed.
+"""Source of the walks of a file: routes with their panoramas, one split or a mixture, a seed.
 
 Walk ``i`` of a source is a pure function of the source and ``i``: the routes of a split come in an order of
 chance, all of them once, then all of them again in another order and with other rails.
@@ -28,14 +28,14 @@ HOLDOUT = 0.1
 ROUTES = "route_infos.json"
 MAPS = ("gps_pano_mapping.json", "gps_pano_mapping.parquet", "gps_pano_mapping.pkl")
 VIEWS = "street_views"
-"""What the authors' data set and a synthetic city call their files."""
+"""File names of the authors' data set and of synthetic cities."""
 
 SYNTHETIC = "city.json"
 """Settings of a synthetic city, in its folder."""
 
 
 def held_out(route: Route, share: float) -> bool:
-    """Whether no training walks a route; told by its points, so the same in every file that holds it.
+    """True if a route is held out from training; a hash of its points decides, the same in every file.
 
     Args:
         route: The route.
@@ -76,7 +76,7 @@ class RouteSet:
         panoramas: Where there are panoramas; None to stay where the routes go.
         street_views: Folder of the panoramas; needed for images.
         problems: One sentence for each bad route that was left out.
-        laid: The tracks laid so far and how; the check of routes and all files made of a set share them.
+        tracks: Cache of tracks by route and settings, shared by the check of routes and all files of a set.
         skipped: Index of a route to how many points its track leaves out for lack of a panorama.
     """
 
@@ -85,7 +85,7 @@ class RouteSet:
     panoramas: PanoramaMap | None = None
     street_views: Path | None = None
     problems: Sequence[str] = ()
-    laid: dict[tuple[object, ...], Track] = field(default_factory=dict, repr=False, compare=False)
+    tracks: dict[tuple[object, ...], Track] = field(default_factory=dict, repr=False, compare=False)
     skipped: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -114,19 +114,21 @@ def read_route_set(
     """
     path = Path(path).expanduser()
     file = path / ROUTES if path.is_dir() else path
-    found = load_routes(file, skip_bad)
+    loaded = load_routes(file, skip_bad)
     beside = [file.parent / name for name in MAPS if (file.parent / name).is_file()]
     chosen = Path(gps_to_pano).expanduser() if gps_to_pano else next(iter(beside), None)
     views = Path(street_views).expanduser() if street_views else file.parent / VIEWS
     folder = file.resolve().parent
-    made = _synthetic_name(folder)
-    routes = [replace(r, city=r.city or made or nearest_city(r.start) or folder.name) for r in found.routes]
+    synthetic = _synthetic_name(folder)
+    routes = [
+        replace(r, city=r.city or synthetic or nearest_city(r.start) or folder.name) for r in loaded.routes
+    ]
     return RouteSet(
         str(file),
         routes if most_legs is None else [route.cut(most_legs) for route in routes],
         None if chosen is None else PanoramaMap.load(chosen),
         views if street_views or views.is_dir() else None,
-        found.problems,
+        loaded.problems,
     )
 
 
@@ -178,7 +180,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class RouteSource:
-    """Where the walks of a file come from.
+    """Source of the walks of a file.
 
     Attributes:
         home: Routes of the cities that are trained on; more than one are mixed route by route.
@@ -204,7 +206,7 @@ class RouteSource:
     missing_panorama: str = "skip"
 
     def settings_of(self, routes: RouteSet) -> PlaySettings:
-        """How the routes of one set are walked: with images, with street views of their own."""
+        """Play settings of the routes of one set: with images, the set's street views."""
         if self.settings.modality != "image" or not routes.street_views:
             return self.settings
         return replace(self.settings, street_views=str(routes.street_views))
@@ -216,9 +218,9 @@ class RouteSource:
             SftrlError: if it lacks a panorama.
         """
         key = route, self.settings.street_views, self.points_per_leg, self.missing_panorama
-        if key not in routes.laid:
+        if key not in routes.tracks:
             skipped: list[str] = []
-            routes.laid[key] = track_of(
+            routes.tracks[key] = track_of(
                 route,
                 self.settings_of(routes),
                 routes.panoramas,
@@ -227,7 +229,7 @@ class RouteSource:
                 skipped.append,
             )
             routes.skipped[route.index] = len(skipped)
-        return routes.laid[key]
+        return routes.tracks[key]
 
     def resolved(self) -> list[RouteSplit]:
         """The splits.
@@ -258,16 +260,16 @@ def walks(source: RouteSource) -> Iterator[Walk]:
 
 
 def _walks(source: RouteSource, split: RouteSplit) -> Iterator[Walk]:
-    found = _routes(source, split)
+    numbered = _routes(source, split)
     sets = _sets(source, split)
     settings = [replace(source.settings_of(routes), action_space=split.action_space) for routes in sets]
     stream = zlib.crc32(split.stream(source.train).encode())
     lap = 0
     while True:
         rng = np.random.default_rng([source.seed, stream, lap])
-        for number in rng.permutation(len(found)).tolist():
+        for number in rng.permutation(len(numbered)).tolist():
             rail, chance = rng.integers(2**31, size=2).tolist()
-            of, route = found[number]
+            of, route = numbered[number]
             yield Walk(split, source.track(sets[of], route), settings[of], rail, chance)
         lap += 1
 
@@ -285,20 +287,20 @@ def _routes(source: RouteSource, split: RouteSplit) -> list[tuple[int, Route]]:
     sets = _sets(source, split)
     everything = [(of, route) for of, routes in enumerate(sets) for route in routes.routes]
     if split.part == "all":
-        found = everything
+        numbered = everything
     else:
         wanted = split.part == "held_out"
         apart = [held_out_indices(routes.routes, source.holdout) for routes in sets]
-        found = [
+        numbered = [
             (of, route)
             for of, routes in enumerate(sets)
             for position, route in enumerate(routes.routes)
             if (position in apart[of]) == wanted
         ]
-    if not found:
+    if not numbered:
         names = ", ".join(routes.name for routes in sets)
         raise SftrlError(
             f"split {split.name!r}: none of the {len(everything)} routes in {names} is {split.part} with a "
             f"holdout of {source.holdout:g}; expected at least one: give more routes or another holdout."
         )
-    return found
+    return numbered

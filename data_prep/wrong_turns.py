@@ -10,8 +10,8 @@ from sftrl_ext.envs.virl.episode import NavigationEpisode
 from sftrl_ext.envs.virl.rail import ACTION_SPACES, FORWARD, STOP, turn_action
 
 _NEAR, _OTHER, _PLAIN = 4, 2, 1
-"""How often a mistake is made, against the others: the right form with a wrong word; going on instead of
-turning, or turning instead of going on; the words of the other action space, or stopping too early."""
+"""Relative frequencies of mistakes: the right form with a wrong word; going on instead of turning, or turning
+instead of going on; an action of the other action space, or stopping too early."""
 
 
 def wrong_answers(episode: NavigationEpisode, rng: np.random.Generator, tries: int) -> Iterator[str]:
@@ -38,9 +38,9 @@ def wrong_answers(episode: NavigationEpisode, rng: np.random.Generator, tries: i
     actions = list(chances)
     order = rng.choice(len(actions), size=min(tries, len(actions)), replace=False, p=weights / weights.sum())
     sentence = template.sentences(episode.rail.turns)[point.instruction]
-    for place in order.tolist():
+    for index in order.tolist():
         observation = point.observation
         if rng.random() < 0.25:
             note = f"; {template.note}"
             observation = observation.removesuffix(note) if observation.endswith(note) else observation + note
-        yield template.answer(observation, sentence, actions[place])
+        yield template.answer(observation, sentence, actions[index])

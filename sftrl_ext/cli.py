@@ -125,7 +125,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports import build_report, results_table
 
     if args.figure is not None:
-        from sftrl_ext.reports.matplotlib_needed import needs_matplotlib
+        from sftrl_ext.reports.figures.matplotlib_needed import needs_matplotlib
 
         with needs_matplotlib("a figure"):
             from sftrl_ext.reports.paper.figures import write_paper_figure
@@ -145,7 +145,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
 
 
 def _show(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.reports.show import show_episodes
+    from sftrl_ext.reports.episodes.show import show_episodes
 
     show_episodes(
         args.run_dir,

@@ -48,6 +48,10 @@ KNOWN_CIRCLES = {
 """Circles of `sftrl_ext.experiments` that are still to be opened; a smaller circle than listed passes."""
 
 
+ENTRY_POINT_GROUPS = {"sftrl_ext.tasks"}
+"""Names in texts that look like modules and are groups of entry points."""
+
+
 @cache
 def modules() -> dict[str, Path]:
     """Modules of the product by dotted name."""
@@ -152,6 +156,8 @@ def _texts() -> list[Path]:
 
 def _is_defined(name: str) -> bool:
     """True for a module, and for a name that stands in the text of the module before it."""
+    if name in ENTRY_POINT_GROUPS:
+        return True
     module, rest = name, ""
     while module not in modules():
         module, _, rest = module.rpartition(".")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.envs.base import Episode
+from sftrl_ext.envs.route_view import RouteView
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.files import import_file
@@ -81,6 +82,7 @@ class TaskSpec:
         made_up: Keys of the recipe that stand for data which the run itself makes up. Takes the recipe's
             ``task`` as a mapping, and whether the split is about the look.
         assets_digest: Digest of the user's files that its images are drawn from; None if there are none.
+        route_view: Rebuilds the route of an episode from its facts, for maps; None if episodes are no routes.
     """
 
     name: str
@@ -103,6 +105,7 @@ class TaskSpec:
     image_size: Callable[[TaskConfig], tuple[int, int]] = lambda config: (1200, 1200)
     made_up: Callable[[Mapping[str, Any], bool], list[str]] = lambda task, visual: []
     assets_digest: Callable[[TaskConfig], str | None] = lambda config: None
+    route_view: Callable[[Mapping[str, Any]], RouteView] | None = None
 
     def __post_init__(self) -> None:
         if not self.data_sources:

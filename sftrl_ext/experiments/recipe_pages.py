@@ -17,9 +17,9 @@ from sftrl_ext.experiments.paper_settings import PAPER
 from sftrl_ext.experiments.recipe import ExpectedConfig, Recipe
 from sftrl_ext.experiments.recipe_files import recipe_files
 from sftrl_ext.files import read_json
-from sftrl_ext.reports.arms import Arms
-from sftrl_ext.reports.splits import lr_label
-from sftrl_ext.reports.tables import Table
+from sftrl_ext.reports.analysis.arms import Arms
+from sftrl_ext.reports.analysis.splits import lr_label
+from sftrl_ext.reports.pages.tables import Table
 
 FIGURES = {
     "compute": "Performance against compute",

@@ -19,7 +19,7 @@ from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
 from sftrl_ext.experiments.recipe_pages import commits, read_runs, recipe_arms, recipe_page
 from sftrl_ext.files import write_text
 from sftrl_ext.paths import recipes_dir
-from sftrl_ext.reports.tables import Table
+from sftrl_ext.reports.pages.tables import Table
 
 _HEAD = """# Recipes
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sftrl_ext.reports.build import ReportPaths, build_report
-    from sftrl_ext.reports.show import show_episodes
-    from sftrl_ext.reports.tables import results_table
+    from sftrl_ext.reports.episodes.show import show_episodes
+    from sftrl_ext.reports.pages.tables import results_table
 
 __all__ = ["ReportPaths", "build_report", "results_table", "show_episodes"]
 
 _MODULES = {
     "ReportPaths": "build",
     "build_report": "build",
-    "results_table": "tables",
-    "show_episodes": "show",
+    "results_table": "pages.tables",
+    "show_episodes": "episodes.show",
 }
 
 

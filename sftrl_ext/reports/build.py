@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftrl_ext.files import write_text
-from sftrl_ext.reports.analysis import analyse
-from sftrl_ext.reports.dialogues import pick_side_by_side
-from sftrl_ext.reports.matplotlib_needed import needs_matplotlib
-from sftrl_ext.reports.method import verdict_sentences
-from sftrl_ext.reports.sample_pictures import draw_samples
+from sftrl_ext.reports.analysis.run_analysis import analyse
+from sftrl_ext.reports.episodes.dialogues import pick_side_by_side
+from sftrl_ext.reports.episodes.sample_pictures import draw_samples
+from sftrl_ext.reports.figures.matplotlib_needed import needs_matplotlib
+from sftrl_ext.reports.pages.method import verdict_sentences
 from sftrl_ext.reports.summary import summarize
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where a report was written, and what it says.
+    """Files of a report, and its verdict.
 
     Attributes:
         folder: ``run_dir/report``.
@@ -55,8 +55,8 @@ def build_report(run_dir: Path, rl_tokens: str | None = None) -> ReportPaths:
             matplotlib is not installed.
     """
     with needs_matplotlib("a report"):
-        from sftrl_ext.reports.figures import draw_figures
-        from sftrl_ext.reports.pages import report_pages
+        from sftrl_ext.reports.figures.run_figures import draw_figures
+        from sftrl_ext.reports.pages.render import report_pages
     analysis = analyse(Path(run_dir), rl_tokens)
     folder = Path(run_dir) / "report"
     folder.mkdir(parents=True, exist_ok=True)

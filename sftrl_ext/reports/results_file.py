@@ -13,9 +13,9 @@ from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
-from sftrl_ext.reports.analysis import Analysis, analyse
-from sftrl_ext.reports.curves import mean_cost, pooled, pooled_divergence
-from sftrl_ext.reports.tables import Row, all_rows, compared_rows
+from sftrl_ext.reports.analysis.curves import divergence_over_seeds
+from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
+from sftrl_ext.reports.pages.tables import Row, all_rows, compared_rows
 from sftrl_ext.runs.compute import TERA
 from sftrl_ext.runs.machine import hardware_line
 from sftrl_ext.runs.records import DIRECTIONS
@@ -156,78 +156,78 @@ def write_results(run_dir: Path, folder: Path) -> Path:
     return path
 
 
-def results_of(found: Analysis) -> ResultsFile:
+def results_of(analysis: Analysis) -> ResultsFile:
     """The measurements of a run, in percent with standard errors.
 
     Raises:
         SftrlError: if the run has no evaluated arm.
     """
-    state, recipe, arms = found.run.state, found.run.recipe, found.arms
-    compared = _rows(found, compared_rows(found))
+    state, recipe, arms = analysis.run.state, analysis.run.recipe, analysis.arms
+    compared = _rows(analysis, compared_rows(analysis))
     if not compared:
-        raise SftrlError(f"{found.run.folder}: no evaluated checkpoint of an arm; evaluate the run first.")
-    seeds, budget = max(row.seeds for row in compared), found.equal.budget
+        raise SftrlError(f"{analysis.run.folder}: no evaluated checkpoint of an arm; evaluate the run first.")
+    seeds, budget = max(row.seeds for row in compared), analysis.equal.budget
     at = f", at the largest compute every arm reached: {budget / TERA:.3g} TFLOP" if budget else ""
-    at += _AXES.get(found.equal.axis, "") if budget else ""
-    changed = (found.run.folder / "state.json").stat().st_mtime
+    at += _AXES.get(analysis.equal.axis, "") if budget else ""
+    changed = (analysis.run.folder / "state.json").stat().st_mtime
     return ResultsFile(
         recipe=str(state.recipe),
         scale=str(state.scale),
-        task=found.task,
-        arms={arm: ResultsArm(arms.kind(arm), arms.titles.get(arm)) for arm in found.curves.arm_names()},
+        task=analysis.task,
+        arms={arm: ResultsArm(arms.kind(arm), arms.titles.get(arm)) for arm in analysis.curves.arm_names()},
         date=datetime.date.fromtimestamp(changed).isoformat(),
         commit=(state.commit or "unknown")[:7],
         hardware=hardware_line(state.hardware),
         model={key: value for key, value in asdict(state.model).items() if value},
-        measure="per-step accuracy" if found.metric == "steps" else "success per episode",
+        measure="per-step accuracy" if analysis.metric == "steps" else "success per episode",
         max_attempts=recipe.task.get("max_attempts"),
         temperature=recipe.budget.eval.temperature,
-        paper_formula_absent=found.curves.paper_absent,
-        synthetic_cities=found.synthetic or None,
+        paper_formula_absent=analysis.curves.paper_absent,
+        synthetic_cities=analysis.synthetic or None,
         measurements=(
             Measurement("compared", f"{seeds} seed{'s' if seeds > 1 else ''}{at}", compared),
-            Measurement(CHECKPOINTS, "every evaluated one", _rows(found, all_rows(found))),
+            Measurement(CHECKPOINTS, "every evaluated one", _rows(analysis, all_rows(analysis))),
         ),
-        stages={s.name: {"wall_s": s.wall_s, "peak_rss_mb": s.peak_rss_mb} for s in found.run.stages},
+        stages={s.name: {"wall_s": s.wall_s, "peak_rss_mb": s.peak_rss_mb} for s in analysis.run.stages},
     )
 
 
-def _rows(found: Analysis, rows: Iterable[Row]) -> tuple[ResultsRow, ...]:
-    made = (_row(found, row) for row in rows if row.checkpoints)
-    return tuple(row for row in made if row is not None)
+def _rows(analysis: Analysis, rows: Iterable[Row]) -> tuple[ResultsRow, ...]:
+    converted = (_row(analysis, row) for row in rows if row.checkpoints)
+    return tuple(row for row in converted if row is not None)
 
 
-def _row(found: Analysis, row: Row) -> ResultsRow | None:
+def _row(analysis: Analysis, row: Row) -> ResultsRow | None:
     """None for a checkpoint that was evaluated on no split."""
-    checkpoints, splits = row.checkpoints, found.curves.splits
+    checkpoints, splits = row.checkpoints, analysis.curves.splits
     main = _numbers(row, splits, "main")
     if main is None:
         return None
-    per_response = any((m := pooled(checkpoints, split)) and m.per_response for split in splits)
+    per_response = any((m := row.measure(split)) and m.per_response for split in splits)
     divergence = {
         direction: {"nats": _round(kl.nats, 5), "se": _round(kl.se, 5)}
         for direction in DIRECTIONS
-        if (kl := pooled_divergence(checkpoints, direction))
+        if (kl := divergence_over_seeds(checkpoints, direction))
     }
     return ResultsRow(
         arm=row.arm,
         lr=row.lr,
         seeds=len(checkpoints),
         step=checkpoints[0].step,
-        tflop_counted=_tflop(mean_cost(checkpoints, "counted")),
-        tflop_paper=_tflop(mean_cost(checkpoints, "paper")),
+        tflop_counted=_tflop(row.cost("counted")),
+        tflop_paper=_tflop(row.cost("paper")),
         percent=main.percent,
         se=main.se,
-        se_unit=("response" if per_response else "route") if found.metric == "steps" else None,
+        se_unit=("response" if per_response else "route") if analysis.metric == "steps" else None,
         recognized=_numbers(row, splits, "recognition"),
-        routes=_numbers(row, splits, "success") if found.metric == "steps" else None,
+        routes=_numbers(row, splits, "success") if analysis.metric == "steps" else None,
         divergence=divergence or None,
     )
 
 
 def _numbers(row: Row, splits: Iterable[str], metric: str) -> SplitNumbers | None:
     """A measure of a row by split; None if it was measured on none."""
-    measures = {split: m for split in splits if (m := pooled(row.checkpoints, split, metric))}
+    measures = {split: m for split in splits if (m := row.measure(split, metric))}
     if not measures:
         return None
     percent = {split: round(100 * m.p, 1) for split, m in measures.items()}

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.analysis import Analysis, Judged
-from sftrl_ext.reports.arms import arms_of
-from sftrl_ext.reports.axis_flips import AxisComparison, compare_axes
-from sftrl_ext.reports.curves import Checkpoint, Curve, Curves, at_equal_compute
+from sftrl_ext.reports.analysis.arms import arms_of
+from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, at_equal_compute
+from sftrl_ext.reports.analysis.run_analysis import Analysis, SplitVerdict
+from sftrl_ext.reports.analysis.splits import is_ood, split_order
+from sftrl_ext.reports.analysis.verdict import ComparedArms, compare_arms, headline_curves, main_splits
 from sftrl_ext.reports.results_file import ResultsFile, ResultsRow, SplitNumbers, read_results
-from sftrl_ext.reports.splits import is_ood, split_order
-from sftrl_ext.reports.verdict import headline_curves, judge, main_splits, shown_curves
 from sftrl_ext.runs.compute import TERA, Cost
 from sftrl_ext.runs.recipe import StoredArm, StoredRecipe
 from sftrl_ext.runs.run_folder import RunFolder
@@ -36,9 +36,9 @@ def analyse_results(path: Path) -> Analysis:
     arms = arms_of(run)
     equal = at_equal_compute(curves, "counted")
     picked = headline_curves(curves, equal)
-    judged = [
-        Judged(split, judge(arms, curves, equal, picked, split), None)
-        for split in main_splits(curves.splits, [])
+    compared = ComparedArms(arms, curves, equal, picked)
+    verdicts = [
+        SplitVerdict(split, compare_arms(compared, split), None) for split in main_splits(curves.splits, [])
     ]
     return Analysis(
         run=run,
@@ -47,20 +47,23 @@ def analyse_results(path: Path) -> Analysis:
         axes=["counted"],
         equal=equal,
         picked=picked,
-        shown=shown_curves(arms, curves, equal, picked),
-        judged=judged,
-        readings=[],
+        shown=compared.shown_curves(),
+        verdicts=verdicts,
+        recognition_changes=[],
         notes=list(equal.notes),
     )
 
 
-def comparisons(found: Analysis) -> list[AxisComparison]:
+def comparisons(analysis: Analysis) -> list[AxisComparison]:
     """Every out-of-distribution split at equal counted compute and as published by the paper's formula."""
-    curves, arms = found.curves, found.arms
+    curves, arms = analysis.curves, analysis.arms
     paper = at_equal_compute(curves, "paper")
     compared = []
     for split in (split for split in curves.splits if is_ood(split)):
-        verdicts = (judge(arms, curves, equal, found.picked, split) for equal in (found.equal, paper))
+        verdicts = (
+            compare_arms(ComparedArms(arms, curves, equal, analysis.picked), split)
+            for equal in (analysis.equal, paper)
+        )
         compared.append(compare_axes(*verdicts))
     return [comparison for comparison in compared if comparison is not None]
 
@@ -104,30 +107,33 @@ def _checkpoint(row: ResultsRow, by_steps: bool) -> Checkpoint:
     return Checkpoint(row.arm, row.lr, 0, row.arm, row.step, Cost(counted, paper, 0.0), {}, measures)
 
 
-def draw_compute(found: Analysis, folder: Path) -> Path:
+def draw_compute(analysis: Analysis, folder: Path) -> Path:
     """Draw the main measure against counted compute as ``<recipe>-<scale>-compute.png``."""
-    from sftrl_ext.reports.figure_success import success_against_compute
-    from sftrl_ext.reports.style import look, mark_figure, write_figure
+    from sftrl_ext.reports.figures.style import look, mark_figure, write_figure
+    from sftrl_ext.reports.figures.success_figure import success_against_compute
 
-    path = folder / f"{found.run.state.recipe}-{found.run.state.scale}-compute.png"
+    path = folder / f"{analysis.run.state.recipe}-{analysis.run.state.scale}-compute.png"
     with look():
-        figure = success_against_compute(found, "counted")
+        figure = success_against_compute(analysis, "counted")
         if figure is None:
-            raise SftrlError(f"{found.run.folder}: no curve with a compute; nothing to draw.")
-        if found.mark:
-            mark_figure(figure, found.mark)
+            raise SftrlError(f"{analysis.run.folder}: no curve with a compute; nothing to draw.")
+        if analysis.mark:
+            mark_figure(figure, analysis.mark)
         write_figure(figure, path)
     return path
 
 
-def report_lines(found: Analysis) -> list[str]:
+def report_lines(analysis: Analysis) -> list[str]:
     """Verdicts at equal counted compute, and their comparison with those by the paper's formula."""
-    lines = [f"# {found.name}"]
-    for judged in found.judged:
-        lines += [judged.verdict.headline, *(f"- {f.sentence}" for f in judged.verdict.findings)]
-    if found.curves.paper_absent:
-        lines.append(f"The paper's formula does not apply: {found.curves.paper_absent}.")
-    return [*lines, *(comparison.sentence for comparison in comparisons(found))]
+    lines = [f"# {analysis.name}"]
+    for split_verdict in analysis.verdicts:
+        lines += [
+            split_verdict.verdict.headline,
+            *(f"- {f.sentence}" for f in split_verdict.verdict.findings),
+        ]
+    if analysis.curves.paper_absent:
+        lines.append(f"The paper's formula does not apply: {analysis.curves.paper_absent}.")
+    return [*lines, *(comparison.sentence for comparison in comparisons(analysis))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,10 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         for path in args.files:
-            found = analyse_results(path)
-            sys.stdout.write("\n".join(report_lines(found)) + "\n\n")
+            analysis = analyse_results(path)
+            sys.stdout.write("\n".join(report_lines(analysis)) + "\n\n")
             if args.figures is not None:
-                sys.stdout.write(f"{draw_compute(found, args.figures)}\n\n")
+                sys.stdout.write(f"{draw_compute(analysis, args.figures)}\n\n")
     except SftrlError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

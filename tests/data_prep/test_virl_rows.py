@@ -153,7 +153,7 @@ def test_a_track_is_laid_once_for_its_check_and_all_files(sets, monkeypatch):
         return track_of(route, *args)
 
     monkeypatch.setattr(virl_sources, "track_of", counted)
-    fresh = [replace(found, laid={}) for found in sets]
+    fresh = [replace(found, tracks={}) for found in sets]
     checked, _ = check_routes(source(fresh))
     for split in ("id", "rule_ood", "visual_ood"):
         assert len(list(islice(walks(replace(checked, splits=split, seed=3)), 200))) == 200
@@ -342,7 +342,7 @@ def test_a_map_of_panoramas_is_converted(tmp_path, capsys):
         ({"kind": "virl-city", "style": "marbel"}, "Did you mean 'marble'"),
         ({"task": "general_points", "routes": "x"}, "expected --task virl"),
         ({"routes": "nowhere"}, "nowhere"),
-        ({"routes": "nowhere", "modality": "image", "image_size": "30x20"}, "expected a square"),
+        ({"routes": "nowhere", "image_size": "30x20", "modality": "image"}, "expected a square"),
     ],
 )
 def test_wrong_requests(tmp_path, change, words):

@@ -21,7 +21,7 @@ from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.planner.eval_stage import evaluated_hands
 from sftrl_ext.experiments.recipe_files import load_recipe
-from sftrl_ext.reports.splits import is_ood, ood_kind, split_title
+from sftrl_ext.reports.analysis.splits import is_ood, ood_kind, split_title
 from sftrl_ext.runs.layout import RunLayout
 
 SMALL = ["budget.base.rows=64", "budget.dialogues.rows=32", "budget.init.rows=32", "budget.sft.rows=32"]

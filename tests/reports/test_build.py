@@ -10,9 +10,9 @@ import pytest
 from matplotlib.image import imread
 
 from sftrl_ext.reports import build_report, results_table
-from sftrl_ext.reports.analysis import analyse
-from sftrl_ext.reports.figure_success import success_against_compute
-from sftrl_ext.reports.style import look, save
+from sftrl_ext.reports.analysis.run_analysis import analyse
+from sftrl_ext.reports.figures.style import look, save
+from sftrl_ext.reports.figures.success_figure import success_against_compute
 from tests.reports.synthetic_run import make_run
 
 ALL_FIGURES = {

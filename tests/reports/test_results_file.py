@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib")
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.analysis import analyse
+from sftrl_ext.reports.analysis.run_analysis import analyse
 from sftrl_ext.reports.results_file import results_of
 from tests.reports.synthetic_run import make_run
 

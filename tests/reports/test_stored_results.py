@@ -13,15 +13,15 @@ from matplotlib.image import imread
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
 from sftrl_ext.paths import recipes_dir
-from sftrl_ext.reports.analysis import analyse
+from sftrl_ext.reports.analysis.run_analysis import analyse
 from sftrl_ext.reports.results_file import results_json, results_of
 from sftrl_ext.reports.stored_results import (
     analyse_results,
     comparisons,
     main,
 )
+from tests.reports.analysis.test_routes import walked
 from tests.reports.synthetic_run import make_run, rewrite
-from tests.reports.test_routes import walked
 
 RESULTS = recipes_dir().parent / "results"
 NAMES = ("beyond_losses", "fig6_gp_l", "fig6_virl_l", "fig7_gp_vl", "fig7_virl_vl")
@@ -48,7 +48,7 @@ def test_a_results_file_gives_the_verdict_of_its_run(tmp_path, seeds):
         assert mine.ood_change.delta == pytest.approx(theirs.ood_change.delta, abs=0.002)
         assert mine.ood_change.se == pytest.approx(theirs.ood_change.se, abs=0.002)
     (one,) = comparisons(again)
-    compared = found.judged[0].comparison
+    compared = found.verdicts[0].between_axes
     assert (one.counted, one.paper, one.flips) == (compared.counted, compared.paper, compared.flips)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sftrl_ext.envs.task import EpisodeLengths, TaskSpec, register_task
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.envs.virl.episode import TASK, NavigationEpisode
+from sftrl_ext.envs.virl.route_view import route_view
 
 _POINTS = {5: 15.0, 2: 5.0}
 """Points of a route by ``routes.points_per_leg``: the paper's 2048 responses are about 128 routes; laptop
@@ -61,5 +62,6 @@ VIRL = register_task(
         lengths=_lengths,
         image_size=_image_size,
         made_up=_made_up,
+        route_view=route_view,
     )
 )

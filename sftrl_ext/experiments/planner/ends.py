@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sftrl_ext.envs import TASKS
 from sftrl_ext.experiments.arms import ArmRun, arm_runs, total_steps
 from sftrl_ext.experiments.planner.architectures import Architecture, architecture_of
-from sftrl_ext.reports.tables import Table
+from sftrl_ext.reports.pages.tables import Table
 from sftrl_ext.runs.compute import PaperFormula, cost_of, paper_formula_absent, readable
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from sftrl_ext.experiments.recipe import Recipe
 from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
 from sftrl_ext.files import write_text
 from sftrl_ext.paths import recipes_dir
-from sftrl_ext.reports.tables import Table
+from sftrl_ext.reports.pages.tables import Table
 
 _PINNED = ("scale.attention=sdpa",)
 """Settings that depend on the planning machine, pinned: the costlier attention, without flash-attn."""

@@ -10,7 +10,7 @@ from sftrl_ext.experiments.planner.architectures import UnknownArchitecture
 from sftrl_ext.experiments.planner.fit import check_fit
 from sftrl_ext.experiments.planner.stage_plan import plan_stages
 from sftrl_ext.experiments.planner.table import budget_lines
-from sftrl_ext.reports.tables import Table
+from sftrl_ext.reports.pages.tables import Table
 
 if TYPE_CHECKING:
     from rich.console import Console

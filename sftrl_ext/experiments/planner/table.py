@@ -10,7 +10,7 @@ from sftrl_ext.experiments.planner.calibration import CPU_ERROR, GPU_ERROR
 from sftrl_ext.experiments.planner.ends import arm_ends, ends_sentence, ends_table
 from sftrl_ext.experiments.planner.hardware import GIB, hardware_of
 from sftrl_ext.experiments.planner.memory import PARTS
-from sftrl_ext.reports.tables import Table
+from sftrl_ext.reports.pages.tables import Table
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.planner.stage_plan import StagePlan

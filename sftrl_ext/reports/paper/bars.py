@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sftrl_ext.reports.arms import kind_colour
-from sftrl_ext.reports.curves import Checkpoint, pooled
+from sftrl_ext.reports.analysis.arms import kind_colour
+from sftrl_ext.reports.analysis.curves import Checkpoint, mean_over_seeds
+from sftrl_ext.reports.analysis.splits import Expected
+from sftrl_ext.reports.figures.style import percent_axis, put_legend
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import (
     dagger_handle,
@@ -23,8 +25,6 @@ from sftrl_ext.reports.paper.panels import (
     start_handle,
 )
 from sftrl_ext.reports.paper.runs import GigaScale, PaperRun, compute_label, measure_label
-from sftrl_ext.reports.splits import Expected
-from sftrl_ext.reports.style import percent_axis, put_legend
 
 VISUAL_SPLIT = "visual_ood"
 BEST_COLOUR = "#E69F00"
@@ -121,15 +121,15 @@ class _Bar:
 
 def _bars(run: PaperRun, split: str, metric: str) -> list[_Bar]:
     """The bars SFT, init and RL at equal compute, where they were evaluated."""
-    found = run.analysis
+    analysis = run.analysis
     groups: dict[str, list[Checkpoint]] = {
-        found.arms.kind(curve.arm): run.equal.chosen.get(curve.key, []) for curve in run.contestants()
+        analysis.arms.kind(curve.arm): run.equal.chosen.get(curve.key, []) for curve in run.contestants()
     }
-    groups["init"] = found.curves.start
-    start = pooled(groups["init"], split, metric) if groups["init"] else None
+    groups["init"] = analysis.curves.start
+    start = mean_over_seeds(groups["init"], split, metric) if groups["init"] else None
     paper, bars = _paper_numbers(run, split, metric), []
     for kind in _LABELS:
-        measure = pooled(groups[kind], split, metric) if groups.get(kind) else None
+        measure = mean_over_seeds(groups[kind], split, metric) if groups.get(kind) else None
         if measure is None:
             continue
         text = f"{100 * measure.p:.1f}"

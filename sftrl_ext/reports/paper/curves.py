@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.curves import Curve, pooled
+from sftrl_ext.reports.analysis.curves import Curve, mean_over_seeds
+from sftrl_ext.reports.analysis.verdict import ID_SPLIT
+from sftrl_ext.reports.figures.style import FAINT, WIDTH, put_legend
 from sftrl_ext.reports.paper.panels import (
     bound_handle,
     bound_of,
@@ -25,8 +27,6 @@ from sftrl_ext.reports.paper.panels import (
     start_handle,
 )
 from sftrl_ext.reports.paper.runs import GigaScale, PaperRun, compute_label, measure_label
-from sftrl_ext.reports.style import FAINT, WIDTH, put_legend
-from sftrl_ext.reports.verdict import ID_SPLIT
 
 RULE_SPLIT = "rule_ood"
 SPLIT_COLOURS = {ID_SPLIT: "#C0392B", RULE_SPLIT: "#2471A3"}
@@ -70,15 +70,18 @@ def rates_in_distribution(runs: Sequence[PaperRun]) -> Figure | None:
 def rates_after_overfitting(runs: Sequence[PaperRun]) -> Figure | None:
     """Figure 19: RL under the other rule from an over-fitted checkpoint, one curve per learning rate."""
     (run,) = runs
-    found = run.analysis
+    analysis = run.analysis
     curves = [
         curve
-        for curve in found.curves.arms
-        if found.arms.kind(curve.arm) == "rl" and any(found.arms.kind(c.arm) == "sft" for c in curve.start)
+        for curve in analysis.curves.arms
+        if analysis.arms.kind(curve.arm) == "rl"
+        and any(analysis.arms.kind(c.arm) == "sft" for c in curve.start)
     ]
-    init = pooled(found.curves.start, RULE_SPLIT, found.metric) if found.curves.start else None
+    init = (
+        mean_over_seeds(analysis.curves.start, RULE_SPLIT, analysis.metric) if analysis.curves.start else None
+    )
     before = f" (init: {100 * init.p:.1f} %)" if init is not None else ""
-    return _rates(run, curves, RULE_SPLIT, found.metric, start=f"Over-fitted start{before}")
+    return _rates(run, curves, RULE_SPLIT, analysis.metric, start=f"Over-fitted start{before}")
 
 
 def dialogues_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
@@ -87,8 +90,8 @@ def dialogues_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
     The paper has the panel of the dialogues with errors.
     """
     (run,) = runs
-    found = run.analysis
-    curves = [curve for curve in found.curves.arms if found.arms.kind(curve.arm) == "sft"][::-1]
+    analysis = run.analysis
+    curves = [curve for curve in analysis.curves.arms if analysis.arms.kind(curve.arm) == "sft"][::-1]
     if not run.reach or not curves:
         return None
     scale, drawn = GigaScale.of(run.reach, run.axis), False
@@ -96,12 +99,12 @@ def dialogues_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for panel, curve in zip(panels, curves, strict=True):
         for split, colour in SPLIT_COLOURS.items():
-            drawn |= draw_against_compute(panel, run, split, found.metric, scale, [(curve, colour, "o")])
-        panel.set_title(found.arms.label(curve.arm))
+            drawn |= draw_against_compute(panel, run, split, analysis.metric, scale, [(curve, colour, "o")])
+        panel.set_title(analysis.arms.label(curve.arm))
     if not drawn:
         return None
     _share_height(panels)
-    panels[0].set_ylabel(f"{run.task_title}: {measure_label(found, found.metric).lower()}")
+    panels[0].set_ylabel(f"{run.task_title}: {measure_label(analysis, analysis.metric).lower()}")
     label_compute(figure, run, scale)
     handles = [
         Line2D([], [], label=ROWS[split], color=colour, marker="o", ms=5, mew=0, lw=1.5)
@@ -122,25 +125,25 @@ def routes_over_compute(runs: Sequence[PaperRun]) -> Figure | None:
 def rates_by_arm(runs: Sequence[PaperRun]) -> Figure | None:
     """Figure 16: in distribution over compute, one panel per arm, one curve per learning rate."""
     (run,) = runs
-    found = run.analysis
-    arms = found.curves.arm_names()
-    if not run.reach or ID_SPLIT not in found.curves.splits or not arms:
+    analysis = run.analysis
+    arms = analysis.curves.arm_names()
+    if not run.reach or ID_SPLIT not in analysis.curves.splits or not arms:
         return None
-    rates = _rates_of(found.curves.arms)
+    rates = _rates_of(analysis.curves.arms)
     scale = GigaScale.of(run.reach, run.axis)
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     panels = figure.subplots(1, len(arms), squeeze=False, sharex=True)[0]
-    bound = bound_of(run, ID_SPLIT, found.metric)
+    bound = bound_of(run, ID_SPLIT, analysis.metric)
     for panel, arm in zip(panels, arms, strict=True):
-        curves = [curve for curve in found.curves.arms if curve.arm == arm]
-        draw_against_compute(panel, run, ID_SPLIT, found.metric, scale, _rate_styles(curves, rates))
+        curves = [curve for curve in analysis.curves.arms if curve.arm == arm]
+        draw_against_compute(panel, run, ID_SPLIT, analysis.metric, scale, _rate_styles(curves, rates))
         if bound is not None:
             draw_bound(panel, bound)
         count = f"{len(curves)} run{'s' * (len(curves) > 1)}"
-        label = found.arms.label(arm)
+        label = analysis.arms.label(arm)
         panel.set_title(f"{label[:1].upper()}{label[1:]}: {count}")
     _share_height(panels)
-    panels[0].set_ylabel(f"{measure_label(found, found.metric)} in distribution")
+    panels[0].set_ylabel(f"{measure_label(analysis, analysis.metric)} in distribution")
     label_compute(figure, run, scale)
     handles = [*rate_handles(rates), start_handle(), *smoothing_handle(list(panels))]
     handles += [bound_handle(f"paper: none above {bound:g} %")] if bound is not None else []
@@ -152,7 +155,7 @@ def _rates(
     run: PaperRun, curves: Sequence[Curve], split: str, metric: str, start: str | None = None
 ) -> Figure | None:
     """One panel with a curve per learning rate, and the paper's bound; None without a point."""
-    found = run.analysis
+    analysis = run.analysis
     if not run.reach or not curves:
         return None
     rates, scale = _rates_of(curves), GigaScale.of(run.reach, run.axis)
@@ -163,11 +166,13 @@ def _rates(
     bound = bound_of(run, split, metric)
     if bound is not None:
         draw_bound(panel, bound)
-    place = "in distribution" if split == ID_SPLIT else "under the other rule"
-    panel.set_ylabel(f"{measure_label(found, metric)} {place}")
-    panel.set_title(f"{run.task_title}: {', '.join(dict.fromkeys(found.arms.label(c.arm) for c in curves))}")
+    offset = "in distribution" if split == ID_SPLIT else "under the other rule"
+    panel.set_ylabel(f"{measure_label(analysis, metric)} {offset}")
+    panel.set_title(
+        f"{run.task_title}: {', '.join(dict.fromkeys(analysis.arms.label(c.arm) for c in curves))}"
+    )
     panel.set_xlabel(compute_label(run, scale.unit))
-    name = start or found.arms.label(curves[0].start[0].arm if curves[0].start else "init")
+    name = start or analysis.arms.label(curves[0].start[0].arm if curves[0].start else "init")
     handles = [*rate_handles(rates), *([start_handle(name)] if curves[0].start else [])]
     handles += [*smoothing_handle([panel]), *dagger_handle([run])]
     handles += [bound_handle(f"paper: at most {bound:g} %")] if bound is not None else []
@@ -177,13 +182,13 @@ def _rates(
 
 def _two_splits(run: PaperRun, curves: Sequence[Curve], metric: str) -> Figure | None:
     """A panel in distribution and one under the other rule, a curve per arm; None without a point."""
-    found = run.analysis
+    analysis = run.analysis
     if not run.reach or not curves:
         return None
     scale = GigaScale.of(run.reach, run.axis)
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     panels = figure.subplots(1, 2)
-    styles = [(curve, found.arms.colour(curve.arm), "o") for curve in curves]
+    styles = [(curve, analysis.arms.colour(curve.arm), "o") for curve in curves]
     drawn, bounds = False, {}
     for panel, (split, title) in zip(panels, ROWS.items(), strict=True):
         if not draw_against_compute(panel, run, split, metric, scale, styles):
@@ -196,13 +201,13 @@ def _two_splits(run: PaperRun, curves: Sequence[Curve], metric: str) -> Figure |
         panel.set_title(title)
     if not drawn:
         return None
-    panels[0].set_ylabel(f"{run.task_title}: {measure_label(found, metric).lower()}")
+    panels[0].set_ylabel(f"{run.task_title}: {measure_label(analysis, metric).lower()}")
     label_compute(figure, run, scale)
     handles = []
     for arm in dict.fromkeys(curve.arm for curve in curves):
-        colour = found.arms.colour(arm)
+        colour = analysis.arms.colour(arm)
         handles.append(
-            Line2D([], [], label=found.arms.label(arm), color=colour, marker="o", ms=5, mew=0, lw=1.5)
+            Line2D([], [], label=analysis.arms.label(arm), color=colour, marker="o", ms=5, mew=0, lw=1.5)
         )
     handles += [start_handle(), *smoothing_handle(list(panels))]
     handles += [bound_handle(f"paper: at most {bound:g} %") for bound in dict.fromkeys(bounds.values())]

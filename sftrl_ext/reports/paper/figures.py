@@ -11,7 +11,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sftrl_ext.errors import SftrlError, unknown_name
-from sftrl_ext.reports.analysis import Analysis
+from sftrl_ext.reports.analysis.run_analysis import Analysis
+from sftrl_ext.reports.figures.style import look, mark_figure, save
 from sftrl_ext.reports.paper.bars import rule_bars, visual_curves_and_bars
 from sftrl_ext.reports.paper.curves import (
     all_tasks_over_compute,
@@ -23,7 +24,6 @@ from sftrl_ext.reports.paper.curves import (
 )
 from sftrl_ext.reports.paper.runs import TITLES, PaperRun, load_analysis, on_common_axis
 from sftrl_ext.reports.paper.scatter import growth_by_attempts, recognition_and_success
-from sftrl_ext.reports.style import look, mark_figure, save
 
 
 @dataclass(frozen=True)
@@ -161,17 +161,17 @@ def paper_figure(name: str) -> PaperFigure:
     raise unknown_name("figure", name, [figure.name for figure in PAPER_FIGURES])
 
 
-def figures_of_recipe(found: Analysis) -> list[PaperFigure]:
+def figures_of_recipe(analysis: Analysis) -> list[PaperFigure]:
     """Figures that the report of a run has because its recipe is for them."""
-    recipe = found.run.recipe
-    names = [recipe.name, found.run.state.recipe or "", *recipe.also]
+    recipe = analysis.run.recipe
+    names = [recipe.name, analysis.run.state.recipe or "", *recipe.also]
     numbers = {match.group(0) for name in names if (match := re.match(r"fig\d+", name))}
     return [figure for figure in PAPER_FIGURES if figure.in_report and figure.name in numbers]
 
 
-def draw_for_run(figure: PaperFigure, found: Analysis) -> Figure | None:
+def draw_for_run(figure: PaperFigure, analysis: Analysis) -> Figure | None:
     """Draw a figure from one run, on the run's first compute axis; None if it has nothing for it."""
-    return figure.draw(on_common_axis([found]))
+    return figure.draw(on_common_axis([analysis]))
 
 
 def write_paper_figure(
@@ -196,16 +196,18 @@ def write_paper_figure(
     if not figure.several and len(paths) != 1:
         raise SftrlError(f"--figure {name}: found {len(paths)} runs, expected one.")
     analyses = [load_analysis(path, rl_tokens) for path in paths]
-    counts = Counter(found.task for found in analyses)
+    counts = Counter(analysis.task for analysis in analyses)
     repeated = [task for task, count in counts.items() if count > 1]
     if repeated:
-        same = [str(path) for path, found in zip(paths, analyses, strict=True) if found.task == repeated[0]]
+        same = [
+            str(path) for path, analysis in zip(paths, analyses, strict=True) if analysis.task == repeated[0]
+        ]
         raise SftrlError(
             f"--figure {name}: {' and '.join(same)} are of one task ({repeated[0]}); "
             "expected one run per task."
         )
     order = list(TITLES)
-    analyses.sort(key=lambda found: order.index(found.task) if found.task in order else len(order))
+    analyses.sort(key=lambda analysis: order.index(analysis.task) if analysis.task in order else len(order))
     runs = on_common_axis(analyses, axis)
     folder.mkdir(parents=True, exist_ok=True)
     with look():
@@ -213,7 +215,11 @@ def write_paper_figure(
         if drawn is None:
             listed = ", ".join(str(path) for path in paths)
             raise SftrlError(f"--figure {name}: nothing to draw from {listed}; it needs {figure.needs}.")
-        marks = [f"{TITLES.get(found.task, found.task)}: {found.mark}" for found in analyses if found.mark]
+        marks = [
+            f"{TITLES.get(analysis.task, analysis.task)}: {analysis.mark}"
+            for analysis in analyses
+            if analysis.mark
+        ]
         if marks:
             mark_figure(drawn, "; ".join(marks))
         return save(drawn, folder, name)

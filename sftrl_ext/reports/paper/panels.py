@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sftrl_ext.reports.arms import kind_colour
-from sftrl_ext.reports.curves import Checkpoint, Curve
-from sftrl_ext.reports.figure_success import Points, curve_points, draw_curve
+from sftrl_ext.reports.analysis.arms import kind_colour
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve
+from sftrl_ext.reports.analysis.splits import lr_label
+from sftrl_ext.reports.figures.style import FAINT, MARKERS, START_COLOUR, percent_axis
+from sftrl_ext.reports.figures.success_figure import Points, curve_points, draw_curve
 from sftrl_ext.reports.paper.runs import GigaScale, PaperRun, compute_label
-from sftrl_ext.reports.splits import lr_label
-from sftrl_ext.reports.style import FAINT, MARKERS, START_COLOUR, percent_axis
 from sftrl_ext.runs.stats import PER_RESPONSE, SMOOTHING_ORDER, smoothing_window
 
 RATE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A3B5E", "#222222")

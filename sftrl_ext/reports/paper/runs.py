@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.analysis import MEASURES, Analysis, analyse
-from sftrl_ext.reports.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.analysis.curves import Curve, EqualCompute, at_equal_compute
+from sftrl_ext.reports.analysis.run_analysis import MEASURES, Analysis, analyse
+from sftrl_ext.reports.analysis.verdict import ComparedArms
 from sftrl_ext.reports.stored_results import analyse_results
-from sftrl_ext.reports.verdict import arm_standing_for
 from sftrl_ext.runs.compute import AXES, AXIS_TITLES, RL_TOKENS
 from sftrl_ext.runs.stats import PER_RESPONSE
 
@@ -59,12 +59,10 @@ class PaperRun:
 
     def contestants(self) -> list[Curve]:
         """The headline curve of SFT and that of RL, where the run has them."""
-        found = self.analysis
-        arms = [
-            arm_standing_for(kind, found.arms, found.curves, self.equal, found.picked)
-            for kind in ("sft", "rl")
-        ]
-        return [found.picked[arm] for arm in arms if arm is not None]
+        analysis = self.analysis
+        compared = ComparedArms(analysis.arms, analysis.curves, self.equal, analysis.picked)
+        arms = [compared.arm_standing_for(kind) for kind in ("sft", "rl")]
+        return [analysis.picked[arm] for arm in arms if arm is not None]
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,14 @@ def compute_label(run: PaperRun, unit: str = "") -> str:
     return title + (f" ({unit})" if unit else "")
 
 
-def measure_label(found: Analysis, metric: str) -> str:
+def measure_label(analysis: Analysis, metric: str) -> str:
     """A metric as the paper names it; on routes, success is that of whole routes.
 
     A dagger marks errors that take responses as independent.
     """
-    if metric == "success" and found.metric == "steps":
+    if metric == "success" and analysis.metric == "steps":
         return "Overall success"
-    return MEASURES[metric] + (f" {PER_RESPONSE}" if metric == "steps" and found.per_response else "")
+    return MEASURES[metric] + (f" {PER_RESPONSE}" if metric == "steps" and analysis.per_response else "")
 
 
 def load_analysis(path: Path, rl_tokens: str | None = None) -> Analysis:
@@ -135,17 +133,17 @@ def load_analysis(path: Path, rl_tokens: str | None = None) -> Analysis:
     return analyse_results(path)
 
 
-def on_axis(found: Analysis, axis: str) -> PaperRun:
+def on_axis(analysis: Analysis, axis: str) -> PaperRun:
     """Compare the arms of a run at equal compute on an axis, which must be known for every arm, or ""."""
-    same = axis == found.equal.axis or not axis
-    return PaperRun(found, axis, found.equal if same else at_equal_compute(found.curves, axis))
+    same = axis == analysis.equal.axis or not axis
+    return PaperRun(analysis, axis, analysis.equal if same else at_equal_compute(analysis.curves, axis))
 
 
-def known_axes(found: Analysis) -> list[str]:
+def known_axes(analysis: Analysis) -> list[str]:
     """Compute axes that every arm of a run has, preferred first; the paper's where its formula applies."""
-    curves = found.curves.arms
+    curves = analysis.curves.arms
     axes = [axis for axis in AXES if curves and all(c.reach(axis) for c in curves)]
-    return [axis for axis in axes if axis != "paper" or found.curves.paper_absent is None]
+    return [axis for axis in axes if axis != "paper" or analysis.curves.paper_absent is None]
 
 
 def on_common_axis(analyses: Sequence[Analysis], axis: str | None = None) -> list[PaperRun]:
@@ -158,18 +156,18 @@ def on_common_axis(analyses: Sequence[Analysis], axis: str | None = None) -> lis
     Raises:
         SftrlError: if a run lacks the axis, or no axis is common to all.
     """
-    for found in analyses:
-        if axis is not None and axis not in known_axes(found):
-            reason = found.curves.paper_absent if axis == "paper" else None
-            has = ", ".join(known_axes(found)) or "none"
+    for analysis in analyses:
+        if axis is not None and axis not in known_axes(analysis):
+            reason = analysis.curves.paper_absent if axis == "paper" else None
+            has = ", ".join(known_axes(analysis)) or "none"
             raise SftrlError(
-                f"{found.name}: compute axis {axis!r} is not known for every arm"
+                f"{analysis.name}: compute axis {axis!r} is not known for every arm"
                 f"{f' ({reason})' if reason else ''}; its axes: {has}."
             )
     if axis is None:
-        common = [name for name in AXES if all(name in known_axes(found) for found in analyses)]
+        common = [name for name in AXES if all(name in known_axes(analysis) for analysis in analyses)]
         if not common and len(analyses) > 1:
             each = "; ".join(f"{f.name}: {', '.join(known_axes(f)) or 'none'}" for f in analyses)
             raise SftrlError(f"the runs have no compute axis in common: {each}.")
         axis = common[0] if common else ""
-    return [on_axis(found, axis) for found in analyses]
+    return [on_axis(analysis, axis) for analysis in analyses]

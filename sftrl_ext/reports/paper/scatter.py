@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.curves import Checkpoint, Curve, mean_cost, pooled
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, mean_over_seeds
+from sftrl_ext.reports.analysis.splits import is_ood, ood_kind
+from sftrl_ext.reports.analysis.verdict import ID_SPLIT
+from sftrl_ext.reports.figures.style import FAINT, START_COLOUR, WIDTH, percent_axis, put_legend
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import add_opacity_bar, even_ticks, opacity, start_handle
 from sftrl_ext.reports.paper.runs import PaperRun
-from sftrl_ext.reports.splits import is_ood, ood_kind
-from sftrl_ext.reports.style import FAINT, START_COLOUR, WIDTH, percent_axis, put_legend
-from sftrl_ext.reports.verdict import ID_SPLIT
-from sftrl_ext.runs.stats import change
 
 Spot = tuple[float, float, float, float]
 """(x, y, SE of x, SE of y), in percent."""
@@ -30,9 +29,11 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     One panel per kind of shift; the two ends of a line are one checkpoint.
     """
     (run,) = runs
-    found = run.analysis
-    splits = [split for split in found.main_splits if _spot_pair(found.curves.start, split) is not None]
-    splits = splits or [s for s in found.curves.splits if is_ood(s) and _spot_pair(found.curves.start, s)]
+    analysis = run.analysis
+    splits = [split for split in analysis.main_splits if _spot_pair(analysis.curves.start, split) is not None]
+    splits = splits or [
+        s for s in analysis.curves.splits if is_ood(s) and _spot_pair(analysis.curves.start, s)
+    ]
     splits.sort(key=lambda split: ood_kind(split) != "rule")
     curves = run.contestants()
     if not splits or not curves:
@@ -41,14 +42,14 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     panels = list(figure.subplots(1, len(splits), squeeze=False, sharey=True)[0])
     for panel, split in zip(panels, splits, strict=True):
         for curve in curves:
-            colour = found.arms.colour(curve.arm)
+            colour = analysis.arms.colour(curve.arm)
             steps = curve.steps()
             for group in steps:
                 fade = opacity(mean_cost(group, run.axis) if run.axis else None, run.reach)
                 last = group is steps[-1]
                 _draw_pair(panel, group, split, colour, fade, zorder=5.0 if last else 3.0, errors=last)
-        _draw_pair(panel, found.curves.start, split, START_COLOUR, 1.0, zorder=6.0)
-        panel.set_title(f"In distribution and {found.split_title(split)}")
+        _draw_pair(panel, analysis.curves.start, split, START_COLOUR, 1.0, zorder=6.0)
+        panel.set_title(f"In distribution and {analysis.split_title(split)}")
         panel.margins(0.08)
         panel.set_xlabel("Success per episode (± SE)")
         percent_axis(panel)
@@ -62,11 +63,26 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     if run.reach:
         add_opacity_bar(figure, panels, run)
     handles = [
-        Line2D([], [], label=found.arms.label(c.arm), color=found.arms.colour(c.arm), marker="s", ls="", ms=6)
+        Line2D(
+            [],
+            [],
+            label=analysis.arms.label(c.arm),
+            color=analysis.arms.colour(c.arm),
+            marker="s",
+            ls="",
+            ms=6,
+        )
         for c in curves
     ]
     handles.append(
-        Line2D([], [], label=found.arms.label(found.curves.start_arm), color=START_COLOUR, marker="s", ls="")
+        Line2D(
+            [],
+            [],
+            label=analysis.arms.label(analysis.curves.start_arm),
+            color=START_COLOUR,
+            marker="s",
+            ls="",
+        )
     )
     for marker, label, size in ((_ID_MARKER, "in distribution", 9), (_OOD_MARKER, "out of distribution", 6)):
         handles.append(Line2D([], [], label=label, color=FAINT, marker=marker, ls="", ms=size, mew=0))
@@ -82,15 +98,15 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     compute. The paper's growth under the other rule is a triangle at the upper edge.
     """
     (run,) = runs
-    found = run.analysis
+    analysis = run.analysis
     figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     panel = figure.subplots()
     drawn: list[Curve] = []
-    for curve in found.curves.arms:
-        colour = found.arms.colour(curve.arm)
+    for curve in analysis.curves.arms:
+        colour = analysis.arms.colour(curve.arm)
         chosen = {(c.stage, c.step) for c in run.equal.chosen.get(curve.key, [])}
         for group in curve.steps():
-            spot = _growth(group, curve.start)
+            spot = _growth(group, curve)
             if spot is None:
                 continue
             x, y, dx, dy = spot
@@ -108,8 +124,8 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     panel.axhline(0.0, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
     panel.axvline(0.0, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
     panel.plot(0.0, 0.0, "D", ms=6, color=START_COLOUR, mec="white", mew=0.8, zorder=6)
-    stated = [e for e in found.paper_changes() if e.split == RULE_SPLIT]
-    marked = [(found.arms.colour(arm), value) for entry in stated for arm, value in entry.values.items()]
+    stated = [e for e in analysis.paper_changes() if e.split == RULE_SPLIT]
+    marked = [(analysis.arms.colour(arm), value) for entry in stated for arm, value in entry.values.items()]
     for colour, value in marked:
         panel.plot(
             value, 1.02, "v", ms=7, mfc="white", mec=colour, mew=1.4, clip_on=False, zorder=7,
@@ -127,10 +143,18 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     if run.reach:
         add_opacity_bar(figure, [panel], run)
     handles = [
-        Line2D([], [], label=found.arms.label(c.arm), color=found.arms.colour(c.arm), marker="o", ls="", ms=7)
+        Line2D(
+            [],
+            [],
+            label=analysis.arms.label(c.arm),
+            color=analysis.arms.colour(c.arm),
+            marker="o",
+            ls="",
+            ms=7,
+        )
         for c in drawn
     ]
-    handles.append(start_handle(found.arms.label(found.curves.start_arm)))
+    handles.append(start_handle(analysis.arms.label(analysis.curves.start_arm)))
     handles.append(
         Line2D([], [], label="large: at equal compute", color=FAINT, marker="o", ls="", ms=9, mec="white")
     )
@@ -148,14 +172,13 @@ def _signed(axes: Axes) -> None:
         axis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
 
 
-def _growth(group: list[Checkpoint], start: list[Checkpoint]) -> Spot | None:
+def _growth(group: list[Checkpoint], curve: Curve) -> Spot | None:
     """Change of a checkpoint from its start, under the other rule and in distribution."""
     numbers: list[tuple[float, float]] = []
     for split in (RULE_SPLIT, ID_SPLIT):
-        after, before = pooled(group, split), pooled(start, split) if start else None
-        if after is None or before is None:
+        moved = curve.change(group, split)
+        if moved is None:
             return None
-        moved = change(after, before)
         numbers.append((100 * moved.delta, 100 * moved.se))
     (x, dx), (y, dy) = numbers
     return x, y, dx, dy
@@ -163,7 +186,7 @@ def _growth(group: list[Checkpoint], start: list[Checkpoint]) -> Spot | None:
 
 def _spot(group: list[Checkpoint], split: str) -> Spot | None:
     """Success and recognition of a checkpoint."""
-    x, y = pooled(group, split), pooled(group, split, "recognition")
+    x, y = mean_over_seeds(group, split), mean_over_seeds(group, split, "recognition")
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 

@@ -1,0 +1,1 @@
+"""Stored episodes: choice, pictures, dialogues, routes on a map, and the viewer."""

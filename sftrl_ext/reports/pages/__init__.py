@@ -1,0 +1,1 @@
+"""Report pages, their tables and texts."""
