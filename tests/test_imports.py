@@ -43,7 +43,7 @@ KNOWN_CIRCLES = {
     # For type checking only.
     frozenset({"divergence", "evaluate"}),
     # Workers and the choice of a start open engines the way the stages do.
-    frozenset({"eval_workers", "evaluate_parallel", "stages", "start_choice"}),
+    frozenset({"workers", "evaluate_parallel", "stages", "start_choice"}),
 }
 """Circles of `sftrl_ext.experiments` that are still to be opened; a smaller circle than listed passes."""
 

@@ -25,7 +25,7 @@ class CheckpointKeeper:
     Args:
         checkpoints: The folder with verl's ``global_step_N``.
         dtype: Type of the model weights that are kept.
-        training_state: One of `sftrl_ext.experiments.recipe.TRAINING_STATES`.
+        training_state: One of `sftrl_ext.experiments.recipe.schema.TRAINING_STATES`.
     """
 
     def __init__(self, checkpoints: Path, dtype: str, training_state: str = "newest") -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sftrl_ext.experiments.attention import FLASH, SDPA, flash_attn_fault
-from sftrl_ext.experiments.commands import CPU_ENV
-from sftrl_ext.experiments.local_ray import describe_ray
-from sftrl_ext.experiments.recipe import SCALES
+from sftrl_ext.experiments.cluster.local_ray import describe_ray
+from sftrl_ext.experiments.recipe.attention import FLASH, SDPA, flash_attn_fault
+from sftrl_ext.experiments.recipe.schema import SCALES
+from sftrl_ext.experiments.verl_commands import CPU_ENV
 from sftrl_ext.runs.machine import describe_commit, describe_hardware
 
 PACKAGES = (

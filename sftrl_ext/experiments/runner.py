@@ -18,18 +18,18 @@ from rich.progress import (
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.arms import gives_init
-from sftrl_ext.experiments.attention import pin_attention, require_attention, same_but_auto
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
-from sftrl_ext.experiments.commands import joins_cluster
 from sftrl_ext.experiments.locks import held
 from sftrl_ext.experiments.plan import Stage, make_plan
-from sftrl_ext.experiments.process import end_leftover, run_child, tail
-from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
-from sftrl_ext.experiments.sharing import find_donor, stage_key, take_over, take_records
-from sftrl_ext.experiments.start_choice import note_choice
-from sftrl_ext.experiments.trackers import require_packages
+from sftrl_ext.experiments.recipe.arms import gives_init
+from sftrl_ext.experiments.recipe.attention import pin_attention, require_attention, same_but_auto
+from sftrl_ext.experiments.recipe.recipe_files import from_yaml, to_yaml
+from sftrl_ext.experiments.recipe.schema import Recipe
+from sftrl_ext.experiments.recipe.trackers import require_packages
+from sftrl_ext.experiments.stage_cache import find_donor, stage_key, take_over, take_records
+from sftrl_ext.experiments.start_models.start_choice import note_choice
+from sftrl_ext.experiments.subprocesses import end_leftover, run_child, tail
+from sftrl_ext.experiments.verl_commands import joins_cluster
 from sftrl_ext.files import read_json, write_text
 from sftrl_ext.runs.checkpoints import latest_step
 from sftrl_ext.runs.compute import PaperFormula

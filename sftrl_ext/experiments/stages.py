@@ -16,11 +16,11 @@ from sftrl_ext.envs.base import IMAGE_MARKER, parse_facts
 from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.experiments.data_stage import build_data
-from sftrl_ext.experiments.eval_units import worker_count
-from sftrl_ext.experiments.evaluate import EvalEngine, EvalSet, evaluate_run
-from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.recipe_files import from_yaml
-from sftrl_ext.experiments.start_choice import choose_start
+from sftrl_ext.experiments.evaluation.evaluate import EvalEngine, EvalSet, evaluate_run
+from sftrl_ext.experiments.evaluation.units import worker_count
+from sftrl_ext.experiments.recipe.recipe_files import from_yaml
+from sftrl_ext.experiments.recipe.schema import Recipe
+from sftrl_ext.experiments.start_models.start_choice import choose_start
 from sftrl_ext.files import write_json
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.state import RunState
@@ -36,9 +36,9 @@ KINDS.add("choice", choose_start)
 @KINDS.register("model")
 def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     """Put the model the first training stage starts from into the run folder, and note its size."""
-    from sftrl_ext.experiments.pretrained import check_engine, fetch_model
-    from sftrl_ext.experiments.tiny_model import build_tiny_llama
-    from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
+    from sftrl_ext.experiments.start_models.pretrained import check_engine, fetch_model
+    from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
+    from sftrl_ext.experiments.start_models.tiny_vision import build_tiny_qwen_vl
     from sftrl_ext.hf_folder import critic_parameter_count, parameter_count
 
     model = recipe.model
@@ -69,7 +69,7 @@ def evaluate_checkpoints(recipe: Recipe, state: RunState, layout: RunLayout, set
 
     console = Console(file=sys.stdout)
     if worker_count(recipe.scale) > 0:
-        from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel
+        from sftrl_ext.experiments.evaluation.evaluate_parallel import evaluate_in_parallel
 
         evaluate_in_parallel(recipe, state, layout, sets, console)
         return

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.runs.checkpoints import LATEST
 
 SHARDS = (

@@ -5,7 +5,7 @@ import pytest
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
-from sftrl_ext.experiments.recipe_files import load_recipe, to_yaml
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe, to_yaml
 from sftrl_ext.files import write_json, write_text
 from sftrl_ext.runs.layout import RunLayout
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftrl_ext.envs import TASKS
-from sftrl_ext.experiments.arms import ArmRun, arm_runs, total_steps
 from sftrl_ext.experiments.planner.architectures import Architecture, architecture_of
+from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, total_steps
 from sftrl_ext.reports.tables import Table
 from sftrl_ext.runs.compute import PaperFormula, cost_of, paper_formula_absent, readable
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.planner.stage_plan import StagePlan
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.planner.stages.stage_plan import StagePlan
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 LARGEST_GAP = 0.1
 """Gap between the ends of a recipe's arms that needs no reason."""

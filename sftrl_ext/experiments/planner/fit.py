@@ -12,8 +12,8 @@ from sftrl_ext.experiments.planner.hardware import hardware_of as _hardware_of
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.planner.memory import Phase
-    from sftrl_ext.experiments.planner.stage_plan import StagePlan
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.planner.stages.stage_plan import StagePlan
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 HEADROOM = 0.9
 """Share of a device, a host or a disk that may be planned: micro-batches are balanced, not bounded
@@ -91,7 +91,7 @@ def check_fit(recipe: Recipe, plans: Sequence[StagePlan] | None = None) -> None:
     """
     if recipe.scale.backend == "cpu" or not recipe.scale.check_fit:
         return
-    from sftrl_ext.experiments.planner.stage_plan import plan_stages
+    from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
 
     try:
         found = list(misfits(recipe, plans if plans is not None else plan_stages(recipe)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sftrl_ext.errors import Registry, SftrlError
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 GIB = 2**30
 _MIB = 2**20

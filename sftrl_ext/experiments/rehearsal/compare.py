@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import Stage, make_plan
-from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.rehearsal.replaced import Replaced, entry_of
 
 if TYPE_CHECKING:

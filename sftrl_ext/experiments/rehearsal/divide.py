@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.task_config import CityConfig, TaskConfig
-from sftrl_ext.experiments.arm_config import ArmConfig
-from sftrl_ext.experiments.recipe import (
+from sftrl_ext.experiments.recipe.arm_config import ArmConfig
+from sftrl_ext.experiments.recipe.schema import (
     EvalConfig,
     Recipe,
     RLConfig,

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.arms import saved_steps
-from sftrl_ext.experiments.attention import same_but_auto
 from sftrl_ext.experiments.plan import Stage, make_plan
-from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
+from sftrl_ext.experiments.recipe.arms import saved_steps
+from sftrl_ext.experiments.recipe.attention import same_but_auto
+from sftrl_ext.experiments.recipe.recipe_files import from_yaml, to_yaml
+from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.rehearsal.compare import Difference, differences
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
 from sftrl_ext.experiments.rehearsal.hub import put_toy_model, sample_texts
@@ -94,7 +94,7 @@ def rehearse(real: Recipe, folder: Path, console: Console) -> Rehearsal:
     with _surroundings(small, folder) as env:
         requested = folder / ".recipes" / f"{name}.yaml"
         write_text(requested, to_yaml(small))
-        command = [sys.executable, "-m", "sftrl_ext.experiments.many"]
+        command = [sys.executable, "-m", "sftrl_ext.experiments.batch"]
         command += [str(requested), str(layout.root), str(folder)]
         kill = _stage_to_kill(small, layout)
         killed = _run(command, env, layout, kill)
