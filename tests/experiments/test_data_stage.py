@@ -179,8 +179,9 @@ def test_arms_train_on_the_rows_they_ask_for(tmp_path):
 
 def test_a_record_of_routes_counts_responses(tmp_path):
     pytest.importorskip("verl")
-    from sftrl_ext.experiments.evaluation.console_tables import success_table
-    from sftrl_ext.experiments.evaluation.evaluate import EvalSet, summarise
+    from sftrl_ext.experiments.evaluation.evaluate import summarise
+    from sftrl_ext.experiments.evaluation.one_model.console_tables import success_table
+    from sftrl_ext.experiments.evaluation.targets import EvalSet
     from sftrl_ext.rollout.player import PlayedEpisode
 
     recipe = load_recipe("fig6_virl_l", "smoke", ["task.routes.home.routes=20", "budget.base.rows=10"])

@@ -17,32 +17,16 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
+from sftrl_ext.experiments.evaluation.engines import ComparesWeights, EvalEngine
+from sftrl_ext.experiments.evaluation.targets import Target
 from sftrl_ext.experiments.recipe.schema import Recipe
-from sftrl_ext.rollout.player import PlayedEpisode, Segment
-from sftrl_ext.runs.checkpoints import list_checkpoints
-from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.runs.records import Divergence, KLEstimate
-from sftrl_ext.runs.state import RunState
-
-if TYPE_CHECKING:
-    from sftrl_ext.experiments.evaluation.evaluate import EvalEngine, Target
-
 
 NO_WEIGHTS = "the weights of the start are no longer there"
 """Reason of an absent divergence."""
-
-
-@runtime_checkable
-class ComparesWeights(Protocol):
-    """An engine that can compare whole distributions of the loaded checkpoint and another one."""
-
-    async def divergence(
-        self, segments: Sequence[Segment], other: Path, temperature: float, *, to_other: bool
-    ) -> list[float]:
-        """Nats of each segment: KL(loaded || other) if ``to_other``, else KL(other || loaded)."""
-        ...
 
 
 def measured_split(recipe: Recipe) -> str | None:
@@ -51,32 +35,6 @@ def measured_split(recipe: Recipe) -> str | None:
     if recipe.budget.eval.kl_episodes < 1 or not splits:
         return None
     return recipe.task.train_split if recipe.task.train_split in splits else splits[0]
-
-
-def start_of(target: Target, state: RunState, layout: RunLayout) -> tuple[str, Path | None] | None:
-    """What a checkpoint's stage started from.
-
-    Args:
-        target: The checkpoint.
-        state: The run.
-        layout: Its folder.
-
-    Returns:
-        ``<stage>@<step>`` and the model's folder, None if that is gone; None for a start model that was
-        given, and for a base model, which starts from nothing that was trained.
-    """
-    if target.arm == "base" or target.stage == "model":
-        return None
-    told = state.stage(target.stage).start
-    if told is None:  # the init, and arms of run folders older than the key
-        before = "base" if target.arm == "init" else "init"
-        stages = [stage.name for stage in state.stages if stage.arm == before and stage.name != target.stage]
-        saved = list_checkpoints(layout.checkpoints(stages[-1])) if stages else []
-        told = f"{stages[-1]}@{saved[-1].step}" if saved else "model@0"
-    stage, _, step = told.rpartition("@")
-    folders = {str(c.step): c.folder for c in list_checkpoints(layout.checkpoints(stage))}
-    folder = layout.start_model if stage == "model" else folders.get(step)
-    return told, folder if folder is not None and folder.is_dir() else None
 
 
 def generated(episode: PlayedEpisode) -> int:

@@ -8,20 +8,19 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.task import TASKS, make_episode
-from sftrl_ext.experiments.evaluation.divergence import DivergenceMeter, measured_split, start_of
+from sftrl_ext.experiments.evaluation.divergence import DivergenceMeter, measured_split
+from sftrl_ext.experiments.evaluation.engines import EvalEngine
 from sftrl_ext.experiments.evaluation.episode_records import stored_episode
+from sftrl_ext.experiments.evaluation.targets import EvalSet, Target, start_of, targets_of
 from sftrl_ext.experiments.recipe.arms import gives_init, starts_from_base
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
-from sftrl_ext.rollout.tokens import ChatTokens
-from sftrl_ext.runs.checkpoints import list_checkpoints
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.records import (
     CLAIMS,
@@ -41,53 +40,6 @@ if TYPE_CHECKING:
 STEP_COUNTS = ("correct_actions", "responses", "recognized_responses")
 """Numbers of an episode whose sums give a measure per response: per-step accuracy is the first over the
 second. A route is one episode of many such steps, whose own result is in ``solved``."""
-
-
-class EvalEngine(Protocol):
-    """What evaluation needs of an engine."""
-
-    name: str
-
-    async def generate(
-        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()
-    ) -> Generation:
-        """Continue one prompt, which may show images."""
-        ...
-
-    async def load_weights(self, folder: Path) -> None:
-        """Switch to the weights of another checkpoint of the same model."""
-        ...
-
-    def chat_tokens(self) -> ChatTokens:
-        """Tokens of the model's chat template."""
-        ...
-
-
-@dataclass(frozen=True)
-class Target:
-    """One checkpoint to evaluate."""
-
-    stage: str
-    arm: str
-    seed: int
-    lr: float
-    step: int
-    folder: Path
-
-
-@dataclass(frozen=True)
-class EvalSet:
-    """The instances of one split.
-
-    Attributes:
-        split: Its name.
-        data_source: ``<task>/<split>``.
-        facts: What rebuilds each episode.
-    """
-
-    split: str
-    data_source: str
-    facts: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -136,43 +88,6 @@ def sampling_of(temperature: float, top_p: float, top_k: int) -> dict[str, Any]:
     if top_k > 0:
         cuts["top_k"] = top_k
     return {"temperature": temperature, **cuts}
-
-
-def targets_of(
-    state: RunState, layout: RunLayout, arms_from_base: bool = False, given_init: bool = False
-) -> list[Target]:
-    """Every checkpoint of a run worth evaluating: the end of base and init, all of every arm.
-
-    Args:
-        state: The run.
-        layout: Its folder.
-        arms_from_base: Whether arms start from the base model; one that came trained is then evaluated too.
-        given_init: The start model is the init of the arms.
-    """
-    found = []
-    base = [stage.name for stage in state.stages if stage.arm == "base"]
-    if given_init:
-        found.append(Target("model", "init", 0, 0.0, 0, layout.start_model))
-    elif arms_from_base and not base:
-        found.append(Target("model", "base", 0, 0.0, 0, layout.start_model))
-    for stage in state.stages:
-        if stage.kind not in ("sft", "rl") or stage.arm is None or stage.name in base[:-1]:
-            continue
-        checkpoints = list_checkpoints(layout.checkpoints(stage.name))
-        if stage.arm in ("base", "init"):
-            checkpoints = checkpoints[-1:]
-        for checkpoint in checkpoints:
-            found.append(
-                Target(
-                    stage.name,
-                    stage.arm,
-                    stage.seed or 0,
-                    stage.lr or 0.0,
-                    checkpoint.step,
-                    checkpoint.folder,
-                )
-            )
-    return found
 
 
 def evaluate_run(

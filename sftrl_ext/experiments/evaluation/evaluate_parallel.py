@@ -18,16 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from sftrl_ext.experiments.evaluation.divergence import NO_WEIGHTS, measured_split, start_of
-from sftrl_ext.experiments.evaluation.evaluate import (
-    EvalPlay,
-    EvalSet,
-    Target,
-    keep_record,
-    make_record,
-    targets_of,
-)
+from sftrl_ext.experiments.evaluation.divergence import NO_WEIGHTS, measured_split
+from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, keep_record, make_record
 from sftrl_ext.experiments.evaluation.played_tokens import turns_of
+from sftrl_ext.experiments.evaluation.targets import EvalSet, Target, start_of, targets_of
 from sftrl_ext.experiments.evaluation.units import PlayUnit, UnitQueue, gpus_per_engine, slices, worker_count
 from sftrl_ext.experiments.evaluation.workers import EngineSettings, PlayedUnit, WorkerPool, connected_ray
 from sftrl_ext.experiments.recipe.arms import gives_init, starts_from_base

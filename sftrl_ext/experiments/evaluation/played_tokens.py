@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, EvalSet
+from sftrl_ext.experiments.evaluation.evaluate import EvalPlay
+from sftrl_ext.experiments.evaluation.targets import EvalSet
 from sftrl_ext.rollout.player import Generation, PlayedEpisode, Segment, play
 from sftrl_ext.rollout.tokens import ChatTokens
 from sftrl_ext.runs.played import Turns

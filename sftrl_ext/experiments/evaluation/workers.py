@@ -20,10 +20,16 @@ from typing import Any, Generic
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.cluster.on_cluster import run_variables
-from sftrl_ext.experiments.evaluation.device import cpu_stands_for_gpus, device_of
-from sftrl_ext.experiments.evaluation.divergence import ComparesWeights, compare_weights
-from sftrl_ext.experiments.evaluation.evaluate import EvalEngine, EvalPlay, EvalSet, play_all
+from sftrl_ext.experiments.evaluation.divergence import compare_weights
+from sftrl_ext.experiments.evaluation.engines import (
+    ComparesWeights,
+    EvalEngine,
+    cpu_stands_for_gpus,
+    device_of,
+)
+from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, play_all
 from sftrl_ext.experiments.evaluation.played_tokens import replay
+from sftrl_ext.experiments.evaluation.targets import EvalSet
 from sftrl_ext.experiments.evaluation.units import U, UnitQueue
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.verl_commands import joins_cluster
@@ -84,7 +90,7 @@ class EvalWorker:
         """Start the engine; return the process, its node and its GPUs."""
         import ray
 
-        from sftrl_ext.experiments.stages import open_engine
+        from sftrl_ext.experiments.evaluation.engines import open_engine
 
         settings = self._settings
         gpus = ""

@@ -54,8 +54,9 @@ def choose_start(recipe: Recipe, layout: RunLayout, name: str) -> None:
     Raises:
         SftrlError: if no arm of the recipe starts by that choice.
     """
+    from sftrl_ext.experiments.evaluation.checkpoints import evaluate_checkpoints
+    from sftrl_ext.experiments.evaluation.targets import load_eval_set
     from sftrl_ext.experiments.recipe.arms import arm_runs
-    from sftrl_ext.experiments.stages import evaluate_checkpoints, load_eval_set
     from sftrl_ext.runs.state import RunState
 
     starts = {choice_stage(run.start): run.start for run in arm_runs(recipe) if run.start.lowest is not None}

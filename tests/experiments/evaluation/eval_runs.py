@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sftrl_ext.envs.task import make_episode
-from sftrl_ext.experiments.evaluation.evaluate import EvalSet, evaluate_run
+from sftrl_ext.experiments.evaluation.engines import open_engine
+from sftrl_ext.experiments.evaluation.evaluate import evaluate_run
 from sftrl_ext.experiments.evaluation.evaluate_parallel import evaluate_in_parallel
+from sftrl_ext.experiments.evaluation.targets import EvalSet
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
-from sftrl_ext.experiments.stages import open_engine
 from sftrl_ext.files import read_jsonl
 from sftrl_ext.runs.checkpoints import LATEST
 from sftrl_ext.runs.layout import RunLayout

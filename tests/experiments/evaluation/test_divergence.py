@@ -12,8 +12,8 @@ pytest.importorskip("verl")
 from rich.progress import Progress
 
 from sftrl_ext.experiments.evaluation import evaluate
-from sftrl_ext.experiments.evaluation.divergence import measured_split, per_token, start_of
-from sftrl_ext.experiments.evaluation.evaluate import EvalSet, Target
+from sftrl_ext.experiments.evaluation.divergence import measured_split, per_token
+from sftrl_ext.experiments.evaluation.targets import EvalSet, Target, start_of
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.files import read_jsonl
 from sftrl_ext.rollout.player import Generation

@@ -119,8 +119,8 @@ def test_a_choice_evaluates_its_candidates_and_is_noted(tmp_path, monkeypatch):
         asked.append(([stage.name for stage in state.stages], sets))
         put_records(layout, record(2, 7), record(4, 3), record(2, 0, "id"), record(9, 0, stage="init"))
 
-    monkeypatch.setattr("sftrl_ext.experiments.stages.evaluate_checkpoints", measured)
-    monkeypatch.setattr("sftrl_ext.experiments.stages.load_eval_set", lambda path: path.name)
+    monkeypatch.setattr("sftrl_ext.experiments.evaluation.checkpoints.evaluate_checkpoints", measured)
+    monkeypatch.setattr("sftrl_ext.experiments.evaluation.targets.load_eval_set", lambda path: path.name)
     choose_start(recipe, layout, CHOSEN)
     choose_start(recipe, layout, CHOSEN)  # as after a kill
     assert asked[0] == ([SFT], ["eval-rule_ood.parquet"])
@@ -167,8 +167,8 @@ def test_a_run_goes_on_from_the_choice_when_resumed(tmp_path, monkeypatch):
             return type("Done", (), {"code": 0, "wall_s": 1.0, "peak_rss_mb": 1.0})()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sftrl_ext.experiments.stages.evaluate_checkpoints", lambda *_: None)
-    monkeypatch.setattr("sftrl_ext.experiments.stages.load_eval_set", lambda path: path)
+    monkeypatch.setattr("sftrl_ext.experiments.evaluation.checkpoints.evaluate_checkpoints", lambda *_: None)
+    monkeypatch.setattr("sftrl_ext.experiments.evaluation.targets.load_eval_set", lambda path: path)
     monkeypatch.setattr(runner, "run_child", child)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

@@ -22,11 +22,11 @@ from sftrl_ext.cli import main
 from sftrl_ext.envs.general_points import solve
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.evaluation.console_tables import Prices
-from sftrl_ext.experiments.evaluation.endpoint import EndpointOptions
-from sftrl_ext.experiments.evaluation.evaluate_one import evaluate_model
-from sftrl_ext.experiments.evaluation.request import EvalRequest
-from sftrl_ext.experiments.stages import load_eval_set
+from sftrl_ext.experiments.evaluation.one_model.console_tables import Prices
+from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
+from sftrl_ext.experiments.evaluation.one_model.evaluate_one import evaluate_model
+from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest
+from sftrl_ext.experiments.evaluation.targets import load_eval_set
 from sftrl_ext.files import read_jsonl
 from tests.serving import canned, error, served
 

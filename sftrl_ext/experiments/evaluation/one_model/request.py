@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.evaluation.console_tables import Prices
-from sftrl_ext.experiments.evaluation.endpoint import EndpointOptions
 from sftrl_ext.experiments.evaluation.evaluate import sampling_of
+from sftrl_ext.experiments.evaluation.one_model.console_tables import Prices
+from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
 from sftrl_ext.experiments.start_models.model_source import find_model, is_hub_name, source_folder
 from sftrl_ext.files import read_json
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.envs.task import make_episode
-from sftrl_ext.experiments.evaluation.endpoint import Endpoint, EndpointOptions, Unanswered
-from sftrl_ext.experiments.evaluation.episode_log import Place
-from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, EvalSet, play_one, turn_seed
-from sftrl_ext.experiments.evaluation.request import EvalRequest, torch_device
-from sftrl_ext.experiments.stages import open_engine
+from sftrl_ext.experiments.evaluation.engines import open_engine
+from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, play_one, turn_seed
+from sftrl_ext.experiments.evaluation.one_model.endpoint import Endpoint, EndpointOptions, Unanswered
+from sftrl_ext.experiments.evaluation.one_model.episode_log import Place
+from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest, torch_device
+from sftrl_ext.experiments.evaluation.targets import EvalSet
 from sftrl_ext.rollout.messages import Completion, play_messages
 from sftrl_ext.rollout.player import Limits, PlayedEpisode
 

@@ -14,9 +14,14 @@ from huggingface_hub import constants
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.evaluation import players
-from sftrl_ext.experiments.evaluation.endpoint import EndpointOptions
-from sftrl_ext.experiments.evaluation.request import EvalRequest, local_model, own_sampling, torch_device
+from sftrl_ext.experiments.evaluation.one_model import players
+from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
+from sftrl_ext.experiments.evaluation.one_model.request import (
+    EvalRequest,
+    local_model,
+    own_sampling,
+    torch_device,
+)
 from sftrl_ext.experiments.start_models.model_source import is_hub_name
 from sftrl_ext.hf_folder import load_model
 from sftrl_ext.rollout.player import Generation

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluation.episode_records import stored_episode
-from sftrl_ext.experiments.evaluation.evaluate import EvalSet
+from sftrl_ext.experiments.evaluation.targets import EvalSet
 from sftrl_ext.files import append_durably, drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import PlayedEpisode
 

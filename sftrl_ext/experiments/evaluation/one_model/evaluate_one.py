@@ -16,19 +16,19 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.evaluation.console_tables import (
+from sftrl_ext.experiments.evaluation.evaluate import summarise
+from sftrl_ext.experiments.evaluation.one_model.console_tables import (
     city_table,
     remarks,
     success_table,
     usage_of,
     usage_table,
 )
-from sftrl_ext.experiments.evaluation.endpoint import Endpoint, EndpointOptions, Unanswered
-from sftrl_ext.experiments.evaluation.episode_log import EpisodeLog, Place, describe_data, open_log
-from sftrl_ext.experiments.evaluation.evaluate import EvalSet, summarise
-from sftrl_ext.experiments.evaluation.players import endpoint_player, local_player, play_places
-from sftrl_ext.experiments.evaluation.request import EvalRequest, local_model
-from sftrl_ext.experiments.stages import load_eval_set
+from sftrl_ext.experiments.evaluation.one_model.endpoint import Endpoint, EndpointOptions, Unanswered
+from sftrl_ext.experiments.evaluation.one_model.episode_log import EpisodeLog, Place, describe_data, open_log
+from sftrl_ext.experiments.evaluation.one_model.players import endpoint_player, local_player, play_places
+from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest, local_model
+from sftrl_ext.experiments.evaluation.targets import EvalSet, load_eval_set
 from sftrl_ext.experiments.start_models.model_source import find_model, is_hub_name
 from sftrl_ext.rollout.player import PlayedEpisode
 
