@@ -32,8 +32,8 @@ class CheckpointKeeper:
         self.checkpoints, self.dtype, self.training_state = checkpoints, dtype, training_state
         self._step = 0
 
-    def look(self) -> None:
-        """Thin out, if verl has finished another checkpoint since the last call."""
+    def thin_out(self) -> None:
+        """Remove training state and narrow weights, if verl has finished another checkpoint."""
         step = latest_step(self.checkpoints)
         if step == self._step:
             return

@@ -1,9 +1,9 @@
-"""Stages that runs have in common, run once: told apart by all that goes into them, taken over as they are.
+"""Content-addressed cache of finished stages, shared by the runs in one folder.
 
-A stage of training has a key: a digest of its command, with every input in it replaced by what it holds (rows
-by their content, a start model by the key of the stage that made it), of its variables, and of the code. Two
-stages with one key would do the same work, so the second takes over the folder of the first by hard links,
-with its numbers, and says in the state of the run where it is from.
+A stage of training has a key: a digest of its command, with every input in it replaced by its content (rows)
+or by the key of the stage that made it (start models), of its variables, and of the code. Two stages with one
+key would do the same work, so the second reuses the folder of the first by hard links, with its numbers; the
+state of its run names the run that trained it.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _PACKAGES = ("torch", "transformers", "verl", "ray", "vllm")
 
 
 @dataclass(frozen=True)
-class Donor:
+class CachedStage:
     """A finished stage of another run.
 
     Attributes:
-        layout: The run.
-        stage: The stage.
+        layout: Its run.
+        state: Its state there.
     """
 
     layout: RunLayout
-    stage: StageState
+    state: StageState
 
 
 def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str, str]) -> str | None:
-    """What tells whether another stage is the same.
+    """Cache key of a stage: digest of its command, inputs, environment and code.
 
     Args:
         recipe: The recipe of the run.
@@ -77,10 +77,10 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
         texts = rows_digest(base, layout.root) if base.is_file() else None
         model = {"model": asdict(recipe.model), "files": _model_digest(recipe.model.path)}
         return _digest({**model, "texts": texts, "code": code_digest()})
-    words = [*stage.command, *(f"{name}={value}" for name, value in sorted(stage.env.items()))]
-    if "trainer.test_freq=-1" in words:  # validation is told how to play, and never does
-        words = [word for word in words if not word.startswith(_VALIDATION)]
-    said = {
+    args = [*stage.command, *(f"{name}={value}" for name, value in sorted(stage.env.items()))]
+    if "trainer.test_freq=-1" in args:  # settings of a validation that never runs
+        args = [arg for arg in args if not arg.startswith(_VALIDATION)]
+    replacements = {
         str(layout.stage(stage.name)): "{stage}",
         f"trainer.experiment_name={stage.name}": "trainer.experiment_name={stage}",
         str(layout.start_model): f"{{{keys.get('model')}}}",
@@ -91,17 +91,19 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     }
     pictures = {name: origin.pictures for name, origin in read_origins(layout.origins).items()}
     for link, (name, path_in_stage) in chosen_models(layout).items():
-        said[str(link)] = f"{{{keys.get(name)}}}/{path_in_stage}"  # as if the recipe had named the step
+        replacements[str(link)] = (
+            f"{{{keys.get(name)}}}/{path_in_stage}"  # as if the recipe had named the step
+        )
     for path in layout.data.glob("*.parquet"):
-        if any(str(path) in word for word in words):
-            said[str(path)] = f"{{{rows_digest(path, layout.root)}{pictures.get(path.stem, '')}}}"
+        if any(str(path) in arg for arg in args):
+            replacements[str(path)] = f"{{{rows_digest(path, layout.root)}{pictures.get(path.stem, '')}}}"
     files = [recipe.task.reward_file, recipe.task.template, recipe.task.module]
-    told = [_replaced(word, said) for word in words]
-    if any("{run}/stages" in word or "{None}" in word for word in told):
+    args = [_replaced(arg, replacements) for arg in args]
+    if any("{run}/stages" in arg or "{None}" in arg for arg in args):  # an input without a key
         return None
     return _digest(
         {
-            "words": told,
+            "words": args,
             "files": [file_digest(Path(name)) for name in files if name and Path(name).is_file()],
             "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
             "code": code_digest(),
@@ -109,18 +111,21 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     )
 
 
-def find_donor(folder: Path, key: str) -> Donor | None:
-    """A finished stage with a key, of any run in a folder."""
-    done = (Donor(layout, s) for layout, run in _runs(folder) for s in run.stages if s.status == "done")
-    return next((donor for donor in done if donor.stage.key == key), None)
+def find_stage(folder: Path, key: str) -> CachedStage | None:
+    """Find a finished stage with a key in any run of a folder."""
+    for layout, run in _runs(folder):
+        for state in run.stages:
+            if state.status == "done" and state.key == key:
+                return CachedStage(layout, state)
+    return None
 
 
-def take_over(donor: Donor, layout: RunLayout, stage: Stage) -> None:
-    """Put what a finished stage made into a run: whole, or not at all."""
+def reuse_stage(cached: CachedStage, layout: RunLayout, stage: Stage) -> None:
+    """Link the outputs of a cached stage into a run: all of them, or none."""
     if stage.kind == "model":
-        source, target = donor.layout.start_model, layout.start_model
+        source, target = cached.layout.start_model, layout.start_model
     else:
-        source, target = donor.layout.stage(donor.stage.name), layout.stage(stage.name)
+        source, target = cached.layout.stage(cached.state.name), layout.stage(stage.name)
     partial = target.with_name(f".{target.name}.partial")
     for leftover in (partial, target):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -129,20 +134,20 @@ def take_over(donor: Donor, layout: RunLayout, stage: Stage) -> None:
     os.replace(partial, target)
 
 
-def take_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path) -> int:
-    """Take over how checkpoints did that another run shares and has evaluated in the same way.
+def reuse_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path) -> int:
+    """Copy evaluation records of shared checkpoints from runs that evaluated them in the same way.
 
     Args:
         recipe: The recipe of the run.
         run: Its state.
-        layout: Where it is; of a stage and split that it has records of, nothing is taken over.
+        layout: Its folder; records that it has of a stage and split are kept.
         folder: The folder of the other runs.
 
     Returns:
-        How many records were taken over.
+        The number of copied records.
     """
     prepare_to_append(layout)
-    asked = {split: _eval_key(recipe, layout, split) for split in recipe.task.eval_splits}
+    eval_keys = {split: _eval_key(recipe, layout, split) for split in recipe.task.eval_splits}
     records = list(read_eval_records(layout).values())
     episodes, before = read_episodes(layout), len(records)
     wanted = {stage.key: stage for stage in run.stages if stage.status == "done" and stage.key}
@@ -150,28 +155,30 @@ def take_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path)
     for other, state in _runs(folder):
         if other.root == layout.root:
             continue
-        donors = {s.name: wanted[s.key] for s in state.stages if s.status == "done" and s.key in wanted}
-        if not donors or not other.records.is_file():
+        shared_stages = {
+            s.name: wanted[s.key] for s in state.stages if s.status == "done" and s.key in wanted
+        }
+        if not shared_stages or not other.records.is_file():
             continue
         theirs = from_yaml(other.recipe)
         same = {
             split
-            for split in set(asked) & set(theirs.task.eval_splits)
-            if other.eval_rows(split).is_file() and asked[split] == _eval_key(theirs, other, split)
+            for split in set(eval_keys) & set(theirs.task.eval_splits)
+            if other.eval_rows(split).is_file() and eval_keys[split] == _eval_key(theirs, other, split)
         }
         shared: set[tuple[str, str]] = set()
         for record in read_eval_records(other, _ignore).values():
-            mine = donors.get(record.stage)
+            mine = shared_stages.get(record.stage)
             if mine is not None and record.split in same and (mine.name, record.split) not in present:
                 arm = str(mine.arm)
                 records.append(replace(record, stage=mine.name, arm=arm, seed=mine.seed or 0, lr=mine.lr))
                 shared.add((record.stage, record.split))
         for episode in read_episodes(other, _ignore):
             if (episode.stage, episode.split) in shared:
-                mine = donors[episode.stage]
+                mine = shared_stages[episode.stage]
                 copy = replace(episode, stage=mine.name, arm=str(mine.arm), seed=mine.seed or 0)
                 episodes.append(copy)
-        present |= {(donors[stage].name, split) for stage, split in shared}
+        present |= {(shared_stages[stage].name, split) for stage, split in shared}
     write_records(layout, records, episodes)
     return len(records) - before
 
@@ -214,9 +221,9 @@ def code_digest() -> str:
 
 
 def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
-    """What tells whether a checkpoint was evaluated in the same way on a split."""
+    """Cache key of an evaluation on a split: digest of its rows, settings, engine and code."""
     rl, scale = recipe.budget.rl, recipe.scale
-    how = {
+    settings = {
         "rows": rows_digest(layout.eval_rows(split), layout.root),
         "eval": {**asdict(recipe.budget.eval), "hands": None, "hands_of": None},
         "tokens": [rl.max_prompt_length, rl.max_response_length, rl.max_turn_tokens, rl.max_prompts],
@@ -226,7 +233,7 @@ def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
         "code": code_digest(),
         "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
     }
-    return _digest(how)
+    return _digest(settings)
 
 
 def _runs(folder: Path) -> Iterator[tuple[RunLayout, RunState]]:
@@ -238,10 +245,11 @@ def _runs(folder: Path) -> Iterator[tuple[RunLayout, RunState]]:
             continue
 
 
-def _replaced(word: str, said: Mapping[str, str]) -> str:
-    for path in sorted(said, key=len, reverse=True):
-        word = word.replace(path, said[path])
-    return word
+def _replaced(text: str, replacements: Mapping[str, str]) -> str:
+    # Longest first: a run folder is the beginning of the paths in it.
+    for path in sorted(replacements, key=len, reverse=True):
+        text = text.replace(path, replacements[path])
+    return text
 
 
 def _link(source: str, target: str) -> str:

@@ -1,4 +1,4 @@
-"""One child process of a run: its log, its memory, and nothing of it left behind."""
+"""Child processes of a run: log, peak memory, and clean-up after a kill."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ import psutil
 from sftrl_ext.files import read_json, write_json
 
 MARK = "SFTRL_STAGE_RECORD"
-"""Variable of every process of a stage: the path of its record. What outlived its parents is found by it."""
+"""Variable of every process of a stage, with the path of its record; it finds orphans."""
 
 _POLL_SECONDS = 0.5
 _MEMORY_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Finished:
-    """How a child ended.
+class FinishedProcess:
+    """Exit status and usage of a child process.
 
     Attributes:
         code: Its exit status.
@@ -47,14 +47,14 @@ def run_child(
     log: Path,
     record: Path,
     on_poll: Callable[[], None] | None = None,
-) -> Finished:
-    """Run a command to its end, its output appended to a log.
+) -> FinishedProcess:
+    """Run a command to its end and append its output to a log.
 
     Args:
         command: The argument list.
         env: Variables added to this process's own.
         log: File that receives stdout and stderr.
-        record: File that names the child while it lives, so that a later run can end what a killed one left.
+        record: File that names the child while it lives, for `kill_leftovers` of a later run.
         on_poll: Called about twice a second (progress).
 
     Returns:
@@ -91,35 +91,35 @@ def run_child(
             end_tree(process)
             raise
     record.unlink(missing_ok=True)
-    return Finished(child.returncode, time.monotonic() - started, peak)
+    return FinishedProcess(child.returncode, time.monotonic() - started, peak)
 
 
-def end_leftover(record: Path) -> bool:
-    """End what a killed run left alive: its child, and what that started, be its parents alive or not.
+def kill_leftovers(record: Path) -> bool:
+    """Kill processes that survived an interrupted run, including orphans.
 
     Returns:
-        Whether there was anything.
+        True if there were any.
     """
     if not record.is_file():
         return False
-    left = read_json(record)
-    found = False
+    child = read_json(record)
+    survived = False
     try:
-        process = psutil.Process(int(left["pid"]))
-        if abs(process.create_time() - float(left["created"])) < 1.0:
+        process = psutil.Process(int(child["pid"]))
+        if abs(process.create_time() - float(child["created"])) < 1.0:
             end_tree(process)
-            found = True
+            survived = True
     except psutil.NoSuchProcess:
         pass
     for orphan in _marked(record):
         end_tree(orphan)
-        found = True
+        survived = True
     record.unlink(missing_ok=True)
-    return found
+    return survived
 
 
 def _marked(record: Path) -> Iterator[psutil.Process]:
-    """Processes of this machine that belong to a stage, told by their variables."""
+    """Processes of this machine that carry the mark of a stage in their environment."""
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(MARK) == str(record):

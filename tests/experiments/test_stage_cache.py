@@ -141,7 +141,7 @@ def test_a_linked_start_model_is_taken_over_as_links(link, tmp_path):
     donor.start_model.mkdir()
     link(weights, donor.start_model / weights.name)
     [stage] = [stage for stage in make_plan(recipe, taker.root) if stage.kind == "model"]
-    stage_cache.take_over(stage_cache.Donor(donor, StageState("model", "model")), taker, stage)
+    stage_cache.reuse_stage(stage_cache.CachedStage(donor, StageState("model", "model")), taker, stage)
     assert (taker.start_model / weights.name).stat().st_ino == weights.stat().st_ino
 
 
@@ -172,13 +172,13 @@ class FakeStages:
     def __init__(self, fail=""):
         self.ran, self.fail = [], fail
 
-    def __call__(self, recipe, stage, where, run, layout, console):
+    def run_stage(self, runner, stage, entry):
+        run, layout = runner.state, runner.layout
         self.ran.append(stage.name)
         if self.fail and stage.name.startswith(self.fail):
             raise SftrlError("it failed")
-        entry = run.stage(stage.name)
         if stage.kind == "data":
-            build_data(recipe, layout)
+            build_data(runner.recipe, layout)
         elif stage.kind == "model":
             write_json(layout.start_model / "size.json", {"parameters": 7})
         else:
@@ -201,7 +201,7 @@ def _new(path):
 @pytest.fixture
 def stages(monkeypatch):
     fake = FakeStages()
-    monkeypatch.setattr(runner, "_run_stage", fake)
+    monkeypatch.setattr(runner.Runner, "_run_stage", lambda *args: fake.run_stage(*args))
     return fake
 
 
@@ -237,15 +237,15 @@ def test_a_stage_that_another_run_is_at_is_waited_for(stages, tmp_path):
 
     first_of_all = threading.Event()
 
-    def slow(recipe, stage, where, run, layout, console):
-        if stage.kind == "model" and layout.root.name == "a":
+    def slow(self, stage, entry):
+        if stage.kind == "model" and self.layout.root.name == "a":
             first_of_all.set()
             deadline = time.monotonic() + 60
             while "waits for" not in told.export_text(clear=False) and time.monotonic() < deadline:
                 time.sleep(0.05)
-        stages(recipe, stage, where, run, layout, console)
+        stages.run_stage(self, stage, entry)
 
-    runner._run_stage = slow  # put back by the fixture
+    runner.Runner._run_stage = slow  # put back by the fixture
     thread = threading.Thread(target=lambda: (first_of_all.wait(60), other()))
     thread.start()
     run("fig6_gp_l", tmp_path / "a", share=tmp_path)
@@ -281,7 +281,7 @@ def test_results_of_another_evaluation_do_not_come_along(stages, tmp_path):
     state = RunState.load(tmp_path / "b" / "state.json")
     shutil.rmtree(tmp_path / "b" / "eval")
     assert state.stage("attempts_5-lr0.0002-s0").shared_from == "a"
-    assert stage_cache.take_records(recipe, state, RunLayout(tmp_path / "b"), tmp_path) == 0
+    assert stage_cache.reuse_records(recipe, state, RunLayout(tmp_path / "b"), tmp_path) == 0
 
 
 def test_without_being_asked_nothing_is_taken_over(stages, tmp_path):
@@ -305,8 +305,11 @@ def test_a_stage_that_goes_on_with_other_code_is_no_others_like(first, tmp_path,
     recipe, layout, one = first
     plan = {stage.name: stage for stage in make_plan(recipe, layout.root)}
     state = RunState("fig6_gp_l", "smoke", stages=[StageState("model", "model", launches=1, key="old")])
-    runner._note_key(recipe, plan["model"], state, layout)
-    assert state.stage("model").key is None
-    state.stage("model").launches = 0
-    runner._note_key(recipe, plan["model"], state, layout)
-    assert state.stage("model").key == one["model"]
+    state.save(layout.state)
+    run = runner.Runner(recipe, layout, Console(quiet=True))
+    entry = run.state.stage("model")
+    run._note_key(plan["model"], entry)
+    assert entry.key is None
+    entry.launches = 0
+    run._note_key(plan["model"], entry)
+    assert entry.key == one["model"]

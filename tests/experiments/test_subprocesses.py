@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 
-from sftrl_ext.experiments.subprocesses import MARK, end_leftover, run_child, tail
+from sftrl_ext.experiments.subprocesses import MARK, kill_leftovers, run_child, tail
 from sftrl_ext.files import write_json
 
 
@@ -53,10 +53,10 @@ def test_a_leftover_is_ended_and_a_reused_pid_is_not(tmp_path):
     created = psutil.Process(child.pid).create_time()
     try:
         write_json(record, {"pid": child.pid, "created": created - 1000})
-        assert not end_leftover(record)
+        assert not kill_leftovers(record)
         assert child.poll() is None
         write_json(record, {"pid": child.pid, "created": created})
-        assert end_leftover(record)
+        assert kill_leftovers(record)
         deadline = time.monotonic() + 20
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -86,6 +86,6 @@ def test_an_orphan_of_a_killed_stage_is_ended_too(tmp_path):
         time.sleep(0.05)
     orphan = psutil.Process(int(told.read_text()))
     write_json(record, {"pid": 2**22 - 1, "created": 0.0})
-    assert end_leftover(record)
+    assert kill_leftovers(record)
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
-    assert not end_leftover(record)
+    assert not kill_leftovers(record)
