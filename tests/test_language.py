@@ -26,7 +26,6 @@ BUDGETS = {
     "base": (2, 0),
     "data_prep": (54, 21),
     "envs": (26, 19),
-    "experiments": (121, 34),
     "reports": (145, 41),
     "reward_fns": (0, 1),
 }

@@ -34,7 +34,7 @@ SUMMARY = "recipes.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one recipe of several ended.
+    """Result of one recipe of several.
 
     Attributes:
         name: The recipe.
@@ -76,9 +76,14 @@ def run_many(recipes: Sequence[Recipe], folder: Path, console: Console, jobs: in
     else:
         outcomes = [_one(recipe, folder, console, n, len(recipes)) for n, recipe in enumerate(recipes, 1)]
     elapsed = time.monotonic() - started
-    told = {"scale": recipes[0].scale.name, "jobs": jobs, "elapsed_s": round(elapsed, 1), **_told(outcomes)}
-    write_json(folder / SUMMARY, told)
-    console.print(_table(told))
+    summary = {
+        "scale": recipes[0].scale.name,
+        "jobs": jobs,
+        "elapsed_s": round(elapsed, 1),
+        **_summary(outcomes),
+    }
+    write_json(folder / SUMMARY, summary)
+    console.print(_table(summary))
     failed = [outcome.name for outcome in outcomes if outcome.error is not None]
     if failed:
         raise SftrlError(
@@ -108,11 +113,18 @@ def _side_by_side(recipes: Sequence[Recipe], folder: Path, console: Console, job
 
     def run(recipe: Recipe) -> Outcome:
         run_dir = run_dir_of(recipe, folder)
-        asked = folder / ".recipes" / f"{run_dir.name}.yaml"
-        write_text(asked, to_yaml(recipe))
+        recipe_file = folder / ".recipes" / f"{run_dir.name}.yaml"
+        write_text(recipe_file, to_yaml(recipe))
         if stopped.is_set():
             return Outcome(recipe.name, run_dir, SftrlError("not begun"))
-        command = [sys.executable, "-m", "sftrl_ext.experiments.batch", str(asked), str(run_dir), str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "sftrl_ext.experiments.batch",
+            str(recipe_file),
+            str(run_dir),
+            str(folder),
+        ]
         last = ""
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -128,7 +140,7 @@ def _side_by_side(recipes: Sequence[Recipe], folder: Path, console: Console, job
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(run, recipe) for recipe in recipes]
         try:
-            return [one.result() for one in waiting]
+            return [future.result() for future in waiting]
         except BaseException:
             stopped.set()
             for child in running.values():
@@ -141,34 +153,34 @@ def run_dir_of(recipe: Recipe, folder: Path) -> Path:
     return folder / f"{recipe.name}-{recipe.scale.name}"
 
 
-def _told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     recipes = {}
     for outcome in outcomes:
         state = RunLayout(outcome.run_dir).state
         done = [s for s in RunState.load(state).stages if s.status == "done"] if state.is_file() else []
-        own = [stage for stage in done if stage.shared_from is None]
+        trained = [stage for stage in done if stage.shared_from is None]
         recipes[outcome.name] = {
             "done": outcome.error is None,
             "stages": len(done),
-            "shared": len(done) - len(own),
-            "wall_s": round(sum(stage.wall_s for stage in own), 1),
+            "shared": len(done) - len(trained),
+            "wall_s": round(sum(stage.wall_s for stage in trained), 1),
         }
     return {
         "date": date.today().isoformat(),
         "commit": describe_commit(),
         "hardware": hardware_line(describe_hardware()),
-        "wall_s": round(sum(one["wall_s"] for one in recipes.values()), 1),
+        "wall_s": round(sum(record["wall_s"] for record in recipes.values()), 1),
         "recipes": recipes,
     }
 
 
-def _table(told: Mapping[str, Any]) -> Table:
+def _table(summary: Mapping[str, Any]) -> Table:
     table = Table("Recipe", "Stages run", "Stages shared", "Wall time", "Result", box=None)
-    for name, one in told["recipes"].items():
-        result = "[green]done[/]" if one["done"] else "[red]failed[/]"
-        own = one["stages"] - one["shared"]
-        table.add_row(name, str(own), str(one["shared"]), f"{one['wall_s']:.0f} s", result)
-    table.add_row("all", "", "", f"{told['elapsed_s']:.0f} s", "")
+    for name, record in summary["recipes"].items():
+        result = "[green]done[/]" if record["done"] else "[red]failed[/]"
+        trained = record["stages"] - record["shared"]
+        table.add_row(name, str(trained), str(record["shared"]), f"{record['wall_s']:.0f} s", result)
+    table.add_row("all", "", "", f"{summary['elapsed_s']:.0f} s", "")
     return table
 
 

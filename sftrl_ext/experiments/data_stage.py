@@ -52,7 +52,7 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
 
 
 def _rows_of(run: ArmRun, make: TaskRows, task: TaskConfig) -> Tables:
-    """What one run of an arm trains on."""
+    """Training rows of one run of an arm."""
     arm, rows = run.config, run.budget.rows
     splits: Splits = list(arm.splits) or task.train_split
     if arm.kind == "rl":

@@ -97,8 +97,8 @@ def saved_model(layout: RunLayout, stage: str, step: int, kind: str = "sft") -> 
 def _data_title(recipe: Recipe) -> str:
     """Title of the data stage, with the keys of those cities that it makes up."""
     text = "build the parquet files"
-    made = TASKS[recipe.task.kind].made_up(asdict(recipe.task), True)
-    return f"{text} ({' and '.join(made)}: synthetic cities, for want of a path)" if made else text
+    synthetic = TASKS[recipe.task.kind].made_up(asdict(recipe.task), True)
+    return f"{text} ({' and '.join(synthetic)}: synthetic cities, for want of a path)" if synthetic else text
 
 
 def _eval_title(recipe: Recipe) -> str:

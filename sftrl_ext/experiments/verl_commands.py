@@ -29,7 +29,7 @@ CPU_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""What every verl process needs on a machine without a GPU."""
+"""Variables of every verl process on a machine without a GPU."""
 
 CPUS_BESIDE_A_GPU = 10
 """CPUs that verl's SFT trainer on Ray reserves with each GPU (its RL trainer: three)."""
@@ -209,7 +209,7 @@ def _epochs(key: str, rows: int, batch: int, steps: int) -> int:
 
 
 def joins_cluster(recipe: Recipe) -> bool:
-    """Whether verl runs on a Ray cluster that is up: on several nodes, or where ``RAY_ADDRESS`` names one."""
+    """True if verl runs on a Ray cluster that is up: on several nodes, or where ``RAY_ADDRESS`` names one."""
     return recipe.scale.nnodes > 1 or requested_address() is not None
 
 
@@ -218,16 +218,16 @@ def _on_cluster(recipe: Recipe, checkpoints: Path) -> list[str]:
     scale = recipe.scale
     if not joins_cluster(recipe):
         return []
-    asked = {
+    options = {
         "--nodes": scale.nnodes,
         "--gpus": scale.n_gpus_per_node,
         "--cpus": CPUS_BESIDE_A_GPU * scale.n_gpus_per_node,
         "--shared": checkpoints.parent,
     }
-    words = [word for name, value in asked.items() for word in (name, str(value))]
+    args = [word for name, value in options.items() for word in (name, str(value))]
     if resolve_attention(recipe).packed:
-        words.append("--flash-attn")
-    return [sys.executable, "-m", "sftrl_ext.experiments.cluster.on_cluster", *words, "--"]
+        args.append("--flash-attn")
+    return [sys.executable, "-m", "sftrl_ext.experiments.cluster.on_cluster", *args, "--"]
 
 
 def _ray_resources(recipe: Recipe) -> list[str]:
@@ -292,18 +292,18 @@ def _backend(recipe: Recipe) -> str:
         SftrlError: if there is none for the scale's engine.
     """
     scale = recipe.scale
-    known = {
+    backends = {
         ("cpu", "hf"): "cpu",
         ("cpu", "vllm"): "vllm_cpu",
         ("gpu", "vllm"): "gpu",
         ("gpu", "hf"): "gpu_hf",
     }
-    if (scale.backend, scale.engine) not in known:
-        found = ", ".join(f"{engine} on {backend}" for backend, engine in known)
+    if (scale.backend, scale.engine) not in backends:
+        pairs = ", ".join(f"{engine} on {backend}" for backend, engine in backends)
         raise SftrlError(
-            f"scale.backend={scale.backend} with scale.engine={scale.engine}; expected one of: {found}."
+            f"scale.backend={scale.backend} with scale.engine={scale.engine}; expected one of: {pairs}."
         )
-    return known[scale.backend, scale.engine]
+    return backends[scale.backend, scale.engine]
 
 
 def _vllm_on_cpu(recipe: Recipe) -> bool:

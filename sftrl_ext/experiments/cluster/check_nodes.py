@@ -43,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a stage needs of the cluster.
+    """Requirements of a stage on the cluster.
 
     Attributes:
         nodes: How many nodes train.
@@ -56,7 +56,7 @@ class Needs:
     cpus: int
 
     def met_by(self, node: Node) -> bool:
-        """Whether a node offers enough."""
+        """True if a node offers enough."""
         return node.gpus >= self.gpus and node.cpus >= self.cpus
 
 
@@ -64,15 +64,15 @@ def alive_nodes() -> list[Node]:
     """The nodes that are alive now, head first if Ray says which it is."""
     import ray
 
-    found = []
+    nodes = []
     for entry in ray.nodes():
         if entry["Alive"]:
             offers = entry["Resources"]
             node = Node(
                 entry["NodeID"], entry["NodeManagerAddress"], offers.get("GPU", 0), offers.get("CPU", 0)
             )
-            found.append(("node:__internal_head__" not in offers, node))
-    return [node for _, node in sorted(found, key=lambda pair: (pair[0], pair[1].address, pair[1].id))]
+            nodes.append(("node:__internal_head__" not in offers, node))
+    return [node for _, node in sorted(nodes, key=lambda pair: (pair[0], pair[1].address, pair[1].id))]
 
 
 def wait_for_nodes(
@@ -98,10 +98,10 @@ def wait_for_nodes(
         if sum(map(needs.met_by, nodes)) >= needs.nodes:
             return nodes
         if time.monotonic() >= end:
-            there = ", ".join(map(str, nodes)) or "none"
+            available = ", ".join(map(str, nodes)) or "none"
             raise SftrlError(
                 f"the Ray cluster has too little after {patience:.0f} s: expected {needs.nodes} nodes with "
-                f"{needs.gpus} GPUs and {needs.cpus} CPUs each, found {there}. CPUs are a count that "
+                f"{needs.gpus} GPUs and {needs.cpus} CPUs each, found {available}. CPUs are a count that "
                 "`ray start --num-cpus` sets, not cores."
             )
         time.sleep(pause)
@@ -128,15 +128,15 @@ def check_nodes(
     mark.touch()
     try:
         task: Any = ray.remote(num_cpus=0, max_retries=0)(_probe(_versions(), str(mark), flash_attn))
-        asked = {
+        pending = {
             task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
             ).remote(): node
             for node in nodes
         }
-        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=patience)
-        faults = {asked[answer]: _faults(answer) for answer in answered}
-        faults.update({asked[answer]: [f"no answer in {patience:.0f} s"] for answer in silent})
+        answered, silent = ray.wait(list(pending), num_returns=len(pending), timeout=patience)
+        faults = {pending[answer]: _faults(answer) for answer in answered}
+        faults.update({pending[answer]: [f"no answer in {patience:.0f} s"] for answer in silent})
     finally:
         mark.unlink(missing_ok=True)
     at_fault = [f"  {node}: {'; '.join(wrong)}" for node, wrong in faults.items() if wrong]
@@ -169,10 +169,10 @@ def _faults(answer: Any) -> list[str]:
     import ray
 
     try:
-        found: list[str] | None = ray.get(answer)
+        faults: list[str] | None = ray.get(answer)
     except Exception as error:  # noqa: BLE001 - whatever broke there is the answer
         return [str(error).strip().splitlines()[-1]]
-    return found or []
+    return faults or []
 
 
 def _versions() -> dict[str, str]:
@@ -201,21 +201,21 @@ def _probe(expected: dict[str, str], mark: str, flash_attn: bool = False) -> Cal
         wrong = []
         for name, version in expected.items():
             try:
-                found = importlib.metadata.version(name)
+                installed = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
                 wrong.append(f"{name} is not installed in {sys.executable} (expected {version})")
                 continue
-            if found != version:
-                wrong.append(f"{name} {found} is installed, expected {version}")
+            if installed != version:
+                wrong.append(f"{name} {installed} is installed, expected {version}")
         if not wrong:
             try:
                 importlib.import_module("verl")
                 register = importlib.import_module("sftrl_ext.training.register")
                 missing = register.missing_registrations()
                 wrong += [f"verl does not know the {name} of sftrl-ext" for name in missing]
-                asked = os.environ.get("VERL_PLATFORM")
+                requested = os.environ.get("VERL_PLATFORM")
                 device = importlib.import_module("verl.plugin.platform").get_platform().device_name
-                if asked == "cpu" and device != "cpu":
+                if requested == "cpu" and device != "cpu":
                     wrong.append(f"verl took the platform {device!r}, expected 'cpu'")
             except Exception as error:  # noqa: BLE001 - the reason travels to the driver as text
                 wrong.append(f"verl cannot be used: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""How far every checkpoint is from the model its training started from, on episodes of the trained task.
+"""KL divergence of every checkpoint from the start of its training, on episodes of the trained task.
 
 "RL's Razor" (arXiv 2509.04259) finds that what a fine-tuned model has forgotten is predicted by its
 divergence from the start model on inputs of the *new* task. Two directions are measured, in nats per
@@ -53,9 +53,9 @@ def per_token(nats: Sequence[float], tokens: Sequence[int]) -> KLEstimate:
         tokens: Generated tokens of each episode.
     """
     pairs = [(kl, count) for kl, count in zip(nats, tokens, strict=True) if count]
-    count, total = len(pairs), sum(own for _, own in pairs)
+    count, total = len(pairs), sum(tokens_of for _, tokens_of in pairs)
     mean = sum(kl for kl, _ in pairs) / total
-    squares = sum((kl - mean * own) ** 2 for kl, own in pairs)
+    squares = sum((kl - mean * tokens_of) ** 2 for kl, tokens_of in pairs)
     se = math.sqrt(squares / (count - 1) * count) / total if count > 1 else None
     return KLEstimate(mean, se, count, total)
 
@@ -98,10 +98,10 @@ class DivergenceMeter:
         Returns:
             None where there is no start to measure from.
         """
-        found = self._find_start(target)
-        if found is None:
+        origin = self._find_start(target)
+        if origin is None:
             return None
-        start, folder = found
+        start, folder = origin
         engine, started = self._engine, time.monotonic()
         if not isinstance(engine, ComparesWeights):
             return Divergence(start, absent=f"engine {engine.name!r} does not give whole distributions")

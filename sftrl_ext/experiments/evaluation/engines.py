@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EvalEngine(Protocol):
-    """What evaluation needs of an engine."""
+    """Engine of an evaluation: generates, and switches between checkpoints of one model."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""What is stored of an episode, for people to read: a line of ``eval/episodes.jsonl``."""
+"""Readable record of an episode: a line of ``eval/episodes.jsonl``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def stored_episode(facts: Mapping[str, Any], played: PlayedEpisode) -> dict[str,
     attempts: list[dict[str, Any]] = [
         {"outcome": step.attempt.verdict.outcome, "reward": step.reward} for step in played.steps
     ]
-    whole = {"facts": facts, "messages": played.messages, "attempts": attempts, "solved": played.solved}
+    record = {"facts": facts, "messages": played.messages, "attempts": attempts, "solved": played.solved}
     if len(played.segments) < 2:
-        return whole
+        return record
     points = range(first := int(facts.get("first_point", 0)), first + len(played.segments))
     of_turns = [
         point for point, segment in zip(points, played.segments, strict=True) for _ in segment.turn_rewards
@@ -37,4 +37,4 @@ def stored_episode(facts: Mapping[str, Any], played: PlayedEpisode) -> dict[str,
         {"point": point, "messages": segment.messages}
         for point, segment in zip(points, played.segments, strict=True)
     ]
-    return {**whole, "segments": segments}
+    return {**record, "segments": segments}

@@ -44,7 +44,7 @@ second. A route is one episode of many such steps, whose own result is in ``solv
 
 @dataclass(frozen=True)
 class EvalPlay:
-    """How instances are played in an evaluation.
+    """Sampling and token budget of an evaluation.
 
     Attributes:
         limits: Token budget of an episode.
@@ -107,14 +107,14 @@ def evaluate_run(
     ]
     todo = [(target, missing) for target, missing in todo if missing]
     task = progress.add_task("evaluate", total=sum(len(s.facts) for _, missing in todo for s in missing))
-    how = EvalPlay.of(recipe)
-    meter = _meter(how, recipe, state, layout, sets, engine)
-    asyncio.run(_evaluate_all(recipe, how, todo, engine, meter, layout, lambda: progress.advance(task)))
+    settings = EvalPlay.of(recipe)
+    meter = _meter(settings, recipe, state, layout, sets, engine)
+    asyncio.run(_evaluate_all(recipe, settings, todo, engine, meter, layout, lambda: progress.advance(task)))
 
 
 async def _evaluate_all(
     recipe: Recipe,
-    how: EvalPlay,
+    settings: EvalPlay,
     todo: Sequence[tuple[Target, Sequence[EvalSet]]],
     engine: EvalEngine,
     meter: DivergenceMeter | None,
@@ -125,8 +125,8 @@ async def _evaluate_all(
         await engine.load_weights(target.folder)
         for chosen in sets:
             started = time.monotonic()
-            played = await play_all(how, chosen, engine, advance)
-            record = make_record(target, how, chosen, played, time.monotonic() - started, engine.name)
+            played = await play_all(settings, chosen, engine, advance)
+            record = make_record(target, settings, chosen, played, time.monotonic() - started, engine.name)
             if meter is not None and chosen.split == meter.split:
                 record = replace(record, divergence=await meter.measure(target, played))
             keep_record(layout, recipe, chosen, played, record)
@@ -134,7 +134,7 @@ async def _evaluate_all(
 
 def make_record(
     target: Target,
-    how: EvalPlay,
+    settings: EvalPlay,
     chosen: EvalSet,
     played: Sequence[PlayedEpisode],
     seconds: float,
@@ -153,7 +153,7 @@ def make_record(
         by_city=cities,
         wall_s=round(seconds, 2),
         engine=engine,
-        **how.sampling,
+        **settings.sampling,
     )
 
 
@@ -172,16 +172,16 @@ def keep_record(
 
 
 def _meter(
-    how: EvalPlay,
+    settings: EvalPlay,
     recipe: Recipe,
     state: RunState,
     layout: RunLayout,
     sets: Sequence[EvalSet],
     engine: EvalEngine,
 ) -> DivergenceMeter | None:
-    """What measures the divergence of every checkpoint from its start; None if that is not wanted."""
+    """Meter of each checkpoint's divergence from its start; None if the recipe wants none."""
     split, episodes = measured_split(recipe), recipe.budget.eval.kl_episodes
-    chosen = next((one for one in sets if one.split == split), None)
+    chosen = next((candidate for candidate in sets if candidate.split == split), None)
     if chosen is None:
         return None
     few = replace(chosen, facts=chosen.facts[:episodes])
@@ -189,19 +189,23 @@ def _meter(
         engine,
         split=chosen.split,
         episodes=episodes,
-        temperature=how.temperature,
-        play=lambda: play_all(how, few, engine, lambda: None),
+        temperature=settings.temperature,
+        play=lambda: play_all(settings, few, engine, lambda: None),
         find_start=lambda target: start_of(target, state, layout),
     )
 
 
 async def play_all(
-    how: EvalPlay, chosen: EvalSet, engine: EvalEngine, advance: Any, indices: Sequence[int] | None = None
+    settings: EvalPlay,
+    chosen: EvalSet,
+    engine: EvalEngine,
+    advance: Any,
+    indices: Sequence[int] | None = None,
 ) -> list[PlayedEpisode]:
     """Play instances of a split at once, by default all; the same seed gives the same results, in order."""
 
     async def one(index: int) -> PlayedEpisode:
-        played = await play_one(how, chosen, index, engine)
+        played = await play_one(settings, chosen, index, engine)
         advance()
         return played
 
@@ -214,7 +218,7 @@ def turn_seed(seed: int, split: str, index: int, turn: int) -> int:
     return zlib.crc32(f"{seed}/{split}/{index}/{turn}".encode())
 
 
-async def play_one(how: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngine) -> PlayedEpisode:
+async def play_one(settings: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngine) -> PlayedEpisode:
     """Play one instance of a split."""
     turn = 0
 
@@ -222,12 +226,14 @@ async def play_one(how: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngin
         prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
     ) -> Generation:
         nonlocal turn
-        seed = turn_seed(how.seed, chosen.split, index, turn)
+        seed = turn_seed(settings.seed, chosen.split, index, turn)
         turn += 1
         return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
 
     episode = make_episode(chosen.facts[index])
-    return await play(episode, generate, engine.chat_tokens(), how.limits, sampling_params=how.sampling)
+    return await play(
+        episode, generate, engine.chat_tokens(), settings.limits, sampling_params=settings.sampling
+    )
 
 
 def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:

@@ -47,16 +47,16 @@ async def replay(
     Raises:
         SftrlError: if the episode ends earlier than it did.
     """
-    taken = 0
+    position = 0
 
     async def generate(
         prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
     ) -> Generation:
-        nonlocal taken
-        if taken == len(turns):  # an error of the engine ended the episode here
+        nonlocal position
+        if position == len(turns):  # an error of the engine ended the episode here
             raise RuntimeError("no further turn was played")
-        taken += 1
-        return Generation(turns[taken - 1])
+        position += 1
+        return Generation(turns[position - 1])
 
     played = await play(make_episode(chosen.facts[index]), generate, chat, settings.limits)
     if turns_of(played) != turns:

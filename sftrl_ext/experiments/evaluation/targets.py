@@ -55,12 +55,12 @@ def targets_of(
         arms_from_base: Whether arms start from the base model; one that came trained is then evaluated too.
         given_init: The start model is the init of the arms.
     """
-    found = []
+    targets = []
     base = [stage.name for stage in state.stages if stage.arm == "base"]
     if given_init:
-        found.append(Target("model", "init", 0, 0.0, 0, layout.start_model))
+        targets.append(Target("model", "init", 0, 0.0, 0, layout.start_model))
     elif arms_from_base and not base:
-        found.append(Target("model", "base", 0, 0.0, 0, layout.start_model))
+        targets.append(Target("model", "base", 0, 0.0, 0, layout.start_model))
     for stage in state.stages:
         if stage.kind not in ("sft", "rl") or stage.arm is None or stage.name in base[:-1]:
             continue
@@ -68,7 +68,7 @@ def targets_of(
         if stage.arm in ("base", "init"):
             checkpoints = checkpoints[-1:]
         for checkpoint in checkpoints:
-            found.append(
+            targets.append(
                 Target(
                     stage.name,
                     stage.arm,
@@ -78,11 +78,11 @@ def targets_of(
                     checkpoint.folder,
                 )
             )
-    return found
+    return targets
 
 
 def start_of(target: Target, state: RunState, layout: RunLayout) -> tuple[str, Path | None] | None:
-    """What a checkpoint's stage started from.
+    """Start of a checkpoint's stage.
 
     Args:
         target: The checkpoint.
@@ -95,16 +95,16 @@ def start_of(target: Target, state: RunState, layout: RunLayout) -> tuple[str, P
     """
     if target.arm == "base" or target.stage == "model":
         return None
-    told = state.stage(target.stage).start
-    if told is None:  # the init, and arms of run folders older than the key
+    origin = state.stage(target.stage).start
+    if origin is None:  # the init, and arms of run folders older than the key
         before = "base" if target.arm == "init" else "init"
         stages = [stage.name for stage in state.stages if stage.arm == before and stage.name != target.stage]
         saved = list_checkpoints(layout.checkpoints(stages[-1])) if stages else []
-        told = f"{stages[-1]}@{saved[-1].step}" if saved else "model@0"
-    stage, _, step = told.rpartition("@")
+        origin = f"{stages[-1]}@{saved[-1].step}" if saved else "model@0"
+    stage, _, step = origin.rpartition("@")
     folders = {str(c.step): c.folder for c in list_checkpoints(layout.checkpoints(stage))}
     folder = layout.start_model if stage == "model" else folders.get(step)
-    return told, folder if folder is not None and folder.is_dir() else None
+    return origin, folder if folder is not None and folder.is_dir() else None
 
 
 def load_eval_set(path: Path) -> EvalSet:

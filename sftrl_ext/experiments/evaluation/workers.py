@@ -96,9 +96,9 @@ class EvalWorker:
         gpus = ""
         if settings.gpus:
             # Ray leaves the variable alone where a cluster was started with RAY_EXPERIMENTAL_NOSET_*.
-            own = ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"])
-            os.environ["CUDA_VISIBLE_DEVICES"] = own
-            gpus = f", GPU {own}"
+            gpu_ids = ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"])
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu_ids
+            gpus = f", GPU {gpu_ids}"
         if device_of(settings.gpus) == "cpu":
             import torch
 
@@ -264,14 +264,14 @@ class WorkerPool:
 
         gpus = self.settings.gpus
         if gpus:
-            there = int(ray.cluster_resources().get("GPU", 0))
-            if there < gpus * self.count:
-                self.say(f"the Ray cluster has {there} GPUs, expected {gpus * self.count}")
-                self.count = there // gpus
+            available = int(ray.cluster_resources().get("GPU", 0))
+            if available < gpus * self.count:
+                self.say(f"the Ray cluster has {available} GPUs, expected {gpus * self.count}")
+                self.count = available // gpus
             if self.count == 0:
                 raise SftrlError(
                     f"an evaluation engine takes {gpus} GPUs (scale.tensor_parallel), but the Ray cluster "
-                    f"has {there}."
+                    f"has {available}."
                 )
         for _ in range(self.count):
             self._add()

@@ -123,8 +123,8 @@ class Architecture:
     def decoder_parameters(self) -> int:
         """Parameters of the layers and the last norm, without embeddings and head."""
         cross = self._layer_matrices + self._norms(True) + 2  # two gates
-        own = self.layers - self.cross_layers
-        return own * self.layer_parameters + self.cross_layers * cross + self.hidden
+        self_layers = self.layers - self.cross_layers
+        return self_layers * self.layer_parameters + self.cross_layers * cross + self.hidden
 
     @property
     def critic_parameters(self) -> int:

@@ -97,14 +97,14 @@ def _as_measured(record: dict[str, Any]) -> Recipe:
     """The recipe of a results file, with the seeds, steps and checkpoints that were run."""
     names = [re.search(r"-lr\S+-s(\d+)$", stage) for stage in record.get("stages", {})]
     seeds = sorted({name[1] for name in names if name})
-    words = [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
+    overrides = [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
     kinds = {name: arm.kind for name, arm in load_recipe(record["recipe"], "laptop").arms.items()}
     for arm, rows in _checkpoints(record).items():
         if arm in kinds:
             length = "steps" if kinds[arm] == "sft" else "updates"
             for key, value in ((length, rows[-1]["step"]), ("save_every", rows[0]["step"])):
-                words += [f"arms.{arm}.budget.{key}={value}", f"arms.{arm}.times.{key}=1"]
-    return load_recipe(record["recipe"], "laptop", words)
+                overrides += [f"arms.{arm}.budget.{key}={value}", f"arms.{arm}.times.{key}=1"]
+    return load_recipe(record["recipe"], "laptop", overrides)
 
 
 def _checkpoints(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -87,7 +87,7 @@ def stage_name(arm: str, lr: float, seed: int) -> str:
 
 
 def total_steps(budget: SFTConfig | RLConfig) -> int:
-    """How many steps a budget trains: steps of SFT, updates of RL."""
+    """Length of a budget: steps of SFT, updates of RL."""
     return cast(int, getattr(budget, "steps", None) or getattr(budget, "updates", None))
 
 
@@ -114,15 +114,15 @@ def arm_runs(recipe: Recipe) -> list[ArmRun]:
                     budget = replace(arm_budget(recipe, name), lr=lr)
                     waiting.append(ArmRun(name, arm, seed, budget, start, rows))
     ordered: list[ArmRun] = []
-    there: set[str | None] = {None, "init"}
+    trained: set[str | None] = {None, "init"}
     while waiting:
-        ready = next((run for run in waiting if run.start.stage in there), None)
+        ready = next((run for run in waiting if run.start.stage in trained), None)
         if ready is None:
             names = ", ".join(dict.fromkeys(run.arm for run in waiting))
             raise SftrlError(f"arms: {names} start from each other in a circle.")
         waiting.remove(ready)
         ordered.append(ready)
-        there.add(ready.stage)
+        trained.add(ready.stage)
     return ordered
 
 
@@ -137,7 +137,7 @@ def needs_init(recipe: Recipe) -> bool:
 
 
 def starts_from_base(recipe: Recipe) -> bool:
-    """Whether an arm starts from the base model."""
+    """True if an arm starts from the base model."""
     return any(arm.start == "base" for arm in recipe.arms.values())
 
 
@@ -149,7 +149,7 @@ def arm_budget(recipe: Recipe, name: str) -> SFTConfig | RLConfig:
     """
     arm = recipe.arms[name]
     base: SFTConfig | RLConfig = recipe.budget.sft if arm.kind == "sft" else recipe.budget.rl
-    known = OmegaConf.structured(base)
+    schema = OmegaConf.structured(base)
     by_rows = recipe.budget.sft_by_rows.get(arm.rows, {}) if arm.kind == "sft" else {}
     for where, keys in (
         (f"budget.sft_by_rows.{arm.rows}", by_rows),
@@ -157,22 +157,22 @@ def arm_budget(recipe: Recipe, name: str) -> SFTConfig | RLConfig:
         (f"arms.{name}.times", arm.times),
     ):
         for key in keys:
-            if key not in known:
-                raise SftrlError(f"{where}: {unknown_name(f'key of {type(base).__name__}', key, known)}")
-    changed: Any = known
+            if key not in schema:
+                raise SftrlError(f"{where}: {unknown_name(f'key of {type(base).__name__}', key, schema)}")
+    changed: Any = schema
     for where, values in ((f"budget.sft_by_rows.{arm.rows}", by_rows), (f"arms.{name}.budget", arm.budget)):
         try:
             changed = OmegaConf.merge(changed, values)
         except OmegaConfBaseException as error:
             raise SftrlError(f"{where}: {str(error).splitlines()[0]}") from None
-    made = cast("SFTConfig | RLConfig", OmegaConf.to_object(changed))
+    budget = cast("SFTConfig | RLConfig", OmegaConf.to_object(changed))
     for key, factor in arm.times.items():
-        value = getattr(made, key)
+        value = getattr(budget, key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SftrlError(f"arms.{name}.times: {key} is {value!r}, expected a number to multiply.")
         if value > 0:
-            setattr(made, key, max(1, round(value * factor)) if isinstance(value, int) else value * factor)
-    return made
+            setattr(budget, key, max(1, round(value * factor)) if isinstance(value, int) else value * factor)
+    return budget
 
 
 def check_arms(path: Path, recipe: Recipe) -> None:
@@ -199,8 +199,8 @@ def check_arms(path: Path, recipe: Recipe) -> None:
             ("freeze", arm.freeze, (None, *FREEZABLE)),
         ):
             if value not in values:
-                known = [one for one in values if one is not None]
-                raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), known)}")
+                choices = [choice for choice in values if choice is not None]
+                raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), choices)}")
         _check_rows(where, arm)
         no_working = TASKS[recipe.task.kind].no_working
         if arm.rows == "reasoned" and no_working is not None:
@@ -289,26 +289,26 @@ def _all_seeds(recipe: Recipe) -> list[int]:
 def _rates(recipe: Recipe, name: str) -> list[float]:
     arm, sweep = recipe.arms[name], recipe.sweep
     given = sweep.sft_lrs if arm.kind == "sft" else sweep.rl_lrs
-    own = arm_budget(recipe, name).lr
-    return list(given) or list(arm.lrs) or [float(f"{own * t:.6g}") for t in arm.lr_times] or [own]
+    rate = arm_budget(recipe, name).lr
+    return list(given) or list(arm.lrs) or [float(f"{rate * t:.6g}") for t in arm.lr_times] or [rate]
 
 
 def _start(recipe: Recipe, name: str, seed: int) -> Start:
-    """Where an arm starts: from the same seed of the other arm if that has it, else from its only one."""
-    said = recipe.arms[name].start
-    if said == "base" and gives_init(recipe):
+    """Start of an arm: the same seed of the other arm if that has it, else its only seed."""
+    start = recipe.arms[name].start
+    if start == "base" and gives_init(recipe):
         raise SftrlError(
             f"arms.{name}.start: 'base', but model.role is init, and the model before the init is not in "
             "the run. Expected init, or model.role=base."
         )
-    if said == "base" or (said == "init" and gives_init(recipe)):
+    if start == "base" or (start == "init" and gives_init(recipe)):
         return Start(None)
-    if said == "init":
+    if start == "init":
         return Start("init", recipe.budget.init.steps)
-    match = _START.fullmatch(said)
+    match = _START.fullmatch(start)
     if match is None:
         raise SftrlError(
-            f"arms.{name}.start: {said!r}; expected init, base, or a checkpoint of another arm as in "
+            f"arms.{name}.start: {start!r}; expected init, base, or a checkpoint of another arm as in "
             "sft@last, sft@80, sft@50% or sft@lowest:rule_ood."
         )
     other, where = match.groups()

@@ -120,11 +120,11 @@ def _overrides(recipe: Recipe, models: tuple[str, ...]) -> list[str]:
     if recipe.scale.backend == "cpu":  # configs/backend/cpu.yaml has both
         return []
     attention = resolve_attention(recipe)
-    found = []
+    overrides = []
     for model in models:
-        found.append(f"{model}.override_config.attn_implementation={attention.kernel}")
-        found.append(f"{model}.use_remove_padding={str(attention.packed).lower()}")
-    return found
+        overrides.append(f"{model}.override_config.attn_implementation={attention.kernel}")
+        overrides.append(f"{model}.use_remove_padding={str(attention.packed).lower()}")
+    return overrides
 
 
 @lru_cache(maxsize=1)

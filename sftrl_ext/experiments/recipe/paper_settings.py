@@ -97,7 +97,7 @@ Entry = TypeVar("Entry", Setting, Deviation, ScaleDeviation)
 
 def _entries(kind: type[Entry], name: str) -> tuple[Entry, ...]:
     """The entries of one list of the file, with tuples for its lists and pairs for its mappings of keys."""
-    made = []
+    entries = []
     for entry in _PAPER[name]:
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) and key != "value" else value
@@ -105,8 +105,8 @@ def _entries(kind: type[Entry], name: str) -> tuple[Entry, ...]:
         }
         if "keys" in fields:
             fields["keys"] = tuple(fields["keys"].items())
-        made.append(kind(**fields))
-    return tuple(made)
+        entries.append(kind(**fields))
+    return tuple(entries)
 
 
 SETTINGS = _entries(Setting, "settings")
@@ -145,10 +145,10 @@ def deviations_of(recipe: Recipe) -> list[tuple[str, str, str, str]]:
     for each in SCALE_DEVIATIONS:
         if scale in each.scales and task in each.tasks:
             rows.append((each.what, "that of `node`", each.ours, each.reason))
-    for known in DEVIATIONS:
-        stages = known.stage.split()
-        if task in known.tasks and (scale in PAPER_SCALES or {"data", "eval"} & set(stages)):
-            rows.append((known.what, known.paper, known.ours, known.reason))
+    for deviation in DEVIATIONS:
+        stages = deviation.stage.split()
+        if task in deviation.tasks and (scale in PAPER_SCALES or {"data", "eval"} & set(stages)):
+            rows.append((deviation.what, deviation.paper, deviation.ours, deviation.reason))
     return rows
 
 
@@ -178,9 +178,9 @@ def varied_keys(recipe: Recipe, arm: str) -> set[str]:
 
 def varied_settings(recipe: Recipe) -> dict[str, list[str]]:
     """Per arm, the keys by which a recipe leaves the paper's settings on purpose."""
-    known = {key for setting in SETTINGS for key in setting.varied_by}
-    known |= {key for deviation in DEVIATIONS for key in deviation.varied_by}
-    varied = {arm: sorted(varied_keys(recipe, arm) & known) for arm in recipe.arms}
+    allowed = {key for setting in SETTINGS for key in setting.varied_by}
+    allowed |= {key for deviation in DEVIATIONS for key in deviation.varied_by}
+    varied = {arm: sorted(varied_keys(recipe, arm) & allowed) for arm in recipe.arms}
     return {arm: keys for arm, keys in varied.items() if keys}
 
 
@@ -230,13 +230,13 @@ def mismatches(recipe: Recipe, arm: str | None, kind: str, config: DictConfig) -
             expected += [(key, value, deviation.varied_by) for key, value in deviation.keys]
     lines = []
     for key, value, varied_by in expected:
-        found = derived[key] if key in derived else OmegaConf.select(config, key)
-        if not varied & set(varied_by) and not _same(found, value):
-            lines.append(f"{arm}: {key} is {found!r}; the paper's settings have {value!r}")
+        composed = derived[key] if key in derived else OmegaConf.select(config, key)
+        if not varied & set(varied_by) and not _same(composed, value):
+            lines.append(f"{arm}: {key} is {composed!r}; the paper's settings have {value!r}")
     return lines
 
 
-def _same(found: Any, value: Any) -> bool:
-    if isinstance(value, float) and isinstance(found, int | float) and not isinstance(found, bool):
-        return abs(found - value) <= 1e-4 * abs(value)
-    return (list(found) if isinstance(value, list) and found is not None else found) == value
+def _same(composed: Any, value: Any) -> bool:
+    if isinstance(value, float) and isinstance(composed, int | float) and not isinstance(composed, bool):
+        return abs(composed - value) <= 1e-4 * abs(value)
+    return (list(composed) if isinstance(value, list) and composed is not None else composed) == value

@@ -125,12 +125,12 @@ def recipe_files() -> dict[str, Path]:
     Raises:
         SftrlError: if two recipes have the same name.
     """
-    there = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
-    told = {path: yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in there.values()}
+    paths = {path.stem: path for path in sorted(recipes_dir().glob("*.yaml"))}
+    contents = {path: yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in paths.values()}
     # A link says whose name it is; so does its copy, where links were not kept.
-    files = {name: path for name, path in there.items() if told[path].get("name", name) == name}
+    files = {name: path for name, path in paths.items() if contents[path].get("name", name) == name}
     for path in list(files.values()):
-        for name in told[path].get("also") or []:
+        for name in contents[path].get("also") or []:
             if name in files:
                 raise SftrlError(f"{path}: also: {name!r} is the name of {files[name]} already.")
             files[name] = path
@@ -179,9 +179,9 @@ def _explain(path: Path, error: Exception) -> str:
     while cause is not None:
         text = f"{text}\n{cause}"
         cause = cause.__cause__
-    found = re.search(r"[Kk]ey '([^']+)' (?:is )?not in '([A-Za-z]+)'", text)
-    if found:
-        key, owner = found.groups()
+    match = re.search(r"[Kk]ey '([^']+)' (?:is )?not in '([A-Za-z]+)'", text)
+    if match:
+        key, owner = match.groups()
         name = owner.replace("Composed", "")
         schema = getattr(schemas, name, None) or getattr(launcher_config, name, None) or Recipe
         owner = schema.__name__
@@ -235,9 +235,9 @@ def _check(path: Path, recipe: Recipe) -> None:
     except SftrlError as error:
         raise SftrlError(f"{path}: trackers: {error}") from None
     for number, entry in enumerate(recipe.expected):
-        for key, value, known in (("metric", entry.metric, METRICS), ("says", entry.says, SAYS)):
-            if value not in known:
-                raise SftrlError(f"{path}: expected[{number}].{key}: {unknown_name(key, value, known)}")
+        for key, value, choices in (("metric", entry.metric, METRICS), ("says", entry.says, SAYS)):
+            if value not in choices:
+                raise SftrlError(f"{path}: expected[{number}].{key}: {unknown_name(key, value, choices)}")
         for arm in entry.arms:
             if arm not in recipe.arms:
                 raise SftrlError(f"{path}: expected[{number}].arms: {unknown_name('arm', arm, recipe.arms)}")

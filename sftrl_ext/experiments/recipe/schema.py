@@ -181,7 +181,7 @@ class RLConfig:
 
 @dataclass
 class EvalConfig:
-    """How every checkpoint is evaluated."""
+    """Settings of the evaluation of checkpoints."""
 
     hands: int = 234
     """Episodes of a split: hands, or routes. Where other cities are read from files, their split walks each
@@ -228,7 +228,7 @@ class ExpectedConfig:
     metric: str = "success"
     """``success`` of episodes, ``per_step`` accuracy of responses, or ``recognition``."""
     says: str = "level"
-    """What the numbers are: the ``level`` reached, a bound it stays below (``at_most``), or the ``change``
+    """Kind of the numbers: the ``level`` reached, a bound it stays below (``at_most``), or the ``change``
     from the start, in points."""
     split: str = "rule_ood"
     sft: float | None = None
@@ -257,7 +257,7 @@ class DeviationConfig:
 
 @dataclass
 class SweepConfig:
-    """What is repeated: seeds, and learning rates of all arms of a kind (empty: what each arm says)."""
+    """Repetitions: seeds, and learning rates of all arms of a kind (empty: those of each arm)."""
 
     seeds: list[int] = field(default_factory=lambda: [0])
     sft_lrs: list[float] = field(default_factory=list)

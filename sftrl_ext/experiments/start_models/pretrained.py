@@ -147,8 +147,8 @@ def _convert(source: Path, out: Path, dtype: str) -> str:
 
     from sftrl_ext.hf_folder import load_model
 
-    found = sorted(path.name for path in source.glob("*.bin"))
-    if not found:
+    files = sorted(path.name for path in source.glob("*.bin"))
+    if not files:
         names = ", ".join(sorted(path.name for path in source.iterdir())[:12])
         raise SftrlError(
             f"{source}: no weights there; expected model.safetensors, its parts with an index, or "
@@ -159,7 +159,7 @@ def _convert(source: Path, out: Path, dtype: str) -> str:
     except (ValueError, OSError) as error:
         raise SftrlError(f"{source}: its weights cannot be saved as safetensors ({error}).") from error
     return (
-        f"{len(found)} .bin files were loaded and saved as safetensors ({dtype}), a second copy on the disk"
+        f"{len(files)} .bin files were loaded and saved as safetensors ({dtype}), a second copy on the disk"
     )
 
 

@@ -93,8 +93,8 @@ def lowest(records: Sequence[EvalRecord]) -> dict[str, Any]:
     if not records:
         raise SftrlError("no checkpoint was evaluated, so none can be chosen; expected at least one record.")
     per_step = all(record.responses for record in records)
-    part, whole = ("correct_actions", "responses") if per_step else ("solved", "episodes")
-    candidates = sorted((r.step, 100.0 * getattr(r, part) / getattr(r, whole)) for r in records)
+    part, total = ("correct_actions", "responses") if per_step else ("solved", "episodes")
+    candidates = sorted((r.step, 100.0 * getattr(r, part) / getattr(r, total)) for r in records)
     step, percent = min(candidates, key=lambda candidate: (candidate[1], candidate[0]))
     return {
         "step": step,
@@ -131,9 +131,9 @@ def note_choice(state: RunState, layout: RunLayout, name: str) -> str:
 
 def chosen_models(layout: RunLayout) -> dict[Path, tuple[str, str]]:
     """Links of the choices made so far, to the stage and the path in its folder that they stand for."""
-    found = {}
+    models = {}
     for path in sorted((layout.root / "stages").glob(f"*/{CHOICE}")):
         stage = str(read_json(path)["stage"])
         model = os.path.normpath(path.parent / os.readlink(path.parent / MODEL))
-        found[path.parent / MODEL] = (stage, os.path.relpath(model, layout.stage(stage)))
-    return found
+        models[path.parent / MODEL] = (stage, os.path.relpath(model, layout.stage(stage)))
+    return models

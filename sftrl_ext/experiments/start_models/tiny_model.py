@@ -21,7 +21,7 @@ from sftrl_ext.hf_folder import write_model
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """How a tokenizer writes a dialogue.
+    """Chat format of a tokenizer.
 
     Attributes:
         template: The chat template.

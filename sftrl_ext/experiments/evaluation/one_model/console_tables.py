@@ -1,4 +1,4 @@
-"""What `sftrl eval` shows at its end: success of each split, and what an endpoint's answers cost."""
+"""Tables that `sftrl eval` prints: success of each split, and the cost of an endpoint's answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Prices:
     completion: float | None = None
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """What so many tokens cost; None if no price is given."""
+        """Cost of a number of tokens; None if no price is given."""
         if self.prompt is None and self.completion is None:
             return None
         return (prompt_tokens * (self.prompt or 0.0) + completion_tokens * (self.completion or 0.0)) / 1e6
@@ -101,16 +101,20 @@ def usage_table(records: Sequence[dict[str, Any]]) -> Table:
 
 def remarks(records: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences about what the tables do not show."""
-    said = []
+    sentences = []
     for record in records:
         split, usage = record["split"], record.get("usage", {})
         if record["errors"]:
-            said.append(f"{split}: {record['errors']} episodes ended with an error and count as not solved.")
+            sentences.append(
+                f"{split}: {record['errors']} episodes ended with an error and count as not solved."
+            )
         if record["out_of_tokens"]:
-            said.append(f"{split}: {record['out_of_tokens']} episodes ran out of tokens before their end.")
+            sentences.append(
+                f"{split}: {record['out_of_tokens']} episodes ran out of tokens before their end."
+            )
         if usage.get("uncounted"):
-            said.append(f"{split}: {usage['uncounted']} answers came without a count of their tokens.")
-    return said
+            sentences.append(f"{split}: {usage['uncounted']} answers came without a count of their tokens.")
+    return sentences
 
 
 def _step_share(record: dict[str, Any]) -> str:

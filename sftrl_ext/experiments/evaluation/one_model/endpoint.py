@@ -30,7 +30,7 @@ _TOO_LONG = re.compile(
     r"|token count exceeds",
     re.IGNORECASE,
 )
-"""How servers say that a dialogue does not fit; there is no common code for it."""
+"""Messages of servers about a dialogue that does not fit; there is no common code for it."""
 
 _FILTERED = ("content_filter", "content_policy_violation")
 
@@ -41,7 +41,7 @@ class Unanswered(SftrlError):
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """Where the model is served and how it is asked.
+    """Address of a served model, and settings of its requests.
 
     Attributes:
         url: The base address, as in ``http://localhost:8000/v1``.
@@ -70,9 +70,9 @@ class EndpointOptions:
             )
         if parts.query or parts.fragment:
             raise SftrlError(f"endpoint at {parts.hostname!r}: the address ends in a query; expected none.")
-        for name, value, least in (("concurrency", self.concurrency, 1), ("retries", self.retries, 0)):
-            if value < least:
-                raise SftrlError(f"{name} is {value}, expected {least} or more.")
+        for name, value, minimum in (("concurrency", self.concurrency, 1), ("retries", self.retries, 0)):
+            if value < minimum:
+                raise SftrlError(f"{name} is {value}, expected {minimum} or more.")
         if not self.timeout_s > 0:
             raise SftrlError(f"timeout is {self.timeout_s}, expected more than 0 seconds.")
 
@@ -124,7 +124,7 @@ class Endpoint:
         try:
             names = [model.id async for model in self._client.models.list()]
         except self._openai.APIError as error:
-            raise self._told(error) from None
+            raise self._translated(error) from None
         if len(names) != 1:
             some = ", ".join(sorted(names)[:10]) or "none"
             raise SftrlError(f"{self.options.url} serves {len(names)} models ({some}); name one by --model.")
@@ -156,9 +156,9 @@ class Endpoint:
             Unanswered: if every try failed for a reason that may pass.
             SftrlError: if no request can succeed: a wrong key, name, address or parameter.
         """
-        asked = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **sampling}
-        asked |= self.options.extra
-        body = {key: value for key, value in asked.items() if value is not None}
+        parameters = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **sampling}
+        parameters |= self.options.extra
+        body = {key: value for key, value in parameters.items() if value is not None}
         wired = await asyncio.to_thread(lambda: [_wire(message) for message in messages])
         create: Any = self._client.chat.completions.with_raw_response.create
         try:
@@ -167,23 +167,23 @@ class Endpoint:
         except self._openai.APIError as error:
             if getattr(error, "code", None) in _FILTERED:
                 return Completion("", extra={"finish_reason": "content_filter"})
-            raise self._told(error) from None
+            raise self._translated(error) from None
         except ValueError as error:
             raise Unanswered(f"{self.options.url} answered with broken JSON ({error}).") from None
         choices = getattr(answer, "choices", None)
         if not choices:
-            found = str(getattr(answer, "error", None) or answer)[:200]
+            answered = str(getattr(answer, "error", None) or answer)[:200]
             raise Unanswered(
                 self._clean(
-                    f"{self.options.url}: the answer is not a chat completion but {found!r}. "
+                    f"{self.options.url}: the answer is not a chat completion but {answered!r}. "
                     "The address usually ends in /v1."
                 )
             )
         self._answered = True
         return _read(choices[0], answer.usage, raw.retries_taken)
 
-    def _told(self, error: Any) -> Exception:
-        """What an error of the package means for the evaluation."""
+    def _translated(self, error: Any) -> Exception:
+        """The error of the evaluation for an error of the package."""
         openai, url = self._openai, self.options.url
         if isinstance(error, openai.APITimeoutError):
             return Unanswered(f"{url} gave no answer within {self.options.timeout_s:g} seconds.")
@@ -191,26 +191,26 @@ class Endpoint:
             why = str(error.__cause__ or error)
             return SftrlError(self._clean(f"{url} cannot be reached ({why}). Is the server running?"))
         status = getattr(error, "status_code", None)
-        said = self._clean(str(error.message)[:500]).rstrip(".") + "."
+        message = self._clean(str(error.message)[:500]).rstrip(".") + "."
         if status == 401:
             state = "" if self._key else ", which is not set"
             return SftrlError(
-                f"{url} refuses the key: {said} The key is read from the environment variable "
+                f"{url} refuses the key: {message} The key is read from the environment variable "
                 f"{self.options.key_variable}{state}."
             )
         if status == 403:
-            return SftrlError(f"{url} does not allow this key the model {self.model!r}: {said}")
+            return SftrlError(f"{url} does not allow this key the model {self.model!r}: {message}")
         if status == 404:
             return SftrlError(
-                f"{url}: no model {self.model!r}, or nothing that answers chats at this address: {said} "
+                f"{url}: no model {self.model!r}, or nothing that answers chats at this address: {message} "
                 "The address usually ends in /v1."
             )
         if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
-            too_long = error.code == "context_length_exceeded" or bool(_TOO_LONG.search(said))
+            too_long = error.code == "context_length_exceeded" or bool(_TOO_LONG.search(message))
             if too_long or self._answered:
-                return DialogueRefused(said, too_long=too_long)
-            return SftrlError(f"{url} does not take the request: {said} --extra changes its parameters.")
-        return Unanswered(f"{url} failed {self.options.retries + 1} times, at last with: {said}")
+                return DialogueRefused(message, too_long=too_long)
+            return SftrlError(f"{url} does not take the request: {message} --extra changes its parameters.")
+        return Unanswered(f"{url} failed {self.options.retries + 1} times, at last with: {message}")
 
     def _clean(self, text: str) -> str:
         """A text of the server's without the key that it may repeat."""

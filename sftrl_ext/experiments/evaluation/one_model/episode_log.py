@@ -31,7 +31,7 @@ Place = tuple[int, int]
 
 
 def describe_data(sets: Sequence[EvalSet]) -> list[dict[str, object]]:
-    """What tells data apart: the facts of every instance and the words of its first prompt."""
+    """Source, size and digest of each set; the digest covers facts and first prompts."""
     described = []
     for chosen in sets:
         digest = hashlib.sha256()
@@ -61,9 +61,9 @@ class EpisodeLog:
         self.path, self.done = path, done
         self._sets, self._file = sets, file
 
-    def add(self, place: Place, played: PlayedEpisode) -> None:
+    def add(self, key: Place, played: PlayedEpisode) -> None:
         """Append one finished episode; it is on disk when this returns."""
-        number, index = place
+        number, index = key
         chosen = self._sets[number]
         line = {
             "set": number,
@@ -75,7 +75,7 @@ class EpisodeLog:
             **{name: getattr(played, name) for name in (*_COUNTS, *_FLAGS)},
         }
         append_durably(self._file, json.dumps(line, ensure_ascii=False) + "\n")
-        self.done[place] = played
+        self.done[key] = played
 
 
 @contextmanager
@@ -109,11 +109,11 @@ def open_log(path: Path, sets: Sequence[EvalSet], settings: Mapping[str, Any]) -
 
 
 def _is_beginning_of(path: Path, head: str) -> bool:
-    """Whether a file is new, or was cut off before its first line was whole."""
-    whole = head.encode()
+    """True for a file that is new, or was cut off within its first line."""
+    first_line = head.encode()
     with path.open("rb") as file:
-        found = file.read(len(whole))
-    return len(found) < len(whole) and whole.startswith(found)
+        start = file.read(len(first_line))
+    return len(start) < len(first_line) and first_line.startswith(start)
 
 
 def _check_head(path: Path, expected: Mapping[str, Any]) -> None:
@@ -140,8 +140,8 @@ def _read(path: Path, sets: Sequence[EvalSet]) -> dict[Place, PlayedEpisode]:
         if number == 1:
             continue
         try:
-            place = int(line["set"]), int(line["index"])
-            done[place] = _replay(sets[place[0]].facts[place[1]], line)
+            key = int(line["set"]), int(line["index"])
+            done[key] = _replay(sets[key[0]].facts[key[1]], line)
         except (KeyError, IndexError, TypeError, RuntimeError) as error:
             raise SftrlError(
                 f"{path}, line {number}: no episode of this evaluation, or one that this version grades "

@@ -99,7 +99,7 @@ def _play(
 ) -> list[Unanswered]:
     """Play what is not done; return why some episodes could not be played."""
     places = [(s, i) for s, chosen in enumerate(sets) for i in range(len(chosen.facts))]
-    todo = [place for place in places if place not in done]
+    todo = [key for key in places if key not in done]
     if done:
         console.print(f"{len(done)} of {len(places)} episodes were played before.", highlight=False)
     if not todo:
@@ -113,8 +113,8 @@ def _play(
         progress = stack.enter_context(Progress(console=console, transient=True))
         task = progress.add_task("evaluate", total=len(places), completed=len(done))
 
-        def finish(place: Place, played: PlayedEpisode) -> None:
-            keep(place, played)
+        def finish(key: Place, played: PlayedEpisode) -> None:
+            keep(key, played)
             progress.advance(task)
 
         return asyncio.run(play_places(player, todo, finish, at_once))
@@ -126,7 +126,7 @@ async def _served_model(options: EndpointOptions) -> str:
 
 
 def _settings(request: EvalRequest) -> dict[str, Any]:
-    """What a file of episodes must agree in to be gone on with, beside the data."""
+    """Settings that a file of episodes must have to be resumed, apart from the data."""
     model = str(request.model)
     play = {
         **request.sampling,

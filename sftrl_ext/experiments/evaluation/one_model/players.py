@@ -1,4 +1,4 @@
-"""How `sftrl eval` plays instances: by an engine that is here, or by a model behind an endpoint."""
+"""Players of `sftrl eval`: an engine of this process, or a model behind an endpoint."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ async def local_player(
     turn = request.max_turn_tokens
     attempts = max(int(facts.get("max_attempts", 1)) for chosen in sets for facts in chosen.facts)
     limits = Limits(prompt=4096, response=attempts * (turn + 256), turn=turn)
-    how = EvalPlay(limits, request.temperature, request.seed, request.top_p, request.top_k)
-    yield lambda number, index: play_one(how, sets[number], index, engine)
+    settings = EvalPlay(limits, request.temperature, request.seed, request.top_p, request.top_k)
+    yield lambda number, index: play_one(settings, sets[number], index, engine)
 
 
 @asynccontextmanager
@@ -85,11 +85,11 @@ async def play_places(
 
     async with player as play:
 
-        async def one(place: Place) -> None:
+        async def one(key: Place) -> None:
             nonlocal in_a_row
             async with gate:
                 try:
-                    played = await play(*place)
+                    played = await play(*key)
                 except Unanswered as error:
                     failed.append(error)
                     in_a_row += 1
@@ -97,9 +97,9 @@ async def play_places(
                         raise
                     return
             in_a_row = 0
-            finish(place, played)
+            finish(key, played)
 
-        tasks = [asyncio.ensure_future(one(place)) for place in todo]
+        tasks = [asyncio.ensure_future(one(key)) for key in todo]
         try:
             await asyncio.gather(*tasks)
         finally:

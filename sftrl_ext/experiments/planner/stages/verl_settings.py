@@ -109,8 +109,8 @@ def command_settings(command: Sequence[str]) -> DictConfig:
     settings: Any = OmegaConf.create(PPO_DEFAULTS if name == "ppo" else SFT_DEFAULTS)
     for group, choice in groups.items():
         settings = OmegaConf.merge(settings, _group_file(configs_dir() / group / f"{choice}.yaml"))
-    own = _group_file(configs_dir() / f"{name}.yaml")
-    settings = OmegaConf.merge(settings, own)
+    file_settings = _group_file(configs_dir() / f"{name}.yaml")
+    settings = OmegaConf.merge(settings, file_settings)
     # Every plain override is one key; a value is YAML, as in Hydra.
     for word in plain:
         key, _, value = word.partition("=")
