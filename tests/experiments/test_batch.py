@@ -91,8 +91,8 @@ def test_the_plan_of_several_has_a_folder_for_each(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "fig6_gp_l,fig10_attempts", "--share", "x"], "share with each other"),
-        (["plan", "fig6_gp_l", "--launcher", "slurm", "--share", "x"], "not for launcher 'slurm'"),
+        (["run", "fig6_gp_l,fig10_attempts", "--share", "x"], "share stages anyway"),
+        (["plan", "fig6_gp_l", "--launcher", "slurm", "--share", "x"], "with launcher 'slurm'"),
         (["plan", "fig6_gp_l,fig99"], "fig99"),
     ],
 )
