@@ -1,6 +1,6 @@
 """Run one training command on a Ray cluster of several nodes: wait, check, run, and watch.
 
-``python -m sftrl_ext.experiments.cluster.on_cluster --nodes 2 --gpus 8 --shared FOLDER -- <command>``
+``python -m sftrl_ext.experiments.cluster.on_cluster --nodes 2 --gpus 8 --cpus 80 --shared DIR -- <command>``
 connects to the cluster at ``RAY_ADDRESS`` (or the one of this machine), waits for the nodes, checks each of
 them, and runs the command as a driver of that cluster. Variables that belong to the run travel with it to all
 workers. When a node is lost the command is ended within a bounded time, where verl might wait for ever.
