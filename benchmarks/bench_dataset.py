@@ -30,8 +30,8 @@ from data_prep.sources import Source
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.render import Look
-from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
-from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
+from sftrl_ext.experiments.recipe.schema import ModelConfig, VisionConfig
+from sftrl_ext.experiments.start_models.tiny_vision import build_tiny_qwen_vl
 from sftrl_ext.training.dataset_rows import read_facts
 from sftrl_ext.training.row_images import draw_images
 from sftrl_ext.training.sft_dataset import TurnSFTDataset

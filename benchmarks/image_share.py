@@ -20,7 +20,7 @@ from step_times import median, timed_steps
 from timing import best_seconds
 from transformers import AutoModelForImageTextToText
 
-from sftrl_ext.experiments.recipe_files import from_yaml
+from sftrl_ext.experiments.recipe.recipe_files import from_yaml
 from sftrl_ext.hf_folder import load_processor
 from sftrl_ext.runs.checkpoints import list_checkpoints
 from sftrl_ext.runs.layout import RunLayout

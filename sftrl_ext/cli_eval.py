@@ -14,7 +14,7 @@ from rich.console import Console
 from sftrl_ext.errors import SftrlError
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.endpoint import EndpointOptions
+    from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
 
 
 def add_eval_verbs(verbs: Any) -> None:
@@ -90,9 +90,9 @@ def add_eval_verbs(verbs: Any) -> None:
 
 
 def _eval(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.eval_request import EvalRequest
-    from sftrl_ext.experiments.eval_tables import Prices
-    from sftrl_ext.experiments.evaluate_one import append_records, evaluate_model
+    from sftrl_ext.experiments.evaluation.one_model.console_tables import Prices
+    from sftrl_ext.experiments.evaluation.one_model.evaluate_one import append_records, evaluate_model
+    from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest
 
     if args.model and args.served_model:
         raise SftrlError(f"found two models, {args.model} and --model {args.served_model}; expected one.")
@@ -120,7 +120,7 @@ def _endpoint(args: argparse.Namespace) -> EndpointOptions | None:
     """Options of the endpoint; None for a local model."""
     if args.endpoint is None:
         return None
-    from sftrl_ext.experiments.endpoint import EndpointOptions
+    from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
 
     extra: dict[str, object] = {}
     for pair in args.extra:
@@ -145,8 +145,8 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
 
     require_training()
     from sftrl_ext.backends.openai_server import serve
-    from sftrl_ext.experiments.eval_request import check_device, local_model, torch_device
-    from sftrl_ext.experiments.stages import open_engine
+    from sftrl_ext.experiments.evaluation.engines import open_engine
+    from sftrl_ext.experiments.evaluation.one_model.request import check_device, local_model, torch_device
 
     name = args.name or args.model
     check_device(args.device, args.engine)

@@ -11,7 +11,7 @@ from rich.console import Console
 from sftrl_ext.errors import SftrlError, unknown_name
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 
 def add_rehearse_verb(verbs: Any) -> None:
@@ -40,8 +40,8 @@ def recipes_to_rehearse(args: argparse.Namespace) -> list[Recipe]:
     Raises:
         SftrlError: for a scale without GPUs, or if no recipe is named.
     """
-    from sftrl_ext.experiments.many import recipes_named
-    from sftrl_ext.experiments.recipe_files import load_recipe
+    from sftrl_ext.experiments.batch import recipes_named
+    from sftrl_ext.experiments.recipe.recipe_files import load_recipe
     from sftrl_ext.experiments.rehearsal.run import GPU_SCALES
 
     scales = args.scale.split(",")

@@ -12,8 +12,8 @@ from rich.console import Console
 from sftrl_ext.errors import SftrlError
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.launchers import Submission
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.cluster.launchers import Submission
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 
 def add_run_verbs(verbs: Any) -> None:
@@ -82,7 +82,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _engine_overrides(model: str, scale: str) -> list[str]:
     """Engine overrides that the family of a model folder needs; the user's overrides come later."""
-    from sftrl_ext.experiments.model_source import family_settings, find_model
+    from sftrl_ext.experiments.start_models.model_source import family_settings, find_model
     from sftrl_ext.files import read_json
 
     try:
@@ -98,15 +98,15 @@ def _engine_overrides(model: str, scale: str) -> list[str]:
 
 def recipes_of(args: argparse.Namespace) -> dict[str, Recipe]:
     """Requested recipes, composed."""
-    from sftrl_ext.experiments.many import recipes_named
-    from sftrl_ext.experiments.recipe_files import load_recipe
+    from sftrl_ext.experiments.batch import recipes_named
+    from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 
     names = recipes_named(args.recipe)
     return {name: load_recipe(name, args.scale, _overrides(args), args.launcher) for name in names}
 
 
 def _run_dir(args: argparse.Namespace, recipe: Recipe, several: bool) -> Path:
-    from sftrl_ext.experiments.many import run_dir_of
+    from sftrl_ext.experiments.batch import run_dir_of
 
     if several:
         return run_dir_of(recipe, _runs_dir(args))
@@ -121,7 +121,7 @@ def _runs_dir(args: argparse.Namespace) -> Path:
 
 
 def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bool) -> Submission:
-    from sftrl_ext.experiments.launchers import LAUNCHERS, make_job
+    from sftrl_ext.experiments.cluster.launchers import LAUNCHERS, make_job
 
     if args.share is not None:
         raise SftrlError(f"found --share with launcher {args.launcher!r}; expected launcher local.")
@@ -130,9 +130,9 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.attention import resolve_attention
     from sftrl_ext.experiments.plan import make_plan
     from sftrl_ext.experiments.planner.printing import print_budget
+    from sftrl_ext.experiments.recipe.attention import resolve_attention
 
     recipes = recipes_of(args)
     for name, recipe in recipes.items():
@@ -151,7 +151,7 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.many import run_many
+    from sftrl_ext.experiments.batch import run_many
     from sftrl_ext.experiments.planner.fit import check_fit
     from sftrl_ext.experiments.runner import start_or_resume, start_run
 
@@ -159,7 +159,7 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     for recipe in recipes.values():
         check_fit(recipe)
     if args.launcher != "local":
-        from sftrl_ext.experiments.launchers import submit
+        from sftrl_ext.experiments.cluster.launchers import submit
 
         for name, recipe in recipes.items():
             submit(_submission(args, name, recipe, len(recipes) > 1), console)

@@ -87,7 +87,7 @@ def test_a_model_folder_without_a_tokenizer_is_named(capsys, tmp_path):
 def test_rows_of_two_splits_cannot_be_evaluated_as_one(tmp_path):
     pytest.importorskip("verl")
     from sftrl_ext.errors import SftrlError
-    from sftrl_ext.experiments.stages import load_eval_set
+    from sftrl_ext.experiments.evaluation.targets import load_eval_set
 
     for split in ("id", "rule_ood"):
         path = str(tmp_path / f"{split}.parquet")

@@ -39,14 +39,6 @@ WITHIN_FLOOR = {
 }
 """Imports between single files of one floor."""
 
-KNOWN_CIRCLES = {
-    # For type checking only.
-    frozenset({"divergence", "evaluate"}),
-    # Workers and the choice of a start open engines the way the stages do.
-    frozenset({"eval_workers", "evaluate_parallel", "stages", "start_choice"}),
-}
-"""Circles of `sftrl_ext.experiments` that are still to be opened; a smaller circle than listed passes."""
-
 
 ENTRY_POINT_GROUPS = {"sftrl_ext.tasks"}
 """Names in texts that look like modules and are groups of entry points."""
@@ -123,12 +115,7 @@ def test_every_room_has_a_floor() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    new = [
-        sorted(circle)
-        for circle in circles()
-        if not any({name.rpartition(".")[2] for name in circle} <= known for known in KNOWN_CIRCLES)
-    ]
-    assert not new, new
+    assert not circles()
 
 
 def test_named_modules_and_files_exist() -> None:

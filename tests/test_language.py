@@ -25,7 +25,6 @@ NAME_SHARE, QUESTION_SHARE = 0.005, 0.03
 BUDGETS = {
     "base": (2, 0),
     "envs": (26, 19),
-    "experiments": (121, 34),
     "reward_fns": (0, 1),
 }
 """Vague names and questions of the rooms that miss a goal."""

@@ -23,7 +23,7 @@ from sftrl_ext.envs import Episode, make_episode
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.envs.virl.episode import PlaySettings, make_facts, track_of
 from sftrl_ext.envs.virl.routes import load_routes
-from sftrl_ext.experiments.tiny_model import train_tokenizer
+from sftrl_ext.experiments.start_models.tiny_model import train_tokenizer
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, Segment, play
 from sftrl_ext.rollout.tokens import chat_tokens
 from sftrl_ext.training.credit import collect_turns, leave_one_out_advantages

@@ -25,15 +25,15 @@ class CheckpointKeeper:
     Args:
         checkpoints: The folder with verl's ``global_step_N``.
         dtype: Type of the model weights that are kept.
-        training_state: One of `sftrl_ext.experiments.recipe.TRAINING_STATES`.
+        training_state: One of `sftrl_ext.experiments.recipe.schema.TRAINING_STATES`.
     """
 
     def __init__(self, checkpoints: Path, dtype: str, training_state: str = "newest") -> None:
         self.checkpoints, self.dtype, self.training_state = checkpoints, dtype, training_state
         self._step = 0
 
-    def look(self) -> None:
-        """Thin out, if verl has finished another checkpoint since the last call."""
+    def thin_out(self) -> None:
+        """Remove training state and narrow weights, if verl has finished another checkpoint."""
         step = latest_step(self.checkpoints)
         if step == self._step:
             return

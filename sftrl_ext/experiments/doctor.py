@@ -15,10 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sftrl_ext.experiments.attention import FLASH, SDPA, flash_attn_fault
-from sftrl_ext.experiments.commands import CPU_ENV
-from sftrl_ext.experiments.local_ray import describe_ray
-from sftrl_ext.experiments.recipe import SCALES
+from sftrl_ext.experiments.cluster.local_ray import describe_ray
+from sftrl_ext.experiments.recipe.attention import FLASH, SDPA, flash_attn_fault
+from sftrl_ext.experiments.recipe.schema import SCALES
+from sftrl_ext.experiments.verl_commands import CPU_ENV
 from sftrl_ext.runs.machine import describe_commit, describe_hardware
 
 PACKAGES = (
@@ -92,8 +92,8 @@ def examine(console: Console) -> bool:
     Returns:
         Whether training would work.
     """
-    found = inspect_installation()
-    hardware = found.hardware
+    installation = inspect_installation()
+    hardware = installation.hardware
     console.print(f"sftrl-ext at {describe_commit()}, Python {hardware['python']}", highlight=False)
     console.print(
         f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB", highlight=False
@@ -101,12 +101,12 @@ def examine(console: Console) -> bool:
     console.print(f"GPUs: {', '.join(hardware.get('gpus', [])) or 'none'}", highlight=False)
     table = Table("package", "version")
     for name in PACKAGES:
-        table.add_row(name, found.versions.get(name, "-"))
+        table.add_row(name, installation.versions.get(name, "-"))
     console.print(table)
-    if found.verl is None:
+    if installation.verl is None:
         console.print("verl knows our trainer, agent loop and policy loss.")
     else:
-        console.print(f"[red]No training here:[/] {_escape(found.verl)}", highlight=False)
+        console.print(f"[red]No training here:[/] {_escape(installation.verl)}", highlight=False)
     fault = flash_attn_fault()
     attention = f"{FLASH} (flash-attn is installed)" if fault is None else f"{SDPA} ({fault}; it is optional)"
     console.print(f"Attention on GPUs (scale.attention=auto): {_escape(attention)}", highlight=False)
@@ -114,9 +114,9 @@ def examine(console: Console) -> bool:
         console.print(line, markup=False, highlight=False)
     scales = Table("scale", "what it lacks on this machine")
     for scale in SCALES:
-        scales.add_row(scale, _escape("; ".join(scale_faults(scale, found))) or "[green]nothing[/]")
+        scales.add_row(scale, _escape("; ".join(scale_faults(scale, installation))) or "[green]nothing[/]")
     console.print(scales)
-    return found.verl is None
+    return installation.verl is None
 
 
 def inspect_installation() -> Installation:
@@ -147,30 +147,32 @@ def inspect_installation() -> Installation:
     return Installation(hardware, versions, "; ".join(wrong) or None, faults, answer["cuda"])
 
 
-def scale_faults(scale: str, found: Installation) -> list[str]:
+def scale_faults(scale: str, installation: Installation) -> list[str]:
     """Reasons why a machine cannot run a scale, or be one of its nodes; empty if it can.
 
     Args:
         scale: One of `SCALES`.
         found: What the machine has.
     """
-    faults = [] if found.verl is None else ["verl (see above)"]
+    faults = [] if installation.verl is None else ["verl (see above)"]
     if scale not in GPUS:
-        memory, cores = float(found.hardware["memory_gb"]), int(found.hardware["cores"])
+        memory, cores = float(installation.hardware["memory_gb"]), int(installation.hardware["cores"])
         if memory < 6:
             faults.append(f"6 GB of memory (found {memory:g})")
         if scale == "laptop" and cores < 2:
             faults.append(f"2 cores (found {cores})")
         return faults
-    if found.gpus < GPUS[scale]:
+    if installation.gpus < GPUS[scale]:
         each = " on each node" if scale == "cluster" else ""
-        faults.append(f"{GPUS[scale]} GPU{'s' * (GPUS[scale] > 1)}{each} (found {found.gpus})")
-    if found.verl is None and found.cuda is None:
+        faults.append(f"{GPUS[scale]} GPU{'s' * (GPUS[scale] > 1)}{each} (found {installation.gpus})")
+    if installation.verl is None and installation.cuda is None:
         faults.append("torch for CUDA (found a CPU build)")
-    if "vllm" not in found.versions:
+    if "vllm" not in installation.versions:
         faults.append("vllm")
-    faults += [f"{name}: {found.faults[name]}" for name in ROLLOUT_MODULES if name in found.faults]
-    faults += [name for name in SCALE_PACKAGES.get(scale, ()) if name not in found.versions]
+    faults += [
+        f"{name}: {installation.faults[name]}" for name in ROLLOUT_MODULES if name in installation.faults
+    ]
+    faults += [name for name in SCALE_PACKAGES.get(scale, ()) if name not in installation.versions]
     return faults
 
 

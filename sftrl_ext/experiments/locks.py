@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a network file system without locks answers; it has to do without."""
+"""Errors of a network file system without locks, which is used without."""
 
 
 @contextlib.contextmanager

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sftrl_ext.envs import TASKS
-from sftrl_ext.experiments import commands
-from sftrl_ext.experiments.arms import ArmRun, Start, arm_runs, needs_init
-from sftrl_ext.experiments.eval_units import gpus_per_engine, worker_count
-from sftrl_ext.experiments.recipe import Recipe, SFTConfig
-from sftrl_ext.experiments.start_choice import MODEL, choice_stage, selector
+from sftrl_ext.experiments import verl_commands
+from sftrl_ext.experiments.evaluation.units import gpus_per_engine, worker_count
+from sftrl_ext.experiments.recipe.arms import ArmRun, Start, arm_runs, needs_init
+from sftrl_ext.experiments.recipe.schema import Recipe, SFTConfig
+from sftrl_ext.experiments.start_models.start_choice import MODEL, choice_stage, selector
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.training.engine_settings import engine_env
 
@@ -97,8 +97,8 @@ def saved_model(layout: RunLayout, stage: str, step: int, kind: str = "sft") -> 
 def _data_title(recipe: Recipe) -> str:
     """Title of the data stage, with the keys of those cities that it makes up."""
     text = "build the parquet files"
-    made = TASKS[recipe.task.kind].made_up(asdict(recipe.task), True)
-    return f"{text} ({' and '.join(made)}: synthetic cities, for want of a path)" if made else text
+    synthetic = TASKS[recipe.task.kind].made_up(asdict(recipe.task), True)
+    return f"{text} ({' and '.join(synthetic)}: synthetic cities, for want of a path)" if synthetic else text
 
 
 def _eval_title(recipe: Recipe) -> str:
@@ -120,7 +120,7 @@ def _sft(
     recipe: Recipe, layout: RunLayout, name: str, arm: str, config: SFTConfig, model: Path, rows: str
 ) -> Stage:
     """A supervised stage before the arms."""
-    command, env = commands.sft_command(
+    command, env = verl_commands.sft_command(
         recipe, config, model, layout.rows(rows), layout.checkpoints(name), name, 0
     )
     return Stage(name, "sft", tuple(command), _TITLES[name], env, arm, 0, config.lr, config.steps)
@@ -148,12 +148,12 @@ def _arm(recipe: Recipe, layout: RunLayout, run: ArmRun, base: Path, base_is: st
     rows, checkpoints = layout.rows(run.rows), layout.checkpoints(name)
     engine = engine_env(arm.freeze or recipe.model.freeze, arm.loss, arm.kl_coef)
     if isinstance(run.budget, SFTConfig):
-        command, env = commands.sft_command(
+        command, env = verl_commands.sft_command(
             recipe, run.budget, model, rows, checkpoints, name, run.seed, engine
         )
     else:
         validation = [layout.eval_rows(split) for split in recipe.task.eval_splits]
-        command, env = commands.ppo_command(
+        command, env = verl_commands.ppo_command(
             recipe, run.budget, model, rows, validation, checkpoints, name, run.seed, engine
         )
     title = arm.title or _TITLES.get(run.arm, f"{_TITLES[arm.kind]} {run.arm}")

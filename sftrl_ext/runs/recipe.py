@@ -21,7 +21,7 @@ class StoredArm:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredExpected:
-    """Numbers of the paper for one split, in percent; see `sftrl_ext.experiments.recipe.ExpectedConfig`."""
+    """Numbers of the paper for one split, in percent; `ExpectedConfig` of the recipe schema has the keys."""
 
     source: str = "the paper"
     model: str = "Llama-3.2-11B"

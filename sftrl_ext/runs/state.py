@@ -23,7 +23,7 @@ class StageState:
         wall_s: Seconds spent in it, over all launches.
         peak_rss_mb: Largest memory of its process tree, MiB.
         launches: Starts of its command.
-        key: Key of the stage in the cache; see `sftrl_ext.experiments.sharing`.
+        key: Key of the stage in the cache; see `sftrl_ext.experiments.stage_cache`.
         shared_from: The run that it was copied from, with its wall time and memory there.
     """
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
-from sftrl_ext.experiments.tiny_model import build_tiny_llama
-from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
+from sftrl_ext.experiments.recipe.schema import ModelConfig, VisionConfig
+from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
+from sftrl_ext.experiments.start_models.tiny_vision import build_tiny_qwen_vl
 from sftrl_ext.hf_folder import load_model, load_processor, load_tokenizer, write_model
 
 CHARACTERS = [chr(c) for c in range(33, 127) if chr(c) not in "<>|"]

@@ -12,7 +12,7 @@ import pytest
 
 import data_prep
 import sftrl_ext
-from sftrl_ext.experiments.recipe_files import distinct_recipes
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes
 
 
 def _is_cuda_environment() -> bool:

@@ -21,9 +21,9 @@ from rich.console import Console
 from sftrl_ext.backends.hf.local_engine import LocalEngine
 from sftrl_ext.backends.openai_server import make_app
 from sftrl_ext.cli import main
-from sftrl_ext.experiments.endpoint import EndpointOptions, data_url
-from sftrl_ext.experiments.eval_request import EvalRequest
-from sftrl_ext.experiments.evaluate_one import evaluate_model
+from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions, data_url
+from sftrl_ext.experiments.evaluation.one_model.evaluate_one import evaluate_model
+from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest
 from sftrl_ext.files import read_jsonl
 from tests.backends.ascii_models import image_model, text_model
 from tests.serving import served

@@ -19,9 +19,16 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from sftrl_ext.experiments.recipe import ModelConfig, VisionConfig
-from sftrl_ext.experiments.tiny_model import ChatFormat, train_tokenizer
-from sftrl_ext.experiments.tiny_vision import CHATML, IMAGE, START, STOP, VIDEO, build_tiny_qwen_vl
+from sftrl_ext.experiments.recipe.schema import ModelConfig, VisionConfig
+from sftrl_ext.experiments.start_models.tiny_model import ChatFormat, train_tokenizer
+from sftrl_ext.experiments.start_models.tiny_vision import (
+    CHATML,
+    IMAGE,
+    START,
+    STOP,
+    VIDEO,
+    build_tiny_qwen_vl,
+)
 from sftrl_ext.hf_folder import write_model
 
 SIZES = ModelConfig(

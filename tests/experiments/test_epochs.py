@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.commands import ppo_command, sft_command
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.verl_commands import ppo_command, sft_command
 
 HERE = Path("run")
 

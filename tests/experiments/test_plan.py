@@ -5,11 +5,11 @@ import pytest
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.arms import arm_runs
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.planner.fit import check_fit
-from sftrl_ext.experiments.recipe import SCALES
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.arms import arm_runs
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.schema import SCALES
 
 
 def test_both_arms_start_from_the_same_init(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
-from sftrl_ext.experiments.recipe_files import load_recipe, to_yaml
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe, to_yaml
 from sftrl_ext.files import write_json, write_text
 from sftrl_ext.runs.layout import RunLayout
 
@@ -13,9 +13,9 @@ from sftrl_ext.runs.layout import RunLayout
 def test_one_process_at_a_time_holds_a_run(tmp_path):
     layout = RunLayout(tmp_path)
     with (
-        runner._only_one(layout),
+        runner.run_lock(layout),
         pytest.raises(SftrlError, match="another process"),
-        runner._only_one(layout),
+        runner.run_lock(layout),
     ):
         pass
 
@@ -25,10 +25,10 @@ def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with runner._only_one(RunLayout(tmp_path)):
+    with runner.run_lock(RunLayout(tmp_path)):
         pass
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
-    with pytest.raises(OSError, match="broken"), runner._only_one(RunLayout(tmp_path)):
+    with pytest.raises(OSError, match="broken"), runner.run_lock(RunLayout(tmp_path)):
         pass
 
 

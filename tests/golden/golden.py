@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import sftrl_ext
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, load_recipe
 from sftrl_ext.paths import configs_dir
 from sftrl_ext.reports import build_report
 

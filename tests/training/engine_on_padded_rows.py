@@ -16,10 +16,10 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.distributed import initialize_global_process_group
 from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
 
-from sftrl_ext.experiments import attention
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe_files import load_recipe
-from tests.experiments.composing import config_of
+from sftrl_ext.experiments.recipe import attention
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from tests.experiments.recipe.composing import config_of
 
 LENGTHS = [30, 5, 17, 9, 30, 4, 12, 21]
 CAP = 64

@@ -53,8 +53,8 @@ def test_another_verl_is_refused(monkeypatch):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     pytest.importorskip("verl")
-    from sftrl_ext.experiments.recipe import ModelConfig
-    from sftrl_ext.experiments.tiny_model import build_tiny_llama
+    from sftrl_ext.experiments.recipe.schema import ModelConfig
+    from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
     shape = ModelConfig(name="t", hidden_size=32, layers=2, heads=2, vocab_size=300)

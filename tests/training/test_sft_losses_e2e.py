@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftrl_ext.experiments.schedules import sft_schedule
+from sftrl_ext.experiments.recipe.schedules import sft_schedule
 from sftrl_ext.training.engine_settings import engine_env
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
 from sftrl_ext.training.sft_losses import token_kl, token_losses

@@ -120,22 +120,22 @@ def logit_bytes(batch: MicroBatch, vocab: int, dtype_bytes: int, work: LogitPass
     (softmax and its product with the logits, in float32 under autocast),
     ``entropy_from_logits_with_chunking``.
     """
-    whole, valid = batch.tokens * vocab, batch.valid * vocab
-    logits = dtype_bytes * whole * (2 if work.scaled else 1)
+    elements, valid = batch.tokens * vocab, batch.valid * vocab
+    logits = dtype_bytes * elements * (2 if work.scaled else 1)
     picked = 0.0 if work.packed else dtype_bytes * valid
     if not work.training:
         if work.entropy == "full":
-            return logits + max(picked, 8 * whole)
+            return logits + max(picked, 8 * elements)
         cast = 4 if dtype_bytes == 2 else 0
         chunk = (8 + cast) * min(work.chunk, batch.tokens) * vocab if work.entropy == "chunked" else 0.0
         return logits + max(picked, chunk)
     if work.flash:
         # Output and scaled copy in the forward pass; gradient of the copy (in place) and of the output after.
-        return max(logits, 2 * dtype_bytes * whole) + picked
+        return max(logits, 2 * dtype_bytes * elements) + picked
     saved = 4 * valid if dtype_bytes == 2 else 0.0
     rows = 2 * dtype_bytes * valid  # gradient of each row, and their stack
-    held = (dtype_bytes * whole if work.scaled else 0.0) + picked + (0.0 if work.scaled else logits)
+    held = (dtype_bytes * elements if work.scaled else 0.0) + picked + (0.0 if work.scaled else logits)
     forward = logits + picked + saved
-    backward = held + max(saved, rows) + (dtype_bytes * whole if not work.packed else 0.0)
-    entropy = {"none": 0.0, "chunked": 12 * valid, "full": 12 * whole}[work.entropy]
+    backward = held + max(saved, rows) + (dtype_bytes * elements if not work.packed else 0.0)
+    entropy = {"none": 0.0, "chunked": 12 * valid, "full": 12 * elements}[work.entropy]
     return max(forward, backward) + entropy

@@ -14,7 +14,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.recipe import ModelConfig
+    from sftrl_ext.experiments.recipe.schema import ModelConfig
 
 
 class UnknownArchitecture(SftrlError):
@@ -123,8 +123,8 @@ class Architecture:
     def decoder_parameters(self) -> int:
         """Parameters of the layers and the last norm, without embeddings and head."""
         cross = self._layer_matrices + self._norms(True) + 2  # two gates
-        own = self.layers - self.cross_layers
-        return own * self.layer_parameters + self.cross_layers * cross + self.hidden
+        self_layers = self.layers - self.cross_layers
+        return self_layers * self.layer_parameters + self.cross_layers * cross + self.hidden
 
     @property
     def critic_parameters(self) -> int:
@@ -257,7 +257,7 @@ def _vision(config: dict[str, Any], kind: str, out: int) -> Vision:
 
 
 def _tiny(model: ModelConfig) -> Architecture:
-    """The small model that a recipe builds; see `sftrl_ext.experiments.tiny_model`."""
+    """The small model that a recipe builds; see `sftrl_ext.experiments.start_models.tiny_model`."""
     sizes = (model.hidden_size, model.layers, model.heads, model.kv_heads, 4 * model.hidden_size)
     if model.vision is None:
         return Architecture(*sizes, model.vocab_size)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.experiments.planner.architectures import KNOWN, Architecture
 from sftrl_ext.experiments.planner.hardware import HARDWARE
+from sftrl_ext.experiments.planner.stages.workload import Workload
 from sftrl_ext.experiments.planner.work import GPU, RLShape, Work, rl_work
-from sftrl_ext.experiments.planner.workload import Workload
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.files import read_json
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def stage_errors(results: Path) -> Iterator[StageError]:
     Args:
         results: Folder of results files; those without ``stages`` or of another scale are left out.
     """
-    from sftrl_ext.experiments.planner.stage_plan import plan_stages
+    from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
 
     for path in sorted(results.glob("*-laptop.json")):
         record: dict[str, Any] = read_json(path)
@@ -97,14 +97,14 @@ def _as_measured(record: dict[str, Any]) -> Recipe:
     """The recipe of a results file, with the seeds, steps and checkpoints that were run."""
     names = [re.search(r"-lr\S+-s(\d+)$", stage) for stage in record.get("stages", {})]
     seeds = sorted({name[1] for name in names if name})
-    words = [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
+    overrides = [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
     kinds = {name: arm.kind for name, arm in load_recipe(record["recipe"], "laptop").arms.items()}
     for arm, rows in _checkpoints(record).items():
         if arm in kinds:
             length = "steps" if kinds[arm] == "sft" else "updates"
             for key, value in ((length, rows[-1]["step"]), ("save_every", rows[0]["step"])):
-                words += [f"arms.{arm}.budget.{key}={value}", f"arms.{arm}.times.{key}=1"]
-    return load_recipe(record["recipe"], "laptop", words)
+                overrides += [f"arms.{arm}.budget.{key}={value}", f"arms.{arm}.times.{key}=1"]
+    return load_recipe(record["recipe"], "laptop", overrides)
 
 
 def _checkpoints(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -141,9 +141,9 @@ def counted_errors(results: Path) -> Iterator[ComputeError]:
     Args:
         results: Folder of results files; those without a measurement ``checkpoints`` are left out.
     """
-    from sftrl_ext.experiments.arms import arm_runs
     from sftrl_ext.experiments.planner.ends import CheckpointCompute
-    from sftrl_ext.experiments.planner.stage_plan import plan_stages
+    from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
+    from sftrl_ext.experiments.recipe.arms import arm_runs
 
     for path in sorted(results.glob("*-laptop.json")):
         record: dict[str, Any] = read_json(path)

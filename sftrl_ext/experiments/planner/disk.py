@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sftrl_ext.experiments.planner.workload import Workload
+from sftrl_ext.experiments.planner.stages.workload import Workload
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftrl_ext.envs import TASKS
-from sftrl_ext.experiments.arms import ArmRun, arm_runs, total_steps
 from sftrl_ext.experiments.planner.architectures import Architecture, architecture_of
+from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, total_steps
 from sftrl_ext.reports.pages.tables import Table
 from sftrl_ext.runs.compute import PaperFormula, cost_of, paper_formula_absent, readable
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.planner.stage_plan import StagePlan
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.planner.stages.stage_plan import StagePlan
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 LARGEST_GAP = 0.1
 """Gap between the ends of a recipe's arms that needs no reason."""
@@ -116,11 +116,11 @@ def _compute(recipe: Recipe, architecture: Architecture, plan: StagePlan) -> Com
     tokens, ratio = plan.work.tokens, TASKS[recipe.task.kind].compute_ratio
 
     def cost(rl_tokens: str) -> tuple[float, float]:
-        made = cost_of(
+        compute = cost_of(
             architecture.parameters, tokens, rl=plan.kind == "rl", paper=PaperFormula(ratio, rl_tokens),
             critic_parameters=architecture.critic_parameters,
         )  # fmt: skip
-        return made.counted or 0.0, made.paper or 0.0
+        return compute.counted or 0.0, compute.paper or 0.0
 
     (counted, per_epoch), (_, once) = cost("per_epoch"), cost("once")
     applies = plan.kind != "rl" or paper_formula_absent({plan.stage: tokens}) is None
@@ -152,9 +152,9 @@ def ends_table(ends: Sequence[ArmEnd]) -> Table:
 
 def ends_sentence(recipe: Recipe, ends: Sequence[ArmEnd]) -> str:
     """Gap between the ends, with the recipe's reason where it is large."""
-    found = gap(ends)
-    sentence = f"arms end {found:.0%} apart on the counted axis"
-    if found <= LARGEST_GAP:
+    difference = gap(ends)
+    sentence = f"arms end {difference:.0%} apart on the counted axis"
+    if difference <= LARGEST_GAP:
         return sentence
     reason = EXEMPT_SCALES.get(recipe.scale.name) or recipe.unequal_compute
     if reason:

@@ -12,8 +12,8 @@ from sftrl_ext.experiments.planner.hardware import hardware_of as _hardware_of
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.planner.memory import Phase
-    from sftrl_ext.experiments.planner.stage_plan import StagePlan
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.planner.stages.stage_plan import StagePlan
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 HEADROOM = 0.9
 """Share of a device, a host or a disk that may be planned: micro-batches are balanced, not bounded
@@ -54,8 +54,8 @@ def misfits(recipe: Recipe, plans: Sequence[StagePlan]) -> Iterator[str]:
 
 
 def _host_keys(part: str) -> str:
-    own = {"offloaded": "scale.offload, ", "data": "budget.rl.episodes, ", "phases": "the micro-batch, "}
-    return f"{own.get(part, '')}scale.n_gpus_per_node, or scale.host_memory_gb where the machine has more"
+    keys = {"offloaded": "scale.offload, ", "data": "budget.rl.episodes, ", "phases": "the micro-batch, "}
+    return f"{keys.get(part, '')}scale.n_gpus_per_node, or scale.host_memory_gb where the machine has more"
 
 
 def _device_misfit(recipe: Recipe, plan: StagePlan, device: float) -> str:
@@ -91,15 +91,15 @@ def check_fit(recipe: Recipe, plans: Sequence[StagePlan] | None = None) -> None:
     """
     if recipe.scale.backend == "cpu" or not recipe.scale.check_fit:
         return
-    from sftrl_ext.experiments.planner.stage_plan import plan_stages
+    from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
 
     try:
-        found = list(misfits(recipe, plans if plans is not None else plan_stages(recipe)))
+        faults = list(misfits(recipe, plans if plans is not None else plan_stages(recipe)))
     except UnknownArchitecture:  # a hub model that is not listed: nothing can be planned before it is there
         return
-    if found:
+    if faults:
         raise SftrlError(
             f"{recipe.name} at scale {recipe.scale.name} does not fit:\n  "
-            + "\n  ".join(dict.fromkeys(found))
+            + "\n  ".join(dict.fromkeys(faults))
             + "\nscale.check_fit=false starts it anyway."
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sftrl_ext.errors import Registry, SftrlError
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 GIB = 2**30
 _MIB = 2**20
@@ -67,9 +67,9 @@ def hardware_of(recipe: Recipe) -> Hardware:
     name = scale.hardware or ("cpu" if scale.backend == "cpu" else DEFAULTS.get(scale.name, "H100-80GB"))
     hardware = HARDWARE[name]
     if (scale.backend == "cpu") != (name == "cpu"):
-        known = "cpu" if scale.backend == "cpu" else ", ".join(key for key in HARDWARE if key != "cpu")
+        names = "cpu" if scale.backend == "cpu" else ", ".join(key for key in HARDWARE if key != "cpu")
         raise SftrlError(
-            f"scale.hardware: {name!r} with scale.backend={scale.backend}; expected one of: {known}."
+            f"scale.hardware: {name!r} with scale.backend={scale.backend}; expected one of: {names}."
         )
     return hardware
 

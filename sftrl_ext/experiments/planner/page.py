@@ -8,10 +8,10 @@ from statistics import median
 
 from sftrl_ext.experiments.planner import calibration, fit
 from sftrl_ext.experiments.planner.hardware import GIB, HARDWARE, hardware_of
-from sftrl_ext.experiments.planner.stage_plan import plan_stages
+from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
 from sftrl_ext.experiments.planner.table import assumptions, memory_table, stage_table
-from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.files import write_text
 from sftrl_ext.paths import recipes_dir
 from sftrl_ext.reports.pages.tables import Table

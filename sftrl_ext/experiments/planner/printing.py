@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sftrl_ext.experiments.paper_settings import deviations_of
 from sftrl_ext.experiments.planner.architectures import UnknownArchitecture
 from sftrl_ext.experiments.planner.fit import check_fit
-from sftrl_ext.experiments.planner.stage_plan import plan_stages
+from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
 from sftrl_ext.experiments.planner.table import budget_lines
+from sftrl_ext.experiments.recipe.paper_settings import deviations_of
 from sftrl_ext.reports.pages.tables import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 
 def deviation_lines(recipe: Recipe) -> Iterator[str]:

@@ -13,8 +13,8 @@ from sftrl_ext.experiments.planner.memory import PARTS
 from sftrl_ext.reports.pages.tables import Table
 
 if TYPE_CHECKING:
-    from sftrl_ext.experiments.planner.stage_plan import StagePlan
-    from sftrl_ext.experiments.recipe import Recipe
+    from sftrl_ext.experiments.planner.stages.stage_plan import StagePlan
+    from sftrl_ext.experiments.recipe.schema import Recipe
 
 STAGE_HEADER = (
     "Stage", "Peak on a device", "GiB", "Host GB", "Disk TB", "As verl writes, TB", "Pictures GB",

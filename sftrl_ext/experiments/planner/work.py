@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sftrl_ext.experiments.planner.architectures import Architecture
 from sftrl_ext.experiments.planner.hardware import Hardware
-from sftrl_ext.experiments.planner.workload import Workload
+from sftrl_ext.experiments.planner.stages.workload import Workload
 from sftrl_ext.runs.token_counts import TokenCount
 
 

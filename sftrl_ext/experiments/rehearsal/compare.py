@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import Stage, make_plan
-from sftrl_ext.experiments.recipe import Recipe
+from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.rehearsal.replaced import Replaced, entry_of
 
 if TYPE_CHECKING:
@@ -63,17 +63,17 @@ def differences(real: Recipe, rehearsed: Recipe, run_dir: Path) -> list[Differen
         SftrlError: if the plans have other stages, or a key differs without a reason.
     """
     pairs = _pairs(real.name, make_plan(real, run_dir), make_plan(rehearsed, run_dir))
-    found = list(_differing("recipe", _flat(asdict(real)), _flat(asdict(rehearsed))))
+    differences = list(_differing("recipe", _flat(asdict(real)), _flat(asdict(rehearsed))))
     for pair in pairs:
-        found += _differing(pair[0].name, *map(_settings, pair))
-    unlisted = [line for line in found if entry_of(line[1]) is None]
+        differences += _differing(pair[0].name, *map(_settings, pair))
+    unlisted = [line for line in differences if entry_of(line[1]) is None]
     if unlisted:
         text = "\n".join(f"  {stage}: {key}: {a!r} -> {b!r}" for stage, key, a, b in unlisted)
         raise SftrlError(
             f"rehearsal of {real.name} at {real.scale.name}: {len(unlisted)} keys differ from what a node "
             f"runs without a reason in the list of replaced keys:\n{text}"
         )
-    once = {(key, str(a), str(b)): (stage, key, a, b) for stage, key, a, b in reversed(found)}
+    once = {(key, str(a), str(b)): (stage, key, a, b) for stage, key, a, b in reversed(differences)}
     return [
         Difference(*line, entry)
         for line in reversed(once.values())
@@ -124,12 +124,16 @@ def compose_config(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     parsed = OverridesParser.create().parse_overrides([w for w in overrides if not w.startswith("hydra.")])
-    groups = tuple(f"{one.key_or_group}={one.value()}" for one in parsed if "." not in one.key_or_group)
-    values = {one.key_or_group: one for one in parsed if "." in one.key_or_group}
-    shape = tuple(f"{'+' * one.is_add()}{key}=null" for key, one in sorted(values.items()))
+    groups = tuple(
+        f"{override.key_or_group}={override.value()}"
+        for override in parsed
+        if "." not in override.key_or_group
+    )
+    values = {override.key_or_group: override for override in parsed if "." in override.key_or_group}
+    shape = tuple(f"{'+' * override.is_add()}{key}=null" for key, override in sorted(values.items()))
     config = _composed(name, groups, shape)
-    for key, one in values.items():
-        OmegaConf.update(config, key, one.value())
+    for key, override in values.items():
+        OmegaConf.update(config, key, override.value())
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

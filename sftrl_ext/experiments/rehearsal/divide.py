@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.task_config import CityConfig, TaskConfig
-from sftrl_ext.experiments.arm_config import ArmConfig
-from sftrl_ext.experiments.recipe import (
+from sftrl_ext.experiments.recipe.arm_config import ArmConfig
+from sftrl_ext.experiments.recipe.schema import (
     EvalConfig,
     Recipe,
     RLConfig,
@@ -177,13 +177,15 @@ def _eval(config: EvalConfig) -> EvalConfig:
 def _arm(recipe: Recipe, arm: ArmConfig, ranks: int) -> ArmConfig:
     """An arm's own sizes divided too, at one of its learning rates; its algorithm and minibatches stay."""
     times = {key: factor for key, factor in arm.times.items() if key not in _SIZES}
-    own = dict(arm.budget)
-    if arm.kind == "rl" and own:
+    budget = dict(arm.budget)
+    if arm.kind == "rl" and budget:
         base = recipe.budget.rl
-        own["episodes"] = own.get("group", base.group) * own.get("minibatches", base.minibatches) * ranks
-    own = {key: value for key, value in own.items() if key not in ("updates", "steps", "save_every")}
+        budget["episodes"] = (
+            budget.get("group", base.group) * budget.get("minibatches", base.minibatches) * ranks
+        )
+    budget = {key: value for key, value in budget.items() if key not in ("updates", "steps", "save_every")}
     lrs, lr_times = _one_rate(arm.lrs, getattr(recipe.budget, arm.kind).lr), _one_rate(arm.lr_times, 1)
-    return replace(arm, budget=own, times=times, lrs=lrs, lr_times=lr_times)
+    return replace(arm, budget=budget, times=times, lrs=lrs, lr_times=lr_times)
 
 
 def _one_rate(rates: list[float], budgeted: float) -> list[float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.process import end_tree, tail
+from sftrl_ext.experiments.subprocesses import end_tree, tail
 
 _RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 

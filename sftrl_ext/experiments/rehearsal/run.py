@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.arms import saved_steps
-from sftrl_ext.experiments.attention import same_but_auto
 from sftrl_ext.experiments.plan import Stage, make_plan
-from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.recipe_files import from_yaml, to_yaml
+from sftrl_ext.experiments.recipe.arms import saved_steps
+from sftrl_ext.experiments.recipe.attention import same_but_auto
+from sftrl_ext.experiments.recipe.recipe_files import from_yaml, to_yaml
+from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.rehearsal.compare import Difference, differences
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
 from sftrl_ext.experiments.rehearsal.hub import put_toy_model, sample_texts
@@ -94,7 +94,7 @@ def rehearse(real: Recipe, folder: Path, console: Console) -> Rehearsal:
     with _surroundings(small, folder) as env:
         requested = folder / ".recipes" / f"{name}.yaml"
         write_text(requested, to_yaml(small))
-        command = [sys.executable, "-m", "sftrl_ext.experiments.many"]
+        command = [sys.executable, "-m", "sftrl_ext.experiments.batch"]
         command += [str(requested), str(layout.root), str(folder)]
         kill = _stage_to_kill(small, layout)
         killed = _run(command, env, layout, kill)
@@ -103,14 +103,14 @@ def rehearse(real: Recipe, folder: Path, console: Console) -> Rehearsal:
             _run(command, env, layout)
     check_records(small, layout, kill.name if killed else None)
     stages = _stages(layout)
-    own = [stage for stage in stages if stage.shared_from is None]
+    trained = [stage for stage in stages if stage.shared_from is None]
     return Rehearsal(
         real.name,
         real.scale.name,
         small.scale.engine,
         round(time.monotonic() - started, 1),
-        len(own),
-        len(stages) - len(own),
+        len(trained),
+        len(stages) - len(trained),
         kill.name if killed else None,
     )
 
@@ -138,9 +138,9 @@ def rehearse_all(recipes: list[Recipe], folder: Path, console: Console) -> list[
             seconds = round(time.monotonic() - started, 1)
             scale = recipe.scale
             outcomes.append(Rehearsal(recipe.name, scale.name, scale.engine, seconds, error=str(error)))
-        write_json(folder / SUMMARY, [vars(one) for one in outcomes])
+        write_json(folder / SUMMARY, [vars(outcome) for outcome in outcomes])
     console.print(outcome_table(outcomes))
-    failed = [f"{one.recipe} at {one.scale}" for one in outcomes if one.error is not None]
+    failed = [f"{outcome.recipe} at {outcome.scale}" for outcome in outcomes if outcome.error is not None]
     if failed:
         raise SftrlError(f"{len(failed)} of {len(outcomes)} rehearsals failed: {', '.join(failed)}.")
     return outcomes
@@ -298,13 +298,18 @@ def _stage_to_kill(recipe: Recipe, layout: RunLayout) -> Stage:
     return next((stage for stage in plan if stage.kind == "rl"), plan[0])
 
 
-def replaced_table(found: list[Difference]) -> Table:
+def replaced_table(differences: list[Difference]) -> Table:
     """Every replaced key with both values, by reason."""
     table = Table("Replaced key", "At the scale", "Rehearsed", "Why", box=None)
     reasons: set[str] = set()
-    for one in sorted(found, key=lambda one: one.entry.group):
-        reason = f"{one.entry.group}: {one.entry.reason}"
-        table.add_row(one.key, _short(one.real), _short(one.rehearsed), "" if reason in reasons else reason)
+    for difference in sorted(differences, key=lambda difference: difference.entry.group):
+        reason = f"{difference.entry.group}: {difference.entry.reason}"
+        table.add_row(
+            difference.key,
+            _short(difference.real),
+            _short(difference.rehearsed),
+            "" if reason in reasons else reason,
+        )
         reasons.add(reason)
     return table
 
@@ -312,10 +317,10 @@ def replaced_table(found: list[Difference]) -> Table:
 def outcome_table(outcomes: list[Rehearsal]) -> Table:
     """Recipe, scale, engine, time and result."""
     table = Table("Recipe", "Scale", "Engine", "Seconds", "Stages", "Shared", "Resumed", "Result", box=None)
-    for one in outcomes:
-        result = "[green]ok[/]" if one.error is None else "[red]failed[/]"
-        counts = (f"{one.seconds:.0f}", str(one.stages), str(one.shared), one.resumed or "")
-        table.add_row(one.recipe, one.scale, one.engine, *counts, result)
+    for outcome in outcomes:
+        result = "[green]ok[/]" if outcome.error is None else "[red]failed[/]"
+        counts = (f"{outcome.seconds:.0f}", str(outcome.stages), str(outcome.shared), outcome.resumed or "")
+        table.add_row(outcome.recipe, outcome.scale, outcome.engine, *counts, result)
     return table
 
 

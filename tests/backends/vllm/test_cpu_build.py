@@ -83,7 +83,7 @@ def test_the_cpu_build_is_found_under_the_name_vllm() -> None:
 
 def test_ppo_runs_on_verls_own_vllm_replica(tmp_path: Path) -> None:
     """Two PPO updates on GeneralPoints: vLLM samples with the trainer's log-probabilities in both."""
-    from sftrl_ext.experiments.process import end_tree
+    from sftrl_ext.experiments.subprocesses import end_tree
     from sftrl_ext.paths import configs_dir
 
     model = write_model(tmp_path / "model")
@@ -237,11 +237,12 @@ def test_a_run_is_evaluated_and_its_divergence_measured_after_vllm(tmp_path: Pat
     from rich.console import Console
 
     from sftrl_ext.backends.hf.local_engine import LocalEngine
-    from sftrl_ext.experiments.divergence import compare_weights
-    from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet
-    from sftrl_ext.experiments.evaluate_parallel import evaluate_in_parallel
-    from sftrl_ext.experiments.played_tokens import read_played, replay
-    from sftrl_ext.experiments.recipe_files import load_recipe
+    from sftrl_ext.experiments.evaluation.divergence import compare_weights
+    from sftrl_ext.experiments.evaluation.evaluate import EvalPlay
+    from sftrl_ext.experiments.evaluation.evaluate_parallel import evaluate_in_parallel
+    from sftrl_ext.experiments.evaluation.played_tokens import read_played, replay
+    from sftrl_ext.experiments.evaluation.targets import EvalSet
+    from sftrl_ext.experiments.recipe.recipe_files import load_recipe
     from sftrl_ext.files import read_jsonl
     from sftrl_ext.runs.layout import RunLayout
     from sftrl_ext.runs.state import RunState, StageState

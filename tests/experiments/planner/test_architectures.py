@@ -6,8 +6,8 @@ import pytest
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.planner.architectures import KNOWN, architecture_of, from_hf_config
-from sftrl_ext.experiments.recipe import ModelConfig
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.schema import ModelConfig
 from sftrl_ext.paths import configs_dir
 
 QWEN_VISION = dict(depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, patch_size=14)
@@ -115,8 +115,8 @@ def test_the_critic_has_no_head_and_one_number_a_token():
 def test_the_small_models_are_sized_as_they_are_built(recipe, tmp_path):
     """Up to the words that the tokenizer finds: its vocabulary may be smaller than asked for."""
     pytest.importorskip("verl")
-    from sftrl_ext.experiments.tiny_model import build_tiny_llama
-    from sftrl_ext.experiments.tiny_vision import build_tiny_qwen_vl
+    from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
+    from sftrl_ext.experiments.start_models.tiny_vision import build_tiny_qwen_vl
 
     model = load_recipe(recipe, "laptop").model
     build = build_tiny_llama if model.vision is None else build_tiny_qwen_vl

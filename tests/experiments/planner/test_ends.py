@@ -8,7 +8,6 @@ import pytest
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.arms import arm_runs, saved_steps
 from sftrl_ext.experiments.planner.calibration import counted_errors
 from sftrl_ext.experiments.planner.ends import (
     EXEMPT_SCALES,
@@ -18,9 +17,10 @@ from sftrl_ext.experiments.planner.ends import (
     ends_sentence,
     gap,
 )
-from sftrl_ext.experiments.planner.stage_plan import plan_stages
-from sftrl_ext.experiments.recipe import SCALES
-from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
+from sftrl_ext.experiments.recipe.arms import arm_runs, saved_steps
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.recipe.schema import SCALES
 from sftrl_ext.paths import recipes_dir
 from sftrl_ext.runs.stats import SMOOTHING_MIN_POINTS
 

@@ -9,8 +9,8 @@ from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.planner.fit import HEADROOM, check_fit, misfits
 from sftrl_ext.experiments.planner.hardware import HARDWARE, hardware_of
-from sftrl_ext.experiments.planner.stage_plan import plan_stages
-from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, load_recipe
 
 SDPA = [
     "actor_rollout_ref.model.override_config.attn_implementation=sdpa",

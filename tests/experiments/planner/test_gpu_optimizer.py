@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 
 from sftrl_ext.experiments.planner import disk
 from sftrl_ext.experiments.planner.architectures import KNOWN
-from sftrl_ext.experiments.planner.stage_plan import plan_stages
+from sftrl_ext.experiments.planner.stages.stage_plan import plan_stages
+from sftrl_ext.experiments.planner.stages.workload import workload_of
 from sftrl_ext.experiments.planner.work import forward_flops
-from sftrl_ext.experiments.planner.workload import workload_of
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 
 
 def plans_of(name, scale="node", *overrides):
@@ -100,7 +100,7 @@ def test_an_update_may_count_responses():
     """Where a budget has the key, as many episodes are played as give that many responses."""
     from types import SimpleNamespace
 
-    from sftrl_ext.experiments.planner.rl_stage import episodes_of
+    from sftrl_ext.experiments.planner.stages.rl_stage import episodes_of
 
     lengths = workload_of(load_recipe("fig6_virl_l", "node"), KNOWN["Llama-3.1-8B-Instruct"])
     assert lengths.responses == pytest.approx(16.5)

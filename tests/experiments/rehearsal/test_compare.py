@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("verl")
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, load_recipe
 from sftrl_ext.experiments.rehearsal.compare import differences
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
 from sftrl_ext.experiments.rehearsal.replaced import ENVIRONMENT, REPLACED, markdown_table

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from transformers import AutoConfig, AutoTokenizer
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe_files import distinct_recipes, load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, load_recipe
 from sftrl_ext.experiments.rehearsal.families import FAMILIES, family_of, repository_of
 from sftrl_ext.experiments.rehearsal.hub import put_toy_model, sample_texts
 from sftrl_ext.hf_folder import load_processor, parameter_count

@@ -15,7 +15,7 @@ pytest.importorskip("verl")
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.experiments.rehearsal import run as rehearsal
 from sftrl_ext.experiments.rehearsal.divide import rehearsed
 from sftrl_ext.files import write_json, write_text
@@ -133,7 +133,7 @@ def test_what_cannot_be_rehearsed_is_refused(monkeypatch):
 
 
 def test_an_unfinished_rehearsal_of_the_same_recipe_goes_on(small, tmp_path):
-    from sftrl_ext.experiments.recipe_files import to_yaml
+    from sftrl_ext.experiments.recipe.recipe_files import to_yaml
 
     layout = RunLayout(tmp_path)
     write_text(layout.recipe, to_yaml(small))

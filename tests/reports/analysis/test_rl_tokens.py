@@ -9,7 +9,7 @@ import yaml
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.reports.analysis.curves import paper_ends
 from sftrl_ext.reports.analysis.run_analysis import analyse
 from sftrl_ext.reports.pages.method import axis_sentences, method_notes

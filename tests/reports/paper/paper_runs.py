@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from sftrl_ext.envs.base import Attempt, Step, Verdict
-from sftrl_ext.experiments.arms import ArmRun, arm_runs, needs_init
-from sftrl_ext.experiments.evaluate import EvalPlay, EvalSet, Target, make_record
+from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, make_record
+from sftrl_ext.experiments.evaluation.targets import EvalSet, Target
 from sftrl_ext.experiments.plan import make_plan
-from sftrl_ext.experiments.recipe import Recipe
-from sftrl_ext.experiments.recipe_files import load_recipe, to_yaml
+from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, needs_init
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe, to_yaml
+from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.files import write_text
 from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.runs.checkpoints import LATEST

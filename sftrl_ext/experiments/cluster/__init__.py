@@ -1,0 +1,1 @@
+"""Runs on several nodes: checks before a command, Ray, and launchers."""

@@ -1,0 +1,167 @@
+"""Shared by all launchers: jobs, submissions, templates, and the registry."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+
+from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.experiments.cluster.local_ray import local_ray_env
+from sftrl_ext.experiments.recipe.launcher_config import LauncherConfig
+from sftrl_ext.experiments.recipe.schema import Recipe, ScaleConfig
+from sftrl_ext.experiments.verl_commands import CPUS_BESIDE_A_GPU
+from sftrl_ext.files import write_text
+from sftrl_ext.templates import template_environment
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be started elsewhere.
+
+    Attributes:
+        name: Of the recipe and scale, in small letters, digits and hyphens (Kubernetes allows no other).
+        driver: The argument list that runs on the head node; started again, it goes on with the run.
+        run_dir: The run folder, as the nodes see it.
+        scale: How many nodes, and what is on each.
+        config: The launcher's options.
+    """
+
+    name: str
+    driver: tuple[str, ...]
+    run_dir: str
+    scale: ScaleConfig
+    config: LauncherConfig
+
+    @property
+    def ray_cpus(self) -> int:
+        """CPUs each node declares to Ray: enough for what verl asks for, whatever cores there are."""
+        return CPUS_BESIDE_A_GPU * self.scale.n_gpus_per_node + 16
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Files and a command that hand a job over; the files are written first.
+
+    Attributes:
+        command: The argument list.
+        files: Texts by path.
+        folders: Folders that must be there before.
+        hint: What to do next, in words.
+    """
+
+    command: tuple[str, ...]
+    files: Mapping[Path, str] = field(default_factory=dict)
+    folders: Sequence[Path] = ()
+    hint: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"# {path}\n{text.rstrip()}\n" for path, text in self.files.items()]
+        return "\n".join([*parts, shlex.join(self.command)])
+
+
+LAUNCHERS: Registry[Callable[[Job], Submission]] = Registry("launcher")
+"""Launchers by name. ``local`` is none of them: the run starts here."""
+
+
+def make_job(recipe: Recipe, recipe_name: str, overrides: Sequence[str], run_dir: Path | None) -> Job:
+    """The job of a run.
+
+    Args:
+        recipe: The composed recipe.
+        recipe_name: As the user named it; the nodes compose it again. A file must be there under this name.
+        overrides: The user's overrides; those of the launcher are left out.
+        run_dir: The run folder, as the nodes see it; null: below ``launcher.run_root``.
+    """
+    config = recipe.launcher
+    base = f"{recipe.name}-{recipe.scale.name}"
+    folder = _run_dir(config, base, run_dir)
+    kept = [word for word in overrides if not re.match(r"[+~]*launcher[.=]", word)]
+    if config.run_root is None and Path(recipe_name).suffix in (".yaml", ".yml"):
+        recipe_name = str(Path(recipe_name).resolve())
+    driver = [*shlex.split(config.program), "run", recipe_name, "--scale", recipe.scale.name]
+    driver += ["--run-dir", folder, "--or-resume", *kept]
+    name = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-")[:40].strip("-")
+    return Job(name, tuple(driver), folder, recipe.scale, config)
+
+
+def _run_dir(config: LauncherConfig, base: str, run_dir: Path | None) -> str:
+    if run_dir is not None:
+        folder = str(run_dir)
+    elif config.run_root is not None:
+        folder = str(PurePosixPath(config.run_root) / base)
+    else:
+        return str((Path("runs") / base).resolve())
+    if PurePosixPath(folder).is_absolute():
+        return folder
+    if config.run_root is not None:
+        raise SftrlError(
+            f"--run-dir {folder}: the nodes of launcher {config.name!r} do not share this folder; "
+            f"give an absolute path as they see it (their runs are below {config.run_root})."
+        )
+    return str(Path(folder).resolve())
+
+
+def launch_file(job: Job, suffix: str) -> Path:
+    """Path of the file that describes a job."""
+    return Path("launch") / f"{job.name}.{suffix}"
+
+
+def render(job: Job, template: str, **values: object) -> str:
+    """Fill in a template of a launcher.
+
+    Args:
+        job: The job.
+        template: File below ``templates``, named after its launcher's config group.
+        values: Further names of the template.
+    """
+    environment = template_environment("sftrl_ext.experiments.cluster.launchers")
+    environment.filters |= {
+        "quote": shlex.quote,
+        "join_words": shlex.join,
+        "yaml": lambda value: json.dumps(value, ensure_ascii=False),  # JSON is YAML
+    }
+    ray_start = f"--num-cpus={job.ray_cpus} --num-gpus={job.scale.n_gpus_per_node}"
+    return environment.get_template(template).render(
+        name=job.name,
+        scale=job.scale,
+        config=job.config,
+        options=getattr(job.config, job.config.name),
+        driver=shlex.join(job.driver),
+        workers=job.scale.nnodes - 1,
+        local_ray_env=local_ray_env(),
+        ray_cpus=job.ray_cpus,
+        ray_start=f"{ray_start} --disable-usage-stats --block",
+        **values,
+    )
+
+
+def submit(submission: Submission, console: Console) -> None:
+    """Write the files and run the command.
+
+    Raises:
+        SftrlError: if its program is not here, or it refuses.
+    """
+    for folder in submission.folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for path, text in submission.files.items():
+        write_text(path, text)
+        console.print(f"wrote {path}", highlight=False)
+    program = submission.command[0]
+    if shutil.which(program) is None:
+        raise SftrlError(
+            f"{program!r} is not on this machine's PATH, so nothing was submitted. Where it is: "
+            f"{shlex.join(submission.command)}"
+        )
+    done = subprocess.run(submission.command)
+    if done.returncode != 0:
+        raise SftrlError(f"{program} ended with status {done.returncode}: {shlex.join(submission.command)}")
+    if submission.hint:
+        console.print(submission.hint, highlight=False)

@@ -1,0 +1,1 @@
+"""`sftrl eval`: one model, in a folder or behind an endpoint, on parquet files."""

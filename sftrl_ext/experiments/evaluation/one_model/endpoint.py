@@ -1,0 +1,252 @@
+"""A model behind an OpenAI-compatible address: requests, retries, and what its refusals mean.
+
+The `openai` package sends the requests. It tries again after 408, 409, 429, 5xx, a timeout or a broken
+connection, waiting longer each time (with jitter, or as long as the server's Retry-After says).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.rollout.messages import Completion, DialogueRefused
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+"""The environment variable that holds the key, if no other is named."""
+
+_TOO_LONG = re.compile(
+    r"context.?(length|size|window)|maximum model length|(prompt|input) (is|was) too long"
+    r"|token count exceeds",
+    re.IGNORECASE,
+)
+"""Messages of servers about a dialogue that does not fit; there is no common code for it."""
+
+_FILTERED = ("content_filter", "content_policy_violation")
+
+
+class Unanswered(SftrlError):
+    """All tries of a request failed for a reason that may pass."""
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """Address of a served model, and settings of its requests.
+
+    Attributes:
+        url: The base address, as in ``http://localhost:8000/v1``.
+        key_variable: Environment variable with the key. The key itself is kept out of every message and file.
+        concurrency: Most requests in flight.
+        retries: How often a request is tried again.
+        timeout_s: How long one try may take, in seconds.
+        extra: Further keys of the request's body; a key that is None is left out of it.
+    """
+
+    url: str
+    key_variable: str = KEY_VARIABLE
+    concurrency: int = 8
+    retries: int = 6
+    timeout_s: float = 600.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SftrlError(f"endpoint {self.url!r}: expected an address as in http://localhost:8000/v1.")
+        if parts.username or parts.password:
+            raise SftrlError(
+                f"endpoint at {parts.hostname!r}: the address holds a user or password; "
+                f"put the key into the environment variable {self.key_variable}."
+            )
+        if parts.query or parts.fragment:
+            raise SftrlError(f"endpoint at {parts.hostname!r}: the address ends in a query; expected none.")
+        for name, value, minimum in (("concurrency", self.concurrency, 1), ("retries", self.retries, 0)):
+            if value < minimum:
+                raise SftrlError(f"{name} is {value}, expected {minimum} or more.")
+        if not self.timeout_s > 0:
+            raise SftrlError(f"timeout is {self.timeout_s}, expected more than 0 seconds.")
+
+
+class Endpoint:
+    """The client; use it in one event loop, as ``async with Endpoint(options) as endpoint``.
+
+    Args:
+        options: Where and how.
+        model: The model's name there; None if only one is served, see :meth:`served_model`.
+
+    Raises:
+        SftrlError: if the package is missing, or the named environment variable is not set.
+    """
+
+    def __init__(self, options: EndpointOptions, model: str | None) -> None:
+        try:
+            import openai
+        except ModuleNotFoundError:
+            raise SftrlError(
+                "an endpoint needs the package openai, not in this environment. "
+                'Install "sftrl-ext[endpoint]".'
+            ) from None
+        self._openai = openai
+        self._key = os.environ.get(options.key_variable, "")
+        if not self._key and options.key_variable != KEY_VARIABLE:
+            raise SftrlError(f"the environment variable {options.key_variable} is not set; it names no key.")
+        self.options, self.model = options, model
+        self._answered = False
+        self._client = openai.AsyncOpenAI(
+            base_url=options.url,
+            api_key=self._key or "none",  # a server without keys takes any
+            max_retries=options.retries,
+            timeout=openai.Timeout(options.timeout_s, connect=10.0),
+        )
+
+    async def __aenter__(self) -> Endpoint:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.close()
+
+    async def served_model(self) -> str:
+        """The one model that is served there.
+
+        Raises:
+            SftrlError: if the server cannot be reached, or says that it serves none or several.
+        """
+        try:
+            names = [model.id async for model in self._client.models.list()]
+        except self._openai.APIError as error:
+            raise self._translated(error) from None
+        if len(names) != 1:
+            some = ", ".join(sorted(names)[:10]) or "none"
+            raise SftrlError(f"{self.options.url} serves {len(names)} models ({some}); name one by --model.")
+        return names[0]
+
+    async def complete(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+        **sampling: float,
+    ) -> Completion:
+        """Ask for one answer.
+
+        Args:
+            messages: As `sftrl_ext.rollout.tokens.with_images` gives them.
+            temperature: Sampling temperature.
+            max_tokens: Most tokens of the answer.
+            seed: Seed of the answer, as far as the server heeds it.
+            sampling: Further parameters of the request, such as ``top_p``.
+
+        Returns:
+            The answer; its text is empty if the model gave none or a filter took it.
+
+        Raises:
+            DialogueRefused: if the server does not take this dialogue.
+            Unanswered: if every try failed for a reason that may pass.
+            SftrlError: if no request can succeed: a wrong key, name, address or parameter.
+        """
+        parameters = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **sampling}
+        parameters |= self.options.extra
+        body = {key: value for key, value in parameters.items() if value is not None}
+        wired = await asyncio.to_thread(lambda: [_wire(message) for message in messages])
+        create: Any = self._client.chat.completions.with_raw_response.create
+        try:
+            raw = await create(model=self.model, messages=wired, extra_body=body)
+            answer = raw.parse()
+        except self._openai.APIError as error:
+            if getattr(error, "code", None) in _FILTERED:
+                return Completion("", extra={"finish_reason": "content_filter"})
+            raise self._translated(error) from None
+        except ValueError as error:
+            raise Unanswered(f"{self.options.url} answered with broken JSON ({error}).") from None
+        choices = getattr(answer, "choices", None)
+        if not choices:
+            answered = str(getattr(answer, "error", None) or answer)[:200]
+            raise Unanswered(
+                self._clean(
+                    f"{self.options.url}: the answer is not a chat completion but {answered!r}. "
+                    "The address usually ends in /v1."
+                )
+            )
+        self._answered = True
+        return _read(choices[0], answer.usage, raw.retries_taken)
+
+    def _translated(self, error: Any) -> Exception:
+        """The error of the evaluation for an error of the package."""
+        openai, url = self._openai, self.options.url
+        if isinstance(error, openai.APITimeoutError):
+            return Unanswered(f"{url} gave no answer within {self.options.timeout_s:g} seconds.")
+        if isinstance(error, openai.APIConnectionError):
+            why = str(error.__cause__ or error)
+            return SftrlError(self._clean(f"{url} cannot be reached ({why}). Is the server running?"))
+        status = getattr(error, "status_code", None)
+        message = self._clean(str(error.message)[:500]).rstrip(".") + "."
+        if status == 401:
+            state = "" if self._key else ", which is not set"
+            return SftrlError(
+                f"{url} refuses the key: {message} The key is read from the environment variable "
+                f"{self.options.key_variable}{state}."
+            )
+        if status == 403:
+            return SftrlError(f"{url} does not allow this key the model {self.model!r}: {message}")
+        if status == 404:
+            return SftrlError(
+                f"{url}: no model {self.model!r}, or nothing that answers chats at this address: {message} "
+                "The address usually ends in /v1."
+            )
+        if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
+            too_long = error.code == "context_length_exceeded" or bool(_TOO_LONG.search(message))
+            if too_long or self._answered:
+                return DialogueRefused(message, too_long=too_long)
+            return SftrlError(f"{url} does not take the request: {message} --extra changes its parameters.")
+        return Unanswered(f"{url} failed {self.options.retries + 1} times, at last with: {message}")
+
+    def _clean(self, text: str) -> str:
+        """A text of the server's without the key that it may repeat."""
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _read(choice: Any, usage: Any, retries: int) -> Completion:
+    message = choice.message
+    text = (message.content if message is not None else None) or ""
+    extra = {"finish_reason": choice.finish_reason, "retries": retries}
+    if usage is None:
+        extra["no_usage"] = True
+    return Completion(
+        text="" if choice.finish_reason == "content_filter" else text,
+        cut=choice.finish_reason == "length",
+        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
+        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+        extra=extra,
+    )
+
+
+def _wire(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with its pictures as data URLs."""
+    content = message["content"]
+    if not isinstance(content, str):
+        content = [
+            {"type": "image_url", "image_url": {"url": data_url(part["image"])}}
+            if part["type"] == "image"
+            else dict(part)
+            for part in content
+        ]
+    return {"role": message["role"], "content": content}
+
+
+def data_url(image: Image) -> str:
+    """A picture as a PNG in a data URL."""
+    png = io.BytesIO()
+    image.save(png, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")

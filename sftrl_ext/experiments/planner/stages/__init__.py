@@ -1,0 +1,1 @@
+"""Plans of single stages: SFT, RL and evaluation."""

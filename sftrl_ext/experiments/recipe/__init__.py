@@ -1,0 +1,1 @@
+"""Recipes: their schema, arms and files, and the settings a recipe turns into verl's."""

@@ -1,0 +1,360 @@
+"""Arms of a recipe, and their runs: one for each seed and learning rate.
+
+An arm is trained by SFT or by RL from a start: the shared ``init``, the ``base`` model before it, or a saved
+checkpoint of another arm. `arm_runs` orders the runs so that every start exists before it is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sftrl_ext.envs import TASKS
+from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.experiments.recipe.arm_config import ArmConfig
+from sftrl_ext.experiments.recipe.schema import Recipe, RLConfig, SFTConfig
+from sftrl_ext.experiments.recipe.trainer_modes import gpu_split
+from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
+
+KINDS = ("sft", "rl")
+ROWS = ("expert", "reasoned", "suboptimal")
+ROW_FILES = (".parquet", ".json")
+"""Endings of a file of rows: our schema, or the authors' list of conversations."""
+
+RESERVED = ("base", "dialogues", "init", "data", "model", "eval", "report")
+"""Names of stages that no arm may have."""
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_START = re.compile(r"([a-z][a-z0-9_]*)@(last|[0-9]+%?|lowest:[a-z0-9_]+)")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The checkpoint a run starts from.
+
+    Attributes:
+        stage: Its stage; None for the start model: the base, or with ``model.role=init`` the init.
+        step: Its step; the last one where it is yet to be chosen.
+        kind: What trained it, ``sft`` or ``rl``.
+        lowest: Split by whose measured success the step is chosen; None where the recipe names the step.
+    """
+
+    stage: str | None
+    step: int = 0
+    kind: str = "sft"
+    lowest: str | None = None
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """One run of an arm.
+
+    Attributes:
+        arm: Name of the arm.
+        config: The arm.
+        seed: Its seed.
+        budget: Steps, batches and the learning rate, with all that the arm changes.
+        start: Where it starts.
+        rows: Name of its file of training rows; arms that need the same rows share it.
+    """
+
+    arm: str
+    config: ArmConfig
+    seed: int
+    budget: SFTConfig | RLConfig
+    start: Start
+    rows: str
+
+    @property
+    def stage(self) -> str:
+        """Name of its stage."""
+        return stage_name(self.arm, self.budget.lr, self.seed)
+
+    @property
+    def total(self) -> int:
+        """Steps of SFT, updates of RL."""
+        return total_steps(self.budget)
+
+
+def stage_name(arm: str, lr: float, seed: int) -> str:
+    """Name of the stage of one arm, learning rate and seed."""
+    return f"{arm}-lr{lr:g}-s{seed}"
+
+
+def total_steps(budget: SFTConfig | RLConfig) -> int:
+    """Length of a budget: steps of SFT, updates of RL."""
+    return cast(int, getattr(budget, "steps", None) or getattr(budget, "updates", None))
+
+
+def saved_steps(budget: SFTConfig | RLConfig) -> list[int]:
+    """The steps that verl saves: every ``save_every``-th, and the last."""
+    total, every = total_steps(budget), budget.save_every
+    return sorted({*(range(every, total + 1, every) if every > 0 else ()), total})
+
+
+def arm_runs(recipe: Recipe) -> list[ArmRun]:
+    """Every run of every arm, in an order in which they can run.
+
+    Raises:
+        SftrlError: if an arm has a value that is unknown or without effect, or a start that is not there.
+    """
+    waiting: list[ArmRun] = []
+    for seed in _all_seeds(recipe):
+        for name, arm in recipe.arms.items():
+            if seed in _seeds(recipe, arm):
+                start = _start(recipe, name, seed)
+                first = _first_with_rows_of(recipe, name)
+                rows = f"{first}-file" if is_row_file(arm.rows) else f"{first}-s{seed}"
+                for lr in _rates(recipe, name):
+                    budget = replace(arm_budget(recipe, name), lr=lr)
+                    waiting.append(ArmRun(name, arm, seed, budget, start, rows))
+    ordered: list[ArmRun] = []
+    trained: set[str | None] = {None, "init"}
+    while waiting:
+        ready = next((run for run in waiting if run.start.stage in trained), None)
+        if ready is None:
+            names = ", ".join(dict.fromkeys(run.arm for run in waiting))
+            raise SftrlError(f"arms: {names} start from each other in a circle.")
+        waiting.remove(ready)
+        ordered.append(ready)
+        trained.add(ready.stage)
+    return ordered
+
+
+def gives_init(recipe: Recipe) -> bool:
+    """True if the start model is the init itself, so that none is trained."""
+    return recipe.model.role == "init"
+
+
+def needs_init(recipe: Recipe) -> bool:
+    """True if an init is trained: an arm starts from it, and the start model is not one itself."""
+    return not gives_init(recipe) and any(arm.start == "init" for arm in recipe.arms.values())
+
+
+def starts_from_base(recipe: Recipe) -> bool:
+    """True if an arm starts from the base model."""
+    return any(arm.start == "base" for arm in recipe.arms.values())
+
+
+def arm_budget(recipe: Recipe, name: str) -> SFTConfig | RLConfig:
+    """The budget of an arm, with what it changes.
+
+    Raises:
+        SftrlError: if a key of the arm's ``budget`` or ``times`` is unknown, or a value is of another type.
+    """
+    arm = recipe.arms[name]
+    base: SFTConfig | RLConfig = recipe.budget.sft if arm.kind == "sft" else recipe.budget.rl
+    schema = OmegaConf.structured(base)
+    by_rows = recipe.budget.sft_by_rows.get(arm.rows, {}) if arm.kind == "sft" else {}
+    for where, keys in (
+        (f"budget.sft_by_rows.{arm.rows}", by_rows),
+        (f"arms.{name}.budget", arm.budget),
+        (f"arms.{name}.times", arm.times),
+    ):
+        for key in keys:
+            if key not in schema:
+                raise SftrlError(f"{where}: {unknown_name(f'key of {type(base).__name__}', key, schema)}")
+    changed: Any = schema
+    for where, values in ((f"budget.sft_by_rows.{arm.rows}", by_rows), (f"arms.{name}.budget", arm.budget)):
+        try:
+            changed = OmegaConf.merge(changed, values)
+        except OmegaConfBaseException as error:
+            raise SftrlError(f"{where}: {str(error).splitlines()[0]}") from None
+    budget = cast("SFTConfig | RLConfig", OmegaConf.to_object(changed))
+    for key, factor in arm.times.items():
+        value = getattr(budget, key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SftrlError(f"arms.{name}.times: {key} is {value!r}, expected a number to multiply.")
+        if value > 0:
+            setattr(budget, key, max(1, round(value * factor)) if isinstance(value, int) else value * factor)
+    return budget
+
+
+def check_arms(path: Path, recipe: Recipe) -> None:
+    """Refuse arms that compose but cannot run, or have a value without effect.
+
+    Raises:
+        SftrlError: naming the recipe, the arm and the key.
+    """
+    for rows in recipe.budget.sft_by_rows:
+        if rows not in ROWS:
+            raise SftrlError(f"{path}: budget.sft_by_rows: {unknown_name('rows', rows, ROWS)}")
+    if not recipe.arms:
+        raise SftrlError(f"{path}: arms: there is none; expected at least one, as in {{sft: {{kind: sft}}}}.")
+    for name, arm in recipe.arms.items():
+        where = f"{path}: arms.{name}"
+        if not _NAME.fullmatch(name) or name in RESERVED:
+            raise SftrlError(
+                f"{where}: not a name for an arm; expected small letters, digits and _, and none of "
+                f"{', '.join(RESERVED)}."
+            )
+        for key, value, values in (
+            ("kind", arm.kind, KINDS),
+            ("loss", arm.loss, LOSSES),
+            ("freeze", arm.freeze, (None, *FREEZABLE)),
+        ):
+            if value not in values:
+                choices = [choice for choice in values if choice is not None]
+                raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), choices)}")
+        _check_rows(where, arm)
+        no_working = TASKS[recipe.task.kind].no_working
+        if arm.rows == "reasoned" and no_working is not None:
+            raise SftrlError(
+                f"{where}.rows: 'reasoned' is not for task kind {recipe.task.kind!r}: {no_working}. Expected "
+                "expert or suboptimal."
+            )
+        from_file = is_row_file(arm.rows)
+        dead = {
+            "lr_times": bool(arm.lrs and arm.lr_times),
+            "rows": arm.kind == "rl" and arm.rows != "expert" and not from_file,
+            "splits": from_file and bool(arm.splits),
+            "max_attempts": from_file and arm.max_attempts is not None,
+            "loss": arm.kind == "rl" and arm.loss != "nll",
+            "kl_coef": arm.kl_coef is not None and (arm.kind == "rl" or arm.loss not in KL_LOSSES),
+            "freeze": arm.freeze is not None and recipe.task.modality != "image",
+            "budget.lr": "lr" in arm.budget and bool(arm.lrs),
+        }
+        for key, without in dead.items():
+            if without:
+                raise SftrlError(f"{where}.{key}: has no effect beside the arm's other keys; leave it out.")
+    try:
+        for run in arm_runs(recipe):
+            _check_batches(run, _ranks(recipe, run.config))
+    except SftrlError as error:
+        raise SftrlError(f"{path}: {error}") from None
+
+
+def is_row_file(name: str) -> bool:
+    """True if an arm's rows are a file, by the ending of its name."""
+    return Path(name).suffix.lower() in ROW_FILES
+
+
+def _check_rows(where: str, arm: ArmConfig) -> None:
+    """Refuse rows that are neither a kind of rows nor a file that is there."""
+    if not is_row_file(arm.rows):
+        if arm.rows not in ROWS:
+            nearest = unknown_name("rows", arm.rows, ROWS)
+            raise SftrlError(f"{where}.rows: {nearest} A file of rows ends in .parquet or .json.")
+        return
+    if not Path(arm.rows).is_file():
+        raise SftrlError(f"{where}.rows: {arm.rows}: no such file; expected rows to train on.")
+    if arm.kind == "rl" and Path(arm.rows).suffix.lower() == ".json":
+        raise SftrlError(
+            f"{where}.rows: {arm.rows} holds answers, which RL does not train on; expected a .parquet file "
+            "of prompts with the facts of their episodes, as `sftrl data rl` builds."
+        )
+
+
+def _ranks(recipe: Recipe, arm: ArmConfig) -> int:
+    """Training processes of an arm."""
+    if arm.kind == "rl":
+        return gpu_split(recipe.scale).ranks
+    return recipe.scale.n_gpus_per_node * recipe.scale.nnodes
+
+
+def _check_batches(run: ArmRun, ranks: int) -> None:
+    budget: Any = run.budget
+    if run.config.kind == "sft":
+        sizes = [("batch_size", budget.batch_size, ranks)]
+    else:
+        sizes = [
+            ("episodes", budget.episodes, budget.group * budget.minibatches),
+            ("episodes", budget.episodes // max(1, budget.minibatches), ranks),
+        ]
+        if budget.responses is not None and budget.responses < 1:
+            raise SftrlError(
+                f"arms.{run.arm}: budget.rl.responses: {budget.responses}; expected above 0, or null."
+            )
+    for key, value, by in sizes:
+        if by < 1 or value % by:
+            raise SftrlError(
+                f"arms.{run.arm}: budget.{run.config.kind}.{key}: {value} cannot be divided evenly by {by} "
+                f"(ranks: {ranks})."
+            )
+
+
+def _seeds(recipe: Recipe, arm: ArmConfig) -> list[int]:
+    return list(arm.seeds) or list(recipe.sweep.seeds)
+
+
+def _all_seeds(recipe: Recipe) -> list[int]:
+    return list(dict.fromkeys(seed for arm in recipe.arms.values() for seed in _seeds(recipe, arm)))
+
+
+def _rates(recipe: Recipe, name: str) -> list[float]:
+    arm, sweep = recipe.arms[name], recipe.sweep
+    given = sweep.sft_lrs if arm.kind == "sft" else sweep.rl_lrs
+    rate = arm_budget(recipe, name).lr
+    return list(given) or list(arm.lrs) or [float(f"{rate * t:.6g}") for t in arm.lr_times] or [rate]
+
+
+def _start(recipe: Recipe, name: str, seed: int) -> Start:
+    """Start of an arm: the same seed of the other arm if that has it, else its only seed."""
+    start = recipe.arms[name].start
+    if start == "base" and gives_init(recipe):
+        raise SftrlError(
+            f"arms.{name}.start: 'base', but model.role is init, and the model before the init is not in "
+            "the run. Expected init, or model.role=base."
+        )
+    if start == "base" or (start == "init" and gives_init(recipe)):
+        return Start(None)
+    if start == "init":
+        return Start("init", recipe.budget.init.steps)
+    match = _START.fullmatch(start)
+    if match is None:
+        raise SftrlError(
+            f"arms.{name}.start: {start!r}; expected init, base, or a checkpoint of another arm as in "
+            "sft@last, sft@80, sft@50% or sft@lowest:rule_ood."
+        )
+    other, where = match.groups()
+    if other not in recipe.arms:
+        raise SftrlError(f"arms.{name}.start: {unknown_name('arm', other, recipe.arms)}")
+    seeds, rates = _seeds(recipe, recipe.arms[other]), _rates(recipe, other)
+    if seed not in seeds and len(seeds) > 1:
+        raise SftrlError(f"arms.{name}.start: arm {other!r} has no seed {seed}; it has {_listed(seeds)}.")
+    if len(rates) > 1:
+        raise SftrlError(
+            f"arms.{name}.start: arm {other!r} has {len(rates)} learning rates ({_listed(rates)}); "
+            "expected one."
+        )
+    budget = arm_budget(recipe, other)
+    stage = stage_name(other, rates[0], seed if seed in seeds else seeds[0])
+    kind, split = recipe.arms[other].kind, where.partition("lowest:")[2]
+    if split:
+        if split not in recipe.task.eval_splits:
+            nearest = unknown_name("evaluated split", split, recipe.task.eval_splits)
+            raise SftrlError(f"arms.{name}.start: {nearest}")
+        return Start(stage, saved_steps(budget)[-1], kind, split)
+    return Start(stage, _step(f"arms.{name}.start", where, saved_steps(budget)), kind)
+
+
+def _step(key: str, where: str, saved: Sequence[int]) -> int:
+    if where == "last":
+        return saved[-1]
+    if where.endswith("%"):
+        wanted = saved[-1] * int(where[:-1]) / 100
+        return min(saved, key=lambda step: (abs(step - wanted), step))
+    if int(where) not in saved:
+        raise SftrlError(f"{key}: step {where} is not saved; the saved steps are {_listed(saved)}.")
+    return int(where)
+
+
+def _first_with_rows_of(recipe: Recipe, name: str) -> str:
+    """The first arm that trains on the same rows; their file has its name."""
+
+    def rows(arm: str) -> tuple[Any, ...]:
+        config = recipe.arms[arm]
+        splits = tuple(config.splits or [recipe.task.train_split])
+        attempts = config.max_attempts or recipe.task.max_attempts
+        return config.kind, config.rows, splits, attempts, arm_budget(recipe, arm).rows
+
+    return next(arm for arm in recipe.arms if rows(arm) == rows(name))
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

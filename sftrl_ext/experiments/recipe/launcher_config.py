@@ -1,0 +1,107 @@
+"""The options of launchers, as `configs/launcher/*.yaml` and ``launcher.<name>.<key>=`` set them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RayJobConfig:
+    """``ray job submit`` to a Ray cluster that runs already."""
+
+    address: str = "http://127.0.0.1:8265"
+    """The cluster's dashboard."""
+    working_dir: str | None = None
+    """A folder to upload; null: the nodes have all that is needed."""
+    wait: bool = True
+    """Stay and print the log until the job ends."""
+
+
+@dataclass
+class SlurmConfig:
+    """``sbatch``: a job of several nodes that makes its own Ray cluster."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str = "24:00:00"
+    cpus_per_node: int | None = None
+    """Cores; null: all of the node if it is exclusive."""
+    memory: str = "0"
+    """Memory of each node; ``0``: all of it."""
+    exclusive: bool = True
+    requeue: bool = True
+    """Start again after a node failed or the job was pushed aside; the run goes on where it stopped."""
+    options: list[str] = field(default_factory=list)
+    """Further ``#SBATCH`` options, as in ``--constraint=h100``."""
+    srun: list[str] = field(default_factory=list)
+    """Options of every ``srun``, as in ``--container-image=...``."""
+
+
+@dataclass
+class SkyConfig:
+    """A SkyPilot task."""
+
+    infra: str | None = None
+    """``aws``, ``gcp/us-central1``, ``k8s/my-context``; null: SkyPilot chooses."""
+    accelerator: str = "H100"
+    """Kind of GPU; how many of them is the scale's."""
+    cpus: str | None = None
+    memory: str | None = None
+    disk_size: int = 512
+    """GB."""
+    image: str | None = None
+    use_spot: bool = False
+    managed: bool = False
+    """A managed job (``sky jobs launch``): started again elsewhere when a machine is taken away."""
+    workdir: str | None = "."
+    """Folder that is copied to the nodes; null: the image has all that is needed."""
+    volume: str | None = None
+    """A volume that all nodes mount at ``launcher.run_root``."""
+    file_mounts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class KubeRayConfig:
+    """A RayJob of the KubeRay operator."""
+
+    image: str | None = None
+    """An image with this package on every node (``docker/Dockerfile``); must be named."""
+    namespace: str = "default"
+    cpus: int = 64
+    """Of each pod."""
+    memory: str = "512Gi"
+    shm: str = "64Gi"
+    """Shared memory of each pod: NCCL and Ray's object store."""
+    gpu_resource: str = "nvidia.com/gpu"
+    volume_claim: str | None = None
+    """A claim (ReadWriteMany) that all pods mount at ``launcher.run_root``; must be named."""
+    service_account: str | None = None
+    node_selector: dict[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+    """Kubernetes secrets whose keys become variables of every pod."""
+    token_auth: bool = False
+    """Ray's token authentication by the operator (KubeRay 1.5.1, Ray 2.52 or newer)."""
+    retries: int = 2
+    """New clusters after a failure; the run goes on where it stopped."""
+    keep_s: int = 300
+    """Seconds the cluster stays after the end."""
+
+
+@dataclass
+class LauncherConfig:
+    """Options of the launcher of a run; see `sftrl_ext.experiments.cluster.launchers`."""
+
+    name: str = "local"
+    program: str = "sftrl"
+    """Program to run there: a name on the PATH there, or a path."""
+    run_root: str | None = None
+    """Folder of run folders, on a file system that all nodes share; null: ``runs`` below this folder."""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines before everything else on every node (modules, a virtual environment, an installation)."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables on every node (NCCL, caches, trackers). They are written down: no secrets here."""
+    ray: RayJobConfig = field(default_factory=RayJobConfig)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    sky: SkyConfig = field(default_factory=SkyConfig)
+    kuberay: KubeRayConfig = field(default_factory=KubeRayConfig)

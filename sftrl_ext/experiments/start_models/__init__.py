@@ -1,0 +1,1 @@
+"""Start models of a run: found, fetched, built small, or chosen among checkpoints."""

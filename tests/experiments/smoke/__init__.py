@@ -1,0 +1,1 @@
+"""Whole runs at scale smoke, from data to report."""
