@@ -240,11 +240,12 @@ def test_a_run_is_evaluated_and_its_divergence_measured_after_vllm(tmp_path: Pat
     from sftrl_ext.experiments.evaluation.divergence import compare_weights
     from sftrl_ext.experiments.evaluation.evaluate import EvalPlay
     from sftrl_ext.experiments.evaluation.evaluate_parallel import evaluate_in_parallel
-    from sftrl_ext.experiments.evaluation.played_tokens import read_played, replay
+    from sftrl_ext.experiments.evaluation.played_tokens import replay
     from sftrl_ext.experiments.evaluation.targets import EvalSet
     from sftrl_ext.experiments.recipe.recipe_files import load_recipe
     from sftrl_ext.files import read_jsonl
     from sftrl_ext.runs.layout import RunLayout
+    from sftrl_ext.runs.played import read_played
     from sftrl_ext.runs.state import RunState, StageState
 
     layout = RunLayout(tmp_path / "run")
