@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import pyarrow as pa
 
 from data_prep.schema import dialogues_array, rows_table
-from data_prep.task_card import TaskCard
 from sftrl_ext.envs.base import Message, facts_text
 from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.envs.task_config import TaskConfig

@@ -64,8 +64,9 @@ def read_jsonl_lines(path: Path, on_torn_tail: Callable[[], None] | None = None)
                 if on_torn_tail is not None and not line.endswith("\n"):
                     on_torn_tail()
                     return
-                found = line.strip()[:60]
-                raise SftrlError(f"{path}, line {number}: not JSON ({error}); found {found!r}.") from None
+                raise SftrlError(
+                    f"{path}, line {number}: not JSON ({error}); found {line.strip()[:60]!r}."
+                ) from None
             yield number, value
 
 

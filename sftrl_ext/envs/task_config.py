@@ -102,7 +102,7 @@ class TaskConfig:
     """Draw of the hands: ``iid``, ``deck`` or ``authors`` (one forced J, Q or K where a split needs one);
     null: ``authors`` under that profile, else ``iid``. A split that sets its own draw keeps it."""
     modality: str = "text"
-    """``text`` or ``image``: how the cards, or the places, are shown."""
+    """``text`` or ``image``: the form of cards and places in a prompt."""
     look: dict[str, Any] = field(default_factory=dict)
-    """How an image is drawn (``width``, ``height``, ``table``, ``deck``, ``arrangement``). The deck may be a
+    """Options of a drawn image (``width``, ``height``, ``table``, ``deck``, ``arrangement``). A deck may be a
     folder of card pictures."""

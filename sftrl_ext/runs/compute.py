@@ -23,10 +23,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sftrl_ext.envs.task import task_of_source
+from sftrl_ext.envs.task import TaskSpec, task_of_source
 from sftrl_ext.runs.token_counts import TokenCount
 
-BUFFER_RATIO = 6.0
+BUFFER_RATIO = TaskSpec.compute_ratio
 """Default lambda."""
 PAPER_EPOCHS = 4
 """Epochs of PPO over each buffer, to which the paper's lambda belongs."""

@@ -12,6 +12,7 @@ from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.figures.style import (
     FAINT,
     START_COLOUR,
+    draw_guides,
     lr_line,
     lr_marker,
     percent_axis,
@@ -78,8 +79,7 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str) -> None:
             )  # fmt: skip
     if start:
         x, y, dx, dy = start
-        axes.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
-        axes.axvline(x, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
+        draw_guides(axes, x, y)
         axes.errorbar(
             x, y, xerr=dx, yerr=dy, fmt="D", ms=6.5, color=START_COLOUR, mec="white", mew=0.8,
             elinewidth=1.2, zorder=6,

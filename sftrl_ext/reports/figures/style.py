@@ -82,6 +82,12 @@ def lr_line(lr: float | None, rates: Sequence[float | None]) -> str:
     return LINES[rates.index(lr) % len(LINES)] if lr in rates else LINES[0]
 
 
+def draw_guides(axes: Axes, x: float, y: float) -> None:
+    """Draw the dashed lines through a start, behind all points."""
+    for draw, value in ((axes.axvline, x), (axes.axhline, y)):
+        draw(value, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
+
+
 def mark_figure(figure: Figure, text: str) -> None:
     """Write a remark into the lower right corner of a figure, in room of its own."""
     figure.legend(handles=[], title=text, loc="outside lower right", frameon=False, title_fontsize=8)

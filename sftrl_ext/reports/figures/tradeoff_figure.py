@@ -15,6 +15,7 @@ from sftrl_ext.reports.figures.style import (
     FAINT,
     START_COLOUR,
     WIDTH,
+    draw_guides,
     lr_line,
     lr_marker,
     percent_axis,
@@ -55,8 +56,7 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str, large: bool) -> None
         )  # fmt: skip
     if start:
         x, y, dx, dy = start
-        axes.axhline(y, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
-        axes.axvline(x, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
+        draw_guides(axes, x, y)
         axes.errorbar(
             x, y, xerr=dx, yerr=dy, fmt="D", ms=9 if large else 6, color=START_COLOUR, mec="white",
             mew=0.9, elinewidth=1.3, zorder=6,

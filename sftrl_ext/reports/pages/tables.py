@@ -28,15 +28,15 @@ _COST_HEADERS = {"counted": "Compute (counted)", "paper": "Compute (paper)", "to
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first ``words`` columns are set flush left, the rest, numbers, flush right."""
+    """A table of texts; the first ``text_columns`` are set flush left, the rest, numbers, flush right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    words: int = 1
+    text_columns: int = 1
 
     def to_markdown(self) -> str:
         """The table as GitHub Markdown."""
-        marks = [":--" if i < self.words else "--:" for i in range(len(self.header))]
+        marks = [":--" if i < self.text_columns else "--:" for i in range(len(self.header))]
         header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows))
         return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
@@ -220,7 +220,7 @@ def stage_table(analysis: Analysis) -> Table:
         seconds, megabytes = sum(s.wall_s for s in stages), max(s.peak_rss_mb for s in stages)
         total = [duration(seconds or None), memory(megabytes or None)]
         body.append(["all stages", "", "", "", "", *total])
-    return Table(["Stage", "Kind", "Status", "lr", "Seed", "Wall time", "Peak memory"], body, words=3)
+    return Table(["Stage", "Kind", "Status", "lr", "Seed", "Wall time", "Peak memory"], body, text_columns=3)
 
 
 def run_facts(analysis: Analysis) -> list[tuple[str, str]]:
@@ -290,4 +290,4 @@ def _runs_table(analyses: Sequence[Analysis], splits: Sequence[str], metric: str
                 commit,
             ])  # fmt: skip
     header = ["Run", "Arm", "lr", "Seeds", *(f"{split} (%)" for split in splits), "Compute", "Commit"]
-    return Table(header, body, words=2)
+    return Table(header, body, text_columns=2)

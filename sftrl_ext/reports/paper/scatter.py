@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_cost, mean_over_seeds
+from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import is_ood, ood_kind
 from sftrl_ext.reports.analysis.verdict import ID_SPLIT
-from sftrl_ext.reports.figures.style import FAINT, START_COLOUR, WIDTH, percent_axis, put_legend
+from sftrl_ext.reports.figures.style import FAINT, START_COLOUR, WIDTH, draw_guides, percent_axis, put_legend
 from sftrl_ext.reports.paper.curves import RULE_SPLIT
 from sftrl_ext.reports.paper.panels import add_opacity_bar, even_ticks, opacity, start_handle
 from sftrl_ext.reports.paper.runs import PaperRun
@@ -62,28 +63,8 @@ def recognition_and_success(runs: Sequence[PaperRun]) -> Figure | None:
     panels[0].set_ylabel("Recognition: first responses with the right cards (± SE)")
     if run.reach:
         add_opacity_bar(figure, panels, run)
-    handles = [
-        Line2D(
-            [],
-            [],
-            label=analysis.arms.label(c.arm),
-            color=analysis.arms.colour(c.arm),
-            marker="s",
-            ls="",
-            ms=6,
-        )
-        for c in curves
-    ]
-    handles.append(
-        Line2D(
-            [],
-            [],
-            label=analysis.arms.label(analysis.curves.start_arm),
-            color=START_COLOUR,
-            marker="s",
-            ls="",
-        )
-    )
+    handles = [_handle(analysis, curve.arm, analysis.arms.colour(curve.arm), "s") for curve in curves]
+    handles.append(_handle(analysis, analysis.curves.start_arm, START_COLOUR, "s"))
     for marker, label, size in ((_ID_MARKER, "in distribution", 9), (_OOD_MARKER, "out of distribution", 6)):
         handles.append(Line2D([], [], label=label, color=FAINT, marker=marker, ls="", ms=size, mew=0))
     handles.append(Line2D([], [], label="one checkpoint", color=FAINT, lw=1.2))
@@ -121,8 +102,7 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
             drawn += [] if curve in drawn else [curve]
     if not drawn:
         return None
-    panel.axhline(0.0, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
-    panel.axvline(0.0, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
+    draw_guides(panel, 0.0, 0.0)
     panel.plot(0.0, 0.0, "D", ms=6, color=START_COLOUR, mec="white", mew=0.8, zorder=6)
     stated = [e for e in analysis.paper_changes() if e.split == RULE_SPLIT]
     marked = [(analysis.arms.colour(arm), value) for entry in stated for arm, value in entry.values.items()]
@@ -142,18 +122,7 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
     panel.set_title(run.task_title, pad=12)
     if run.reach:
         add_opacity_bar(figure, [panel], run)
-    handles = [
-        Line2D(
-            [],
-            [],
-            label=analysis.arms.label(c.arm),
-            color=analysis.arms.colour(c.arm),
-            marker="o",
-            ls="",
-            ms=7,
-        )
-        for c in drawn
-    ]
+    handles = [_handle(analysis, curve.arm, analysis.arms.colour(curve.arm), "o") for curve in drawn]
     handles.append(start_handle(analysis.arms.label(analysis.curves.start_arm)))
     handles.append(
         Line2D([], [], label="large: at equal compute", color=FAINT, marker="o", ls="", ms=9, mec="white")
@@ -164,6 +133,11 @@ def growth_by_attempts(runs: Sequence[PaperRun]) -> Figure | None:
         )
     put_legend(figure, handles, 2)
     return figure
+
+
+def _handle(analysis: Analysis, arm: str, colour: str, marker: str) -> Line2D:
+    """Legend entry of an arm."""
+    return Line2D([], [], label=analysis.arms.label(arm), color=colour, marker=marker, ls="", ms=6.5)
 
 
 def _signed(axes: Axes) -> None:

@@ -93,7 +93,7 @@ class Painter:
         width, height = self.size
         angle = np.radians((np.arange(width) + 0.5) / width * 360 - rotation)
         self._x, self._y = np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
-        self._place, self._rotation = point, rotation
+        self._position, self._rotation = point, rotation
         canvas = np.empty((width, height, 4), np.uint8)
         half = height // 2
         canvas[:, :half] = np.roll(self._sky, round(rotation / 360 * width), axis=0)
@@ -111,7 +111,7 @@ class Painter:
     def _paint_ground(self, canvas: npt.NDArray[np.uint8], half: int) -> None:
         # A row sees the ground at one distance, so each row takes one level of detail.
         away = CAMERA / -self._tan[half:]
-        levels = self._ground.around(self._place)
+        levels = self._ground.around(self._position)
         level = np.searchsorted([level_map.reach for level_map in levels[:-1]], away * 1.42)
         for number, level_map in enumerate(levels):
             rows = np.nonzero(level == number)[0]
@@ -134,7 +134,7 @@ class Painter:
             Walls, their distances and the positions along them (0 to 1), each of shape (layers, width).
         """
         walls = self.plan.walls
-        start, end = walls.start - self._place, walls.end - self._place
+        start, end = walls.start - self._position, walls.end - self._position
         away = np.hypot(*((start + end) / 2).T)
         # The backs of facades are hidden by their own fronts.
         ahead = start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0] < 0
@@ -241,7 +241,7 @@ class Painter:
 
     def _paint_boards(self, canvas: npt.NDArray[np.uint8], depth: Floats) -> None:
         """Paint signs, trees, lamps and traffic lights, the farthest first."""
-        position = np.array(self._place)
+        position = np.array(self._position)
         left, right = self._lefts - position, self._rights - position
         middle = (left + right) / 2
         far = np.hypot(*middle.T)
