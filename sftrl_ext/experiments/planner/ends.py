@@ -147,7 +147,7 @@ def ends_table(ends: Sequence[ArmEnd]) -> Table:
         for end in ends
     ]
     header = ["End of", "Counted tokens", "The paper's formula, D_RL per epoch", "D_RL once"]
-    return Table(header, rows, words=1)
+    return Table(header, rows, text_columns=1)
 
 
 def ends_sentence(recipe: Recipe, ends: Sequence[ArmEnd]) -> str:

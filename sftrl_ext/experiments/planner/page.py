@@ -103,7 +103,7 @@ def _summary(recipes: list[Recipe]) -> Table:
             f"{sum(plan.work.total_flops for plan in plans) / 1e18:.3g}",
             f"{sum(plan.work.hours for plan in plans):.1f}",
         ])  # fmt: skip
-    return Table(header, rows, words=4)
+    return Table(header, rows, text_columns=4)
 
 
 def _calibration(results: Path) -> list[str]:
@@ -141,7 +141,7 @@ def _calibration(results: Path) -> list[str]:
         f"cache: {seconds / 60:.1f} minutes.\n",
         "No run of this code on a GPU is recorded: hours on GPUs are within a factor of about "
         f"{calibration.GPU_ERROR.time:.0f}.\n",
-        Table(header, rows, words=2).to_markdown(),
+        Table(header, rows, text_columns=2).to_markdown(),
         "",
     ]
 

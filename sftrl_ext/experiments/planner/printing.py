@@ -24,7 +24,8 @@ def deviation_lines(recipe: Recipe) -> Iterator[str]:
     if rows:
         yield f"{recipe.name} at {recipe.scale.name}: deviations from the paper ({recipe.source})"
         yield ""
-        yield from Table(["Setting", "The paper", "Ours", "Why"], rows, words=4).to_markdown().splitlines()
+        table = Table(["Setting", "The paper", "Ours", "Why"], rows, text_columns=4)
+        yield from table.to_markdown().splitlines()
         yield ""
 
 

@@ -73,7 +73,7 @@ def stage_table(plans: Sequence[StagePlan]) -> Table:
         _number(sum(plan.work.total_flops for plan in plans) / 1e18),
         _number(sum(plan.work.hours for plan in plans)),
     ]  # fmt: skip
-    return Table(STAGE_HEADER, [*rows, total], words=2)
+    return Table(STAGE_HEADER, [*rows, total], text_columns=2)
 
 
 def memory_table(plans: Sequence[StagePlan]) -> Table:
@@ -88,7 +88,7 @@ def memory_table(plans: Sequence[StagePlan]) -> Table:
             key = (phase.name, *sizes)
             rows[key] = plan.stage if key not in rows else f"{rows[key]}, {plan.stage}"
     header = ["Phase", "Stages", *(_title(part) for part in PARTS), "GiB"]
-    return Table(header, [[key[0], stages, *key[1:]] for key, stages in rows.items()], words=2)
+    return Table(header, [[key[0], stages, *key[1:]] for key, stages in rows.items()], text_columns=2)
 
 
 def assumptions(recipe: Recipe, plans: Sequence[StagePlan]) -> Iterator[str]:

@@ -163,7 +163,7 @@ def _arms_table(recipe: Recipe, arms: Arms) -> str:
         [f"`{name}`", arms.label(name), arm.kind.upper(), f"`{arm.start}`", _changes(arm)]
         for name, arm in recipe.arms.items()
     ]
-    return Table(["Arm", "Title", "Kind", "Starts from", "Changes"], rows, words=5).to_markdown()
+    return Table(["Arm", "Title", "Kind", "Starts from", "Changes"], rows, text_columns=5).to_markdown()
 
 
 def _changes(arm: ArmConfig) -> str:
@@ -196,7 +196,7 @@ def _paper(recipe: Recipe, arms: Arms) -> str:
         for entry in recipe.expected
     ]
     models = ", ".join(dict.fromkeys(entry.model for entry in recipe.expected))
-    table = Table(["Figure", "Split", "Metric", "Numbers"], rows, words=4).to_markdown()
+    table = Table(["Figure", "Split", "Metric", "Numbers"], rows, text_columns=4).to_markdown()
     return f"In percent, of the paper's own model ({models}). They are not results of this code.\n\n{table}"
 
 
@@ -226,7 +226,7 @@ def _deviations(recipe: Recipe) -> str:
         parts = ["Not applicable."]
     elif rows:
         header = ["Setting", "Scales", "The paper", "Ours", "Why"]
-        parts = [f"In addition to {common}:", Table(header, rows, words=5).to_markdown()]
+        parts = [f"In addition to {common}:", Table(header, rows, text_columns=5).to_markdown()]
     else:
         parts = [f"Only {common}."]
     if recipe.unequal_compute:

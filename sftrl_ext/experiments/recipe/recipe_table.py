@@ -80,7 +80,7 @@ def recipe_table(results: Path) -> str:
         for path, recipe in recipes.items()
     ]  # fmt: skip
     header = ["Recipe", "Experiment", "Source", "Has run"]
-    table = Table(header, rows, words=len(header)).to_markdown()
+    table = Table(header, rows, text_columns=len(header)).to_markdown()
     head = _HEAD.format(scales=", ".join(f"`{scale}`" for scale in SCALES))
     return f"{head}\n{table}\n\n{_settings_text(list(recipes.values()))}"
 
@@ -110,7 +110,7 @@ def _settings_text(recipes: Sequence[Recipe]) -> str:
         ]
         for entry in DEVIATIONS
     ]  # fmt: skip
-    table = Table(header, rows, words=len(header)).to_markdown()
+    table = Table(header, rows, text_columns=len(header)).to_markdown()
     lines = []
     for recipe in recipes:
         label = recipe_arms(recipe).label
@@ -135,7 +135,7 @@ def _scale_deviations() -> str:
         for entry in SCALE_DEVIATIONS
     ]  # fmt: skip
     header = ["Scales", "Tasks", "Setting", "Ours", "Why"]
-    return Table(header, rows, words=len(header)).to_markdown()
+    return Table(header, rows, text_columns=len(header)).to_markdown()
 
 
 def _unequal_ends(recipes: Sequence[Recipe]) -> list[str]:
