@@ -131,6 +131,49 @@ def test_named_modules_and_files_exist() -> None:
     assert not missing, "\n".join(missing)
 
 
+def test_imported_names_exist() -> None:
+    """Tests import within functions, which nothing but the test itself checks; some run in nightly alone."""
+    wrong = [
+        f"{path.relative_to(ROOT)}, line {node.lineno}: {node.module} has no {alias.name}"
+        for folder in ("sftrl_ext", "data_prep", "tests", "benchmarks", "docs")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if node.level or _is_own(node.module) and not _has(str(node.module), alias.name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _is_own(module: str | None) -> bool:
+    return str(module).split(".")[0] in ("sftrl_ext", "data_prep", "tests", "benchmarks")
+
+
+def _has(module: str, name: str) -> bool:
+    """True if a module defines or imports a name, or holds a module of that name."""
+    path = ROOT / module.replace(".", "/")
+    if (path / name).is_dir() or (path / f"{name}.py").is_file():
+        return True
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.is_file() and name in _names(path)
+
+
+@cache
+def _names(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                names.update(alias.asname or alias.name for alias in node.names)
+            case ast.Name(ctx=ast.Store()):
+                names.add(node.id)
+            case _:
+                pass
+    return names
+
+
 def _texts() -> list[Path]:
     folders = ("sftrl_ext", "data_prep", "tests", "benchmarks", "configs", "recipes", "docs", "docker")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]

@@ -84,7 +84,7 @@ def lr_line(lr: float | None, rates: Sequence[float | None]) -> str:
 
 def draw_guides(axes: Axes, x: float, y: float) -> None:
     """Draw the dashed lines through a start, behind all points."""
-    for draw, value in ((axes.axvline, x), (axes.axhline, y)):
+    for draw, value in ((axes.axhline, y), (axes.axvline, x)):
         draw(value, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
 
 

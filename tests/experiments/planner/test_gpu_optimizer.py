@@ -24,7 +24,7 @@ def test_the_fused_step_is_the_plain_one(one_rank, tmp_path):
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.config.optimizer import build_optimizer
 
-    from ..composing import config_of
+    from tests.experiments.recipe.composing import config_of
 
     stages = make_plan(load_recipe("fig6_gp_l", "gpu"), tmp_path)
     rl = config_of(next(stage for stage in stages if stage.kind == "rl").command)

@@ -26,6 +26,7 @@ RECIPES = sorted(path.stem for path in distinct_recipes())
 VARIED = {
     "beyond_algorithms": {
         "ppo": ["algorithm", "epochs", "group", "minibatches"],
+        "ppo_paper": ["algorithm", "epochs", "group", "minibatches"],
         "rloo": ["algorithm", "epochs", "group", "minibatches"],
         "grpo": ["algorithm", "epochs", "group", "minibatches"],
     },

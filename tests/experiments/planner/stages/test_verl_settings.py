@@ -27,7 +27,7 @@ def _leaves(settings, prefix=""):
 @pytest.mark.parametrize(("recipe", "scale", "overrides"), CASES)
 def test_they_are_what_verl_composes(recipe, scale, overrides, tmp_path):
     pytest.importorskip("verl")
-    from ..composing import config_of
+    from tests.experiments.recipe.composing import config_of
 
     for stage in make_plan(load_recipe(recipe, scale, overrides), tmp_path):
         if stage.kind not in ("sft", "rl"):
