@@ -34,6 +34,7 @@ from sftrl_ext.envs.base import IMAGE_MARKER, Episode, parse_facts
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
+from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.rollout.metrics import episode_metrics
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, Segment, TurnReward, play
 from sftrl_ext.rollout.tokens import chat_tokens
@@ -69,7 +70,7 @@ class TurnsOutput(AgentLoopOutput):
         return output
 
 
-@register("verifier")
+@register(AGENT_LOOP)
 class VerifierLoop(AgentLoopBase):
     """Plays one row's episode against the rollout engine."""
 

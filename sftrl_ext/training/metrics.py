@@ -274,7 +274,9 @@ class Passes:
     forward_critic: int = 0
 
     @classmethod
-    def of_update(cls, config: DictConfig, step: int, *, critic: bool, reference: bool) -> Passes:
+    def of_update(
+        cls, config: DictConfig, step: int, *, critic: bool, reference: bool, checked: bool = True
+    ) -> Passes:
         """Passes of the update at ``step``.
 
         Args:
@@ -282,6 +284,7 @@ class Passes:
             step: Number of the update, from 1.
             critic: True if there is a critic.
             reference: True if there is a reference policy.
+            checked: True if the update computes log-probabilities that the sampler has returned already.
         """
         correction = OmegaConf.select(config, "algorithm.rollout_correction")
         # In bypass mode verl takes the sampler's log-probabilities and makes no pass for the old ones.
@@ -290,7 +293,7 @@ class Passes:
         return cls(
             actor_epochs=int(config.actor_rollout_ref.actor.ppo_epochs) if trains_actor else 0,
             critic_epochs=int(config.critic.ppo_epochs) if critic else 0,
-            forward=int(old_log_probs) + int(reference),
+            forward=int(old_log_probs) + int(reference) if checked else 0,
             forward_critic=int(critic),
         )
 

@@ -11,7 +11,8 @@ import importlib
 from types import ModuleType
 
 from sftrl_ext.after_import import after_import
-from sftrl_ext.training.settings import AGENT_LOOP, POLICY_LOSS, TRAINERS
+from sftrl_ext.rollout import AGENT_LOOP
+from sftrl_ext.training.settings import POLICY_LOSS, TRAINERS
 
 
 def register_with_verl() -> None:

@@ -21,10 +21,10 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from sftrl_ext.envs.base import Message
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.rollout.tokens import with_images
 from sftrl_ext.training.dataset_rows import read_facts
 from sftrl_ext.training.row_images import ImageTokens, check_markers, draw_images, image_tokens
-from sftrl_ext.training.settings import AGENT_LOOP
 
 CACHED_PROMPTS = 1 << 16
 """Most prompts whose token counts are cached."""

@@ -16,10 +16,10 @@ TRAINERS = {
     "separate_async": f"{TRAINER}_separate_async",
 }
 """verl's trainer modes, and ``trainer.v1.trainer_mode`` of our trainer on top of each."""
-AGENT_LOOP = "verifier"
-"""``agent_name`` of our agent loop in rows and in ``rollout.agent.default_agent_loop``."""
 POLICY_LOSS = "turn_ratio"
 """``actor.policy_loss.loss_mode`` of the loss with one probability ratio per turn."""
+HF_ROLLOUT = "hf"
+"""``actor_rollout_ref.rollout.name`` of the transformers engine."""
 
 ESTIMATORS = ("gae", "rloo", "grpo", "token")
 """``gae`` with a critic; ``rloo`` and ``grpo`` without; ``token`` leaves verl's own estimator alone."""

@@ -33,9 +33,11 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_to_nested
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.runs.layout import TOKENS_FILE
 from sftrl_ext.training import credit
 from sftrl_ext.training.correction import as_loss_weights, correction_level, turn_is_action, turn_weights
+from sftrl_ext.training.log_prob_checks import LogProbChecks, copy_log_probs, drop_copied_metrics
 from sftrl_ext.training.metrics import (
     Passes,
     StepRows,
@@ -49,7 +51,7 @@ from sftrl_ext.training.metrics import (
     turn_metrics,
 )
 from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
-from sftrl_ext.training.settings import AGENT_LOOP, POLICY_LOSS, TRAINERS, CreditSettings
+from sftrl_ext.training.settings import POLICY_LOSS, TRAINERS, CreditSettings
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -137,6 +139,7 @@ class TurnCreditMixin(PPOTrainer):
             )
         self.credit = credit_settings(config)
         self.correction = correction_level(config, self.verl_mode)
+        self.checks = LogProbChecks.of_config(config, self.verl_mode)
         with open_dict(config):
             # verl picks its replay buffer and its checkpoint contents by this name.
             config.trainer.v1.trainer_mode = self.verl_mode
@@ -237,6 +240,19 @@ class TurnCreditMixin(PPOTrainer):
         self._minibatches.fit(self.config, len(batch))
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
+    # ------------------------------------------------------------------ log-probabilities
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.checks.due(self.global_steps):
+            return super()._compute_old_log_prob(batch, metrics)
+        return copy_log_probs(batch, "rollout_log_probs", "old_log_probs")
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.checks.due(self.global_steps):
+            return super()._compute_ref_log_prob(batch, metrics)
+        # The actor reads the field whenever it logs a divergence; its coefficient is 0.
+        return copy_log_probs(batch, "old_log_probs", "ref_log_prob")
+
     # ------------------------------------------------------------------ advantages
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -247,8 +263,11 @@ class TurnCreditMixin(PPOTrainer):
         batch = super()._compute_advantage(batch, metrics)
         data, nested_mask = self._token_data(batch)
         self._count_tokens(rows, metrics)
-        metrics.update(policy_metrics(data))
-        metrics.update(mismatch_metrics(data))
+        if self.checks.due(self.global_steps):
+            metrics.update(policy_metrics(data))
+            metrics.update(mismatch_metrics(data))
+        else:
+            drop_copied_metrics(metrics)
         metrics.update(staleness_metrics(rows, self.global_steps - 1))
         if self.correction == "turn":
             self._put_turn_weights(batch, data, nested_mask, metrics)
@@ -342,6 +361,8 @@ class TurnCreditMixin(PPOTrainer):
             batch = super()._update_actor(batch, metrics)
         for output in outputs:
             metrics.update(first_minibatch_metrics(output["metrics"]))
+        if not self.checks.due(self.global_steps):
+            drop_copied_metrics(metrics)
         return batch
 
     @contextmanager
@@ -365,6 +386,7 @@ class TurnCreditMixin(PPOTrainer):
             self.global_steps,
             critic=self.use_critic,
             reference=self.use_reference_policy,
+            checked=self.checks.due(self.global_steps),
         )
         self.tokens.add_step(rows, passes)
         metrics.update(self.tokens.metrics())

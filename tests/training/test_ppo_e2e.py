@@ -14,8 +14,12 @@ EPISODES, TURN_TOKENS = 8, 24
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):
-    """Metrics of each step, of one run of PPO."""
-    folder = tmp_path_factory.mktemp("ppo")
+    """Metrics of each step of PPO, which computes all log-probabilities in each."""
+    return ppo_metrics(tmp_path_factory.mktemp("ppo"), 1)
+
+
+def ppo_metrics(folder, check_every):
+    """Metrics of each step of one run of PPO."""
     write_model_and_rows(folder, 32)
     overrides = {
         "backend": "cpu",
@@ -26,6 +30,7 @@ def metrics(tmp_path_factory):
         "data.max_prompt_length": 128,
         "data.max_response_length": 300,
         "sftrl.rollout.max_turn_tokens": TURN_TOKENS,
+        "sftrl.check_every": check_every,
         "actor_rollout_ref.model.path": folder / "model",
         "actor_rollout_ref.actor.ppo_mini_batch_size": EPISODES,
         "actor_rollout_ref.actor.ppo_epochs": 2,
@@ -103,3 +108,19 @@ def test_validation_has_the_core_metric_of_the_data_source(metrics):
     core = [key for key in metrics[1] if key.startswith("val-core/")]
     assert core and all("/acc/" in key for key in core)
     assert any(key.endswith("/outcome/unparsable/mean@1") for key in metrics[1])
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_an_update_on_the_samplers_log_probabilities_is_the_same(metrics, tmp_path):
+    checked, unchecked = ppo_metrics(tmp_path, 8)
+    assert checked["mismatch/logp_abs_max"] < 1e-4
+    for name in ("episode/generated_tokens", "episode/solved", "tokens/step_trained"):
+        assert unchecked[name] == metrics[1][name], name
+    for name in ("actor/pg_loss", "critic/vf_loss", "actor/grad_norm", "critic/grad_norm"):
+        assert unchecked[name] == pytest.approx(metrics[1][name], rel=1e-3, abs=1e-5), name
+    # Neither a pass nor a number that a copied log-probability would make look perfect.
+    assert unchecked["tokens/step_forward"] == 0
+    assert metrics[1]["tokens/step_forward"] == 2 * metrics[1]["perf/total_num_tokens"]
+    measured = ("mismatch/", "policy/", "training/rollout_", "rollout_corr/", "actor/kl_loss")
+    assert not [name for name in unchecked if name.startswith(measured)]

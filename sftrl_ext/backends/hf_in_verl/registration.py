@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from sftrl_ext.after_import import after_import
-from sftrl_ext.backends.hf_in_verl.server import ROLLOUT_NAME
+from sftrl_ext.training.settings import HF_ROLLOUT
 
 
 def register_rollout() -> None:
@@ -16,7 +16,7 @@ def register_rollout() -> None:
 
 def _sender(module: ModuleType) -> None:
     """Add the sender to ``_ROLLOUT_REGISTRY``, which has no public function for it."""
-    module._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "sftrl_ext.backends.hf_in_verl.replica.HFWeightSender"
+    module._ROLLOUT_REGISTRY[(HF_ROLLOUT, "async")] = "sftrl_ext.backends.hf_in_verl.replica.HFWeightSender"
 
 
 def _replica(module: ModuleType) -> None:
@@ -27,4 +27,4 @@ def _replica(module: ModuleType) -> None:
 
         return HFReplica
 
-    module.RolloutReplicaRegistry.register(ROLLOUT_NAME, load)
+    module.RolloutReplicaRegistry.register(HF_ROLLOUT, load)

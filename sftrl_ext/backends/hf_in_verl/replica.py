@@ -16,15 +16,16 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica
 from verl.workers.rollout.utils import ensure_async_iterator
 
-from sftrl_ext.backends.hf_in_verl.server import ROLLOUT_NAME, HFServer
+from sftrl_ext.backends.hf_in_verl.server import HFServer
 from sftrl_ext.backends.hf_in_verl.weight_buckets import BucketedWeightSender
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.training.settings import HF_ROLLOUT
 
 Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]]
 
 
 def _server_name(replica_rank: int) -> str:
-    return f"{ROLLOUT_NAME}_server_{replica_rank}"
+    return f"{HF_ROLLOUT}_server_{replica_rank}"
 
 
 class HFReplica(RolloutReplica):

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from sftrl_ext.backends.hf.sampling import Sampling
 
-ROLLOUT_NAME = "hf"
-"""Value of ``actor_rollout_ref.rollout.name`` that selects the engine of this package."""
-
 _IGNORED = {"logprobs", "repetition_penalty"}
 _SAMPLING = {"temperature", "top_p", "top_k", "stop_token_ids", "seed", "ignore_eos"}
 

@@ -151,7 +151,8 @@ class RLShape:
         tensor_parallel: Devices of one vLLM engine.
         sequences: Most sequences that an engine decodes at a time.
         critic: There is a value model.
-        reference: The reference reads every row.
+        reference: The reference reads every row of a checked update.
+        checked: Share of updates that compute old and reference log-probabilities (`sftrl.check_every`).
         recompute: Gradient checkpointing.
         padding: Computed tokens over valid ones.
         cache: Generation keeps keys and values; without, every token reads its whole prefix.
@@ -168,6 +169,7 @@ class RLShape:
     sequences: float = 256
     critic: bool = True
     reference: bool = True
+    checked: float = 1.0
     recompute: bool = True
     padding: float = 1.0
     cache: bool = True
@@ -188,8 +190,8 @@ def rl_work(
     flops = {
         "prefill": forward_flops(architecture, read, workload.images, patches) * rows,
         "decode": 2.0 * architecture.parameters * rows * workload.turns * workload.answer,
-        "old log-probs": forward,
-        "reference": forward if shape.reference else 0.0,
+        "old log-probs": shape.checked * forward,
+        "reference": shape.checked * forward if shape.reference else 0.0,
         "values": value if shape.critic else 0.0,
         "update critic": shape.epochs * train_flops(value, shape.recompute) if shape.critic else 0.0,
         "update actor": shape.epochs * train_flops(forward, shape.recompute),
@@ -221,7 +223,7 @@ def rl_work(
         trained=trained,
         generated=generated,
         prefill=rows * read * shape.updates,
-        forward=once * (2 if shape.reference else 1),
+        forward=once * shape.checked * (2 if shape.reference else 1),
         trained_critic=trained if shape.critic else 0.0,
         forward_critic=once if shape.critic else 0.0,
         sequence=once,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from sftrl_ext.experiments.plan import Stage
 from sftrl_ext.experiments.planner import activations, disk, memory, work
@@ -79,6 +80,7 @@ def rl_plan(context: PlanContext, stage: Stage, config: RLConfig, arm: ArmConfig
         tensor_parallel=ref.rollout.tensor_model_parallel_size,
         sequences=max(1.0, min(float(ref.rollout.max_num_seqs), sequences)),
         critic=critic is not None, reference=reference is not None,
+        checked=_checked_share(settings, config.updates),
         recompute=bool(ref.model.enable_gradient_checkpointing), padding=_padding(context, passes),
         sync_bytes=4.0 * a.parameters, offload_bytes=0.0 if context.cpu else moved,
         weight_bytes=4 if context.cpu else 2,
@@ -94,6 +96,12 @@ def rl_plan(context: PlanContext, stage: Stage, config: RLConfig, arm: ArmConfig
 PADDING = 1.13
 """Computed tokens over valid ones where padding counts towards the cap: the largest share seen in 512 rows of
 200 to 1,152 tokens, at a cap of 64 of the longest."""
+
+
+def _checked_share(settings: DictConfig, updates: int) -> float:
+    """Share of the updates that compute log-probabilities which the sampler has returned already."""
+    every = OmegaConf.select(settings, "sftrl.check_every") or 1
+    return math.ceil(updates / every) / updates
 
 
 def _padding(context: PlanContext, passes: _Passes) -> float:
