@@ -84,6 +84,7 @@ class ResultsFile:
     """The content of a results file.
 
     Attributes:
+        overrides: Overrides under which the recipe of today repeats a run of an older commit.
         paper_formula_absent: The reason why the paper's formula does not apply; None if it does.
         synthetic_cities: True where routes are made up.
         stages: Stage to ``wall_s`` and ``peak_rss_mb``.
@@ -95,6 +96,7 @@ class ResultsFile:
     arms: dict[str, ResultsArm]
     date: str
     commit: str
+    overrides: tuple[str, ...] | None = None
     hardware: str
     model: dict[str, Any]
     measure: str
@@ -111,7 +113,7 @@ class ResultsFile:
         return next((m.rows for m in self.measurements if m.name == CHECKPOINTS), ())
 
 
-_LEFT_OUT = ("title", "synthetic_cities", "se_unit", "recognized", "routes", "divergence")
+_LEFT_OUT = ("title", "synthetic_cities", "se_unit", "recognized", "routes", "divergence", "overrides")
 """Keys that a file does not have where they have no value."""
 
 

@@ -97,7 +97,8 @@ def _as_measured(record: dict[str, Any]) -> Recipe:
     """The recipe of a results file, with the seeds, steps and checkpoints that were run."""
     names = [re.search(r"-lr\S+-s(\d+)$", stage) for stage in record.get("stages", {})]
     seeds = sorted({name[1] for name in names if name})
-    overrides = [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
+    overrides = list(record.get("overrides", []))
+    overrides += [f"sweep.seeds=[{','.join(seeds)}]"] if seeds else []
     kinds = {name: arm.kind for name, arm in load_recipe(record["recipe"], "laptop").arms.items()}
     for arm, rows in _checkpoints(record).items():
         if arm in kinds:

@@ -117,4 +117,4 @@ def test_a_budget_of_other_rows_is_checked():
         with pytest.raises(SftrlError, match=text):
             load_recipe("fig15_suboptimal_sft", "laptop", [word])
     runs = {run.arm: run.total for run in arm_runs(load_recipe("fig15_suboptimal_sft", "laptop"))}
-    assert runs == {"sft": 340, "sft_suboptimal": 132}
+    assert runs == {"sft": 240, "sft_suboptimal": 93}
