@@ -2,8 +2,9 @@
 
 verl computes the log-probabilities of every sampled token again before an update: once under the policy (the
 denominator of PPO's ratio, and its entropy), and once under the start model (to log a divergence of
-coefficient 0). Where sampler and trainer compute in float32, their log-probabilities agree to 1e-5: the first
-pass repeats what the sampler has returned, the second is a measurement. With ``sftrl.check_every=k`` both
+coefficient 0). Where sampler and trainer compute in float32, their log-probabilities agree to 1e-5 (with
+images, up to the probability that a young model gives to tokens which are never sampled). There the first
+pass repeats what the sampler has returned, and the second is a measurement. With ``sftrl.check_every=k`` both
 passes run at updates 1, k + 1, 2k + 1, ..; the others use the sampler's numbers and log neither entropy,
 mismatch nor divergence.
 """

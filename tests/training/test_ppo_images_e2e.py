@@ -37,6 +37,7 @@ def metrics(kind, tmp_path_factory):
         "data.max_prompt_length": 90,
         "data.max_response_length": 160,
         "sftrl.rollout.max_turn_tokens": 20,
+        "sftrl.check_every": 1,
         "actor_rollout_ref.model.path": model_folder(kind),
         "actor_rollout_ref.actor.ppo_mini_batch_size": EPISODES,
         "actor_rollout_ref.actor.optim.lr": 1e-3,

@@ -17,7 +17,8 @@ NOTE = (
     "same weights, and what is left is rounding; with an asynchronous one the updates in between are in it. "
     "Clipped at first: share of ratios clipped in the first optimizer step of an update, before the policy "
     "has moved: 0 unless the trainer's own passes disagree. Staleness: updates between the policy that wrote "
-    "a turn and the one trained on it. All are over the steps of a stage."
+    "a turn and the one trained on it. All are over the steps of a stage that "
+    "measured them (`sftrl.check_every`)."
 )
 """Definitions of the table's numbers."""
 
