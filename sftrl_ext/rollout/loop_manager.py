@@ -7,7 +7,7 @@ with ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import ray
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
@@ -16,7 +16,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.rollout.verifier_loop import VerifierLoop
 
-_Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class  # the class behind the Ray actor
+_Worker: Any = cast(Any, AgentLoopWorkerTQ).__ray_metadata__.modified_class  # the class behind the Ray actor
 
 
 class VerifierLoopWorker(_Worker):
