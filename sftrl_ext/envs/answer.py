@@ -134,10 +134,10 @@ class AnswerForm:
         if not text.startswith("{", start):
             return self._nothing(), start
         try:
-            found, end = _DECODER.raw_decode(text, start)
+            value, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
             return self._nothing(), start
-        given = {key.strip().lower(): value for key, value in found.items()}
+        given = {key.strip().lower(): item for key, item in value.items()}
         raw: dict[str, object] = {}
         for spelling, field in self.fields.items():
             if spelling in given:

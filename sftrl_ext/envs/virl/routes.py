@@ -199,14 +199,14 @@ def _read_route(entry: Any, index: int, where: str) -> Route:
         raise SftrlError(
             f"{where}: field 'init_heading' is {shown(heading)}; expected degrees, or 0 for a random one."
         )
-    places = _field(entry, where, "route_results", "geocode_list")
-    if not isinstance(places, list) or not places:
+    geocodes = _field(entry, where, "route_results", "geocode_list")
+    if not isinstance(geocodes, list) or not geocodes:
         raise SftrlError(
-            f"{where}: field 'route_results.geocode_list' is {shown(places)}; "
+            f"{where}: field 'route_results.geocode_list' is {shown(geocodes)}; "
             "expected a list of points, one per milestone."
         )
     field = f"{where}: field 'route_results.geocode_list"
-    points = [read_point(place, f"{field}[{i}]'") for i, place in enumerate(places)]
+    points = [read_point(geocode, f"{field}[{i}]'") for i, geocode in enumerate(geocodes)]
     blocks = _read_blocks(_field(entry, where, "milestone_info"), f"{where}: field 'milestone_info'")
     if len(blocks) != len(points):
         raise SftrlError(

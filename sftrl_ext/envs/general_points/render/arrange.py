@@ -55,12 +55,12 @@ class Arrangement:
     """A way to lay out a hand.
 
     Attributes:
-        place: Gives the spots for a number of cards, the width and height of the canvas, and a seed; later
+        arrange: Gives the spots for a number of cards, the width and height of the canvas, and a seed; later
             cards lie on top of earlier ones.
-        apart: Whether cards neither touch nor turn, which makes drawing faster.
+        apart: True if cards neither touch nor turn, which makes drawing faster.
     """
 
-    place: Callable[[int, int, int, int], tuple[Spot, ...]]
+    arrange: Callable[[int, int, int, int], tuple[Spot, ...]]
     apart: bool = False
 
 

@@ -91,7 +91,7 @@ def draw_hand(cards: Sequence[Card], look: Look = PAPER_LOOK, seed: int = 0) -> 
     else:
         image = IMAGES.get(table.texture, look.width, look.height).copy()
     ground = table.color if table.texture is None and arrangement.apart else None
-    spots = arrangement.place(len(cards), look.width, look.height, seed)
+    spots = arrangement.arrange(len(cards), look.width, look.height, seed)
     for card, spot in zip(cards, spots, strict=True):
         corner = spot.left, spot.top
         if spot.angle:

@@ -166,7 +166,7 @@ def _wanted(city: City, walks: list[Route], mapping: PanoramaMap, ids: list[str]
     if city.points_per_leg is None:
         return dict(enumerate(ids))
     tracks = (lay_track(route, mapping, points_per_leg=city.points_per_leg) for route in walks)
-    passed = {place.pano_id for track in tracks for place in track.places}
+    passed = {waypoint.pano_id for track in tracks for waypoint in track.waypoints}
     return {index: pano_id for index, pano_id in enumerate(ids) if pano_id in passed}
 
 

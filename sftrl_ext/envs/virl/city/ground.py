@@ -60,20 +60,20 @@ class Ground:
         self._radii = np.hypot(*(self._corners - self._middles[:, None]).transpose(2, 0, 1)).max(axis=1)
         self._details = np.array([detail for _, _, detail in self._strips])
 
-    def around(self, place: tuple[float, float]) -> tuple[Map, ...]:
-        """The maps around a place, the finest first."""
-        return tuple(self._map(np.array(place), reach) for reach in REACHES)
+    def around(self, position: tuple[float, float]) -> tuple[Map, ...]:
+        """The maps around a position, the finest first."""
+        return tuple(self._map(np.array(position), reach) for reach in REACHES)
 
-    def _map(self, place: Vector, reach: float) -> Map:
+    def _map(self, position: Vector, reach: float) -> Map:
         side = self._side
         fine = side / (2 * reach)
         image = Image.new("RGB", (side, side), self._pavement)
         pen = ImageDraw.Draw(image)
         coarse = reach == REACHES[-1]
-        seen = np.abs(self._middles - place).max(axis=1) < reach + self._radii
+        seen = np.abs(self._middles - position).max(axis=1) < reach + self._radii
         seen &= self._details != (_FINE if coarse else _COARSE)
         chosen = np.nonzero(seen)[0]
-        corners = (self._corners[chosen] - place) * (fine, -fine) + (side / 2 - 0.5)
+        corners = (self._corners[chosen] - position) * (fine, -fine) + (side / 2 - 0.5)
         for strip, outline in zip(chosen.tolist(), corners.reshape(len(chosen), -1).tolist(), strict=True):
             pen.polygon(outline, self._strips[strip][1])
         pixels = np.asarray(image)

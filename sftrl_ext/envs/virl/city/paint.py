@@ -73,7 +73,7 @@ class Painter:
         self._ground = ground.Ground(plan, max(256, width // 3), seed)
         self._signs: ByteCache[Texture] = ByteCache(64 << 20, lambda texture: texture.packed.nbytes)
         self._props = {kind: prop_texture(kind, plan.style, seed) for kind in ("tree", "lamp", "lights")}
-        spots = [prop.place for prop in plan.props]
+        spots = [prop.position for prop in plan.props]
         self._lefts = np.array([*spots, *(panel.left for panel in plan.panels)]).reshape(-1, 2)
         self._rights = np.array([*spots, *(panel.right for panel in plan.panels)]).reshape(-1, 2)
         self._halves = np.array([prop.height / 4 for prop in plan.props])

@@ -33,7 +33,7 @@ class Landmark:
     Attributes:
         name: Unique in its city.
         kind: A name of `names.KINDS`.
-        place: Where it is.
+        position: Its coordinates in metres, east and north of the origin.
         node: The intersection at whose corner it stands; None in the middle of a street.
         street: The street it stands on, as the lower and the higher end; None at an intersection.
         building: Its building.
@@ -41,7 +41,7 @@ class Landmark:
 
     name: str
     kind: str
-    place: tuple[float, float]
+    position: tuple[float, float]
     node: int | None
     street: Edge | None
     building: int
@@ -107,7 +107,7 @@ class Prop:
     """Something that stands on the pavement: a tree, a lamp or traffic lights."""
 
     kind: str
-    place: tuple[float, float]
+    position: tuple[float, float]
     height: float
 
 
@@ -316,7 +316,7 @@ class _Blocks:
     def props(self) -> list[Prop]:
         """Trees and lamps along the curbs, away from landmarks, and traffic lights at intersections."""
         props = []
-        landmarks = np.array([landmark.place for landmark in self.landmarks]).reshape(-1, 2)
+        landmarks = np.array([landmark.position for landmark in self.landmarks]).reshape(-1, 2)
         curb = self.style.street / 2 + 0.7
         for side in sorted(self._lines):
             a, b = self.nodes[list(side)]

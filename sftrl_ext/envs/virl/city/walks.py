@@ -112,7 +112,7 @@ class _Walks:
         if marks and (node not in self._corner or self.rng.random() < 0.7):
             goal = marks[int(self.rng.integers(len(marks)))]
             spots = [
-                (math.dist(self.plan.points[spot], goal.place), spot)
+                (math.dist(self.plan.points[spot], goal.position), spot)
                 for spot in self.plan.along[street][1:-1]
             ]
             return (*path, min(spots)[1]), goal
@@ -151,6 +151,6 @@ class _Walks:
         return Route(index, self.places[path[0]], facing, tuple(milestones), goal.name)
 
     def _clause(self, mark: Landmark, here: int, heading: float) -> str:
-        x, y = mark.place[0] - self.plan.points[here][0], mark.place[1] - self.plan.points[here][1]
+        x, y = mark.position[0] - self.plan.points[here][0], mark.position[1] - self.plan.points[here][1]
         turn = (math.degrees(math.atan2(x, y)) - heading) % 360
         return f"{mark.name} is {SIDES[int((turn + 22.5) // 45) % 8]}"
