@@ -143,6 +143,8 @@ def draw_rail(
         raise unknown_name("profile", profile, PROFILES)
     if not is_number(drop_rate) or not 0 <= drop_rate <= 1:
         raise SftrlError(f"drop_rate is {shown(drop_rate)}, expected a number from 0 to 1.")
+    # Drawn even where the route has a heading, as the numbers of all waypoints are below, whatever the drop
+    # rate: the randomness of a point does not depend on either.
     heading = float(rng.integers(360))
     if track.init_heading is not None:
         heading = track.init_heading

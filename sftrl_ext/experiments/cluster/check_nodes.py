@@ -176,13 +176,13 @@ def _faults(answer: Any) -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in SAME_EVERYWHERE:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _probe(expected: dict[str, str], mark: str, flash_attn: bool = False) -> Callable[[], list[str]]:

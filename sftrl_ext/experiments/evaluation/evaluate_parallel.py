@@ -275,8 +275,10 @@ class _Evaluation:
         split = str(self._split)
 
         def submit(actor: Any, unit: CompareUnit) -> Any:
-            of_start, own = (read_played(self.layout.played(k)) for k in (unit.weights, key_of(unit.target)))
-            return actor.compare.remote(unit.target.folder, unit.start, split, of_start, own)
+            start, of_checkpoint = (
+                read_played(self.layout.played(key)) for key in (unit.weights, key_of(unit.target))
+            )
+            return actor.compare.remote(unit.target.folder, unit.start, split, start, of_checkpoint)
 
         def finish(unit: CompareUnit, measured: Mapping[str, Any]) -> None:
             self._progress.advance(task)
