@@ -80,6 +80,7 @@ def turns_of_mask(response_mask: Tensor) -> Tensor:
     a header between them.
     """
     mask = response_mask.to(torch.int64)
+    # 1 at the first token of each run: the running sum numbers the runs.
     begins = mask.clone()
     begins[:, 1:] = mask[:, 1:] * (1 - mask[:, :-1])
     return begins.cumsum(dim=1) * mask

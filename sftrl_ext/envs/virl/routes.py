@@ -45,6 +45,7 @@ NO_LANDMARK = "No landmark nearby"
 """Text in the file for a milestone without a landmark."""
 
 _NO_LANDMARK = re.compile(r"(there (is|are) )?no landmarks?( nearby| around| here)?\.?", re.IGNORECASE)
+# The texts are not escaped: a quote ends one only where the pair ends too.
 _PAIR = re.compile(
     r"""(["'])(?P<key>[^"'\n]*)\1[ \t]*:[ \t]*"""
     r"""(?:(["'])(?P<text>[^\n]*?)\3(?=[ \t]*,?[ \t]*(?:[}\r\n]|$|"[\w ]+"[ \t]*:))"""
@@ -53,6 +54,7 @@ _PAIR = re.compile(
 _SPACE = re.compile(r"[\s,]*")
 _HEADING = re.compile(r"(-?\d{1,4}(?:\.\d{1,20})?(?:e-?\d{1,3})?)\s*\(\s*([A-Za-z]+)\s*\)")
 _DISTANCE = re.compile(r"(\d{1,9}(?:\.\d{1,20})?(?:e-?\d{1,3})?)\s*(?:m|meters?|metres?)?")
+# Greatest angle between a heading and its compass word, in degrees; the nearest word is at most 22.5 away.
 _MOST_OFF = 45.0
 
 

@@ -111,6 +111,7 @@ def card_of(name: str) -> str | None:
 
 @lru_cache(maxsize=8)
 def _read(folder: Path, changed: int) -> PictureDeck:
+    # ``changed`` is read by the cache alone: a folder that has changed is read again.
     files: dict[str, Path] = {}
     sizes: dict[Path, tuple[int, int]] = {}
     for path in sorted(folder.iterdir()):
