@@ -196,6 +196,8 @@ def rows_digest(path: Path, root: Path) -> str:
 @lru_cache(maxsize=64)
 def _rows_digest(path: Path, root: Path, changed: int, size: int) -> str:
     digest = hashlib.sha256()
+    # ``changed`` and ``size`` are for the cache of this function: a file that was written again is read
+    # again.
     inside = str(root).encode()
     file = pq.ParquetFile(path)
     digest.update(str(file.schema_arrow).encode())

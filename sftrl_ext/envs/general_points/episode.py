@@ -119,6 +119,7 @@ def make_facts(
     if play["modality"] != "image":
         del play["look"]
         image = {}
+    # The cards, and after them the seed of the picture, come last: builders of rows fill in JSON up to there.
     hand = {"cards": [str(card) for card in cards]}
     return {"task": TASK, "rule": rule, "target": target, **play, **hand, **image}
 

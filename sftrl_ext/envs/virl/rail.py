@@ -52,7 +52,7 @@ class Point:
         heading: Where the traveller looks on arriving, in degrees.
         action: The action that is right.
         observation: What can be observed, as text: the landmark text and, at an intersection, a note.
-        at_intersection: Whether it is an intersection where a turn is due; the start is none.
+        at_intersection: True if it is an intersection where a turn is due; the start is none.
         landmark_text: The landmark part of the observation.
         landmark: That text if there is a landmark, else None.
         instruction: Which instruction is being followed, counted from 0; see `Turn`.
@@ -78,7 +78,7 @@ class Turn:
         relative: The relative word.
         absolute: The compass word.
         landmark: What is at the leg's end, as a clause; None if nothing.
-        last: Whether the leg ends at the destination.
+        last: True if the leg ends at the destination.
     """
 
     relative: str

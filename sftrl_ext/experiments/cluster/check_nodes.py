@@ -127,6 +127,7 @@ def check_nodes(
     mark = shared / f".seen-by-all-nodes-{uuid4().hex}"
     mark.touch()
     try:
+        # It takes no CPU, so it starts on a node whose CPUs are all reserved.
         task: Any = ray.remote(num_cpus=0, max_retries=0)(_probe(_versions(), str(mark), flash_attn))
         pending = {
             task.options(

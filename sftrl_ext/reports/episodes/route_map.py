@@ -49,7 +49,7 @@ def draw_map(axes: Axes, walk: Walk, *, legend: bool = True) -> None:
     Args:
         axes: An axes whose place in its figure is final.
         walk: The episode.
-        legend: Whether to explain the markers below.
+        legend: True to explain the markers below.
     """
     places = np.array([visit.point.position for visit in walk.visits])
     scale = _fit(axes, places)  # metres per point of the figure

@@ -58,7 +58,7 @@ class Panel:
         low: Height of its lower edge.
         high: Height of its upper edge.
         landmark: Whose name is on it.
-        upright: Whether it is a narrow sign that stands out from a facade, with a symbol only.
+        upright: True if it is a narrow sign that stands out from a facade, with a symbol only.
     """
 
     left: tuple[float, float]
@@ -78,7 +78,7 @@ class Walls:
         end: Right end.
         building: Which building.
         bays: Columns of windows.
-        plain: Whether it has no windows.
+        plain: True if it has no windows.
     """
 
     start: Floats
