@@ -154,8 +154,7 @@ def evaluate_postfix(postfix: Sequence[int | str]) -> tuple[int, int] | None:
             continue
         if len(stack) < 2:
             raise ValueError(f"not a formula in postfix order: {postfix!r}")
-        # Left operand a / b, right operand c / d. Denominators stay non-zero, since only division by c = 0
-        # makes one.
+        # Left operand a / b, right operand c / d. Only division by c = 0 could give a denominator of 0.
         c, d = stack.pop()
         a, b = stack.pop()
         if item == "+":

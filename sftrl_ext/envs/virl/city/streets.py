@@ -47,7 +47,7 @@ def _grid(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Floats
         free = all(degree[node] == 4 for node in corners)
         if free and rng.random() < 0.3 and not {n for edge in diagonal for n in edge} & set(corners):
             diagonal.append(corners)
-    # A street may go only where both ends keep three others: no dead ends, and no bends without a crossing.
+    # A street may go only where both ends keep three others: none becomes a dead end or a mere bend.
     for index in rng.permutation(len(ordered)):
         a, b = ordered[index]
         if (
