@@ -30,7 +30,7 @@ def best_us(call: Callable[[], object]) -> float:
 
 def floor(width: int, height: int) -> Callable[[], Image.Image]:
     """A picture of as many pixels, without cards."""
-    spots = ARRANGEMENTS["row"].place(len(HAND), width, height, 0)
+    spots = ARRANGEMENTS["row"].arrange(len(HAND), width, height, 0)
     blank = Image.new("RGB", (spots[0].width, spots[0].height), (255, 255, 255))
 
     def draw() -> Image.Image:

@@ -56,6 +56,8 @@ def read_records(path: str | Path) -> Iterator[tuple[int, Any]]:
                 problem = "the list is not closed; is the file cut off?"
             except json.JSONDecodeError as error:
                 end, problem = len(text), f"not JSON: {error.msg}"
+                # An error near the end of what is read, or in a string that does not end there, may come from
+                # the cut.
                 if error.pos + _SLACK < len(text) and not error.msg.startswith("Unterminated string"):
                     raise SftrlError(f"{path}: record {index}: {problem}") from None
             if end < len(text):

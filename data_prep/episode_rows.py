@@ -135,6 +135,7 @@ class EpisodeRows(TaskRows):
         facts, prompts, messages = [], [], []
         stream = zlib.crc32(f"{'train' if source.train else 'eval'}/{split}".encode())
         for index in indices:
+            # A generator for each row: a longer file starts with the same rows, whatever they draw.
             rng = np.random.default_rng([source.seed, stream, index])
             drawn = {"task": self.config.kind, "max_attempts": source.attempts}
             drawn |= self.draw(split, source.train, rng)

@@ -55,6 +55,8 @@ def _tables(
         table = pa.concat_tables(tables)
         if len(tables) > 1:
             indices = np.concatenate([part.index for part in parts])
+            # The rows of a mixture came split by split; their numbers put them back into the order of the
+            # stream.
             table = table.take(pa.array(np.argsort(indices)))
         yield with_draws(table, [text.split for text in texts])
 
@@ -195,6 +197,8 @@ def suboptimal_rows(
         texts = list(hand_texts.opening(key))
         pool = hand_texts.mistakes(key)
         size = max(1, len(pool))
+        # One random number chooses both, uniformly: how many attempts fail, and the first mistake of the
+        # pool. The others follow it in the pool, so no mistake comes twice.
         number, first = divmod(int(draw * (most - fewest + 1) * size), size)
         for attempt in range(1, min(fewest + number, len(pool)) + 1):
             answer, feedback = pool[(first + attempt) % len(pool)]

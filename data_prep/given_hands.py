@@ -122,6 +122,7 @@ def _suited(
     record: Record, hand: GivenHand, split: Split, modality: str, rng: np.random.Generator
 ) -> tuple[Card, ...]:
     """The cards with suits; those without one get any of the split's."""
+    # A suit is drawn for every card, so one that the list names does not change those of others.
     letters = suits_of(split.hands.suits)
     drawn = [letters[number] for number in rng.integers(len(letters), size=len(hand.cards))]
     cards = tuple(Card(card.rank, card.suit or suit) for card, suit in zip(hand.cards, drawn, strict=True))

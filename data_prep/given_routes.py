@@ -52,6 +52,7 @@ def given_route_rows(
             walks.append(_facts(checked, split, routes, route, int(rng.integers(2**31))))
     else:
         for record in read_records(path, "route", FIELDS)[:limit]:
+            # Drawn for every row, so a seed that the list names does not change those of other rows.
             seed = int(rng.integers(2**31))
             walks.append(_listed(record, source, split, seed))
     yield prompt_table(TASK, data_source(TASK_OF, source.settings.modality, name), name, source.seed, walks)

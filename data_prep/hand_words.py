@@ -30,6 +30,7 @@ POOL = 8
 Key = tuple[int, ...]
 """Indices of a hand's ranks, followed by those of its suits where a text shows suits."""
 
+# Characters that no template holds: they stand for the formula and its steps in an answer that is kept.
 _FORMULA, _STEPS = "\x00", "\x01"
 
 
@@ -55,6 +56,8 @@ class HandWords:
 
             check_cards(as_look(settings.look).deck, self.rule.ranks, self._letters)
         self.data_source = split.data_source(settings.modality)
+        # The facts of a split's rows differ in the cards and the seed of the picture, which come last: a
+        # row's JSON is this head and those.
         head, _, _ = facts_text(make_facts([], spec.rule, spec.target, settings)).rpartition('"cards": [')
         self._facts_head = head + '"cards": ["'
         self.opening: Callable[[Key], tuple[str, ...]] = lru_cache(1 << 16)(self._opening)
@@ -121,6 +124,8 @@ class HandWords:
         episode = GeneralPointsEpisode(make_facts(cards, self.rule.name, self.target, self.settings))
         text = self.expert(key, False)[1]
         mistakes: list[tuple[str, str]] = []
+        # Hands of equal numbers share a pool; each begins at a place of its own, so that they differ in
+        # mistakes.
         start = sum(part * 31**position for position, part in enumerate(key))
         for i in range(len(pool)):
             answer = text.replace(_FORMULA, pool[(start + i) % len(pool)])

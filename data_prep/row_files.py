@@ -88,6 +88,7 @@ class _Checked:
         for lap in itertools.count():
             for table in self._read():
                 part = table.slice(0, left)
+                # Further laps repeat rows that have been checked.
                 if lap == 0:
                     self._check(part)
                 left -= part.num_rows

@@ -109,6 +109,7 @@ def messages_array(roles: list[str], contents: list[pa.Array]) -> pa.ListArray:
         A list array of ``N`` dialogues of ``M`` messages.
     """
     rows, width = len(contents[0]), len(roles)
+    # Joined, message m of row n is entry m * rows + n; a list array needs the messages of a row side by side.
     order = pa.array([m * rows + n for n in range(rows) for m in range(width)], pa.int64())
     content = pa.concat_arrays(contents).take(order)
     role = pa.array(roles * rows, pa.string())

@@ -125,6 +125,8 @@ def draw_parts(source: Source, first: int, last: int, accept: Accept | None = No
     shares = np.array(list(source.weights) or [1.0] * len(splits))
     stream = TRAIN_STREAM if source.train else "+".join(split.stream for split in splits)
     drawn: list[list[Part]] = [[] for _ in splits]
+    # Blocks are drawn whole, and cut in `_joined`: a row must not depend on how many rows are built. For the
+    # same reason the order of the draws below is fixed.
     for block in range(first // BLOCK, -(-last // BLOCK)):
         rng = stream_rng(source.seed, stream, block)
         index = np.arange(block * BLOCK, (block + 1) * BLOCK)

@@ -108,6 +108,7 @@ def _points(mistakes: tuple[int, int]) -> Rows:
 
     def rows_of(walk: Walk) -> Iterator[_Row]:
         episode = NavigationEpisode(make_facts(walk.track, walk.settings, walk.rail_seed))
+        # The facts of a walk's points differ only in ``first_point``, which goes before the closing brace.
         head, _, _ = facts_text(episode.facts).rpartition("}")
         rng = np.random.default_rng(walk.chance)
         while not episode.done:

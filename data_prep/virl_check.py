@@ -47,7 +47,7 @@ def _check_set(routes: RouteSet, source: RouteSource, skip_bad: bool) -> tuple[R
             problems.append(problem)
             continue
         good.append(route)
-        needed.append({point.pano_id for point in track.places if point.pano_id is not None})
+        needed.append({point.pano_id for point in track.waypoints if point.pano_id is not None})
     if settings.street_views is not None:
         wanted = sorted(set().union(*needed))
         broken = _broken(StreetViews(settings.street_views), wanted)

@@ -62,6 +62,7 @@ def held_out_indices(routes: Sequence[Route], share: float) -> set[int]:
 
 def _hash(route: Route) -> int:
     points = [route.start, *(milestone.geocode for milestone in route.milestones)]
+    # Six decimals are about 0.1 m: the part of a route does not depend on how a file writes its floats.
     text = " ".join(f"{lat:.6f} {lng:.6f}" for lat, lng in points)
     return zlib.crc32(text.encode())
 
@@ -266,6 +267,7 @@ def _walks(source: RouteSource, split: RouteSplit) -> Iterator[Walk]:
     stream = zlib.crc32(split.stream(source.train).encode())
     lap = 0
     while True:
+        # Splits that share a stream (`routes_of`) get the same order and the same rails.
         rng = np.random.default_rng([source.seed, stream, lap])
         for number in rng.permutation(len(numbered)).tolist():
             rail, chance = rng.integers(2**31, size=2).tolist()

@@ -31,7 +31,7 @@ class RouteSplit:
         name: Its name.
         part: A name of `PARTS`.
         action_space: "absolute" or "relative"; the words of a turn.
-        away: Whether its routes are those of the other cities.
+        away: True if its routes are those of the other cities.
         routes_of: A split whose evaluation routes and rails it walks: the two compare point by point.
     """
 
@@ -67,7 +67,7 @@ def register_route_split(
         name: The split's name.
         part: "seen", "held_out" or "all" of the routes.
         action_space: "absolute" or "relative".
-        away: Whether its routes are those of the other cities.
+        away: True if its routes are those of the other cities.
         routes_of: A split whose evaluation routes and rails it walks.
 
     Raises:

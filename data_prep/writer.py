@@ -68,6 +68,7 @@ def write_rows(
                 if progress is not None:
                     progress(rows)
                 table = next(stream, None)
+        # A temporary file can be read by its owner only.
         os.chmod(name, 0o644)
         os.replace(name, path)
     finally:

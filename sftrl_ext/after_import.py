@@ -26,6 +26,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        # Taken out first: the search below comes here again, and must then pass to the other finders.
         visitors = self.visitors.pop(name, None)
         if not visitors:
             return None

@@ -13,15 +13,15 @@ class SftrlError(ValueError):
     """Bad input from the user: the command line prints its message without a traceback."""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> SftrlError:
+def unknown_name(kind: str, name: object, registered: Iterable[str]) -> SftrlError:
     """Error for a name that is not registered, with the nearest registered one.
 
     Args:
         kind: Kind of item, as the message names it ("card rule", "split").
         name: The unknown name.
-        known: All accepted names.
+        registered: All accepted names.
     """
-    names = sorted(known)
+    names = sorted(registered)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return SftrlError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or '(none)'}.")

@@ -34,11 +34,14 @@ BLANKS_AND_QUOTES = " \t\r\n\"'`“”‘’"
 AFTER_KEY = r"""["'`“”‘’]?[ \t\r\n]*[:=][ \t\r\n]*"""
 """Pattern of what stands between a key and its value."""
 
+# Main fields that are tried, from the end: a bound on the work for a text of nothing but keys.
 _MAX_CANDIDATES = 16
 _JSON_DIGITS = 600
 _PYTHON_DIGITS = 4300  # more digits than this are not converted by Python
 
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’"}
+# Each quote with its closing one. A string ends at the first closing quote without a backslash; a text only
+# at one that ends the item too, so that it may hold quotes.
 _STRINGS = {start: re.compile(rf"((?:[^{end}\\\n]|\\.)*){end}") for start, end in _QUOTES.items()}
 _TEXTS = {
     start: re.compile(rf"((?:[^\\\n]|\\.)*?){end}(?=[ \t]*(?:[,}}\]\r\n]|$))")
@@ -134,10 +137,10 @@ class AnswerForm:
         if not text.startswith("{", start):
             return self._nothing(), start
         try:
-            found, end = _DECODER.raw_decode(text, start)
+            value, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
             return self._nothing(), start
-        given = {key.strip().lower(): value for key, value in found.items()}
+        given = {key.strip().lower(): item for key, item in value.items()}
         raw: dict[str, object] = {}
         for spelling, field in self.fields.items():
             if spelling in given:
@@ -153,6 +156,7 @@ class AnswerForm:
         for key in reversed(candidates):
             opened = text.rfind("{", 0, key.start())
             inside = opened > text.rfind("}", 0, key.start())
+            # Keys of one object share its brace: it is decoded once.
             if inside and opened != tried:
                 tried = opened
                 answer, _ = self._object_at(text, opened)
@@ -175,6 +179,8 @@ class AnswerForm:
         self, text: str, keys: Sequence[Key], start: int, end: int, main: str | None
     ) -> dict[str, Any]:
         """An answer whose other fields are the last ones written between two places."""
+        # From the last key back: ``stop`` is where the key after this one begins, so where its value ends at
+        # the latest.
         fields = self._nothing() | {self.main: main}
         stop = len(text)
         for key, name in reversed(keys):

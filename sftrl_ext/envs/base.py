@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the verifier says about one response.
+    """Outcome, grade and feedback of the verifier for one response.
 
     Attributes:
         outcome: A short stable name; ``"correct"`` is the only one that solves.
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def correct(self) -> bool:
-        """Whether the response is right."""
+        """True if the response is right."""
         return self.outcome == "correct"
 
 
@@ -71,7 +71,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Step:
-    """What follows from one response.
+    """Result of one response: rewards, end of the episode, and the reply.
 
     Attributes:
         attempt: The response and its verdict.
@@ -92,7 +92,7 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Whether the episode is over."""
+        """True if the episode is over."""
         return self.terminated or self.truncated
 
 
@@ -119,12 +119,12 @@ class Episode(ABC):
     @property
     @abstractmethod
     def solved(self) -> bool:
-        """Whether the episode reached its goal."""
+        """True if the episode reached its goal."""
 
     @property
     @abstractmethod
     def done(self) -> bool:
-        """Whether the episode is over."""
+        """True if the episode is over."""
 
     @abstractmethod
     def metrics(self) -> dict[str, float]:
@@ -159,7 +159,7 @@ def parse_facts(text: object, where: str) -> dict[str, Any]:
 
 
 def count_markers(messages: Iterable[Mapping[str, str]]) -> int:
-    """How many pictures a dialogue asks for: the image markers in its messages, but for the assistant's."""
+    """Number of pictures a dialogue needs: the image markers in its messages, but for the assistant's."""
     return sum(
         message["content"].count(IMAGE_MARKER) for message in messages if message["role"] != "assistant"
     )

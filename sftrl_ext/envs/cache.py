@@ -41,6 +41,7 @@ class ByteCache(Generic[T]):
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
+        # Outside the lock: two threads may make the same thing, but none waits for another's.
         thing = make(*args)
         with self._lock:
             if key not in self._kept and self._measure(thing) <= self.at_most:

@@ -69,15 +69,15 @@ class EpisodeEnv(gymnasium.Env[dict[str, Any], str], Generic[E]):
         return seen
 
 
-def checked_options(options: Mapping[str, Any] | None, known: Iterable[str]) -> Mapping[str, Any]:
-    """The options of a reset, if all are known.
+def checked_options(options: Mapping[str, Any] | None, accepted: Iterable[str]) -> Mapping[str, Any]:
+    """The options of a reset, if all are accepted.
 
     Raises:
         SftrlError: for one that is not, with the nearest name.
     """
     for key in options or {}:
-        if key not in known:
-            raise unknown_name("reset option", key, known)
+        if key not in accepted:
+            raise unknown_name("reset option", key, accepted)
     return options or {}
 
 

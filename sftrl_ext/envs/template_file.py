@@ -42,11 +42,11 @@ class TextTemplate:
         """Outcome to text."""
         return self.mappings["feedback"]
 
-    def first_messages(self, words: Mapping[str, object], modality: str) -> list[Message]:
+    def first_messages(self, values: Mapping[str, object], modality: str) -> list[Message]:
         """The prompt, after a system message if there is one.
 
         Args:
-            words: Placeholder to what stands for it; ``image`` is added here.
+            values: Text for each placeholder; ``image`` is added here.
             modality: "text", or "image" for ``image_prompt`` in the place of ``prompt``.
 
         Raises:
@@ -54,10 +54,10 @@ class TextTemplate:
         """
         if modality == "image":
             self.check_image()
-            words = {**words, "image": IMAGE_MARKER}
+            values = {**values, "image": IMAGE_MARKER}
         roles = (("system", "system"), ("user", "image_prompt" if modality == "image" else "prompt"))
         return [
-            {"role": role, "content": self.texts[key].substitute(words)}
+            {"role": role, "content": self.texts[key].substitute(values)}
             for role, key in roles
             if key in self.texts
         ]

@@ -84,9 +84,9 @@ class SourceFile:
         except (SyntaxError, ValueError) as error:
             raise SftrlError(f"{self.path}: not a Python file: {error}") from None
 
-    def fail(self, where: str, expected: str, found: object) -> NoReturn:
+    def fail(self, where: str, expected: str, actual: object) -> NoReturn:
         """Refuse the file."""
-        raise SftrlError(f"{self.path}: {where}: expected {expected}; found {found}.")
+        raise SftrlError(f"{self.path}: {where}: expected {expected}; found {actual}.")
 
     def constant(self, name: str, within: ast.AST | None = None) -> str:
         """The text assigned to a name, in the module or inside a function."""

@@ -187,6 +187,7 @@ def _table(summary: Mapping[str, Any]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of several recipes: ``<composed recipe> <run folder> <folder of runs>``."""
     recipe, run_dir, folder = map(Path, (sys.argv[1:] if argv is None else argv)[:3])
+    # Ended like by Ctrl-C: the runner then ends its stage before it goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.platform == "linux":
         end_with_parent()

@@ -90,7 +90,7 @@ def examine(console: Console) -> bool:
     """Print the state of this installation.
 
     Returns:
-        Whether training would work.
+        True if training would work.
     """
     installation = inspect_installation()
     hardware = installation.hardware

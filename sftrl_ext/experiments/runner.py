@@ -252,6 +252,7 @@ class Runner:
         process = self._run_process(stage, entry)
         entry.wall_s = round(entry.wall_s + process.wall_s, 1)
         entry.peak_rss_mb = round(max(entry.peak_rss_mb, process.peak_rss_mb))
+        # A trainer that ended well but left no last checkpoint has not trained the stage.
         if process.code == 0 and stage.total and not self._is_trained(stage):
             process = replace(process, code=-1)
         if process.code != 0:

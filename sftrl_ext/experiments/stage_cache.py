@@ -196,6 +196,8 @@ def rows_digest(path: Path, root: Path) -> str:
 @lru_cache(maxsize=64)
 def _rows_digest(path: Path, root: Path, changed: int, size: int) -> str:
     digest = hashlib.sha256()
+    # ``changed`` and ``size`` are for the cache of this function: a file that was written again is read
+    # again.
     inside = str(root).encode()
     file = pq.ParquetFile(path)
     digest.update(str(file.schema_arrow).encode())
@@ -225,10 +227,12 @@ def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
     rl, scale = recipe.budget.rl, recipe.scale
     settings = {
         "rows": rows_digest(layout.eval_rows(split), layout.root),
+        # The number of instances is in the digest of the rows.
         "eval": {**asdict(recipe.budget.eval), "hands": None, "hands_of": None},
         "tokens": [rl.max_prompt_length, rl.max_response_length, rl.max_turn_tokens, rl.max_prompts],
         "engine": [scale.engine, scale.backend, scale.tensor_parallel, recipe.model.dtype],
         "train_split": recipe.task.train_split,
+        # Divergence is measured on the split trained on, or else on the first one.
         "first_split": recipe.task.eval_splits[0],
         "code": code_digest(),
         "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),

@@ -73,6 +73,7 @@ def run_child(
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            # Ctrl-C at the terminal reaches the runner only, which then ends the whole tree.
             start_new_session=True,
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
@@ -81,6 +82,8 @@ def run_child(
         try:
             while child.poll() is None:
                 now = time.monotonic()
+                # Proportional shares are read from the memory maps of every process: less often than the
+                # progress.
                 if now >= next_look:
                     peak = max(peak, _tree_memory_mb(process))
                     next_look = now + _MEMORY_SECONDS
@@ -106,6 +109,7 @@ def kill_leftovers(record: Path) -> bool:
     survived = False
     try:
         process = psutil.Process(int(child["pid"]))
+        # Process ids are given out again; with another time of creation it is another process.
         if abs(process.create_time() - float(child["created"])) < 1.0:
             end_tree(process)
             survived = True

@@ -127,6 +127,7 @@ def ppo_command(
     """
     scale, split = recipe.scale, gpu_split(recipe.scale)
     prompts = rl.episodes // rl.group
+    # In prompts, like the batch: verl multiplies both by the group (``rollout.n``).
     minibatch = prompts // rl.minibatches
     critic_lr = rl.lr if rl.critic_lr is None else rl.critic_lr
     epochs = _epochs("prompts of an update", rl.rows, prompts, rl.updates)

@@ -93,6 +93,8 @@ def _checkpoint(row: ResultsRow, by_steps: bool) -> Checkpoint:
 
     def put(metrics: Sequence[str], numbers: SplitNumbers, per_response: bool = False) -> None:
         for split, percent in numbers.percent.items():
+            # The file has the mean over seeds and its error: one checkpoint, under seed 0, stands for all of
+            # them.
             measure = Measure(percent / 100, numbers.se[split] / 100, row.seeds, 0, per_response)
             measures.update({(metric, split): measure for metric in metrics})
 

@@ -26,7 +26,7 @@ from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.files import import_file
 
 Facts = Mapping[str, Any]
-"""What rebuilds the episode; see `sftrl_ext.envs.make_episode`."""
+"""Mapping that rebuilds the episode; see `sftrl_ext.envs.make_episode`."""
 
 RewardFn = Callable[[Step, Facts], "float | dict[str, float]"]
 """A reward function."""

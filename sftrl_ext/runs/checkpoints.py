@@ -31,7 +31,7 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 
 def model_folder(step_dir: Path) -> Path:
-    """Where verl puts the Hugging Face model of a saved step, for SFT and for an RL actor."""
+    """Folder in which verl puts the Hugging Face model of a saved step, for SFT and for an RL actor."""
     actor = step_dir / "actor"
     return (actor if actor.is_dir() else step_dir) / "huggingface"
 

@@ -127,6 +127,8 @@ def flops_counted(parameters: float, tokens: TokenCount, critic_parameters: floa
         tokens: Counts of the stage.
         critic_parameters: M, parameters of the critic; None takes those of the policy.
     """
+    # A token costs 2 FLOPs a parameter forward (a multiplication and an addition) and 4 backward. Attention
+    # between tokens, which grows with the square of the length, is left out, as in the paper's formula.
     critic = parameters if critic_parameters is None else critic_parameters
     actor = 6.0 * tokens.trained + 2.0 * (tokens.generated + tokens.prefill + tokens.forward)
     return parameters * actor + critic * (6.0 * tokens.trained_critic + 2.0 * tokens.forward_critic)

@@ -26,7 +26,7 @@ class RunLayout:
 
     @property
     def state(self) -> Path:
-        """What has been done, on what machine, at what cost."""
+        """Progress of the run: finished stages, their machine and cost."""
         return self.root / "state.json"
 
     @property
@@ -62,7 +62,7 @@ class RunLayout:
         return self.root / "stages" / name
 
     def checkpoints(self, name: str) -> Path:
-        """What a training stage saved."""
+        """Checkpoints that a training stage saved."""
         return self.stage(name) / "checkpoints"
 
     def log(self, name: str) -> Path:

@@ -37,6 +37,7 @@ class Follower:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
                 for line in file:
+                    # Still being written: the offset stays before it, and the next look reads it whole.
                     if not line.endswith(b"\n"):
                         break
                     self._offset += len(line)
@@ -61,6 +62,8 @@ def merge_launches(folder: Path) -> None:
         seen: set[int] = set()
         for entry in read_jsonl(path, torn_tail=True):
             step = int(entry["step"])
+            # The first line of a step in a later launch discards the step of earlier launches; further lines
+            # of the same launch add to it.
             if step not in seen:
                 steps[step] = {}
                 seen.add(step)

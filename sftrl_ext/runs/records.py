@@ -255,6 +255,7 @@ def prepare_to_append(layout: RunLayout) -> None:
 
 def append_record(layout: RunLayout, record: EvalRecord, episodes: Sequence[SampleEpisode] = ()) -> None:
     """Append a record after its sample episodes; both are on disk when this returns."""
+    # The record comes last: where it is, a resumed evaluation takes the split as done.
     append_lines(layout.episodes, map(_as_json, episodes))
     append_lines(layout.records, [_as_json(record)])
 

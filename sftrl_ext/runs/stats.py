@@ -59,6 +59,7 @@ class Measure:
 def binomial_se(solved: int, episodes: int) -> float:
     """Standard error of solved / episodes: sqrt(p (1 - p) / n), never zero (see `SE_FORMULA`)."""
     p = solved / episodes
+    # Laplace's rule of succession: without it no or full success would claim an error of 0.
     if solved in (0, episodes):
         p = (solved + 1) / (episodes + 2)
     return math.sqrt(p * (1 - p) / episodes)
@@ -94,6 +95,8 @@ def over_seeds_by_route(seeds: Sequence[RouteCounts]) -> Measure:
     """
     rates = [_rate(routes) for routes in seeds]
     responses = sum(r for routes in seeds for _, r in routes)
+    # ``within`` is the sampling variance w of one seed, ``joint`` that of the mean of S seeds. With c the
+    # covariance of two seeds on the same routes, joint = w / S + c (S - 1) / S.
     within = sum(clustered_se(routes) ** 2 for routes in seeds) / len(seeds)
     mean = sum(rates) / len(rates)
     if len(seeds) == 1:
@@ -101,6 +104,8 @@ def over_seeds_by_route(seeds: Sequence[RouteCounts]) -> Measure:
     shared = len({len(routes) for routes in seeds}) == 1
     joint = _joint_se(seeds) ** 2 if shared else within / len(seeds)
     between = sum((rate - mean) ** 2 for rate in rates) / (len(seeds) - 1)
+    # Sampling alone makes the seeds' rates differ by w - c on average, and (w - joint) / (S - 1) = (w - c) /
+    # S. What s^2 / S has beyond that is the variance of training.
     sampling = max(0.0, within - joint) / (len(seeds) - 1)
     training = max(0.0, between / len(seeds) - sampling)
     return Measure(mean, math.sqrt(joint + training), len(seeds), responses)
@@ -116,11 +121,14 @@ def _joint_se(seeds: Sequence[RouteCounts]) -> float:
     correct, responses = counts[..., 0], counts[..., 1]
     totals = responses.sum(axis=1, keepdims=True)
     rates = correct.sum(axis=1, keepdims=True) / totals
+    # Linearization of the ratio sum(c) / sum(r): a route moves it by (c - p r) / sum(r). Seeds are averaged
+    # per route before squaring, which keeps the covariance of seeds that share a route.
     residuals = ((correct - rates * responses) / totals).mean(axis=0)
     routes = len(residuals)
     variance = float((residuals**2).sum()) * routes / (routes - 1) if routes > 1 else 0.0
     if variance > 0.0:
         return math.sqrt(variance)
+    # No residual at all (every route the same share, or one route): the binomial formula over routes.
     p = float(rates.mean())
     if p in (0.0, 1.0):
         p = (p * routes + 1) / (routes + 2)
@@ -157,6 +165,7 @@ def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
 
 def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
     _, which, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    # ``last`` is the highest rank among equal values; their mean rank is (count - 1) / 2 below it.
     last = np.cumsum(counts)
     ranks: npt.NDArray[np.float64] = (last - (counts - 1) / 2)[which]
     return ranks
@@ -226,6 +235,9 @@ def savitzky_golay(values: Sequence[float], window: int, order: int = 3) -> npt.
     if window % 2 == 0 or window <= order or window > len(samples):
         raise ValueError(f"window {window} must be odd, > order {order} and <= {len(samples)} samples")
     half = window // 2
+    # Least squares over offsets -half .. half: X pinv(X) is the hat matrix, and its middle row the weights of
+    # the fitted value in the middle. `np.convolve` reverses its second argument, hence [::-1]; the ends,
+    # where the window does not fit, are replaced by the fits of the first and the last window.
     design = np.vander(np.arange(-half, half + 1, dtype=np.float64), order + 1, increasing=True)
     projection = design @ np.linalg.pinv(design)  # [window, window]: samples of a window -> fitted samples
     smooth = np.convolve(samples, projection[half][::-1], mode="same")

@@ -85,6 +85,8 @@ def write_tokens(
     count = TokenCount()
     at_step: dict[int, TokenCount] = {0: count}
     for step in sorted({*logged, *saved}):
+        # The totals of a checkpoint replace the sum so far: its step was saved, but a kill kept it from being
+        # logged.
         if step in saved:
             count = saved[step]
         elif kind == "sft":

@@ -80,6 +80,7 @@ def turns_of_mask(response_mask: Tensor) -> Tensor:
     a header between them.
     """
     mask = response_mask.to(torch.int64)
+    # 1 at the first token of each run: the running sum numbers the runs.
     begins = mask.clone()
     begins[:, 1:] = mask[:, 1:] * (1 - mask[:, :-1])
     return begins.cumsum(dim=1) * mask
@@ -125,6 +126,7 @@ def collect_turns(
     turn_episode = episode[row]
     episodes = int(episode.max()) + 1 if len(episode) else 0
     count = torch.bincount(turn_episode, minlength=episodes)
+    # Number of the turn in its episode: its index less that of the episode's first turn.
     position = torch.arange(len(row)) - (count.cumsum(0) - count)[turn_episode]
     longest = int(count.max()) if len(count) else 0
 
@@ -168,6 +170,7 @@ def turn_gae(
     for turn in range(values.shape[1] - 1, -1, -1):
         # Padding has reward, value and advantage 0, so the last turn's successor is worth exactly nothing.
         delta = rewards[:, turn] + gamma * next_value - values[:, turn]
+        # A_t = delta_t + gamma lambda A_(t+1).
         following = (delta + gamma * lam * following) * live[:, turn]
         next_value = values[:, turn]
         advantages[:, turn] = following
@@ -176,6 +179,7 @@ def turn_gae(
 
 def reward_to_go(rewards: Tensor, alive: Tensor, gamma: float) -> Tensor:
     """Discounted sum of the rewards from each turn on; ``[episodes, turns]``, 0 in padding."""
+    # With values 0 and lambda 1 the sum of the deltas is the discounted sum of the rewards.
     advantages, _ = turn_gae(rewards, torch.zeros_like(rewards), alive, gamma, 1.0)
     return advantages
 
@@ -250,6 +254,7 @@ def _std_of_others(returns: Tensor, counts: Tensor, group: Tensor, groups: int) 
 
     others = group_sum(counts)[group] - counts
     mean = (group_sum(returns)[group] - returns) / others.clamp(min=1)
+    # Squared deviations of the others from their own mean: sum(x^2) - n mean^2.
     squares = (group_sum(returns**2)[group] - returns**2) - others * mean**2
     size, center = group_sum(counts), group_sum(returns) / group_sum(counts).clamp(min=1)
     # The prior: variance within the other groups, over their degrees of freedom.

@@ -92,6 +92,7 @@ def turn_ratio_loss(
     loss = agg_loss(
         loss_mat=losses, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info
     )
+    # The mean of -log r under the old policy estimates KL(old || new), here per turn.
     turns = is_last.sum().clamp(min=1)
     metrics = {
         "actor/pg_clipfrac": float(((clipped > free) & is_last).sum() / turns),

@@ -75,11 +75,12 @@ def normalize_rank(card: object) -> str:
         neither text nor number.
     """
     written = str(card)[:ITEM_LENGTH].strip(_STRAY) if isinstance(card, (str, int, float)) else ""
-    known = _RANKS.get(written)
-    if known:
-        return known
+    rank = _RANKS.get(written)
+    if rank:
+        return rank
     parts = [word for word in written.upper().translate(_SUIT_SIGNS).split() if word not in _SUIT_WORDS]
     word = parts[0] if len(parts) == 1 else ""
+    # Alone, with the suit's letter behind it (10H), and with the letter before it (SK).
     for rank in (word, word[:-1] if word[-1:] in "SHDC" else "", word[1:] if word[:1] in "SHDC" else ""):
         if rank in _RANK_NAMES:
             return _RANK_NAMES[rank]

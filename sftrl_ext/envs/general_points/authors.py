@@ -220,6 +220,7 @@ def _solutions(hand: tuple[int, ...], target: int) -> tuple[str, ...]:
     shapes += [((0, 1), (2, 3))] if size >= 4 else []
     orders = sorted(set(permutations(hand)))
     choices = list(product("+-*/", repeat=size - 1))
+    # Unreduced numerators and denominators that could overflow 64 bits are kept as Python's integers.
     bound = (abs(target) + 1) * prod(number + 1 for number in hand) ** 2
     kind = np.int64 if bound < 2**62 else np.object_
     values = [
@@ -229,6 +230,7 @@ def _solutions(hand: tuple[int, ...], target: int) -> tuple[str, ...]:
     solutions: list[str] = []
     for shape in shapes:
         row, between = list(values), list(ops)
+        # From the right, so that the indices of the pair on the left stay valid.
         for i, j in reversed(shape):
             row[i : j + 1] = [_row_value(row[i : j + 1], between[i:j])]
             del between[i:j]
@@ -247,6 +249,8 @@ def _row_value(values: Sequence[Ratio], ops: Sequence[Array]) -> Ratio:
     """
     top, bottom = values[0]
     zero = np.zeros_like(top)
+    # The value read so far is total / below + sign * top / bottom. In the loop the sum is updated before the
+    # product, because it takes in the product that ends there.
     total, below, sign, valid = zero, zero + 1, zero + 1, bottom != 0
     for op, (a, b) in zip(ops, values[1:], strict=True):
         adds, divides = (op == "+") | (op == "-"), op == "/"

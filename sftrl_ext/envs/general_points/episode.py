@@ -34,12 +34,12 @@ PROFILES: tuple[str, ...] = ("exact", "authors")
 """Graders."""
 
 MODALITIES: tuple[str, ...] = ("text", "image")
-"""How the cards are shown."""
+"""Presentations of the cards."""
 
 
 @dataclass(frozen=True)
 class PlaySettings:
-    """How a hand is played, apart from the hand itself.
+    """Settings of an episode, apart from the hand itself.
 
     Attributes:
         max_attempts: Attempts that are graded.
@@ -119,6 +119,7 @@ def make_facts(
     if play["modality"] != "image":
         del play["look"]
         image = {}
+    # The cards, and after them the seed of the picture, come last: builders of rows fill in JSON up to there.
     hand = {"cards": [str(card) for card in cards]}
     return {"task": TASK, "rule": rule, "target": target, **play, **hand, **image}
 
@@ -235,24 +236,24 @@ class GeneralPointsEpisode(Episode):
         self.attempts.append(attempt)
         self._messages.append({"role": "assistant", "content": response})
         self._solved = verdict.correct
-        made, most = len(self.attempts), self.settings.max_attempts
-        truncated = made >= most and not verdict.correct
+        count, most = len(self.attempts), self.settings.max_attempts
+        truncated = count >= most and not verdict.correct
         reward = verdict.reward + (self.settings.exceeded_penalty if truncated else 0.0)
         self._rewards += reward
         reply = None
         if not self.done:
-            reply = self.template.reply(verdict.feedback, made, most, self.target)
+            reply = self.template.reply(verdict.feedback, count, most, self.target)
             self._messages.append({"role": "user", "content": reply})
         return Step(attempt, reward, terminated=verdict.correct, truncated=truncated, reply=reply)
 
     @property
     def solved(self) -> bool:
-        """Whether an attempt was correct."""
+        """True if an attempt was correct."""
         return self._solved
 
     @property
     def done(self) -> bool:
-        """Whether the episode is over."""
+        """True if the episode is over."""
         return self._solved or len(self.attempts) >= self.settings.max_attempts
 
     def metrics(self) -> dict[str, float]:
@@ -264,18 +265,18 @@ class GeneralPointsEpisode(Episode):
             ``number_right``, the shares of the attempts that name the right cards and the right numbers. All
             are 0 before the first attempt.
         """
-        made = len(self.attempts)
+        attempts = len(self.attempts)
         numbers = {
             "solved": float(self._solved),
-            "attempts": float(made),
-            "first_try": float(self._solved and made == 1),
+            "attempts": float(attempts),
+            "first_try": float(self._solved and attempts == 1),
             "reward_total": self._rewards,
         }
         for outcome in OUTCOMES:
             count = sum(attempt.verdict.outcome == outcome for attempt in self.attempts)
-            numbers[f"outcome/{outcome}"] = count / made if made else 0.0
+            numbers[f"outcome/{outcome}"] = count / attempts if attempts else 0.0
         if self.settings.modality == "image":
             for claim in ("recognized", "number_right"):
                 count = sum(bool(attempt.verdict.details.get(claim)) for attempt in self.attempts)
-                numbers[claim] = count / made if made else 0.0
+                numbers[claim] = count / attempts if attempts else 0.0
         return numbers

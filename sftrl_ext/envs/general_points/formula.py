@@ -25,6 +25,7 @@ MAX_LENGTH = 4000
 _LEGAL = re.compile(r"[0-9+\-*/() \t\r\n]*")
 _DIGIT = re.compile(r"\d")
 _TOKEN = re.compile(r"[0-9]+|[+\-*/()]")
+# A parenthesis binds least, so that no operator takes it from the stack.
 _LEVEL = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 
 
@@ -153,6 +154,7 @@ def evaluate_postfix(postfix: Sequence[int | str]) -> tuple[int, int] | None:
             continue
         if len(stack) < 2:
             raise ValueError(f"not a formula in postfix order: {postfix!r}")
+        # Left operand a / b, right operand c / d. Only division by c = 0 could give a denominator of 0.
         c, d = stack.pop()
         a, b = stack.pop()
         if item == "+":

@@ -133,6 +133,8 @@ def is_held_out(numbers: tuple[int, ...], target: int = 24, holdout: float = HOL
     same under ``face_10``. It is a keyed hash, so it is the same in every run and for every seed.
     """
     text = f"{target}:{','.join(map(str, sorted(numbers)))}"
+    # Uniform in [0, 2**64): below a share of it is that share of the multisets, and a larger holdout contains
+    # every smaller one. Another key would move hands between training and test.
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=b"general-points held-out").digest()
     return int.from_bytes(digest, "big") < holdout * 2**64
 
@@ -186,6 +188,7 @@ def draw_hands(
     kept: list[tuple[_IntArray, _IntArray]] = []
     missing, fruitless = count, 0
     while missing > 0:
+        # The numbers of candidates are part of the stream: others would give other hands for the same seed.
         tries = min(4 * BLOCK, 2 * missing + 8)
         ranks, suits = _candidates(rng, spec, tries)
         good: list[int] = []

@@ -74,6 +74,9 @@ def _deals(spec: HandSpec) -> Iterator[tuple[Ranks, int]]:
             continue
         if rule.extra and not set(rule.extra) & set(ranks):
             continue
+        # Without replacement: each way to choose suits for the cards of a rank. Among sequences of
+        # independent cards: the orders of the multiset. With a forced face: the orders of the other cards for
+        # each face it may have been; its position is uniform and the same factor for all.
         if spec.draw == "deck":
             colours = len(suits_of(spec.suits))
             deals = prod(comb(colours, count) for count in Counter(ranks).values())

@@ -29,6 +29,7 @@ Text = tuple[int, str]
 """Precedence of a formula text (`_SUM`, `_PRODUCT` or `_NUMBER`), and the text."""
 
 MAX_NUMBERS = 6
+# For each exponent e, 2**e - 1 is prime.
 _MERSENNE_EXPONENTS = (31, 61, 127, 521, 1279, 2203, 4423, 9689, 19937)
 _SUM, _PRODUCT, _NUMBER = 0, 1, 2
 _LEVEL = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT}
@@ -108,6 +109,7 @@ def _solvable(hand: Numbers, target: int) -> bool:
 
 
 def _prime(hand: Numbers, target: int) -> int:
+    # If num - target * den is a multiple of the prime, it is 0, since |num - target * den| <= bound < prime.
     bound = abs(target) + 1
     for number in hand:
         bound *= number + 1
@@ -142,6 +144,7 @@ def _all_values(hand: Numbers, prime: int) -> frozenset[int]:
     values: set[int] = set()
     add = values.add
     for left, right in _splits(hand):
+        # Both orders of - and / are applied below, so one order of each pair of hands is enough.
         if (len(left), left) > (len(right), right):
             continue
         others = _inverses(right, prime)
@@ -240,6 +243,7 @@ class _Search:
                 yield _NUMBER, str(hand[0])
             return
         for left, right in _splits(hand):
+            # The smaller hand's values are enumerated; what the other one must then be is looked up.
             left_known = len(left) <= len(right)
             other = right if left_known else left
             table = self._table(other) if len(other) <= self._tabled else None

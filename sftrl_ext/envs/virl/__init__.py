@@ -18,7 +18,7 @@ from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.prompts import PromptTemplate, expert_answer, load_template
 from sftrl_ext.envs.virl.rail import ACTION_SPACES, Point, Rail, Turn, build_rail, draw_rail
 from sftrl_ext.envs.virl.routes import Milestone, Route, RouteFile, load_routes, write_routes
-from sftrl_ext.envs.virl.track import Leg, Place, Track, lay_track, read_track
+from sftrl_ext.envs.virl.track import Leg, Track, Waypoint, lay_track, read_track
 from sftrl_ext.envs.virl.verifier import grade_response
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Milestone",
     "NavigationEpisode",
     "PanoramaMap",
-    "Place",
     "PlaySettings",
     "Point",
     "PromptTemplate",
@@ -36,6 +35,7 @@ __all__ = [
     "RouteFile",
     "Track",
     "Turn",
+    "Waypoint",
     "build_rail",
     "draw_rail",
     "expert_answer",

@@ -53,6 +53,7 @@ def normalize_action(action: str) -> str:
     inside = (match[2] or "").strip()
     if match[1] in ("forward", "stop"):
         return action if inside else f"{match[1]}()"
+    # "north east" is one word of the compass; "slightly left" keeps its blank.
     word = inside.replace(" ", "") if inside[:5] in ("north", "south") else inside
     return f"turn_direction({word})" if word else action
 

@@ -45,7 +45,7 @@ IMAGE_SIZE = 1200
 
 @dataclass(frozen=True)
 class PlaySettings:
-    """How a route is walked, apart from the route itself.
+    """Settings of a walk, apart from the route itself.
 
     Attributes:
         action_space: "absolute" or "relative"; the words of a turn.
@@ -192,8 +192,12 @@ class NavigationEpisode(Episode):
             raise SftrlError(f"the fact 'rail_seed' is {shown(seed)}, expected a whole number >= 0.")
         self.rail_seed: int = seed
         self.track = read_track(facts["route"])
-        if self.settings.modality == "image" and any(place.pano_id is None for place in self.track.places):
-            raise SftrlError("the fact 'route' has a place without a panorama; modality 'image' needs one.")
+        if self.settings.modality == "image" and any(
+            waypoint.pano_id is None for waypoint in self.track.waypoints
+        ):
+            raise SftrlError(
+                "the fact 'route' has a waypoint without a panorama; modality 'image' needs one."
+            )
         self.template = load_template(self.settings.template)
         self.rail = draw_rail(
             self.track,
@@ -227,12 +231,12 @@ class NavigationEpisode(Episode):
 
     @property
     def point(self) -> Point:
-        """Where the traveller is."""
+        """Point at which the traveller is."""
         return self.rail.points[self.position]
 
     @property
     def tries(self) -> int:
-        """How many attempts failed at this point."""
+        """Number of failed attempts at this point."""
         return self._failed_here
 
     @property
@@ -298,7 +302,7 @@ class NavigationEpisode(Episode):
         return Step(attempt, reward, terminated=False, truncated=truncated, reply=reply)
 
     def _advance(self, attempt: Attempt) -> Step:
-        """What follows from the right action."""
+        """Go on to the next point after the right action."""
         reward = attempt.verdict.reward
         self._rewards += reward
         self._rights += 1
@@ -318,17 +322,17 @@ class NavigationEpisode(Episode):
 
     @property
     def _points(self) -> int:
-        """How many points there are to walk."""
+        """Number of points to walk."""
         return len(self.rail.points) - self.first_point
 
     @property
     def solved(self) -> bool:
-        """Whether the right action was given at every point from the first on."""
+        """True if the right action was given at every point from the first on."""
         return self._rights == self._points
 
     @property
     def done(self) -> bool:
-        """Whether the episode is over."""
+        """True if the episode is over."""
         return self.solved or self._failed_here >= self.settings.max_attempts
 
     def metrics(self) -> dict[str, float]:
@@ -343,7 +347,7 @@ class NavigationEpisode(Episode):
             every outcome ``outcome/<name>``, its share of the responses. Shares are 0 before the first
             response.
         """
-        made = len(self.attempts)
+        attempts = len(self.attempts)
         outcomes = Counter(attempt.verdict.outcome for attempt in self.attempts)
         seen = sum(bool(attempt.verdict.details.get("recognized")) for attempt in self.attempts)
         numbers = {
@@ -352,14 +356,14 @@ class NavigationEpisode(Episode):
             "points_solved": float(self._rights),
             "progress": self._rights / self._points,
             "first_tries": float(self._first_rights),
-            "attempts": float(made),
+            "attempts": float(attempts),
             "correct_actions": float(self._rights),
-            "responses": float(made),
-            "step_accuracy": self._rights / made if made else 0.0,
-            "recognized": seen / made if made else 0.0,
+            "responses": float(attempts),
+            "step_accuracy": self._rights / attempts if attempts else 0.0,
+            "recognized": seen / attempts if attempts else 0.0,
             "recognized_responses": float(seen),
             "reward_total": self._rewards,
         }
         for outcome in OUTCOMES:
-            numbers[f"outcome/{outcome}"] = outcomes[outcome] / made if made else 0.0
+            numbers[f"outcome/{outcome}"] = outcomes[outcome] / attempts if attempts else 0.0
         return numbers

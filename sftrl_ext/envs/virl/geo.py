@@ -46,6 +46,7 @@ def great_circle_m(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64
     """
     first, second = np.radians(np.asarray(a, dtype=float)), np.radians(np.asarray(b, dtype=float))
     lat_a, lat_b = first[..., 0], second[..., 0]
+    # hav(d) = hav(dlat) + cos cos hav(dlng); for antipodes rounding may lift it above 1.
     half = np.sin((lat_b - lat_a) / 2) ** 2
     half = half + np.cos(lat_a) * np.cos(lat_b) * np.sin((second[..., 1] - first[..., 1]) / 2) ** 2
     return np.asarray(2 * EARTH_M * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))))
@@ -59,6 +60,7 @@ def distance_m(a: LatLng, b: LatLng) -> float:
 def heading_deg(a: LatLng, b: LatLng) -> float:
     """The heading in which ``b`` lies from ``a``; 0 if they are one point."""
     lat_a, lat_b, turn = math.radians(a[0]), math.radians(b[0]), math.radians(b[1] - a[1])
+    # Initial bearing of the great circle; it changes on the way, but not over the length of a street.
     east = math.sin(turn) * math.cos(lat_b)
     north = math.cos(lat_a) * math.sin(lat_b) - math.sin(lat_a) * math.cos(lat_b) * math.cos(turn)
     return wrap(math.degrees(math.atan2(east, north)))
@@ -66,6 +68,7 @@ def heading_deg(a: LatLng, b: LatLng) -> float:
 
 def offset(point: LatLng, heading: float, metres: float) -> LatLng:
     """The point at a distance in a direction, along a great circle."""
+    # The spherical triangle with the pole: law of cosines for the latitude, of sines for the longitude.
     angle, course = metres / EARTH_M, math.radians(heading)
     lat, lng = map(math.radians, point)
     new_lat = math.asin(math.sin(lat) * math.cos(angle) + math.cos(lat) * math.sin(angle) * math.cos(course))

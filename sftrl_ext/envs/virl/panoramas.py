@@ -86,6 +86,7 @@ class PanoramaMap:
         low, high = np.searchsorted(self._latitudes, (point[0] - reach, point[0] + reach))
         if low == high:
             return None
+        # In the order of the file again: argmin takes the first of equal distances.
         rows = np.sort(self._order[low:high])
         metres = great_circle_m(point, self._points[rows])
         best = int(np.argmin(metres))

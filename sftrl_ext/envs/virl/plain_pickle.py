@@ -74,6 +74,7 @@ def _check_instructions(data: bytes, where: str) -> None:
         name, before, after = code.name, code.stack_before, code.stack_after
         if name == "MARK":
             marks.append(depth)
+        # It takes all that is above the mark, and the items that ``before`` lists ahead of the mark.
         elif pickletools.markobject in before:
             depth = marks.pop() + len(after) - before.index(pickletools.markobject)
         elif name == "STOP" and depth != 1:

@@ -163,6 +163,7 @@ class PromptTemplate(TextTemplate):
             current = number == len(points)
             observation = point.observation
             if current and modality == "image":
+                # An observation begins with the landmark, which the picture shows; what follows is the note.
                 observation = self.texts["view"].substitute() + observation[len(point.landmark_text) :]
             lines.append(self.texts["observed"].substitute(n=number, observation=observation))
             if current and "acting" in self.texts:

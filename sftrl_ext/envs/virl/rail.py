@@ -19,7 +19,7 @@ import numpy as np
 from sftrl_ext.envs.virl.geo import COMPASS, LatLng, is_number, shown, turn_deg
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.routes import NO_LANDMARK, Route
-from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Place, Track, lay_track
+from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track, Waypoint, lay_track
 from sftrl_ext.errors import SftrlError, unknown_name
 
 RELATIVE: tuple[str, ...] = ("left", "right", "slightly left", "slightly right")
@@ -52,7 +52,7 @@ class Point:
         heading: Where the traveller looks on arriving, in degrees.
         action: The action that is right.
         observation: What can be observed, as text: the landmark text and, at an intersection, a note.
-        at_intersection: Whether it is an intersection where a turn is due; the start is none.
+        at_intersection: True if it is an intersection where a turn is due; the start is none.
         landmark_text: The landmark part of the observation.
         landmark: That text if there is a landmark, else None.
         instruction: Which instruction is being followed, counted from 0; see `Turn`.
@@ -78,7 +78,7 @@ class Turn:
         relative: The relative word.
         absolute: The compass word.
         landmark: What is at the leg's end, as a clause; None if nothing.
-        last: Whether the leg ends at the destination.
+        last: True if the leg ends at the destination.
     """
 
     relative: str
@@ -127,7 +127,7 @@ def draw_rail(
 
     Args:
         track: Where points may stand.
-        rng: Where the randomness comes from: one number for the heading, one for each place between.
+        rng: Where the randomness comes from: one number for the heading, one for each waypoint between.
         drop_rate: Probability that a point between is left out.
         action_space: "absolute" or "relative".
         profile: "exact" or "authors"; how relative words are found and observations written: under
@@ -143,6 +143,8 @@ def draw_rail(
         raise unknown_name("profile", profile, PROFILES)
     if not is_number(drop_rate) or not 0 <= drop_rate <= 1:
         raise SftrlError(f"drop_rate is {shown(drop_rate)}, expected a number from 0 to 1.")
+    # Drawn even where the route has a heading, as the numbers of all waypoints are below, whatever the drop
+    # rate: the randomness of a point does not depend on either.
     heading = float(rng.integers(360))
     if track.init_heading is not None:
         heading = track.init_heading
@@ -153,12 +155,20 @@ def draw_rail(
         turns.append(Turn(word, leg.compass, leg.landmark, number == len(track.legs) - 1))
 
     def point(
-        place: Place, facing: float, action: str, text: str, landmark: str | None, instruction: int
+        waypoint: Waypoint, facing: float, action: str, text: str, landmark: str | None, instruction: int
     ) -> Point:
         crossing = instruction > 0 and action not in (FORWARD, STOP)
         observation = f"{text}; {note if crossing else ''}" if crossing or profile == "authors" else text
         return Point(
-            place.geocode, facing, action, observation, crossing, text, landmark, instruction, place.pano_id
+            waypoint.geocode,
+            facing,
+            action,
+            observation,
+            crossing,
+            text,
+            landmark,
+            instruction,
+            waypoint.pano_id,
         )
 
     nothing = NO_LANDMARK if profile == "authors" else NO_LANDMARKS
@@ -166,9 +176,9 @@ def draw_rail(
     points = [point(track.start, heading, actions[0], NO_LANDMARKS, None, 0)]
     for number, leg in enumerate(track.legs):
         ahead = 2 * number + 1  # the instruction to go on
-        for place, chance in zip(leg.between, rng.random(len(leg.between)), strict=True):
+        for waypoint, chance in zip(leg.between, rng.random(len(leg.between)), strict=True):
             if chance >= drop_rate:
-                points.append(point(place, leg.heading, FORWARD, NO_LANDMARKS, None, ahead))
+                points.append(point(waypoint, leg.heading, FORWARD, NO_LANDMARKS, None, ahead))
         instruction = ahead if turns[number].last else ahead + 1
         text = leg.landmark or nothing
         points.append(point(leg.end, leg.heading, actions[number + 1], text, leg.landmark, instruction))

@@ -45,6 +45,7 @@ NO_LANDMARK = "No landmark nearby"
 """Text in the file for a milestone without a landmark."""
 
 _NO_LANDMARK = re.compile(r"(there (is|are) )?no landmarks?( nearby| around| here)?\.?", re.IGNORECASE)
+# The texts are not escaped: a quote ends one only where the pair ends too.
 _PAIR = re.compile(
     r"""(["'])(?P<key>[^"'\n]*)\1[ \t]*:[ \t]*"""
     r"""(?:(["'])(?P<text>[^\n]*?)\3(?=[ \t]*,?[ \t]*(?:[}\r\n]|$|"[\w ]+"[ \t]*:))"""
@@ -53,6 +54,7 @@ _PAIR = re.compile(
 _SPACE = re.compile(r"[\s,]*")
 _HEADING = re.compile(r"(-?\d{1,4}(?:\.\d{1,20})?(?:e-?\d{1,3})?)\s*\(\s*([A-Za-z]+)\s*\)")
 _DISTANCE = re.compile(r"(\d{1,9}(?:\.\d{1,20})?(?:e-?\d{1,3})?)\s*(?:m|meters?|metres?)?")
+# Greatest angle between a heading and its compass word, in degrees; the nearest word is at most 22.5 away.
 _MOST_OFF = 45.0
 
 
@@ -199,14 +201,14 @@ def _read_route(entry: Any, index: int, where: str) -> Route:
         raise SftrlError(
             f"{where}: field 'init_heading' is {shown(heading)}; expected degrees, or 0 for a random one."
         )
-    places = _field(entry, where, "route_results", "geocode_list")
-    if not isinstance(places, list) or not places:
+    geocodes = _field(entry, where, "route_results", "geocode_list")
+    if not isinstance(geocodes, list) or not geocodes:
         raise SftrlError(
-            f"{where}: field 'route_results.geocode_list' is {shown(places)}; "
+            f"{where}: field 'route_results.geocode_list' is {shown(geocodes)}; "
             "expected a list of points, one per milestone."
         )
     field = f"{where}: field 'route_results.geocode_list"
-    points = [read_point(place, f"{field}[{i}]'") for i, place in enumerate(places)]
+    points = [read_point(geocode, f"{field}[{i}]'") for i, geocode in enumerate(geocodes)]
     blocks = _read_blocks(_field(entry, where, "milestone_info"), f"{where}: field 'milestone_info'")
     if len(blocks) != len(points):
         raise SftrlError(

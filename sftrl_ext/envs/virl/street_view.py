@@ -37,6 +37,7 @@ VIEW_SIZES = (8, 4096)
 FOV = 90.0
 """The field of view of every view in a grid, in degrees."""
 
+# Rows of a view that are sliced at once, which bounds the temporary arrays.
 _ROWS = 32
 _PAIR = np.uint32(0x00FF00FF)
 _BYTE = np.uint32(8)
@@ -77,10 +78,14 @@ class Panorama:
         _check(fov, pitch, size)
         if not math.isfinite(heading):
             raise SftrlError(f"the heading of a view must be a number of degrees, found {heading!r}.")
+        # Positions are kept for a camera that looks at the middle column; turning it only shifts the columns.
+        # A level camera has the same columns in every row, of shape (1, size).
         columns, rows, down = _sampling(size, fov, pitch, self.width, self.height)
         ahead = ((heading - 180) % 360 + self.rotation) % 360
         across = columns + np.float32(ahead / 360 * self.width)
         across -= np.float32(self.width) * (across >= self.width)
+        # Rounding of float32 may give the width itself; the copy of the first pixel after each row is its
+        # neighbour.
         left = np.minimum(across.astype(np.int64), self.width - 1)
         right = ((across - left) * 256).astype(np.uint32)
         stride = self.width + 1
@@ -266,6 +271,7 @@ class StreetViews:
         if pano_id not in self._widths:
             with self._open(pano_id) as image:
                 self._widths[pano_id] = image.width
+        # Pixels per radian of the panorama over those of the view at its centre.
         times = self._widths[pano_id] / (2 * math.pi * focal)
         return 2 ** min(3, max(0, round(math.log2(times))))
 
@@ -274,6 +280,9 @@ class StreetViews:
             width, height = image.size
             wanted = width // reduced, height // reduced
             try:
+                # Pillow's JPEG decoder scales by 1/2, 1/4 or 1/8 at most as far as the wanted size, and other
+                # formats not at all; sizes are rounded up, so the box leaves out the part of the last pixels
+                # beyond the picture.
                 image.draft("RGB", wanted)
                 halved = round(width / image.width)
                 pixels = image.convert("RGB")
@@ -318,6 +327,8 @@ def _sampling(
         lower row.
     """
     focal = size / 2 / math.tan(math.radians(fov / 2))
+    # Pinhole camera: a pixel's ray is (x, y, focal) with x to the right and y down, turned about the x axis
+    # by the pitch. Its longitude and latitude give the column and the line; pixel centres are at halves.
     steps = np.arange(size) - (size - 1) / 2
     x = steps[None, :]
     if pitch:

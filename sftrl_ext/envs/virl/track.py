@@ -1,4 +1,4 @@
-"""A track: a route with every place a point of a rail may stand, and what the facts of an episode hold of it.
+"""A track: a route with all its waypoints, where points of a rail may stand, as facts hold it.
 
 Between two milestones points may stand at equal parts of the leg. Start, milestones and points are each moved
 to the nearest panorama, if there is a map of panoramas; a point less than `MIN_GAP_M` from an end of its leg
@@ -31,8 +31,8 @@ MISSING: tuple[str, ...] = ("error", "skip")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A point and the panorama taken there; None if none was looked up."""
+class Waypoint:
+    """Coordinates and the panorama taken there; None if none was looked up."""
 
     geocode: LatLng
     pano_id: str | None = None
@@ -53,16 +53,16 @@ class Leg:
     heading: float
     compass: str
     landmark: str | None
-    between: tuple[Place, ...]
-    end: Place
+    between: tuple[Waypoint, ...]
+    end: Waypoint
 
 
 @dataclass(frozen=True)
 class Track:
-    """A route with every place a point may stand.
+    """A route with every waypoint, where a point may stand.
 
     Attributes:
-        index: The route's place in its file.
+        index: Index of the route in its file.
         init_heading: Where the traveller looks at first; None for a random heading.
         start: Where it begins.
         legs: The legs; the last one ends at the destination.
@@ -71,14 +71,14 @@ class Track:
 
     index: int
     init_heading: float | None
-    start: Place
+    start: Waypoint
     legs: tuple[Leg, ...]
     city: str = ""
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        """Every place of the track, in order."""
-        return (self.start, *(place for leg in self.legs for place in (*leg.between, leg.end)))
+    def waypoints(self) -> tuple[Waypoint, ...]:
+        """Every waypoint of the track, in order."""
+        return (self.start, *(waypoint for leg in self.legs for waypoint in (*leg.between, leg.end)))
 
     def facts(self) -> dict[str, Any]:
         """The track as JSON; `read_track` reads it back equal."""
@@ -87,15 +87,15 @@ class Track:
                 "heading": leg.heading,
                 "compass": leg.compass,
                 "landmark": leg.landmark,
-                "between": [_place_facts(place) for place in leg.between],
-                "end": _place_facts(leg.end),
+                "between": [_waypoint_facts(waypoint) for waypoint in leg.between],
+                "end": _waypoint_facts(leg.end),
             }
             for leg in self.legs
         ]
         return {
             "index": self.index,
             "init_heading": self.init_heading,
-            "start": _place_facts(self.start),
+            "start": _waypoint_facts(self.start),
             "legs": legs,
             **({"city": self.city} if self.city else {}),
         }
@@ -110,7 +110,7 @@ def lay_track(
     usable: Callable[[str], bool] | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> Track:
-    """Find every place where a point of a route may stand.
+    """Find every waypoint of a route, where a point may stand.
 
     Args:
         route: The route.
@@ -129,12 +129,12 @@ def lay_track(
     if missing not in MISSING:
         raise unknown_name("missing_panorama", missing, MISSING)
 
-    def move(point: LatLng, what: str, needed: bool) -> Place | None:
+    def move(point: LatLng, what: str, needed: bool) -> Waypoint | None:
         if panoramas is None:
-            return Place(point)
+            return Waypoint(point)
         nearest = panoramas.nearest(point)
         if nearest is not None and (usable is None or usable(nearest[1])):
-            return Place(*nearest)
+            return Waypoint(*nearest)
         reason = (
             f"no panorama less than {WITHIN_M:g} m away in {panoramas.where}"
             if nearest is None
@@ -155,17 +155,17 @@ def lay_track(
     for number, milestone in enumerate(route.milestones):
         end = move(milestone.geocode, f"milestone {number}", True)
         assert end is not None
-        here: list[Place] = []
+        here: list[Waypoint] = []
         if distance_m(last.geocode, end.geocode) > MIN_LEG_M:
             for part in range(1, points_per_leg + 1):
                 point = between(last.geocode, end.geocode, part / points_per_leg)
                 if panoramas is None and part == points_per_leg:
                     continue  # the end itself
-                place = move(point, f"point {part} of {points_per_leg} before milestone {number}", False)
-                if place is not None and all(
-                    distance_m(place.geocode, side.geocode) > MIN_GAP_M for side in (last, end)
+                waypoint = move(point, f"point {part} of {points_per_leg} before milestone {number}", False)
+                if waypoint is not None and all(
+                    distance_m(waypoint.geocode, side.geocode) > MIN_GAP_M for side in (last, end)
                 ):
-                    here.append(place)
+                    here.append(waypoint)
         legs.append(Leg(milestone.heading_next, milestone.compass, milestone.landmark, tuple(here), end))
         last = end
     return Track(route.index, route.init_heading, start, tuple(legs), route.city)
@@ -189,26 +189,26 @@ def read_track(facts: Any) -> Track:
     legs = facts["legs"]
     if not isinstance(legs, Sequence) or isinstance(legs, str) or not legs:
         raise SftrlError(f"{where}: 'legs' is {shown(legs)}, expected a list of legs.")
-    start = _place(facts["start"], f"{where}: 'start'")
+    start = _waypoint(facts["start"], f"{where}: 'start'")
     read = tuple([_leg(leg, f"{where}: leg {i}") for i, leg in enumerate(legs)])
     return Track(index, heading, start, read, city)
 
 
 def _leg(facts: Any, where: str) -> Leg:
     _keys(facts, ("heading", "compass", "landmark", "between", "end"), where)
-    landmark, places = facts["landmark"], facts["between"]
+    landmark, waypoints = facts["landmark"], facts["between"]
     if facts["compass"] not in COMPASS:
         raise SftrlError(f"{where}: {unknown_name('compass word', facts['compass'], COMPASS)}")
     if landmark is not None and not isinstance(landmark, str):
         raise SftrlError(f"{where}: 'landmark' is {shown(landmark)}, expected a text or null.")
-    if not isinstance(places, Sequence) or isinstance(places, str):
-        raise SftrlError(f"{where}: 'between' is {shown(places)}, expected a list of places.")
+    if not isinstance(waypoints, Sequence) or isinstance(waypoints, str):
+        raise SftrlError(f"{where}: 'between' is {shown(waypoints)}, expected a list of waypoints.")
     return Leg(
         _heading(facts["heading"], f"{where}: 'heading'"),
         facts["compass"],
         landmark or None,
-        tuple([_place(place, f"{where}: 'between'[{i}]") for i, place in enumerate(places)]),
-        _place(facts["end"], f"{where}: 'end'"),
+        tuple([_waypoint(waypoint, f"{where}: 'between'[{i}]") for i, waypoint in enumerate(waypoints)]),
+        _waypoint(facts["end"], f"{where}: 'end'"),
     )
 
 
@@ -229,12 +229,12 @@ def _heading(value: Any, where: str) -> float:
     return float(value)
 
 
-def _place_facts(place: Place) -> list[Any]:
-    return [*place.geocode, place.pano_id]
+def _waypoint_facts(waypoint: Waypoint) -> list[Any]:
+    return [*waypoint.geocode, waypoint.pano_id]
 
 
-def _place(value: Any, where: str) -> Place:
+def _waypoint(value: Any, where: str) -> Waypoint:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
         raise SftrlError(f"{where} is {shown(value)}, expected [latitude, longitude, panorama id or null].")
     point = read_point(list(value[:2]), where)
-    return Place(point, None if value[2] is None else check_pano_id(value[2], where))
+    return Waypoint(point, None if value[2] is None else check_pano_id(value[2], where))

@@ -54,6 +54,7 @@ QUOTED = 200
 
 _READ = 20_000
 _NO_LANDMARK = re.compile(r"\bno landmarks?\b")
+# A negation up to 40 characters before the word, in the same clause.
 _DENIED = re.compile(r"(?:\b(?:no|not|without|never|neither)|n['’]t)\b[^.,;!?\n]{0,40}?\bintersections?\b")
 _WORDS = re.compile(r"[^\W_]+")
 _WHERE = re.compile(
@@ -136,7 +137,7 @@ def _wrong_about_intersection(feedback: str, details: dict[str, Any], present: b
     Args:
         feedback: The verdict's sentence.
         details: The verdict's details.
-        present: Whether there is an intersection, which the observation missed; else it claimed one.
+        present: True if there is an intersection, which the observation missed; else it claimed one.
     """
     finding = Finding("intersection_missed" if present else "intersection_claimed")
     return replace(_verdict("wrong_observation", feedback, details), findings=(finding,))

@@ -127,6 +127,7 @@ def check_nodes(
     mark = shared / f".seen-by-all-nodes-{uuid4().hex}"
     mark.touch()
     try:
+        # It takes no CPU, so it starts on a node whose CPUs are all reserved.
         task: Any = ray.remote(num_cpus=0, max_retries=0)(_probe(_versions(), str(mark), flash_attn))
         pending = {
             task.options(
@@ -176,13 +177,13 @@ def _faults(answer: Any) -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in SAME_EVERYWHERE:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _probe(expected: dict[str, str], mark: str, flash_attn: bool = False) -> Callable[[], list[str]]:

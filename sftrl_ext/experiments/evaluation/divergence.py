@@ -107,13 +107,14 @@ class DivergenceMeter:
             return Divergence(start, absent=f"engine {engine.name!r} does not give whole distributions")
         if folder is None:
             return Divergence(start, absent=NO_WEIGHTS)
+        # The start's episodes are kept while it stays the same: they serve all checkpoints of a stage.
         if self._start != folder:
             await engine.load_weights(folder)
             self._of_start = await self._play()
             self._start = folder
             await engine.load_weights(target.folder)
-        own = played[: self._episodes]
-        measured = await compare_weights(engine, folder, self._of_start, own, self._temperature)
+        of_checkpoint = played[: self._episodes]
+        measured = await compare_weights(engine, folder, self._of_start, of_checkpoint, self._temperature)
         return Divergence(start, **measured, wall_s=round(time.monotonic() - started, 2))
 
 
@@ -121,7 +122,7 @@ async def compare_weights(
     engine: ComparesWeights,
     start: Path,
     of_start: Sequence[PlayedEpisode],
-    own: Sequence[PlayedEpisode],
+    of_checkpoint: Sequence[PlayedEpisode],
     temperature: float,
 ) -> dict[str, Any]:
     """Divergence in both directions between the checkpoint that an engine holds and its start.
@@ -130,18 +131,19 @@ async def compare_weights(
         engine: It holds the checkpoint.
         start: Folder of the start.
         of_start: Episodes that the start played.
-        own: Episodes that the checkpoint played.
+        of_checkpoint: Episodes that the checkpoint played.
         temperature: Of the evaluation.
 
     Returns:
         ``forward`` and ``reverse``, or ``absent`` with the reason: fields of a `Divergence`.
     """
-    sides = {"forward": (of_start, False), "reverse": (own, True)}
+    sides = {"forward": (of_start, False), "reverse": (of_checkpoint, True)}
     if not all(any(map(generated, episodes)) for episodes, _ in sides.values()):
         return {"absent": "no token was generated"}
     measured = {}
     for name, (episodes, to_start) in sides.items():
         segments = [segment for episode in episodes for segment in episode.segments]
+        # One sum per segment, in the order of the segments: an episode takes as many as it has.
         nats = iter(await engine.divergence(segments, start, temperature, to_other=to_start))
         sums = [sum(next(nats) for _ in episode.segments) for episode in episodes]
         measured[name] = per_token(sums, [generated(episode) for episode in episodes])

@@ -215,6 +215,7 @@ async def play_all(
 
 def turn_seed(seed: int, split: str, index: int, turn: int) -> int:
     """The seed of one response: the same instance and turn get the same one in every evaluation."""
+    # Not `hash`, which differs from process to process.
     return zlib.crc32(f"{seed}/{split}/{index}/{turn}".encode())
 
 
@@ -226,6 +227,7 @@ async def play_one(settings: EvalPlay, chosen: EvalSet, index: int, engine: Eval
         prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
     ) -> Generation:
         nonlocal turn
+        # Turns are counted over the episode, through all its prompts.
         seed = turn_seed(settings.seed, chosen.split, index, turn)
         turn += 1
         return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)

@@ -109,6 +109,7 @@ def tidy_records(
     for sample in read_episodes(layout):
         samples[sample.key].append(sample)
     kept = recipe.budget.eval.sample_episodes
+    # A kill between the episodes and their record leaves them twice; the later ones belong to the record.
     episodes = [sample for group in samples.values() for sample in group[-kept:]]
     write_records(
         layout,
@@ -236,6 +237,7 @@ class _Evaluation:
             done[unit.indices.start] = result
             if len(done) < slices_of[of]:
                 return
+            # Slices end in any order; their first instances put them into the order of the split.
             episodes = [episode for first in sorted(done) for episode in done[first].episodes]
             seconds = sum(part.seconds for part in done.values())
             del self._slices[of]
@@ -275,8 +277,10 @@ class _Evaluation:
         split = str(self._split)
 
         def submit(actor: Any, unit: CompareUnit) -> Any:
-            of_start, own = (read_played(self.layout.played(k)) for k in (unit.weights, key_of(unit.target)))
-            return actor.compare.remote(unit.target.folder, unit.start, split, of_start, own)
+            start, of_checkpoint = (
+                read_played(self.layout.played(key)) for key in (unit.weights, key_of(unit.target))
+            )
+            return actor.compare.remote(unit.target.folder, unit.start, split, start, of_checkpoint)
 
         def finish(unit: CompareUnit, measured: Mapping[str, Any]) -> None:
             self._progress.advance(task)

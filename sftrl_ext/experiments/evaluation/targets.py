@@ -52,7 +52,7 @@ def targets_of(
     Args:
         state: The run.
         layout: Its folder.
-        arms_from_base: Whether arms start from the base model; one that came trained is then evaluated too.
+        arms_from_base: True if arms start from the base model; one that came trained is then evaluated too.
         given_init: The start model is the init of the arms.
     """
     targets = []

@@ -111,6 +111,7 @@ def slices(episodes: int, units: int, workers: int) -> list[range]:
         math.ceil(UNITS_PER_WORKER * workers / max(1, units)) if units < UNITS_PER_WORKER * workers else 1
     )
     count = max(1, min(wanted, episodes // SMALLEST_SLICE)) if workers > 1 else 1
+    # Rounding each edge, not each length: lengths differ by one at most, and nothing is left over.
     edges = [episodes * number // count for number in range(count + 1)]
     return [range(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
 

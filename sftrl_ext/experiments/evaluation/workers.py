@@ -129,7 +129,7 @@ class EvalWorker:
         return PlayedUnit(episodes, time.monotonic() - started)
 
     def compare(
-        self, folder: Path, start: Path, split: str, of_start: Sequence[Turns], own: Sequence[Turns]
+        self, folder: Path, start: Path, split: str, of_start: Sequence[Turns], of_checkpoint: Sequence[Turns]
     ) -> dict[str, Any]:
         """Divergence of a checkpoint from its start on episodes that were played before.
 
@@ -138,7 +138,7 @@ class EvalWorker:
             start: The start.
             split: The split that was played.
             of_start: Tokens of the start's episodes, of each of the first instances.
-            own: Tokens of the checkpoint's episodes.
+            of_checkpoint: Tokens of the checkpoint's episodes.
 
         Returns:
             ``forward`` and ``reverse`` or ``absent``, and ``wall_s``.
@@ -151,7 +151,7 @@ class EvalWorker:
             chosen, chat = self._sets[split], engine.chat_tokens()
             first, second = [
                 [await replay(self._play, chosen, index, turns, chat) for index, turns in enumerate(episodes)]
-                for episodes in (of_start, own)
+                for episodes in (of_start, of_checkpoint)
             ]
             return await compare_weights(engine, start, first, second, self._play.temperature)
 
@@ -182,11 +182,11 @@ def _without_pictures(episode: PlayedEpisode) -> PlayedEpisode:
 
 @dataclass
 class _Member(Generic[U]):
-    """A worker of a pool: what it waits for (None: its start), and where it is."""
+    """A worker of a pool: what it waits for (None: its start), and its process and node once started."""
 
     actor: Any
     unit: U | None = None
-    place: str = ""
+    address: str = ""
 
 
 @contextmanager
@@ -282,7 +282,9 @@ class WorkerPool:
         import ray
 
         members = self._members.values()
-        idle = [member.actor.close.remote() for member in members if member.place and member.unit is None]
+        # Only idle workers are closed in order: calls of an actor wait for each other, and a unit may take
+        # long.
+        idle = [member.actor.close.remote() for member in members if member.address and member.unit is None]
         if idle:
             ray.wait(idle, num_returns=len(idle), timeout=_CLOSE_S)
         for member in members:
@@ -313,14 +315,15 @@ class WorkerPool:
         end = time.monotonic() + self.patience
         while True:
             for number, member in self._members.items():
-                if member.place and member.unit is None:
+                if member.address and member.unit is None:
                     self._next(number, queue, submit)
             if not queue and not any(member.unit for member in self._members.values()):
                 return
+            # Wakes up without a result too, so that the patience below can end.
             ready, _ = ray.wait(list(self._waits), num_returns=1, timeout=5.0)
             for reference in ready:
                 self._settle(self._waits.pop(reference), reference, queue, finish, give_up)
-            if any(member.place for member in self._members.values()):
+            if any(member.address for member in self._members.values()):
                 end = time.monotonic() + self.patience
             elif time.monotonic() > end:
                 raise SftrlError(
@@ -333,7 +336,7 @@ class WorkerPool:
         member = self._members[number]
         member.unit = queue.take(number)
         if member.unit is not None:
-            self.say(f"worker {number} ({member.place}): {member.unit}")
+            self.say(f"worker {number} ({member.address}): {member.unit}")
             self._waits[submit(member.actor, member.unit)] = number
 
     def _settle(
@@ -357,7 +360,7 @@ class WorkerPool:
             self._lose(number, queue, _reason(error), give_up)
             return
         if unit is None:
-            member.place = str(result)
+            member.address = str(result)
         else:
             member.unit = None
             finish(unit, result)
@@ -377,7 +380,7 @@ class WorkerPool:
             if not self._members:
                 raise SftrlError(f"no evaluation worker could start; the last one: {reason}")
             return
-        self.say(f"worker {number} ({member.place}) failed at {unit}: {reason}")
+        self.say(f"worker {number} ({member.address}) failed at {unit}: {reason}")
         again = queue.put_back(unit)
         if not again and give_up is None:
             raise SftrlError(

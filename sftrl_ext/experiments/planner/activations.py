@@ -80,6 +80,7 @@ def vision_bytes(
     if vision is None or not batch.images:
         return 0.0
     patches = batch.images * batch.patches
+    # Three channels of every pixel and frame of a patch, in float32.
     pixels = 3 * vision.temporal * vision.patch**2 * 4
     block = dtype_bytes * (14 * vision.hidden + 4 * vision.intermediate) + 8 * vision.hidden
     if checkpointing is None:

@@ -149,10 +149,12 @@ class Architecture:
 
     @property
     def _layer_matrices(self) -> int:
+        # Queries and output projection, keys and values; the gated feed-forward layer has gate, up and down.
         attention = 2 * self.hidden * (self.query_width + self.kv_width)
         return attention + 3 * self.hidden * self.intermediate
 
     def _norms(self, per_head: bool) -> int:
+        # Two RMS norms of the layer, and one each for the queries and the keys of a head.
         return 2 * self.hidden + (2 * self.query_width // self.heads if per_head else 0)
 
 
@@ -243,6 +245,8 @@ def _vision(config: dict[str, Any], kind: str, out: int) -> Vision:
     layers = config.get("depth") or config["num_hidden_layers"]
     wide = config.get("intermediate_size") or 4 * hidden
     merge, temporal = config.get("spatial_merge_size", 1), config.get("temporal_patch_size", 1)
+    # Qwen2.5-VL: a gated feed-forward layer (three matrices) and RMS norms (one vector). Others: two matrices
+    # and layer norms (weight and bias). The merger joins merge^2 patches and has two layers.
     gated = kind.startswith("qwen2_5")
     feed = (3 if gated else 2) * hidden * wide + (2 * wide if gated else wide) + hidden
     block = 4 * hidden * hidden + 4 * hidden + feed + (2 if gated else 4) * hidden

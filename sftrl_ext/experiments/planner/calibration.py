@@ -251,6 +251,7 @@ def measured_step(
 def _peak(profile: Any) -> float:
     """Largest sum of allocations that are alive at the same time, in bytes."""
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    # An event has the bytes that were allocated, or with a minus those that were freed.
     alive, peak = 0, 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         alive += event.nbytes()

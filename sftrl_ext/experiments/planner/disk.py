@@ -59,6 +59,7 @@ def peak_checkpoint_bytes(
     parameters: int, trainable: int, critic: int, saves: int, policy: CheckpointPolicy = AS_VERL_WRITES
 ) -> float:
     """The same while the last step is being saved."""
+    # The state of the step before stays until the last one is whole, whose model is still in float32.
     extra = 0 if policy.shards_of_all or saves < 2 else 1
     written = checkpoint_bytes(parameters, trainable, critic, saves, policy)
     not_narrowed_yet = (4 - policy.hf_bytes) * parameters

@@ -71,6 +71,7 @@ def _device_misfit(recipe: Recipe, plan: StagePlan, device: float) -> str:
 
 def _device_keys(recipe: Recipe, peak: Phase, limit: float) -> list[str]:
     """Keys that would help: the micro-batch if a smaller one is enough, else those of the models' share."""
+    # A micro-batch of a tenth would fit.
     if peak.keys.batch and peak.batch and peak.total - peak.batch * 0.9 <= limit:
         keys = [peak.keys.batch]
     else:

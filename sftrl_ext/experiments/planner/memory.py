@@ -39,7 +39,7 @@ class ModelEngine:
         optimizer_offload: The same for the optimizer's states.
         offload_policy: FSDP2's ``CPUOffloadPolicy``: weights, gradients and states live on the host always.
             verl forces it on forward-only engines (``_build_fsdp_module``), the reference among them.
-        fused: Adam in one kernel; otherwise its square roots are a temporary of a third of the states.
+        fused: Adam in one kernel; otherwise its square roots are a temporary of half of the states.
         compute_bytes: Of a weight in the forward pass; 2 under bf16 mixed precision.
         start_copy: Parameters of a frozen start model beside it (anchored losses of SFT).
     """
@@ -148,6 +148,7 @@ def training_phases(
     slack = 1 + FRAGMENTATION
     work = {"unsharded": engine.unsharded, "activations": activations * slack, "logits": logits * slack}
     backward = Phase(name, parts | work, keys)
+    # The square root of the second moment, as large as one of the two moments. Activations are gone by then.
     step = 0.0 if engine.fused or engine.offload_policy else engine.states / 2
     update = Phase(f"{name}: step", parts | {"optimizer": parts["optimizer"] + step}, keys)
     return [backward, update]
@@ -195,6 +196,7 @@ def vllm_phases(
         largest_weight: Bytes of the largest tensor in float32, sent alone where the bucket is smaller.
     """
     keys = Keys("", ("verl_ppo=[actor_rollout_ref.rollout.gpu_memory_utilization=..]", "scale.offload=idle"))
+    # The workspace is inside the share too, so the keys and values of sequences get less than this.
     cache = max(0.0, utilization * memory - weight_bytes)
     generate = Phase(
         "generate",
@@ -250,6 +252,7 @@ def host_phases(
     return {
         "processes": ranks_per_node * (_GPU_PROCESS if rl else _GPU_PROCESS / 2) + (_GPU_RL if rl else 0.0),
         "offloaded": sum(engine.host for engine in engines) * ranks_per_node,
+        # Loading: float32 in every rank or in one. Saving: float32 (4) beside an empty model in bf16 (2).
         "loading or saving": max(4.0 * ranks_per_node if tied else 4.0, 6.0) * parameters,
         "data": traffic,
     }

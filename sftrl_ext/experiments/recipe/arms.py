@@ -114,6 +114,8 @@ def arm_runs(recipe: Recipe) -> list[ArmRun]:
                     budget = replace(arm_budget(recipe, name), lr=lr)
                     waiting.append(ArmRun(name, arm, seed, budget, start, rows))
     ordered: list[ArmRun] = []
+    # The start model (None) and the init exist before any arm. Of the runs that are ready the first goes
+    # next, so arms keep the recipe's order where their starts allow it.
     trained: set[str | None] = {None, "init"}
     while waiting:
         ready = next((run for run in waiting if run.start.stage in trained), None)
@@ -167,6 +169,7 @@ def arm_budget(recipe: Recipe, name: str) -> SFTConfig | RLConfig:
         value = getattr(budget, key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SftrlError(f"arms.{name}.times: {key} is {value!r}, expected a number to multiply.")
+        # 0 and -1 switch something off (``save_every``), which a factor must not change.
         if value > 0:
             setattr(budget, key, max(1, round(value * factor)) if isinstance(value, int) else value * factor)
     return budget

@@ -381,6 +381,7 @@ def qwen2_5_vl(out: Path, texts: list[str]) -> None:
             **_Text().keys(),
             "vocab_size": len(tokenizer) + _PADDED,
             "max_position_embeddings": 128000,
+            # Of the 16 pairs of numbers of a head so many carry time, height and width.
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
             "bos_token_id": pad,
             "eos_token_id": end,

@@ -78,6 +78,7 @@ def train_tokenizer(
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    # Each often enough to be merged into one token, whatever the corpus holds.
     numbers = (str(n) for n in range(100) for _ in range(100))
     tokenizer.train_from_iterator(
         (text for part in (numbers, corpus) for text in part),

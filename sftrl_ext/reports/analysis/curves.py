@@ -251,11 +251,13 @@ def build_curves(run: RunFolder) -> Curves:
     ranked = costs.arms.order(arm for arm, _ in arms)
     arms.sort(key=lambda key: (ranked.index(key[0]), key[1] or 0.0))
     curves = [Curve(*key, grouped[key]) for key in arms]
+    # Without an init, the arms' own evaluations before their first step are the start.
     if not start:
         start = [c for curve in curves for seed in curve.seeds.values() for c in seed if c.step == 0]
     for curve in curves:
         curve.seeds = {s: [c for c in points if c.step > 0] for s, points in curve.seeds.items()}
         curve.seeds = {s: points for s, points in curve.seeds.items() if points}
+        # Seeds of one curve may start from different checkpoints, such as the init of their own seed.
         starts = {costs.start_of(points[0].stage, s) for s, points in curve.seeds.items()}
         stored = sorted((key for key in starts if key is not None), key=str)
         curve.start = [checkpoint_at[key] for key in stored if key in checkpoint_at] if stored else start
@@ -320,6 +322,7 @@ class _Costs:
         self.paper = formula if self.paper_absent is None else None
         self.init: dict[int, tuple[str, int]] = {}
         for record in run.records:
+            # Arms start from the last evaluated step of the init.
             if record.arm == "init" and record.step >= self.init.get(record.seed, ("", 0))[1]:
                 self.init[record.seed] = (record.stage, record.step)
         self._missing: set[str] = set()
@@ -361,6 +364,7 @@ class _Costs:
         if start is None:
             return cost
         before = self.of(start[0], self.arm_of.get(start[0], "base"), seed, start[1])
+        # The chain has a gap: the cost is then a lower bound, and `note` says so.
         if before is None:
             self._unknown.add(start)
             return cost
@@ -406,6 +410,7 @@ def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
         return EqualCompute("", None, chosen, (note,) if curves.arms else ())
 
     budget = min(max(costs) for costs in reaches.values())
+    # Costs are counted from the base model, so half the way begins at the cost of the start.
     halfway = ((mean_cost(curves.start, axis) or 0.0) + budget) / 2
     notes: list[str] = []
     chosen = {curve.key: _last_steps(curve.seeds) for curve in apart}
@@ -418,6 +423,8 @@ def at_equal_compute(curves: Curves, axis: str) -> EqualCompute:
         for seed, checkpoints in sorted(curve.seeds.items()):
             name = f"{curve.arm}, lr {lr_label(curve.lr)}, seed {seed}"
             costs = [(cost, c) for c in checkpoints if c.cost and (cost := c.cost.on(axis)) is not None]
+            # Costs are sums of floats in different orders: the checkpoint that defines the budget must not
+            # exceed it.
             below = [(cost, c) for cost, c in costs if cost <= budget * (1 + 1e-9)]
             if not below:
                 if costs:

@@ -76,6 +76,7 @@ def correlations(analysis: Analysis) -> list[Correlation]:
                     if (moved := drift([c], curve, split, direction))
                 ]
                 count = len(pairs)
+                # Ranks instead of values: any monotone relation counts, not only a linear one.
                 far, lost = [p.divergence.nats for p in pairs], [p.change.delta for p in pairs]
                 values[direction] = rank_correlation(far, lost)
             if arm is None or (count >= FEW and len(names) > 2):

@@ -60,6 +60,8 @@ class RecognitionChange:
         """True if right numbers fell by more than right cards did, beyond two standard errors."""
         if self.numbers is None:
             return False
+        # Right numbers and right cards of a response go together, so errors that are added as if independent
+        # are too wide rather than too narrow.
         parts = self.numbers.change, self.read.change
         further = Change(parts[0].delta - parts[1].delta, math.hypot(parts[0].se, parts[1].se))
         return further.direction == "down"

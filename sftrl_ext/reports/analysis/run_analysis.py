@@ -286,6 +286,7 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
     stated = expected_numbers(run.recipe)
     expected = [entry for entry in stated if not is_synthetic(run.recipe, entry.split)]
     axes = [axis for axis in AXES if curves.arms and any(c.reach(axis) is not None for c in curves.arms)]
+    # An axis that is known for some curves only is drawn, but nothing is compared on it.
     usable = [axis for axis in axes if all(c.reach(axis) is not None for c in curves.arms)]
     equal = at_equal_compute(curves, usable[0] if usable else "counted")
     arms = arms_of(run)

@@ -80,6 +80,7 @@ def in_rows(splits: Sequence[str], columns: int) -> list[list[str]]:
         if rows and len(rows[-1]) + len(group) <= columns:
             rows[-1] += group
             continue
+        # As many rows as needed, as even as possible: 4 panels in 3 columns are 2 and 2.
         size = -(-len(group) // -(-len(group) // columns))
         rows += [group[i : i + size] for i in range(0, len(group), size)]
     return rows

@@ -67,7 +67,7 @@ class Finding:
         """The finding in words.
 
         Args:
-            in_distribution: Whether to tell what happened in distribution, too.
+            in_distribution: True to tell what happened in distribution, too.
         """
         moves = {"up": "gains", "down": "loses", "same": "keeps (within 2 SE)"}
         moved = moves[self.ood_change.direction]

@@ -93,6 +93,7 @@ def new_part(before: str, now: str) -> str:
     """The lines of a text that are new against an earlier one: what is between their common ends."""
     old, new = before.splitlines(), now.splitlines()
     start = _common(old, new)
+    # A line that is part of the common beginning must not count for the common end too.
     end = min(_common(old[::-1], new[::-1]), len(old) - start, len(new) - start)
     return "\n".join(new[start : len(new) - end])
 

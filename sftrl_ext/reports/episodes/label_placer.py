@@ -59,6 +59,7 @@ def place_labels(
     figure = axes.figure
     assert isinstance(figure, Figure)
     renderer = text_renderer(figure)
+    # Pixels per point of the figure; transformed coordinates are pixels, offsets of texts are points.
     pixel = figure.dpi / 72.0
     around_lines = [
         Bbox.from_bounds(x, y, 0, 0).padded(4 * pixel) for x, y in axes.transData.transform(lines)
@@ -80,6 +81,8 @@ def place_labels(
             return Bbox.from_bounds(*(point + radius * pixel * toward - size * (1 - toward) / 2), *size)
 
         def cost(candidate: tuple[float, int], label: Label = label, box: Any = box) -> float:
+            # Penalties: 100 for each other label or kept-off box covered, 40 a point beyond the frame, 12 for
+            # each point of a line covered, 0.6 a point of distance, 0.12 a degree from the preferred side.
             bounds = box(candidate)
             outside = max(*(frame.min - bounds.min), *(bounds.max - frame.max), 0.0) / pixel
             turned = 0 if label.toward is None else abs((candidate[1] - label.toward + 180) % 360 - 180)

@@ -49,7 +49,7 @@ def draw_map(axes: Axes, walk: Walk, *, legend: bool = True) -> None:
     Args:
         axes: An axes whose place in its figure is final.
         walk: The episode.
-        legend: Whether to explain the markers below.
+        legend: True to explain the markers below.
     """
     places = np.array([visit.point.position for visit in walk.visits])
     scale = _fit(axes, places)  # metres per point of the figure
@@ -59,12 +59,14 @@ def draw_map(axes: Axes, walk: Walk, *, legend: bool = True) -> None:
     walked = places[: len(walk.reached)]
     axes.plot(*walked.T, color=_WALKED, lw=2.2, solid_capstyle="round", zorder=2, gid="walked")
     steps = np.hypot(*np.diff(places, axis=0).T) / scale if len(places) > 1 else np.array([14.0])
+    # Markers as large as a short step between points, in points of the figure, so that few overlap.
     size = float(np.clip(np.percentile(steps, 20) * 0.95, 7.0, 11.5))
     tips = [
         _draw_point(axes, visit, point, size, scale) for visit, point in zip(walk.visits, places, strict=True)
     ]
     ended, off = _ended(axes, walk, places, size, scale)
     corner = _furniture(axes, scale)
+    # Points along the lines, about 6 points of the figure apart, for labels to avoid.
     between = [
         a + (b - a) * part
         for a, b in zip(places[:-1], places[1:], strict=True)
@@ -89,6 +91,7 @@ def _fit(axes: Axes, places: np.ndarray) -> float:
     height = box.height * figure.get_figheight() * 72  # type: ignore[union-attr]
     low, high = places.min(axis=0), places.max(axis=0)
     spread = np.maximum(high - low, 20.0)
+    # Labels get 65 points of the figure at each side, and 48 above and below.
     scale = float(max(spread[0] / (width - 130), spread[1] / (height - 96)))
     middle = (low + high) / 2
     axes.set_xlim(middle[0] - scale * width / 2, middle[0] + scale * width / 2)
@@ -172,6 +175,7 @@ def _draw_way(
 ) -> list[Bbox]:
     """An arrow from where the episode ended, beside points it would hide; the boxes it takes, in pixels."""
     tip = point + _ahead(heading, scale * 36)
+    # Other points in the frame of the arrow: ahead of its foot and to its right, in points of the figure.
     along = (places - point) @ _ahead(heading, 1 / scale)
     aside = (places - point) @ _ahead(heading + 90, 1 / scale)
     hidden = (along > 4) & (along < 42) & (abs(aside) < 10)

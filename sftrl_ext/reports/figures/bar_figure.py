@@ -115,6 +115,7 @@ def _rows(splits: list[str], bars: int) -> list[list[str]]:
     count = -(-len(rest) // (3 if bars <= 5 else 2))
     rows, done = [first], 0
     for row in range(count):
+        # What is left over the rows that are left, rounded up: rows differ by one panel at most.
         size = -(-(len(rest) - done) // (count - row))
         rows.append(rest[done : done + size])
         done += size
@@ -161,6 +162,8 @@ def bars_at_equal_compute(analysis: Analysis, metric: str | None = None) -> Figu
         widths |= {s: max(widest / 3, widths[s]) for row in rows[1:] for s in row}
     for strip, row in zip(figure.subfigures(len(rows), 1, squeeze=False).flat, rows, strict=True):
         room = widest - sum(widths[s] for s in row)
+        # A row that is little narrower than the widest fills the figure; another keeps the widths of its
+        # bars.
         room = room if room > 0.3 * widest else 0.0
         ratios = [widths[s] for s in row] + ([room] if room > 0.01 else [])
         grid = strip.add_gridspec(1, len(ratios), width_ratios=ratios)

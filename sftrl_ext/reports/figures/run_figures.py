@@ -36,7 +36,7 @@ class FigureSpec:
         title: Its heading; ``{measure}`` stands for the main measure.
         caption: How to read it; ``{where}`` stands for the compute of the comparison.
         draw: Makes it, or None where the run has nothing for it.
-        aside: Whether a page may fold it away.
+        aside: True if a page may fold it away.
         says: Makes the sentences on what it shows in this run, if it has any.
     """
 

@@ -134,7 +134,7 @@ def success_table(
     Args:
         analysis: The analysed run.
         rows: From `compared_rows` or `all_rows`.
-        paper: Whether the paper's numbers follow as rows of their own.
+        paper: True if the paper's numbers follow as rows of their own.
         metric: A name of `curves.METRICS`; by default the main measure.
     """
     metric = metric or analysis.metric

@@ -158,6 +158,7 @@ def _draw_rows(panel: Axes, bars: Sequence[_Bar]) -> None:
     panel.set_yticks(range(len(kinds)), list(_LABELS.values()))
     panel.tick_params(axis="y", length=0, labelcolor="black")
     panel.grid(axis="y", visible=False)
+    # Room for the numbers at the ends of the bars; a panel of zeros is 1 % wide.
     panel.set_xlim(0, max(1.42 * max(bar.end for bar in bars), 1.0))
     panel.set_ylim(-0.6, len(kinds) - 0.4)
     panel.xaxis.set_major_locator(even_ticks(5))

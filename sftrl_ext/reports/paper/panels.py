@@ -84,6 +84,7 @@ def draw_against_compute(
     axes.margins(x=0.05, y=0.12)
     axes.xaxis.set_major_locator(even_ticks(5))
     axes.yaxis.set_major_locator(even_ticks(6))
+    # An axis ends a little above 100 %, and a curve that is 0 everywhere still gets some height.
     low, high = axes.get_ylim()
     high = min(max(high, 0.5), 104.0)
     axes.set_ylim(max(low, -0.04 * high), high)

@@ -103,7 +103,7 @@ def test_a_picture_is_rgb_of_its_size(size, count):
 
 
 def test_the_layout_of_the_paper():
-    spots = ARRANGEMENTS["row"].place(4, 1200, 1200, 0)
+    spots = ARRANGEMENTS["row"].arrange(4, 1200, 1200, 0)
     assert [(s.left, s.top, s.width, s.height) for s in spots] == [
         (x, 411, 270, 378) for x in (5, 302, 599, 896)
     ]
@@ -134,13 +134,13 @@ def test_the_layout_of_the_paper():
     ],
 )
 def test_cards_are_as_large_as_the_gaps_allow(count, size, card):
-    spots = ARRANGEMENTS["row"].place(count, *size, 0)
+    spots = ARRANGEMENTS["row"].arrange(count, *size, 0)
     assert {(s.width, s.height) for s in spots} == {card}
 
 
 @given(st.integers(3, 6), st.integers(32, 2000), st.integers(32, 2000))
 def test_cards_in_rows_stay_apart_on_the_canvas_and_vertically_centred(count, width, height):
-    spots = ARRANGEMENTS["row"].place(count, width, height, 0)
+    spots = ARRANGEMENTS["row"].arrange(count, width, height, 0)
     for s in spots:
         assert s.left >= 1 and s.top >= 1
         assert s.left + s.width < width and s.top + s.height < height
@@ -152,7 +152,7 @@ def test_cards_in_rows_stay_apart_on_the_canvas_and_vertically_centred(count, wi
 
 @given(st.integers(3, 6), st.integers(32, 2000), st.integers(32, 2000), st.integers(0, 2**63))
 def test_no_rank_is_covered_in_overlap(count, width, height, seed):
-    spots = ARRANGEMENTS["overlap"].place(count, width, height, seed)
+    spots = ARRANGEMENTS["overlap"].arrange(count, width, height, seed)
     for a, b in combinations(spots, 2):
         scale = a.width / 250
         right, bottom = a.left + INDEX_BOX[2] * scale, a.top + INDEX_BOX[3] * scale
@@ -163,7 +163,7 @@ def test_no_rank_is_covered_in_overlap(count, width, height, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_ranks_in_overlap_look_as_on_the_card(seed):
     image = draw_hand(HAND, Look(1000, 1000, arrangement="overlap"), seed)
-    for card, s in zip(HAND, ARRANGEMENTS["overlap"].place(4, 1000, 1000, seed), strict=True):
+    for card, s in zip(HAND, ARRANGEMENTS["overlap"].arrange(4, 1000, 1000, seed), strict=True):
         face = draw_card(card, s.width, s.height)
         box = [round(side * s.width / 250) for side in INDEX_BOX]
         there = image.crop((s.left + box[0], s.top + box[1], s.left + box[2], s.top + box[3]))
@@ -172,7 +172,7 @@ def test_ranks_in_overlap_look_as_on_the_card(seed):
 
 @given(st.integers(3, 6), st.integers(64, 2000), st.integers(64, 2000), st.integers(0, 2**63))
 def test_rotated_cards_neither_touch_nor_leave_the_canvas(count, width, height, seed):
-    for s in (spots := ARRANGEMENTS["rotated"].place(count, width, height, seed)):
+    for s in (spots := ARRANGEMENTS["rotated"].arrange(count, width, height, seed)):
         assert 4 <= abs(s.angle) <= 12
         angle = np.radians(abs(s.angle))
         across = s.width * np.cos(angle) + s.height * np.sin(angle)
@@ -187,7 +187,7 @@ def test_rotated_cards_neither_touch_nor_leave_the_canvas(count, width, height, 
 def test_turned_cards_are_the_cards():
     look = Look(1200, 500, arrangement="rotated")
     image = draw_hand(HAND, look, seed=3)
-    for card, s in zip(HAND, ARRANGEMENTS["rotated"].place(4, 1200, 500, 3), strict=True):
+    for card, s in zip(HAND, ARRANGEMENTS["rotated"].arrange(4, 1200, 500, 3), strict=True):
         middle = s.left + s.width / 2, s.top + s.height / 2
         upright = image.rotate(-s.angle, Image.Resampling.BICUBIC, center=middle)
         there = upright.crop((s.left, s.top, s.left + s.width, s.top + s.height))

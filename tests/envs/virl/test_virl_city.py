@@ -107,7 +107,8 @@ def test_only_what_walks_may_pass_is_drawn(built, tmp_path, points):
     mapping = PanoramaMap.load(tmp_path / "few" / MAP)
     settings = PlaySettings(modality="image", street_views=str(tmp_path / "few" / VIEWS))
     found = load_routes(routes).routes
-    passed = {place.pano_id for r in found for place in track_of(r, settings, mapping, points).places}
+    tracks = [track_of(route, settings, mapping, points) for route in found]
+    passed = {waypoint.pano_id for track in tracks for waypoint in track.waypoints}
     assert pictures == {f"{VIEWS}/{pano_id}{end}" for pano_id in passed for end in (".jpg", ".metadata.json")}
     with pytest.raises(SftrlError, match="no picture of its panorama"):
         for route in found:
@@ -189,9 +190,9 @@ def test_routes_follow_the_streets(style):
             if stop.landmark:
                 name, where = stop.landmark.split(" is ")
                 here = plan.points[point[stop.geocode]]
-                turn = turn_deg(stop.heading_next, bearing(here, names[name].place))
+                turn = turn_deg(stop.heading_next, bearing(here, names[name].position))
                 assert abs(turn_deg(turn, SIDES.index(where) * 45)) < 23
-                assert math.dist(here, names[name].place) < 40
+                assert math.dist(here, names[name].position) < 40
                 named += 1
             before = stop.geocode
         assert route.milestones[-1].landmark.startswith(route.destination)
@@ -250,10 +251,10 @@ def test_landmarks_are_seen_where_the_route_says():
     bold = {"bakery", "bookshop", "fishmonger", "market", "pharmacy", "music"}
     tried = 0
     for mark in plan.landmarks:
-        if mark.node is None or mark.kind not in bold or math.dist(plan.nodes[mark.node], mark.place) > 15:
+        if mark.node is None or mark.kind not in bold or math.dist(plan.nodes[mark.node], mark.position) > 15:
             continue
         place = plan.nodes[mark.node]
-        heading = bearing(place, mark.place)
+        heading = bearing(place, mark.position)
         here = sign_share("brick", plan, mark, place, heading)
         assert here > 0.2, mark
         assert here > 2 * sign_share("brick", plan, mark, place, heading + 180), mark
@@ -266,10 +267,10 @@ def test_the_name_on_a_sign_has_edges():
     _, plan = planned("brick")
     for mark in [mark for mark in plan.landmarks if mark.street is not None][:3]:
         spots = plan.points[list(plan.along[mark.street])]
-        place = spots[np.hypot(*(spots - mark.place).T).argmin()]
+        place = spots[np.hypot(*(spots - mark.position).T).argmin()]
         pixels = painted("brick", place, width=1024)
-        middle = columns(bearing(place, mark.place), 1024, spread=24)
-        far = math.dist(place, mark.place)
+        middle = columns(bearing(place, mark.position), 1024, spread=24)
+        far = math.dist(place, mark.position)
         low, high = (rows(math.degrees(math.atan((z - CAMERA) / far)), 1024) for z in (3.2, 4.5))
         steps = np.abs(np.diff(pixels[high:low, middle].mean(axis=-1), axis=1)) > 40
         assert steps.mean() > 0.05, mark

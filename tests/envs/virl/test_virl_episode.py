@@ -130,7 +130,7 @@ def test_facts_rebuild_the_episode_without_any_file():
         ({"profile": "exakt"}, "Did you mean 'exact'"),
         ({"modality": "video"}, "unknown modality"),
         ({"modality": "image"}, "needs street_views"),
-        ({"modality": "image", "street_views": "/x"}, "a place without a panorama"),
+        ({"modality": "image", "street_views": "/x"}, "a waypoint without a panorama"),
         ({"modality": "image", "street_views": "/x", "image_size": 0}, "image_size is 0"),
         ({"street_views": "/x"}, "street_views is given with modality 'text'"),
         ({"image_size": 5}, "image_size is given with modality 'text'"),
@@ -166,7 +166,7 @@ def test_images_need_a_map_and_a_folder(tmp_path):
     with pytest.raises(SftrlError, match="no picture of its panorama 'pano5'"):
         track_of(ROUTE, with_images, PanoramaMap({**gone}), points_per_leg=20)
     left = track_of(ROUTE, with_images, PanoramaMap({**gone}), 20, "skip")
-    assert "pano5" not in {place.pano_id for place in left.places}
+    assert "pano5" not in {waypoint.pano_id for waypoint in left.waypoints}
 
 
 @settings(max_examples=40, deadline=None)

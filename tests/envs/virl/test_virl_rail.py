@@ -152,7 +152,7 @@ def test_a_missing_panorama_is_an_error_or_left_out():
     with pytest.raises(SftrlError, match=words + ".*'skip'"):
         lay_track(ROUTE, ends)
     track = lay_track(ROUTE, ends, missing="skip")
-    assert [place.pano_id for place in track.places] == ["a", "b", "c", "d"]
+    assert [waypoint.pano_id for waypoint in track.waypoints] == ["a", "b", "c", "d"]
     none = PanoramaMap({START: "a"})
     for missing in ("error", "skip"):
         with pytest.raises(SftrlError, match="route 0: milestone 0 at .* has no panorama") as error:
@@ -168,7 +168,7 @@ def test_a_track_survives_json():
     for panoramas in (None, map_along()):
         track = lay_track(ROUTE, panoramas)
         assert read_track(json.loads(json.dumps(track.facts()))) == track
-        assert len(track.places) == 12
+        assert len(track.waypoints) == 12
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,12 @@ class Arrangement:
     """A way to lay out a hand.
 
     Attributes:
-        place: Gives the spots for a number of cards, the width and height of the canvas, and a seed; later
+        arrange: Gives the spots for a number of cards, the width and height of the canvas, and a seed; later
             cards lie on top of earlier ones.
-        apart: Whether cards neither touch nor turn, which makes drawing faster.
+        apart: True if cards neither touch nor turn, which makes drawing faster.
     """
 
-    place: Callable[[int, int, int, int], tuple[Spot, ...]]
+    arrange: Callable[[int, int, int, int], tuple[Spot, ...]]
     apart: bool = False
 
 
@@ -74,6 +74,7 @@ def _rows(count: int, width: int, height: int) -> tuple[int, int]:
     best = (0, 0)
     for rows in (1, 2) if count > 4 else (1,):
         columns = -(-count // rows)
+        # Width of a card that the width of the canvas allows, and that its height allows.
         across = (width - (columns + 1) * gap) // columns
         down = (height - (rows + 1) * gap) // rows * WIDTH // HEIGHT
         if min(across, down) > best[1]:
@@ -102,6 +103,7 @@ def _upright(count: int, width: int, height: int, first: float, between: float) 
     for i in range(count):
         line, column = divmod(i, columns)
         in_line = min(columns, count - line * columns)
+        # The free width in equal shares, one per gap; the paper's layout takes 5/24 and 27/24 of one.
         share = (width - in_line * across) / (in_line + 1)
         left = round(max(1.0, first * share) + column * (across + between * share))
         top = round((line + 1) * (height - rows * down) / (rows + 1)) + line * down
@@ -115,6 +117,8 @@ def rotated(count: int, width: int, height: int, seed: int) -> tuple[Spot, ...]:
     upright = _even_row(count, width, height)
     angles = rng.uniform(*ANGLES, count) * rng.choice((-1, 1), count)
     cos, sin = math.cos(math.radians(ANGLES[1])), math.sin(math.radians(ANGLES[1]))
+    # A card turned by a has a bounding box of w cos a + h sin a by h cos a + w sin a, with h = ratio * w. At
+    # the greatest angle it must fit the distance of two cards, and the height of a row.
     ratio = HEIGHT / WIDTH
     rows = len({spot.top for spot in upright})
     room = (upright[0].width + _gap(width, height)) / (cos + ratio * sin), height / rows / (ratio * cos + sin)
@@ -140,6 +144,7 @@ def overlap(count: int, width: int, height: int, seed: int) -> tuple[Spot, ...]:
     for top in sorted({spot.top for spot in upright}):
         line = [spot for spot in upright if spot.top == top]
         across, down = line[0].width, line[0].height
+        # Distance from one left edge to the next: the part of a card that stays uncovered.
         steps = [round(across * (1 - covered)) for covered in rng.uniform(*COVERED, len(line) - 1)]
         free = max(0, width - across - sum(steps))
         margin = min(_gap(width, height), free // 2)

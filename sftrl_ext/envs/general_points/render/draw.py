@@ -91,7 +91,7 @@ def draw_hand(cards: Sequence[Card], look: Look = PAPER_LOOK, seed: int = 0) -> 
     else:
         image = IMAGES.get(table.texture, look.width, look.height).copy()
     ground = table.color if table.texture is None and arrangement.apart else None
-    spots = arrangement.place(len(cards), look.width, look.height, seed)
+    spots = arrangement.arrange(len(cards), look.width, look.height, seed)
     for card, spot in zip(cards, spots, strict=True):
         corner = spot.left, spot.top
         if spot.angle:
@@ -125,6 +125,7 @@ def _for_turning(card: Card, width: int, height: int, deck: str) -> Image.Image:
     mask = card_shape(card, width * finer, height * finer, deck)
     face = draw_card(card, width, height, deck, enlarged=finer)
     face.putalpha(mask)
+    # The transparent rim has the colour of the edge, or the blur would mix another one into it.
     edge = (*edge_color(deck), 0)
     image = Image.new("RGBA", (face.width + 4 * finer, face.height + 4 * finer), edge)
     image.paste(face, (2 * finer, 2 * finer))
@@ -141,6 +142,7 @@ def _turned(large: Image.Image, width: int, height: int, angle: float) -> Image.
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     across = math.ceil(width * abs(cos) + height * abs(sin)) + 2
     down = math.ceil(height * abs(cos) + width * abs(sin)) + 2
+    # Pillow's matrix leads from a pixel of the result to one of the source; (x, y) puts centre on centre.
     x = large.width / 2 - finer * (cos * across - sin * down) / 2
     y = large.height / 2 - finer * (sin * across + cos * down) / 2
     matrix = (finer * cos, -finer * sin, x, finer * sin, finer * cos, y)

@@ -33,7 +33,9 @@ _SUIT_WORDS = {
     for letter, name in (("S", "spade"), ("H", "heart"), ("D", "diamond"), ("C", "club"))
     for word in (letter.lower(), name, f"{name}s")
 }
-_RANK, _SUIT = ("|".join(sorted(words, key=len, reverse=True)) for words in (_RANK_WORDS, _SUIT_WORDS))
+_RANK, _SUIT = (
+    "|".join(sorted(spellings, key=len, reverse=True)) for spellings in (_RANK_WORDS, _SUIT_WORDS)
+)
 _NAME = re.compile(
     rf"(?:(?P<r1>{_RANK})(?:[ _-]*of)?[ _-]*(?P<s1>{_SUIT})|(?P<s2>{_SUIT})[ _-]*(?P<r2>{_RANK}))"
 )
@@ -109,6 +111,7 @@ def card_of(name: str) -> str | None:
 
 @lru_cache(maxsize=8)
 def _read(folder: Path, changed: int) -> PictureDeck:
+    # ``changed`` is read by the cache alone: a folder that has changed is read again.
     files: dict[str, Path] = {}
     sizes: dict[Path, tuple[int, int]] = {}
     for path in sorted(folder.iterdir()):

@@ -24,6 +24,7 @@ def draw_royal(pen: Pen, rank: str, suit: str, ink: Color, field: Color, fine: b
     if fine:
         pen.box(76, 20, 174, 330, ink)
     pen.box(78, 22, 172, 328, field)
+    # A figure fills the upper half of the card, down to the bar at 175; the turned pen draws the other one.
     for half in (pen, pen.upside_down()):
         _FIGURES[rank](half, ink, fine)
         half.oval(125, 156, 16, 16, field)

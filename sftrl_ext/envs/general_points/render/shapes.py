@@ -71,7 +71,7 @@ class Pen:
 
     Args:
         image: What is drawn on.
-        turned: Whether everything is turned by half a turn about the middle of the card.
+        turned: True if everything is turned by half a turn about the middle of the card.
     """
 
     def __init__(self, image: Image.Image, turned: bool = False) -> None:

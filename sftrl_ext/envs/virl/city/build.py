@@ -53,7 +53,7 @@ class City:
         routes: How many routes.
         streets: Streets across; None for as many as the routes need.
         width: Width of the panoramas in pixels, an even number; they are half as high.
-        pictures: Whether to draw panoramas at all; text needs none.
+        pictures: True to draw panoramas at all; text needs none.
         most_legs: Most legs of a route.
         points_per_leg: Draw only what a walk with so many points a leg may pass; None for every panorama.
     """
@@ -118,7 +118,7 @@ def build_city(
         routes: How many routes.
         width: Width of the panoramas in pixels; the authors' have 1700 to 2050.
         streets: Streets across; None for as many as the routes need.
-        pictures: Whether to draw panoramas; text needs none.
+        pictures: True to draw panoramas; text needs none.
         most_legs: Most legs of a route: 2 to 8.
         points_per_leg: Draw only the panoramas that a walk with so many points a leg may pass; None for all.
         progress: Told how many panoramas are there of how many, after each.
@@ -166,7 +166,7 @@ def _wanted(city: City, walks: list[Route], mapping: PanoramaMap, ids: list[str]
     if city.points_per_leg is None:
         return dict(enumerate(ids))
     tracks = (lay_track(route, mapping, points_per_leg=city.points_per_leg) for route in walks)
-    passed = {place.pano_id for track in tracks for place in track.places}
+    passed = {waypoint.pano_id for track in tracks for waypoint in track.waypoints}
     return {index: pano_id for index, pano_id in enumerate(ids) if pano_id in passed}
 
 

@@ -18,6 +18,8 @@ REACHES = (9.0, 24.0, 64.0, 200.0)
 
 Vector = npt.NDArray[np.float64]
 
+# Strips of all maps, of all but the coarsest, and of the coarsest only: what is narrower than its pixels is
+# drawn there as one strip in the mean colour.
 _ALL, _FINE, _COARSE = 0, 1, 2
 
 
@@ -60,20 +62,22 @@ class Ground:
         self._radii = np.hypot(*(self._corners - self._middles[:, None]).transpose(2, 0, 1)).max(axis=1)
         self._details = np.array([detail for _, _, detail in self._strips])
 
-    def around(self, place: tuple[float, float]) -> tuple[Map, ...]:
-        """The maps around a place, the finest first."""
-        return tuple(self._map(np.array(place), reach) for reach in REACHES)
+    def around(self, position: tuple[float, float]) -> tuple[Map, ...]:
+        """The maps around a position, the finest first."""
+        return tuple(self._map(np.array(position), reach) for reach in REACHES)
 
-    def _map(self, place: Vector, reach: float) -> Map:
+    def _map(self, position: Vector, reach: float) -> Map:
         side = self._side
         fine = side / (2 * reach)
         image = Image.new("RGB", (side, side), self._pavement)
         pen = ImageDraw.Draw(image)
         coarse = reach == REACHES[-1]
-        seen = np.abs(self._middles - place).max(axis=1) < reach + self._radii
+        # Strips whose circumscribed circle may reach into the square.
+        seen = np.abs(self._middles - position).max(axis=1) < reach + self._radii
         seen &= self._details != (_FINE if coarse else _COARSE)
         chosen = np.nonzero(seen)[0]
-        corners = (self._corners[chosen] - place) * (fine, -fine) + (side / 2 - 0.5)
+        # Metres to pixels: north up, and Pillow counts from the centre of the first pixel.
+        corners = (self._corners[chosen] - position) * (fine, -fine) + (side / 2 - 0.5)
         for strip, outline in zip(chosen.tolist(), corners.reshape(len(chosen), -1).tolist(), strict=True):
             pen.polygon(outline, self._strips[strip][1])
         pixels = np.asarray(image)
@@ -89,6 +93,8 @@ class Ground:
         for street in plan.streets:
             self._slabs(street)
         curb, road = _dim(style.pavement, style.day * 0.8), _dim(style.asphalt, style.day)
+        # Later strips cover earlier ones: slabs, then curbs, then roads, then marks. A disc at each node
+        # closes the gaps between the strips that meet there.
         turns = np.linspace(0, 2 * np.pi, 16, endpoint=False)
         for wide, color in ((style.street + 0.5, curb), (style.street, road)):
             for a, b in plan.streets:
@@ -140,6 +146,8 @@ class Ground:
                 spot = middle + left * (stripe - (stripes - 1) / 2) * 1.1
                 self._strip(spot - way * 1.5, spot + way * 1.5, 0.55, white, _FINE)
             stop = middle + way * 2.6
+            # ``way`` leads away from the intersection, so its left is the right-hand lane of those who come
+            # to it.
             right = np.array([-way[1], way[0]]) * style.street / 2
             self._strip(stop, stop + right * 0.96, 0.4, white)
 

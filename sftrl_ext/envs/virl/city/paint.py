@@ -50,6 +50,7 @@ SIGNS_FAR = 120.0
 PROPS_FAR = 70.0
 """Greatest distance of a drawn tree, lamp or traffic light, in metres."""
 
+# Nearest walls kept per ray: a fifth one that rises above them is not drawn.
 _LAYERS = 4
 _COLUMNS = 128
 
@@ -66,6 +67,8 @@ class Painter:
     def __init__(self, plan: Plan, size: tuple[int, int], seed: int) -> None:
         self.plan, self.size, self._seed = plan, size, seed
         width, height = size
+        # Equirectangular: the elevation of each row's centre, from the zenith to the nadir. Its tangent is
+        # the slope of the ray, so a ray at a distance d is at the height CAMERA + d * tan.
         rows = (0.5 - (np.arange(height) + 0.5) / height) * math.pi
         self._tan = np.tan(rows).astype(np.float32)
         self._sky = paint_sky(plan.style, width, height, seed)
@@ -73,12 +76,17 @@ class Painter:
         self._ground = ground.Ground(plan, max(256, width // 3), seed)
         self._signs: ByteCache[Texture] = ByteCache(64 << 20, lambda texture: texture.packed.nbytes)
         self._props = {kind: prop_texture(kind, plan.style, seed) for kind in ("tree", "lamp", "lights")}
-        spots = [prop.place for prop in plan.props]
+        # Props come first, then panels: a number below len(plan.props) is a prop in `_paint_boards`. A prop
+        # is half as wide as high and has no direction: its ends are one point until it is turned to the
+        # camera.
+        spots = [prop.position for prop in plan.props]
         self._lefts = np.array([*spots, *(panel.left for panel in plan.panels)]).reshape(-1, 2)
         self._rights = np.array([*spots, *(panel.right for panel in plan.panels)]).reshape(-1, 2)
         self._halves = np.array([prop.height / 4 for prop in plan.props])
         self._haze = np.array(plan.style.sky[1], np.float32)
         style = plan.style
+        # The building of landmark k has the colour index -1 - k, which counts from the end: hence the
+        # reversal.
         kinds = [KINDS[landmark.kind].color for landmark in plan.landmarks][::-1]
         tinted = np.array(kinds, np.float32).reshape(-1, 3) * 0.8 + np.mean(style.walls, axis=0) * 0.2
         self._colors = np.concatenate([style.walls, tinted * style.famous]).astype(np.float32)
@@ -91,11 +99,14 @@ class Painter:
             rotation: Degrees from the first column to north.
         """
         width, height = self.size
+        # Bearings of the columns' centres, clockwise from north; so x (east) is the sine and y (north) the
+        # cosine.
         angle = np.radians((np.arange(width) + 0.5) / width * 360 - rotation)
         self._x, self._y = np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
         self._position, self._rotation = point, rotation
         canvas = np.empty((width, height, 4), np.uint8)
         half = height // 2
+        # The sky was painted with north in the first column; here north is at `rotation`.
         canvas[:, :half] = np.roll(self._sky, round(rotation / 360 * width), axis=0)
         self._paint_ground(canvas, half)
         depth = self._paint_walls(canvas)
@@ -118,11 +129,14 @@ class Painter:
             if not len(rows):
                 continue
             part = slice(half + rows[0], half + rows[-1] + 1)
+            # Rows just below the horizon look beyond the last map: they take the ground at its rim.
             far = np.minimum(away[rows[0] : rows[-1] + 1], level_map.reach * 0.99)[None]
             u = self._x[:, None] * far * level_map.fine + level_map.side / 2
             v = self._y[:, None] * far * -level_map.fine + level_map.side / 2
             color = _sample(level_map.packed, 0, level_map.side, level_map.side, u.ravel(), v.ravel())
             canvas[:, part] = color.view(np.uint8).reshape(len(self._x), -1, 4)
+        # Below these rows (11 degrees under the horizon) the ground is nearer than 12 m, with less than 3 %
+        # of fog.
         fog = _fog(away[: self.size[1] // 16])[None, :, None]
         near = canvas[:, half : half + fog.shape[1], :3]
         near[:] = near * (1 - fog) + self._haze * fog
@@ -138,6 +152,7 @@ class Painter:
         away = np.hypot(*((start + end) / 2).T)
         # The backs of facades are hidden by their own fronts.
         ahead = start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0] < 0
+        # Windowless sides stand above a lower neighbour and are seen from both directions.
         near = np.nonzero(np.where(walls.plain, away < SIDES_FAR, (away < FAR) & ahead))[0]
         from_x, from_y = start[near].astype(np.float32).T[..., None]
         along_x, along_y = (end - start)[near].astype(np.float32).T[..., None]
@@ -183,6 +198,7 @@ class Painter:
         counts, tops = counts[layer, column], tops[layer, column]
         index, row = _spans(counts, tops)
         self._shade(canvas, index, row, column, wall, distance, part)
+        # A column may occur once per layer, so the minimum has to be unbuffered.
         nearest = np.full(len(self._x), np.inf, np.float32)
         np.minimum.at(nearest, column, distance)
         return nearest
@@ -203,16 +219,22 @@ class Painter:
         along = part * walls.bays[wall]
         bay = np.minimum(along.astype(np.int64), walls.bays[wall] - 1)
         u = (along - bay).astype(np.float32)
+        # Height of a storey in pixels (the picture has width / 2 pi of them per radian), and the mipmap level
+        # whose tiles are about as large; 0.6 instead of 0.5 leans towards the sharper one.
         seen = self.size[0] / (2 * math.pi * distance) * STOREY
         level = np.clip(np.ceil(np.log2(SIDE / np.maximum(seen, 1e-3)) - 0.6), 0, LEVELS - 1).astype(np.int64)
+        # Height above the ground in storeys; its fraction is the position in the floor, counted from the top.
         story = (CAMERA + distance[index] * self._tan[row]) / np.float32(STOREY)
         floor = np.maximum(story.astype(np.int64), 0)
         v = 1 - (story - floor)
         # A multiplicative hash (Knuth's) of window and building chooses tiles without a table of them.
         mixed = (bay * 7 + building * 13)[index] + floor * 5
         mixed = (mixed * 2654435761 >> 7) % 1000
+        # Variant 3 of a window is the lit one.
         lit = np.where(mixed < style.lit * 1000, 3, mixed % 3)
         tile = np.where(floor == plan.buildings.floors[building][index] - 1, TOP, UPPER) + lit
+        # Ground floors: a landmark has windows (7) and a door (4) in the middle, other buildings 0 to 6 by
+        # bay.
         famous = plan.buildings.color[building] < 0
         front = np.where(famous, 7, (plan.buildings.front[building] * 3 + bay * bay) % 7)
         front = np.where(famous & (bay == walls.bays[wall] // 2), 4, front)
@@ -225,6 +247,9 @@ class Painter:
         color = _sample(self._tiles.packed, start, size, size, u[index] * size, v * size)
         rgba = color.view(np.uint8).reshape(-1, 4)
         ahead = walls.end[wall] - walls.start[wall]
+        # Bearing of the outward normal: a wall runs from left to right as seen from the street, so its normal
+        # is its direction turned clockwise. Then a constant light, and Lambert's cosine of the angle to the
+        # sun.
         facing = np.degrees(np.arctan2(ahead[:, 1], -ahead[:, 0]))
         sun = np.maximum(0, np.cos(np.radians(facing - style.sun)))
         shade = (style.day * (0.72 + 0.36 * sun)).astype(np.float32)
@@ -266,6 +291,8 @@ class Painter:
                 self._board(canvas, depth, self._props[prop.kind], ends, (0.0, prop.height), shade)
                 continue
             panel = self.plan.panels[number - props]
+            # The ends run counter-clockwise around the camera: it is behind the board. A sign that stands out
+            # from a facade has two faces; one that lies on a facade has none there.
             turned = ends[0][0] * ends[1][1] - ends[0][1] * ends[1][0] > 0
             if turned and panel.upright:
                 ends = ends[1], ends[0]
@@ -298,6 +325,7 @@ class Painter:
         first, last = (
             math.floor((math.degrees(math.atan2(x, y)) + self._rotation) / 360 * len(depth)) for x, y in ends
         )
+        # The remainders let a board cross the seam between the last column and the first.
         column = np.arange(first, first + (last - first) % len(depth) + 1) % len(depth)
         x, y = self._x[column], self._y[column]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -313,6 +341,7 @@ class Painter:
         tops = np.clip(self._row((high - CAMERA) / far), 0, height)
         counts = np.clip(self._row((low - CAMERA) / far), 0, height) - tops
         index, row = _spans(counts, tops)
+        # One mipmap level for the whole board: the one about as high as the board is in the picture.
         seen = self.size[0] / (2 * math.pi * float(far.mean())) * (high - low)
         level = int(
             np.clip(round(math.log2(texture.heights[0] / max(seen, 1e-3))), 0, len(texture.starts) - 1)
@@ -338,6 +367,7 @@ def _spans(counts: Ints, tops: Ints) -> tuple[Ints, Ints]:
     """The pixels of vertical spans: which span each belongs to, and its row."""
     counts = np.maximum(counts, 0)
     index = np.repeat(np.arange(len(counts)), counts)
+    # Number of a span's first pixel among all; pixel k is then in row tops + (k - first).
     first = np.cumsum(counts) - counts
     return index, np.arange(len(index)) - (first - tops)[index]
 
@@ -346,6 +376,8 @@ def _sample(
     packed: Packed, start: Ints | int, width: Ints | int, height: Ints | int, u: Floats, v: Floats
 ) -> Packed:
     """Mix the four pixels of a texture around each point; the centre of the first is at (0.5, 0.5)."""
+    # At most the last pixel but one, so that the neighbours at index + 1 and at the next row are still its
+    # own.
     u = np.clip(u - np.float32(0.5), 0, np.subtract(width, 1.01, dtype=np.float32))
     v = np.clip(v - np.float32(0.5), 0, np.subtract(height, 1.01, dtype=np.float32))
     left, top = u.astype(np.int32), v.astype(np.int32)

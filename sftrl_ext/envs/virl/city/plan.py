@@ -22,6 +22,7 @@ STOREY = 3.3
 BAY = 3.0
 """About the width of a window with the wall around it."""
 
+# About the width of a lot, and the depth of the bare side of a building, in metres.
 _LOT = 13.0
 _DEEP = 11.0
 
@@ -33,7 +34,7 @@ class Landmark:
     Attributes:
         name: Unique in its city.
         kind: A name of `names.KINDS`.
-        place: Where it is.
+        position: Its coordinates in metres, east and north of the origin.
         node: The intersection at whose corner it stands; None in the middle of a street.
         street: The street it stands on, as the lower and the higher end; None at an intersection.
         building: Its building.
@@ -41,7 +42,7 @@ class Landmark:
 
     name: str
     kind: str
-    place: tuple[float, float]
+    position: tuple[float, float]
     node: int | None
     street: Edge | None
     building: int
@@ -57,7 +58,7 @@ class Panel:
         low: Height of its lower edge.
         high: Height of its upper edge.
         landmark: Whose name is on it.
-        upright: Whether it is a narrow sign that stands out from a facade, with a symbol only.
+        upright: True if it is a narrow sign that stands out from a facade, with a symbol only.
     """
 
     left: tuple[float, float]
@@ -77,7 +78,7 @@ class Walls:
         end: Right end.
         building: Which building.
         bays: Columns of windows.
-        plain: Whether it has no windows.
+        plain: True if it has no windows.
     """
 
     start: Floats
@@ -107,7 +108,7 @@ class Prop:
     """Something that stands on the pavement: a tree, a lamp or traffic lights."""
 
     kind: str
-    place: tuple[float, float]
+    position: tuple[float, float]
     height: float
 
 
@@ -195,6 +196,9 @@ class _Blocks:
 
     def _corner(self, first: Edge, second: Edge) -> Floats:
         """Point in which the building lines of two consecutive sides meet."""
+        # The point at the distance ``setback`` from both streets: p = node + c (n1 + n2) has p . n1 = c (1 +
+        # cos). Where a street turns back on itself the point runs to infinity; the bound on the cosine stops
+        # it.
         normals = [left_of(self.nodes, side) for side in (first, second)]
         cos = max(float(normals[0] @ normals[1]), -0.9)
         return self.nodes[first[1]] + (normals[0] + normals[1]) * self.setback / (1 + cos)
@@ -202,6 +206,7 @@ class _Blocks:
     def _line(self, side: Edge) -> tuple[Floats, Floats] | None:
         """The building line along a side, or None where there is no room."""
         start, end = self._corner(self._before[side], side), self._corner(side, self._after[side])
+        # In a narrow block the corners pass each other: the projection on the street is then negative.
         ahead = self.nodes[side[1]] - self.nodes[side[0]]
         ahead = ahead / np.hypot(*ahead)
         return (start, end) if float((end - start) @ ahead) > 8 else None
@@ -246,6 +251,8 @@ class _Blocks:
 
         Where the fronts meet like the walls of a room, there is no place for the third.
         """
+        # The block is on the left. Sides that turn right (a negative angle) enclose the street: the fronts
+        # meet like the walls of a room.
         ways = [self.nodes[side[1]] - self.nodes[side[0]] for side in (first, second)]
         turn = math.atan2(ways[0][0] * ways[1][1] - ways[0][1] * ways[1][0], float(ways[0] @ ways[1]))
         room = turn < -0.3
@@ -260,6 +267,7 @@ class _Blocks:
             return
         inward = spot - self.nodes[first[1]]
         inward = inward / np.hypot(*inward)
+        # To the right of somebody who looks at the corner from the intersection.
         across = np.array([inward[1], -inward[0]])
         middle, half = spot - inward * 0.9, 2.6
         self.panels.append(
@@ -277,6 +285,7 @@ class _Blocks:
         long = float(np.hypot(*(end - start)))
         ahead, inward = (end - start) / long, left_of(self.nodes, side)
         count = max(1, round(long / _LOT))
+        # Unequal widths, scaled so that the lots fill the line exactly.
         widths = self.rng.uniform(0.75, 1.25, count)
         edges = np.concatenate([[0.0], np.cumsum(widths) / widths.sum() * long])
         numbers = [self._new_building() for _ in range(count)]
@@ -300,6 +309,7 @@ class _Blocks:
             low, high = start + ahead * edges[lot], start + ahead * edges[lot + 1]
             bays = max(1, round(float(edges[lot + 1] - edges[lot]) / BAY))
             self._walls.append((low, high, number, bays, False))
+            # Above a lower neighbour the bare side of a building shows: a wall square to the street.
             for at, other in ((low, lot - 1), (high, lot + 1)):
                 if 0 <= other < count and self._floors[number] > self._floors[numbers[other]]:
                     self._walls.append((at, at + inward * _DEEP, number, 4, True))
@@ -316,7 +326,7 @@ class _Blocks:
     def props(self) -> list[Prop]:
         """Trees and lamps along the curbs, away from landmarks, and traffic lights at intersections."""
         props = []
-        landmarks = np.array([landmark.place for landmark in self.landmarks]).reshape(-1, 2)
+        landmarks = np.array([landmark.position for landmark in self.landmarks]).reshape(-1, 2)
         curb = self.style.street / 2 + 0.7
         for side in sorted(self._lines):
             a, b = self.nodes[list(side)]

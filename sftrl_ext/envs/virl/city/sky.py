@@ -25,6 +25,8 @@ def paint_sky(style: CityStyle, width: int, height: int, seed: int) -> npt.NDArr
     pixels = horizon + (zenith - horizon) * part + np.zeros((width, 1, 1))
     glow = np.maximum(0, np.cos(around - math.radians(style.sun)))[..., None] ** 4
     pixels += glow * (1 - part) * 26
+    # Clouds lie on a plane at height 1: a ray of elevation e meets it at the distance cot(e). The quantile
+    # makes the share of cloudy pixels that of the style; towards the horizon clouds fade out.
     slope = 1 / np.tan(np.maximum(up[..., 0], 0.03))
     clouds = _noise(np.sin(around) * slope, np.cos(around) * slope, seed)
     edge = np.quantile(clouds, 1 - style.cloudy)
@@ -40,6 +42,8 @@ def _noise(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], seed: int) ->
     rng = np.random.default_rng([seed, 31])
     side = 512
     sheet = np.zeros((side, side))
+    # Value noise in four octaves. Enlarging the middle one of 3 x 3 copies gives a sheet without seams, so
+    # the remainders below may repeat it for ever.
     for cells, weight in ((8, 1.0), (16, 0.6), (32, 0.35), (64, 0.2)):
         coarse = Image.fromarray(np.tile(rng.random((cells, cells)).astype(np.float32), (3, 3)))
         box = cells, cells, 2 * cells, 2 * cells

@@ -35,6 +35,8 @@ def _grid(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Floats
     nodes = np.stack([np.tile(x, side), np.repeat(y, side)], axis=1) + rng.normal(0, 2.5, (side * side, 2))
     edges = {(j * side + i, j * side + i + 1) for j in range(side) for i in range(side - 1)}
     edges |= {(j * side + i, (j + 1) * side + i) for j in range(side - 1) for i in range(side)}
+    # Node j * side + i is in row j and column i. ``degree`` counts the streets of the grid only, no
+    # diagonals.
     degree = np.bincount(np.array(sorted(edges)).ravel(), minlength=side * side)
     ordered = sorted(edges)
     diagonal: list[Edge] = []
@@ -45,6 +47,7 @@ def _grid(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Floats
         free = all(degree[node] == 4 for node in corners)
         if free and rng.random() < 0.3 and not {n for edge in diagonal for n in edge} & set(corners):
             diagonal.append(corners)
+    # A street may go only where both ends keep three others: none becomes a dead end or a mere bend.
     for index in rng.permutation(len(ordered)):
         a, b = ordered[index]
         if (
@@ -67,7 +70,7 @@ def _beside_diagonal(diagonals: list[Edge], edge: Edge, side: int) -> bool:
 
 
 def _rings(style: CityStyle, side: int, rng: np.random.Generator) -> tuple[Floats, tuple[Edge, ...]]:
-    """Rings around a middle, joined by eight streets inside and sixteen outside."""
+    """Rings around a middle, joined by seven streets inside and fourteen outside."""
     rings = max(2, side // 2)
     nodes = [(0.0, 0.0)]
     edges: set[Edge] = set()
@@ -122,6 +125,8 @@ def next_sides(nodes: Floats, streets: tuple[Edge, ...]) -> dict[Edge, Edge]:
     after = {}
     for node, others in around.items():
         away = nodes[others] - nodes[node]
+        # Neighbours counter-clockwise. The one before ``other`` is the first clockwise of it: the sharpest
+        # left turn for who comes from there, which keeps the block on the left.
         ordered = [others[i] for i in np.argsort(np.arctan2(away[:, 1], away[:, 0]))]
         for index, other in enumerate(ordered):
             after[other, node] = node, ordered[index - 1]

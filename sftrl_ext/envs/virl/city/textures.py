@@ -51,6 +51,8 @@ class Texture:
     def of(cls, image: Image.Image, levels: int = 9) -> Texture:
         """Make one from a picture."""
         images = [image if image.mode == "CMYK" else image.convert("RGBA")]
+        # Each level is the mean of 2 x 2 pixels of the one before; below two pixels a side there is nothing
+        # to mix.
         while len(images) < levels and min(images[-1].size) >= 4:
             images.append(images[-1].reduce(2))
         packed = [np.asarray(level).view(np.uint32).reshape(-1) for level in images]
@@ -109,6 +111,8 @@ def _masonry(joints: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Brightness of a bare wall."""
     wall = np.full((SIDE, SIDE), 240.0) + rng.normal(0, 4, (SIDE, SIDE))
     y, x = np.mgrid[:SIDE, :SIDE]
+    # Courses of bricks (8 x 4 pixels) or stones (32 x 16), every other one shifted by half a length. Noise
+    # with one number per brick is spread over its pixels by integer division.
     if joints == "brick":
         row = y // 4
         wall += rng.normal(0, 14, (SIDE // 4, SIDE // 8 + 1))[row, (x + row % 2 * 4) // 8]
@@ -269,6 +273,7 @@ def _write(
 ) -> None:
     """Write bold text about (x, y), as high as it can be."""
     size = height * 1.25
+    # The first pass measures at the full height, the second sets the size at which the text fits the width.
     for _ in range(2):
         font = ImageFont.load_default(size)
         bold = round(size / 32)
@@ -308,6 +313,8 @@ def _tree(pen: ImageDraw.ImageDraw, style: CityStyle, rng: np.random.Generator) 
         return
     pen.rectangle((58, 170, 70, 255), bark)
     for _ in range(90):
+        # A crown is 90 leaves at random heights; ``wide`` is its half width there: linear for a cone, else
+        # rounded.
         y = float(rng.uniform(0.05, 0.8))
         wide = 0.47 * y if style.tree == "cone" else 0.47 * np.sin(np.pi * min(1.0, y / 0.82 + 0.05)) ** 0.6
         x = 0.5 + float(rng.uniform(-1, 1)) * (wide - 0.08)

@@ -27,13 +27,17 @@ SIDES = (
 )
 """Sides of a landmark as seen on arrival, clockwise."""
 
+# Walks in a row without a new route after which a city counts as used up.
 _MISSES = 1000
+# Metres of a degree of latitude.
 _DEGREE = math.radians(1) * EARTH_M
 
 
 def geocodes(plan: Plan) -> list[LatLng]:
     """Latitude and longitude of each panorama point of a city, to about a centimetre."""
     lat, lng = plan.style.origin
+    # Meridians converge: a degree of longitude is shorter by the cosine of the latitude. One factor for the
+    # whole city, which is small.
     shrink = math.cos(math.radians(lat))
     return [
         (round(lat + float(y) / _DEGREE, 7), round(lng + float(x) / _DEGREE / shrink, 7))
@@ -95,6 +99,7 @@ class _Walks:
         points = self._points(before, node)
         if len(points) < 4:
             return None
+        # Neither an intersection nor the last point before the first one.
         path = [points[int(self.rng.integers(1, len(points) - 2))]]
         visited = {before}
         for _ in range(legs - 1):
@@ -112,7 +117,7 @@ class _Walks:
         if marks and (node not in self._corner or self.rng.random() < 0.7):
             goal = marks[int(self.rng.integers(len(marks)))]
             spots = [
-                (math.dist(self.plan.points[spot], goal.place), spot)
+                (math.dist(self.plan.points[spot], goal.position), spot)
                 for spot in self.plan.along[street][1:-1]
             ]
             return (*path, min(spots)[1]), goal
@@ -147,10 +152,12 @@ class _Walks:
                     float(round(distance_m(self.places[before], self.places[here]))),
                 )
             )
+        # Not 0, which stands for a random heading in a file of routes.
         facing = float(self.rng.integers(1, 360))
         return Route(index, self.places[path[0]], facing, tuple(milestones), goal.name)
 
     def _clause(self, mark: Landmark, here: int, heading: float) -> str:
-        x, y = mark.place[0] - self.plan.points[here][0], mark.place[1] - self.plan.points[here][1]
+        x, y = mark.position[0] - self.plan.points[here][0], mark.position[1] - self.plan.points[here][1]
+        # Eight sectors of 45 degrees, the first one centred on straight ahead.
         turn = (math.degrees(math.atan2(x, y)) - heading) % 360
         return f"{mark.name} is {SIDES[int((turn + 22.5) // 45) % 8]}"

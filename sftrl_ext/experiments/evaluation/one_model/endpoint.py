@@ -207,6 +207,8 @@ class Endpoint:
             )
         if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
             too_long = error.code == "context_length_exceeded" or bool(_TOO_LONG.search(message))
+            # After a first answer key, name and parameters are known to be right: what is refused is the
+            # dialogue.
             if too_long or self._answered:
                 return DialogueRefused(message, too_long=too_long)
             return SftrlError(f"{url} does not take the request: {message} --extra changes its parameters.")

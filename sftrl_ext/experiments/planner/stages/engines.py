@@ -60,6 +60,7 @@ def micro_batch(
         capped: The cap holds for computed tokens: rows are packed, or padding counts towards it
             (`sftrl_ext.training.padded_batches`). Otherwise rows are filled up to the longest.
     """
+    # A rank may have fewer tokens than the cap allows, but never less than its longest row.
     valid = max(min(cap, share), min(longest, cap))
     rows = max(1.0, valid / row)
     tokens = valid if capped else max(valid, rows * min(longest, cap))

@@ -46,6 +46,7 @@ def evaluation_plan(context: PlanContext, checkpoints: int) -> StagePlan:
     # An engine starts in a fraction of the time of verl's trainers.
     efficiency = replace(context.efficiency, start=0.3 * context.efficiency.start)
     amount = work.rl_work(a, context.hardware, efficiency, workload, shape)
+    # Planned like the rollouts of RL, one update a checkpoint; what trains is taken out again.
     for phase in (
         "old log-probs",
         "update actor",

@@ -112,6 +112,7 @@ def finish(
         engines, scale.n_gpus_per_node, a.parameters, a.tied, traffic + rows, context.cpu, kind == "rl"
     )
     if context.cpu:
+        # What would be on devices is in the host's memory, once for each rank.
         host["phases"] = scale.n_gpus_per_node * max(phase.total for phase in phases)
     kept = disk.policy_of(context.recipe)
     disk_bytes = (
@@ -119,6 +120,7 @@ def finish(
         disk.peak_checkpoint_bytes(*sizes, policy=kept),
         disk.checkpoint_bytes(*sizes),
     )
+    # verl writes every step in full; what is removed or narrowed later was written too.
     written = disk_bytes[2] / scale.nnodes / context.hardware.disk_write
     amount.seconds["checkpoints"] = written
     return StagePlan(stage, kind, tuple(phases), host, disk_bytes, traffic, amount, workload, sequences)

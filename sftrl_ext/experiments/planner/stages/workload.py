@@ -103,6 +103,7 @@ def workload_of(
     extra = 0.0
     if dialogues or (arm is not None and arm.rows == "suboptimal"):
         most, fewest = attempts - 1, 0 if dialogues else 1
+        # The number of failed attempts is drawn uniformly; ``extra`` leads from their mean to the most.
         failed = (fewest + most) / 2 * (answer + feedback)
         sft, extra = sft + failed, most * (answer + feedback) - failed
     return Workload(
