@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sftrl_ext.envs.base import parse_facts
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.files import read_json
@@ -159,6 +156,9 @@ def _csv_row(path: Path, number: int, row: Mapping[str | None, Any]) -> dict[str
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa  # composing and planning a recipe need no pyarrow
+    import pyarrow.parquet as pq
+
     try:
         names = pq.read_schema(path).names
         table = pq.read_table(path, columns=["extra_info"] if "extra_info" in names else None)

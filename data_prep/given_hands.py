@@ -16,8 +16,9 @@ from data_prep.schema import data_source
 from data_prep.sources import Source, image_seeds
 from data_prep.splits import SPLITS, TASK_OF, Split, get_split
 from data_prep.task_rows import prompt_table
+from sftrl_ext.envs.general_points import TASK
 from sftrl_ext.envs.general_points.cards import Card, parse_cards, suits_of
-from sftrl_ext.envs.general_points.episode import TASK, as_look, make_facts
+from sftrl_ext.envs.general_points.episode import as_look, make_facts
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.general_points.solver import is_solvable
 from sftrl_ext.errors import SftrlError

@@ -17,7 +17,8 @@ from data_prep.task_rows import prompt_table
 from data_prep.virl_check import check_routes
 from data_prep.virl_sources import RouteSet, RouteSource, read_route_set
 from data_prep.virl_splits import ROUTE_SPLITS, TASK_OF, RouteSplit
-from sftrl_ext.envs.virl.episode import TASK, make_facts
+from sftrl_ext.envs.virl import TASK
+from sftrl_ext.envs.virl.episode import make_facts
 from sftrl_ext.envs.virl.routes import Route
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json

@@ -1,6 +1,8 @@
 """What a user sees of wrong input: one clear line, exit status 2, and nothing written."""
 
 import importlib.util
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,6 +59,33 @@ def test_a_file_that_is_no_parquet_is_named(capsys, tmp_path):
 
 def test_resuming_where_no_run_is(capsys, tmp_path):
     assert "no run there" in refused(capsys, "resume", tmp_path)
+
+
+HEAVY = {
+    "torch",
+    "ray",
+    "verl",
+    "transformers",
+    "matplotlib",
+    "numpy",
+    "gymnasium",
+    "pandas",
+    "pyarrow",
+    "PIL",
+}
+
+
+@pytest.mark.parametrize("verb", ["--help", "plan fig6_gp_l --scale node", "plan fig6_virl_vl --scale smoke"])
+def test_help_and_plans_import_nothing_heavy(verb):
+    code = (
+        "import sys; from sftrl_ext.cli import main\n"
+        f"try: main({verb.split()!r})\n"
+        "finally: print('IMPORTED', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = set(done.stdout.rpartition("IMPORTED ")[2].split())
+    assert "sftrl_ext.cli" in imported
+    assert sorted(HEAVY & imported) == []
 
 
 def test_a_base_install_asked_to_train_says_what_to_install(capsys, tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 """Text environments: episodes, their verifiers, and the Gymnasium environments around them.
 
-Importing this package registers every task (`make_episode`) and every Gymnasium id (``sftrl/...``).
+Importing this package registers every task (`make_episode`), and every id (``sftrl/...``) with Gymnasium, as
+soon as that is imported too: a process that only reads rows or plans a run needs neither it nor numpy.
 """
 
 from __future__ import annotations
 
-import gymnasium
+from types import ModuleType
 
+from sftrl_ext.after_import import after_import
 from sftrl_ext.envs.base import (
     IMAGE_MARKER,
     Attempt,
@@ -17,10 +19,8 @@ from sftrl_ext.envs.base import (
     count_markers,
     parse_facts,
 )
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode
 from sftrl_ext.envs.general_points.task import GENERAL_POINTS
 from sftrl_ext.envs.task import TASKS, TaskSpec, make_episode, register_task
-from sftrl_ext.envs.virl.episode import NavigationEpisode
 from sftrl_ext.envs.virl.task import VIRL
 
 GENERAL_POINTS_ID = "sftrl/GeneralPoints-v0"
@@ -29,12 +29,18 @@ GENERAL_POINTS_ID = "sftrl/GeneralPoints-v0"
 VIRL_ID = "sftrl/VIRL-v0"
 """Gymnasium id of the walk through a city."""
 
-for _id, _entry_point in (
-    (GENERAL_POINTS_ID, "sftrl_ext.envs.general_points.env:GeneralPointsEnv"),
-    (VIRL_ID, "sftrl_ext.envs.virl.env:NavigationEnv"),
-):
-    if _id not in gymnasium.registry:
-        gymnasium.register(_id, entry_point=_entry_point)
+_ENTRY_POINTS = {
+    GENERAL_POINTS_ID: "sftrl_ext.envs.general_points.env:GeneralPointsEnv",
+    VIRL_ID: "sftrl_ext.envs.virl.env:NavigationEnv",
+}
+
+
+def _register(gymnasium: ModuleType) -> None:
+    for env_id in _ENTRY_POINTS.keys() - gymnasium.registry.keys():
+        gymnasium.register(env_id, entry_point=_ENTRY_POINTS[env_id])
+
+
+after_import("gymnasium", _register)
 
 __all__ = [
     "GENERAL_POINTS",
@@ -45,9 +51,7 @@ __all__ = [
     "VIRL_ID",
     "Attempt",
     "Episode",
-    "GeneralPointsEpisode",
     "Message",
-    "NavigationEpisode",
     "Step",
     "TaskSpec",
     "Verdict",

@@ -20,8 +20,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 import data_prep
 import sftrl_ext
 from data_prep.origins import file_digest, read_origins
@@ -195,6 +193,8 @@ def rows_digest(path: Path, root: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _rows_digest(path: Path, root: Path, changed: int, size: int) -> str:
+    import pyarrow.parquet as pq  # planning a run needs no pyarrow
+
     digest = hashlib.sha256()
     # ``changed`` and ``size`` are for the cache of this function: a file that was written again is read
     # again.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SE_FORMULA = (
     "Within a seed: SE = sqrt(p (1 - p) / n) over n episodes; where none or all are solved, "
@@ -117,6 +119,8 @@ def _rate(routes: RouteCounts) -> float:
 
 def _joint_se(seeds: Sequence[RouteCounts]) -> float:
     """Error of the seeds' mean rate from the choice and the walks of the routes; seeds share their routes."""
+    import numpy as np  # not at the top: planning a run reads no measurements
+
     counts = np.asarray(seeds, dtype=np.float64)  # [seeds, routes, (correct, responses)]
     correct, responses = counts[..., 0], counts[..., 1]
     totals = responses.sum(axis=1, keepdims=True)
@@ -160,10 +164,14 @@ def rank_correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
     """
     if len(xs) < 3 or len(set(xs)) == 1 or len(set(ys)) == 1:
         return None
+    import numpy as np
+
     return float(np.corrcoef(_ranks(xs), _ranks(ys))[0, 1])
 
 
 def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    import numpy as np
+
     _, which, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     # ``last`` is the highest rank among equal values; their mean rank is (count - 1) / 2 below it.
     last = np.cumsum(counts)
@@ -231,6 +239,8 @@ def savitzky_golay(values: Sequence[float], window: int, order: int = 3) -> npt.
     Raises:
         ValueError: if the window is even, not larger than the order, or longer than the samples.
     """
+    import numpy as np
+
     samples = np.asarray(values, dtype=np.float64)
     if window % 2 == 0 or window <= order or window > len(samples):
         raise ValueError(f"window {window} must be odd, > order {order} and <= {len(samples)} samples")

@@ -40,3 +40,24 @@ def test_text_needs_no_pillow():
         "assert 'PIL' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "imports", ["import gymnasium, sftrl_ext.envs", "import sftrl_ext.envs, gymnasium", "import gymnasium"]
+)
+def test_gymnasium_knows_the_ids_whichever_is_imported_first(imports):
+    env_id = "sftrl/GeneralPoints-v0" if "sftrl_ext" in imports else "sftrl_ext.envs:sftrl/GeneralPoints-v0"
+    code = f"{imports}; print(gymnasium.make({env_id!r}).spec.id)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "sftrl/GeneralPoints-v0"
+
+
+def test_episodes_of_text_need_no_gymnasium():
+    code = (
+        "import sys, sftrl_ext.envs as envs;"
+        "assert not {'numpy', 'gymnasium'} & set(sys.modules);"
+        "envs.make_episode({'task': 'general_points', 'cards': ['A', '2', '3', '4'], 'rule': 'face_10',"
+        " 'target': 24});"
+        "assert 'gymnasium' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

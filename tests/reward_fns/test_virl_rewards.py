@@ -5,7 +5,9 @@ import json
 import pytest
 
 from sftrl_ext.envs import make_episode
-from sftrl_ext.envs.virl import Milestone, PlaySettings, Route, lay_track, make_facts
+from sftrl_ext.envs.virl.episode import PlaySettings, make_facts
+from sftrl_ext.envs.virl.routes import Milestone, Route
+from sftrl_ext.envs.virl.track import lay_track
 from sftrl_ext.reward_fns import compute_score, turn_reward
 
 ROUTE = Route(0, (40.7, -74.0), 0.0, (Milestone((40.701, -74.0), 0.0, "north", "Cafe is on your left"),))

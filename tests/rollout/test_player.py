@@ -213,7 +213,9 @@ def test_a_limit_of_prompts_that_is_none_is_refused():
 
 def test_a_route_is_walked_to_its_end_with_its_numbers():
     from sftrl_ext.envs.task import make_episode
-    from sftrl_ext.envs.virl import Milestone, PlaySettings, Route, lay_track, make_facts
+    from sftrl_ext.envs.virl.episode import PlaySettings, make_facts
+    from sftrl_ext.envs.virl.routes import Milestone, Route
+    from sftrl_ext.envs.virl.track import lay_track
     from sftrl_ext.rollout.metrics import episode_metrics
 
     milestones = (Milestone((40.71, -74.0), 0.0, "north"), Milestone((40.71, -73.99), 90.0, "east", "Cafe"))

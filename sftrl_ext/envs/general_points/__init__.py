@@ -6,38 +6,26 @@ Reading order: `cards`, `rules`, `solver`, `hands`, `formula`, `working`, `answe
 
 from __future__ import annotations
 
-from sftrl_ext.envs.base import facts_text
-from sftrl_ext.envs.general_points.cards import RANKS, SUITS, Card, parse_cards
-from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
-from sftrl_ext.envs.general_points.hands import Hand, HandSpec, draw_hand, hand_at, hand_block, is_held_out
-from sftrl_ext.envs.general_points.prompts import PromptTemplate, expert_answer, load_template
-from sftrl_ext.envs.general_points.rules import RULES, Rule, register_rule
-from sftrl_ext.envs.general_points.solver import is_solvable, solve
-from sftrl_ext.envs.general_points.verifier import grade, grade_response
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "RANKS",
-    "RULES",
-    "SUITS",
-    "Card",
-    "GeneralPointsEpisode",
-    "Hand",
-    "HandSpec",
-    "PlaySettings",
-    "PromptTemplate",
-    "Rule",
-    "draw_hand",
-    "expert_answer",
-    "facts_text",
-    "grade",
-    "grade_response",
-    "hand_at",
-    "hand_block",
-    "is_held_out",
-    "is_solvable",
-    "load_template",
-    "make_facts",
-    "parse_cards",
-    "register_rule",
-    "solve",
-]
+if TYPE_CHECKING:
+    from sftrl_ext.envs.general_points.solver import solve
+    from sftrl_ext.envs.general_points.verifier import grade
+
+__all__ = ["TASK", "grade", "solve"]
+
+TASK = "general_points"
+"""Name of the task in facts."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import the solver or the grader on its first use; composing a recipe needs neither."""
+    if name == "solve":
+        from sftrl_ext.envs.general_points.solver import solve
+
+        return solve
+    if name == "grade":
+        from sftrl_ext.envs.general_points.verifier import grade
+
+        return grade
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict
+from sftrl_ext.envs.general_points import TASK
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
 from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template, template_names
 from sftrl_ext.envs.general_points.rules import RULES
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sftrl_ext.envs.general_points.render import Look
-
-TASK = "general_points"
-"""Name of the task in facts."""
 
 PROFILES: tuple[str, ...] = ("exact", "authors")
 """Graders."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sftrl_ext.envs.base import Episode
+from sftrl_ext.envs.general_points import TASK
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
-from sftrl_ext.envs.general_points.episode import TASK, GeneralPointsEpisode, as_look
 from sftrl_ext.envs.task import EpisodeLengths, TaskSpec, register_task
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
@@ -17,6 +18,14 @@ _SUITS = {"S": "spades", "H": "hearts", "D": "diamonds", "C": "clubs"}
 _COMPACT_RETRIES = {"text": 0.3, "image": 0.53}
 """Share of the further attempts by modality, counted in laptop runs: an episode of `fig6_gp_l` has 95 tokens,
 one of `fig6_gp_vl` 150."""
+
+
+def _episode(facts: Mapping[str, Any]) -> Episode:
+    from sftrl_ext.envs.general_points.episode import (
+        GeneralPointsEpisode,  # composing a recipe needs no numpy
+    )
+
+    return GeneralPointsEpisode(facts)
 
 
 def _describe(facts: Mapping[str, Any]) -> str:
@@ -58,6 +67,7 @@ def _image_size(config: TaskConfig) -> tuple[int, int]:
 def _deck_digest(config: TaskConfig) -> str | None:
     if config.modality != "image":
         return None
+    from sftrl_ext.envs.general_points.episode import as_look
     from sftrl_ext.envs.general_points.render.decks import deck_digest
 
     return deck_digest(as_look(config.look).deck)
@@ -73,7 +83,7 @@ def _trained_look(task: Mapping[str, Any]) -> str | None:
 GENERAL_POINTS = register_task(
     TaskSpec(
         name=TASK,
-        episode=GeneralPointsEpisode,
+        episode=_episode,
         rows="data_prep.hand_rows:HandRows",
         data_sources={"text": "gp_l", "image": "gp_vl"},
         titles={"gp_l": "GP-L", "gp_vl": "GP-VL"},

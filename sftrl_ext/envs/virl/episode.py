@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict
+from sftrl_ext.envs.virl import TASK
 from sftrl_ext.envs.virl.geo import is_number, shown
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.prompts import expert_answer, load_template, template_names
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sftrl_ext.envs.virl.street_view import StreetViews
-
-TASK = "virl"
-"""Name of the task in facts."""
 
 IMAGE_SIZE = 1200
 """Default side of a picture in pixels."""

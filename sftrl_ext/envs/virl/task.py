@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sftrl_ext.envs.base import Episode
+from sftrl_ext.envs.route_view import RouteView
 from sftrl_ext.envs.task import EpisodeLengths, TaskSpec, register_task
 from sftrl_ext.envs.task_config import TaskConfig
-from sftrl_ext.envs.virl.episode import TASK, NavigationEpisode
-from sftrl_ext.envs.virl.route_view import route_view
+from sftrl_ext.envs.virl import TASK
 
 _POINTS = {5: 15.0, 2: 5.0}
 """Points of a route by ``routes.points_per_leg``: the paper's 2048 responses are about 128 routes; laptop
@@ -16,6 +17,18 @@ routes of two or three legs have five."""
 
 _REACHED = {"text": 3.4, "image": 4.5}
 """Points of those five that are reached, by modality: a failed point ends the route. Of laptop runs."""
+
+
+def _episode(facts: Mapping[str, Any]) -> Episode:
+    from sftrl_ext.envs.virl.episode import NavigationEpisode  # composing a recipe needs no numpy
+
+    return NavigationEpisode(facts)
+
+
+def _route_view(facts: Mapping[str, Any]) -> RouteView:
+    from sftrl_ext.envs.virl.route_view import route_view
+
+    return route_view(facts)
 
 
 def _lengths(config: TaskConfig) -> EpisodeLengths:
@@ -44,7 +57,7 @@ def _made_up(task: Mapping[str, Any], visual: bool) -> list[str]:
 VIRL = register_task(
     TaskSpec(
         name=TASK,
-        episode=NavigationEpisode,
+        episode=_episode,
         rows="data_prep.route_rows:RouteRows",
         data_sources={"text": "virl_l", "image": "virl_vl"},
         titles={"virl_l": "V-IRL-L", "virl_vl": "V-IRL-VL"},
@@ -62,6 +75,6 @@ VIRL = register_task(
         lengths=_lengths,
         image_size=_image_size,
         made_up=_made_up,
-        route_view=route_view,
+        route_view=_route_view,
     )
 )

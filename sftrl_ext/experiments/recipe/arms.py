@@ -104,15 +104,15 @@ def arm_runs(recipe: Recipe) -> list[ArmRun]:
         SftrlError: if an arm has a value that is unknown or without effect, or a start that is not there.
     """
     waiting: list[ArmRun] = []
+    budgets = {name: arm_budget(recipe, name) for name in recipe.arms}
     for seed in _all_seeds(recipe):
         for name, arm in recipe.arms.items():
             if seed in _seeds(recipe, arm):
                 start = _start(recipe, name, seed)
-                first = _first_with_rows_of(recipe, name)
+                first = _first_with_rows_of(recipe, budgets, name)
                 rows = f"{first}-file" if is_row_file(arm.rows) else f"{first}-s{seed}"
                 for lr in _rates(recipe, name):
-                    budget = replace(arm_budget(recipe, name), lr=lr)
-                    waiting.append(ArmRun(name, arm, seed, budget, start, rows))
+                    waiting.append(ArmRun(name, arm, seed, replace(budgets[name], lr=lr), start, rows))
     ordered: list[ArmRun] = []
     # The start model (None) and the init exist before any arm. Of the runs that are ready the first goes
     # next, so arms keep the recipe's order where their starts allow it.
@@ -353,14 +353,14 @@ def _step(key: str, where: str, saved: Sequence[int]) -> int:
     return int(where)
 
 
-def _first_with_rows_of(recipe: Recipe, name: str) -> str:
+def _first_with_rows_of(recipe: Recipe, budgets: Mapping[str, SFTConfig | RLConfig], name: str) -> str:
     """The first arm that trains on the same rows; their file has its name."""
 
     def rows(arm: str) -> tuple[Any, ...]:
         config = recipe.arms[arm]
         splits = tuple(config.splits or [recipe.task.train_split])
         attempts = config.max_attempts or recipe.task.max_attempts
-        return config.kind, config.rows, splits, attempts, arm_budget(recipe, arm).rows
+        return config.kind, config.rows, splits, attempts, budgets[arm].rows
 
     return next(arm for arm in recipe.arms if rows(arm) == rows(name))
 

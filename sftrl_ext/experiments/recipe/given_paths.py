@@ -40,7 +40,7 @@ def add_eval_sets(recipe: Recipe) -> None:
     task = recipe.task
     if not task.eval_sets:
         return
-    from data_prep.given_files import split_of_set  # pyarrow, which no other recipe needs to be composed
+    from data_prep.given_files import split_of_set
     from data_prep.task_rows import find_rows
 
     splits = find_rows(task.kind).split_names()
