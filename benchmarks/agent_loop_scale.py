@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, cast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("VERL_PLATFORM", "cpu")
 os.environ.setdefault("VERL_LOGGING_LEVEL", "ERROR")
 
 import torch
@@ -82,8 +81,10 @@ PARTS: tuple[Part, ...] = (
     ("tokenizer", "sftrl_ext/rollout/tokens.py", ""),
     ("environment", "sftrl_ext/envs/", ""),
     ("agent loop built", "hydra/", ""),
-    ("verl after an episode", "v1/agent_loop_tq.py", "_agent_loop_postprocess"),
-    ("verl around an episode", "v1/agent_loop_tq.py", "generate_sequences"),
+    ("rows after an episode", "/agent_loop_tq.py", "_agent_loop_postprocess"),
+    ("rows after an episode", "rollout/loop_manager.py", "_agent_loop_postprocess"),
+    ("rows after an episode", "rollout/row_writer.py", ""),
+    ("start of a batch", "v1/agent_loop_tq.py", "generate_sequences"),
     ("idle", "selectors.py", "select"),
 )
 

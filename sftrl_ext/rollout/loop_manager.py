@@ -7,22 +7,45 @@ with ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``.
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from typing import Any, cast
 
 import ray
+import torch
+from tensordict import NonTensorData, TensorDict
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from sftrl_ext.rollout import AGENT_LOOP
-from sftrl_ext.rollout.verifier_loop import VerifierLoop
+from sftrl_ext.rollout.row_writer import RowWriter
+from sftrl_ext.rollout.verifier_loop import TurnsOutput, VerifierLoop
 
 _Worker: Any = cast(Any, AgentLoopWorkerTQ).__ray_metadata__.modified_class  # the class behind the Ray actor
+
+PROMPTS_AT_ONCE = 16
+"""Prompts whose episodes start in one iteration of the event loop."""
 
 
 class VerifierLoopWorker(_Worker):
     """Plays the episodes of its prompts, all of them with one agent loop."""
 
     _verifier_loop: VerifierLoop | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._writer = RowWriter(lambda **rows: agent_loop_tq.tq.async_kv_batch_put(**rows))
+        self._columns: dict[str, dict[str, Any]] = {}
+        # Libraries have made a million objects, which the collector would visit between two turns.
+        gc.collect()
+        gc.freeze()
+
+    async def generate_sequences(self, batch: TensorDict) -> None:
+        """Start the episodes of a batch, a few prompts in each iteration of the event loop."""
+        for prompts in batch.split(PROMPTS_AT_ONCE):
+            await super().generate_sequences(prompts)
+            await asyncio.sleep(0)
 
     async def _run_agent_loop(
         self,
@@ -49,6 +72,65 @@ class VerifierLoopWorker(_Worker):
             )
         output = await self._verifier_loop.run(sampling_params, **row)
         return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
+
+    async def _run_prompt(self, prompt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Play the episodes of a prompt; its columns are wrapped once for the rows of all of them."""
+        uid = prompt["uid"]
+        self._columns[uid] = {
+            name: value if isinstance(value, torch.Tensor) else NonTensorData(value)
+            for name, value in prompt.items()
+        }
+        try:
+            await super()._run_prompt(prompt, *args, **kwargs)
+        finally:
+            del self._columns[uid]
+
+    async def _agent_loop_postprocess(self, output: Any, validate: bool, **row: Any) -> None:
+        """Put an episode's rows into TransferQueue, those of a text model with rows of other episodes.
+
+        The rows are verl's. Its scores and teachers are left to it: our episodes come with rewards.
+        """
+        if self.processor is not None or self.distillation_enabled or not _is_scored(output):
+            await super()._agent_loop_postprocess(output, validate, **row)
+            return
+        uid, session = row["uid"], row["session_id"]
+        columns = {name: self._columns[uid].get(name, value) for name, value in row.items()}
+        rows = [self._row(segment, columns) for segment in output]
+        keys = [f"{uid}_{session}_{index}" for index in range(len(rows))]
+        tags = [_tags(fields, row["global_steps"]) for fields in rows]
+        await self._writer.write("val" if validate else "train", keys, rows, tags)
+
+    def _row(self, output: TurnsOutput, columns: dict[str, Any]) -> dict[str, Any]:
+        """Columns of an output's row, as verl's worker makes them for a text model."""
+        fields = output.as_dict()
+        ids = torch.cat([fields["prompts"], fields["responses"]])
+        return {
+            **fields,
+            **columns,
+            "loss_mask": fields["response_mask"],
+            "input_ids": ids,
+            "position_ids": torch.arange(len(ids)),
+            "multi_modal_inputs": {},
+        }
+
+
+def _is_scored(outputs: Any) -> bool:
+    """True for the outputs of a `VerifierLoop`."""
+    return isinstance(outputs, list) and all(isinstance(output, TurnsOutput) for output in outputs)
+
+
+def _tags(fields: dict[str, Any], global_steps: int) -> dict[str, Any]:
+    """Tags of a row, as verl's worker makes them."""
+    prompt, response = len(fields["prompts"]), len(fields["responses"])
+    return {
+        "status": "success",
+        "prompt_len": prompt,
+        "response_len": response,
+        "seq_len": prompt + response,
+        "global_steps": global_steps,
+        "min_global_steps": fields["extra_fields"].get("min_global_steps"),
+        "max_global_steps": fields["extra_fields"].get("max_global_steps"),
+    }
 
 
 class VerifierLoopManager(AgentLoopManagerTQ):

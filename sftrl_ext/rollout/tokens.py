@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 FEEDBACK = 0
 """The turn number of tokens that the model did not write."""
+
+CACHED_RENDERINGS = 1024
+"""Most encoded messages that a chat template keeps: prompts of a group's episodes, and repeated feedback."""
 
 
 class ChatTokens:
@@ -37,6 +41,7 @@ class ChatTokens:
         if builder.supports_multimodal():
             # The template has written the special tokens, and a processor would add them once more.
             builder.mm_processor_kwargs = {**builder.mm_processor_kwargs, "add_special_tokens": False}
+        _cache_renderings(builder)
         self.tokenizer = builder.tokenizer
         self.template = self.tokenizer.chat_template
         self.eos = _eos_ids(self.tokenizer)
@@ -248,6 +253,30 @@ class Feedback:
     closing: list[int]
     merge: Any
     added: int
+
+
+def _cache_renderings(builder: Any) -> None:
+    """Let a builder keep the tokens of the texts it has rendered.
+
+    Every feedback message renders the same two messages before it, and the episodes of a group share their
+    prompt.
+    """
+    render = builder._render_tokens
+
+    @lru_cache(maxsize=CACHED_RENDERINGS)
+    def cached(messages: tuple[tuple[tuple[str, str], ...], ...], add_generation_prompt: bool) -> list[int]:
+        rendered = [dict(message) for message in messages]
+        return list(render(rendered, add_generation_prompt=add_generation_prompt))
+
+    def _render_tokens(
+        messages: Sequence[Message], *, add_generation_prompt: bool, tools: Any = None
+    ) -> list[int]:
+        if tools is not None or not all(isinstance(message["content"], str) for message in messages):
+            return list(render(messages, add_generation_prompt=add_generation_prompt, tools=tools))
+        key = tuple([tuple(message.items()) for message in messages])
+        return list(cached(key, add_generation_prompt))
+
+    builder._render_tokens = _render_tokens
 
 
 def _common_suffix(first: Sequence[int], second: Sequence[int]) -> list[int]:

@@ -25,6 +25,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
@@ -36,6 +37,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.rollout.metrics import episode_metrics
+from sftrl_ext.rollout.pacing import TimeSlices
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, Segment, TurnReward, play
 from sftrl_ext.rollout.tokens import chat_tokens
 from sftrl_ext.rollout.trained_images import processor_arguments
@@ -62,12 +64,31 @@ class TurnsOutput(AgentLoopOutput):
     """Per response token, the reward of the turn that ends there, or 0.0."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Fields for TransferQueue: ``rm_scores`` dense, ``turn_ids`` as a tensor of the same length."""
-        output = super().as_dict()
-        output.pop("mm_processor_kwargs", None)  # the worker has used it
-        output["rm_scores"] = torch.tensor(output.pop("token_rewards"), dtype=torch.float32)
-        output["turn_ids"] = torch.tensor(output.pop("turn_ids"), dtype=torch.int64)
-        return output
+        """Fields for TransferQueue: ``rm_scores`` dense, ``turn_ids`` as a tensor of the same length.
+
+        They are those of verl's outputs, without the images and the processor's arguments, which the worker
+        has used by then.
+        """
+        extra = dict(self.extra_fields)
+        teacher = {name: extra.pop(name, None) for name in ("teacher_ids", "teacher_logprobs")}
+        fields = {
+            "num_turns": self.num_turns,
+            "metrics": self.metrics.model_dump(exclude_unset=True),
+            "extra_fields": extra,
+            "prompts": _tensor(self.prompt_ids, np.int64),
+            "responses": _tensor(self.response_ids, np.int64),
+            "response_mask": _tensor(self.response_mask, np.int64),
+            "rm_scores": _tensor(self.token_rewards, np.float32),
+            "turn_ids": _tensor(self.turn_ids, np.int64),
+        }
+        if self.response_logprobs is not None:
+            fields["rollout_log_probs"] = _tensor(self.response_logprobs, np.float32)
+        return {**fields, **{name: value for name, value in teacher.items() if value is not None}}
+
+
+def _tensor(values: Sequence[float], dtype: type[np.generic]) -> torch.Tensor:
+    """Tensor of a list; torch's own conversion of lists is six times slower."""
+    return torch.from_numpy(np.array(values, dtype=dtype))
 
 
 @register(AGENT_LOOP)
@@ -88,6 +109,10 @@ class VerifierLoop(AgentLoopBase):
         )
         self.reward_name: str | None = settings.get("reward")
         self.seeded = bool(settings.get("seeded"))
+        # Read once: every access to the training config takes longer than a verdict.
+        self.seed = getattr(self.rollout_config, "seed", 0)
+        self.full_determinism = bool(getattr(self.rollout_config, "full_determinism", False))
+        self.slices = TimeSlices()
         if settings.get("reward_file"):
             _load_rewards(str(settings["reward_file"]))
 
@@ -103,6 +128,7 @@ class VerifierLoop(AgentLoopBase):
         Returns:
             One output per segment. An episode that ended in an error gives one row without any trained token.
         """
+        await self.slices.wait()
         started = time.perf_counter()
         steps = int(kwargs.get("global_steps", 1))
         try:
@@ -132,12 +158,10 @@ class VerifierLoop(AgentLoopBase):
     async def _play(self, sampling_params: dict[str, Any], row: Mapping[str, Any]) -> PlayedEpisode:
         facts = facts_of_row(row)
         episode = episode_of_row(row, facts)
-        determined = bool(getattr(self.rollout_config, "full_determinism", False))
         # One id per episode keeps its turns on one server, whose cache holds the earlier ones.
-        request_id = f"det-{row.get('priority', 0)}" if determined else uuid4().hex
+        request_id = f"det-{row.get('priority', 0)}" if self.full_determinism else uuid4().hex
 
-        seed = getattr(self.rollout_config, "seed", 0)
-        name, turn = f"{seed}/{row.get('uid')}/{row.get('session_id')}", 0
+        name, turn = f"{self.seed}/{row.get('uid')}/{row.get('session_id')}", 0
 
         async def generate(
             prompt_ids: list[int], params: dict[str, Any], images: Sequence[Image]
@@ -150,6 +174,7 @@ class VerifierLoop(AgentLoopBase):
             output = await self.server_manager.generate(
                 request_id=request_id, prompt_ids=prompt_ids, sampling_params=params, **shown
             )
+            await self.slices.wait()
             return Generation(list(output.token_ids), output.log_probs or None, policy_versions(output))
 
         return await play(
@@ -178,7 +203,8 @@ class VerifierLoop(AgentLoopBase):
     def _output(
         self, segment: Segment, metrics: AgentLoopMetrics, extra_fields: dict[str, Any]
     ) -> TurnsOutput:
-        return TurnsOutput(
+        # Validation would copy every list, token by token.
+        return TurnsOutput.model_construct(
             prompt_ids=segment.prompt_ids,
             response_ids=segment.response_ids,
             response_mask=segment.response_mask,
