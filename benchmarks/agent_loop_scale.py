@@ -129,6 +129,7 @@ CASES: dict[str, Case] = {
     "gp_l": Case("llama3", hand_rows(), (1024, 1536, 160)),
     "virl_l": Case("llama3", walk_rows(), (2048, 768, 160)),
     "gp_vl": Case("qwen2_5_vl", hand_rows(Look(336, 336)), (1024, 1536, 160)),
+    "gp_vl_1200": Case("qwen2_5_vl", hand_rows(Look()), (2560, 1536, 160)),
     "virl_vl": Case("qwen2_5_vl", walk_rows(448), (2560, 768, 160)),
 }
 

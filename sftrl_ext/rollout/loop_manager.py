@@ -100,6 +100,13 @@ class VerifierLoopWorker(_Worker):
         tags = [_tags(fields, row["global_steps"]) for fields in rows]
         await self._writer.write("val" if validate else "train", keys, rows, tags)
 
+    def _compute_multi_modal_inputs(self, output: Any, input_ids: torch.Tensor) -> dict[str, Any]:
+        """Tensors of an output's images: those kept from its prompt, where there are any."""
+        features = getattr(output, "image_features", None)
+        if features is not None:
+            return dict(features)
+        return super()._compute_multi_modal_inputs(output, input_ids)
+
     def _row(self, output: TurnsOutput, columns: dict[str, Any]) -> dict[str, Any]:
         """Columns of an output's row, as verl's worker makes them for a text model."""
         fields = output.as_dict()

@@ -9,12 +9,14 @@ hand of cards has one; a task whose prompt is rebuilt on the way (`Step.new_prom
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.envs.base import Episode, Message, Step
+from sftrl_ext.envs.base import Episode, Message, Step, count_markers
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.tokens import ChatTokens, Dialogue
 
@@ -41,6 +43,19 @@ Generate = Callable[[list[int], dict[str, Any], "Sequence[Image]"], Awaitable[Ge
 
 TurnReward = Callable[[Episode, Step], float]
 """Reward of a turn for training, from the episode after the turn and the step that ended it."""
+
+
+@dataclass(frozen=True)
+class ImageWork:
+    """Drawing and encoding of images outside the event loop.
+
+    Attributes:
+        executor: Runs it.
+        keep: Part of the processor's tensors of a prompt to keep in `Segment.features`.
+    """
+
+    executor: Executor
+    keep: Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,8 @@ class Segment:
     """Reward of turn 1, 2, ..; it belongs to the last token with that turn id."""
     images: Sequence[Image] = ()
     """Images of the prompt, in order."""
+    features: dict[str, Any] | None = None
+    """What `ImageWork.keep` kept of the processor's tensors."""
     messages: list[Message] = field(default_factory=list)
     """The dialogue, for people to read."""
 
@@ -138,6 +155,7 @@ async def play(
     *,
     sampling_params: Mapping[str, Any] | None = None,
     turn_reward: TurnReward | None = None,
+    image_work: ImageWork | None = None,
 ) -> PlayedEpisode:
     """Play an episode to its end.
 
@@ -152,6 +170,7 @@ async def play(
         limits: The token budget.
         sampling_params: Passed on to ``generate`` with ``max_tokens`` added.
         turn_reward: Reward of a turn for training; by default the step's reward.
+        image_work: Draws and encodes prompts with images; by default the event loop does.
     """
     played = PlayedEpisode()
     rewards: list[float] = []
@@ -163,7 +182,7 @@ async def play(
                 if len(played.segments) == limits.prompts:
                     played.out_of_tokens = True
                     break
-                opened = Dialogue.start(chat, episode.messages(), episode.images())
+                opened = await _open(chat, episode, image_work)
                 # The first prompt shows a wrong limit or template; a later one only a long episode.
                 if len(opened.prompt_ids) > limits.prompt:
                     if not played.segments:
@@ -199,6 +218,16 @@ async def play(
     played.solved = episode.solved
     played.metrics = episode.metrics()
     return played
+
+
+async def _open(chat: ChatTokens, episode: Episode, image_work: ImageWork | None) -> Dialogue:
+    """Encode the messages of an episode."""
+    messages = episode.messages()
+    if image_work is None or not count_markers(messages):
+        return Dialogue.start(chat, messages, episode.images())
+    return await asyncio.get_running_loop().run_in_executor(
+        image_work.executor, lambda: Dialogue.start(chat, messages, episode.images(), image_work.keep)
+    )
 
 
 def _too_long(dialogue: Dialogue, limits: Limits) -> SftrlError:
@@ -244,6 +273,7 @@ def _close(played: PlayedEpisode, dialogue: Dialogue, rewards: list[float]) -> N
             logprobs=dialogue.logprobs,
             turn_rewards=list(rewards),
             images=dialogue.images,
+            features=dialogue.features,
             messages=dialogue.messages,
         )
     )

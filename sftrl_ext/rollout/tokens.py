@@ -10,7 +10,7 @@ template's encoding of the full dialogue whenever the model's own tokens do.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -161,6 +161,7 @@ class Dialogue:
         logprobs: Per token after the prompt, the log-probability under the model that wrote it, 0.0 for
             other tokens; None if the engine gives none.
         images: Images of the prompt's image markers, in order.
+        features: Kept part of the processor's tensors of the prompt.
     """
 
     chat: ChatTokens
@@ -172,15 +173,23 @@ class Dialogue:
     logprobs: list[float] | None = field(default_factory=list)
     turns: int = 0
     images: Sequence[Image] = ()
+    features: dict[str, Any] | None = None
 
     @classmethod
-    def start(cls, chat: ChatTokens, messages: Sequence[Message], images: Sequence[Image] = ()) -> Dialogue:
+    def start(
+        cls,
+        chat: ChatTokens,
+        messages: Sequence[Message],
+        images: Sequence[Image] = (),
+        keep: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None,
+    ) -> Dialogue:
         """Encode the first messages, ready for the model's first turn.
 
         Args:
             chat: Tokens of the model's chat template.
             messages: They may hold image markers.
             images: The pictures the markers stand for, in order.
+            keep: Selects `features` from the processor's tensors; None keeps nothing.
 
         Raises:
             SftrlError: if markers and pictures are not as many, or the model sees none.
@@ -188,8 +197,12 @@ class Dialogue:
         if images and not chat.builder.supports_multimodal():
             raise SftrlError("the prompt shows an image, but the model has no image processor.")
         blocks = with_images(messages, images)
-        prompt = list(chat.builder.build_initial_tokens(blocks, images=list(images) or None))
-        return cls(chat, list(messages), prompt, list(prompt), images=tuple(images))
+        shown: dict[str, Any] | None = None if keep is None or not images else {}
+        prompt = list(
+            chat.builder.build_initial_tokens(blocks, images=list(images) or None, mm_inputs_out=shown)
+        )
+        features = keep(shown) if keep is not None and shown is not None else None
+        return cls(chat, list(messages), prompt, list(prompt), images=tuple(images), features=features)
 
     @property
     def response_ids(self) -> list[int]:

@@ -21,7 +21,8 @@ import logging
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -38,9 +39,9 @@ from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.rollout.metrics import episode_metrics
 from sftrl_ext.rollout.pacing import TimeSlices
-from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, Segment, TurnReward, play
+from sftrl_ext.rollout.player import Generation, ImageWork, Limits, PlayedEpisode, Segment, TurnReward, play
 from sftrl_ext.rollout.tokens import chat_tokens
-from sftrl_ext.rollout.trained_images import processor_arguments
+from sftrl_ext.rollout.trained_images import processor_arguments, trainer_features
 
 if TYPE_CHECKING:
     from verl.workers.rollout.replica import TokenOutput
@@ -62,6 +63,8 @@ class TurnsOutput(AgentLoopOutput):
     """Per response token, the turn (1, 2, ..) that wrote it, or 0."""
     token_rewards: list[float]
     """Per response token, the reward of the turn that ends there, or 0.0."""
+    image_features: dict[str, Any] | None = None
+    """The trainer's tensors of the prompt's images, as `trainer_features` gives them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Fields for TransferQueue: ``rm_scores`` dense, ``turn_ids`` as a tensor of the same length.
@@ -113,6 +116,7 @@ class VerifierLoop(AgentLoopBase):
         self.seed = getattr(self.rollout_config, "seed", 0)
         self.full_determinism = bool(getattr(self.rollout_config, "full_determinism", False))
         self.slices = TimeSlices()
+        self.image_work = ImageWork(_image_thread(), partial(trainer_features, self.processor))
         if settings.get("reward_file"):
             _load_rewards(str(settings["reward_file"]))
 
@@ -184,6 +188,7 @@ class VerifierLoop(AgentLoopBase):
             self.limits,
             sampling_params=sampling_params,
             turn_reward=self._turn_reward(row, facts),
+            image_work=self.image_work,
         )
 
     def _turn_reward(self, row: Mapping[str, Any], facts: Mapping[str, Any]) -> TurnReward | None:
@@ -198,7 +203,7 @@ class VerifierLoop(AgentLoopBase):
         if not played.segments:
             return Segment([filler], [filler], [0], [0], [0.0], [])
         first = played.segments[0]
-        return Segment(first.prompt_ids, [filler], [0], [0], [0.0], [], first.images)
+        return Segment(first.prompt_ids, [filler], [0], [0], [0.0], [], first.images, first.features)
 
     def _output(
         self, segment: Segment, metrics: AgentLoopMetrics, extra_fields: dict[str, Any]
@@ -215,6 +220,7 @@ class VerifierLoop(AgentLoopBase):
             extra_fields=extra_fields,
             multi_modal_data={"images": list(segment.images)} if segment.images else None,
             mm_processor_kwargs=processor_arguments(self.processor, segment.images),
+            image_features=segment.features,
             turn_ids=segment.turn_ids,
             token_rewards=segment.token_rewards(),
         )
@@ -278,6 +284,16 @@ def has_reward(data_source: str) -> bool:
     except SftrlError:
         return False
     return True
+
+
+@cache
+def _image_thread() -> ThreadPoolExecutor:
+    """Thread that draws and encodes the images of a process.
+
+    Drawing holds the interpreter's lock for part of its time, so further threads would take it from the event
+    loop more often without being faster.
+    """
+    return ThreadPoolExecutor(1, "images")
 
 
 @cache

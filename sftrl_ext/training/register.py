@@ -36,7 +36,7 @@ def _policy_loss(_: ModuleType) -> None:
 
 
 def _models(module: ModuleType) -> None:
-    importlib.import_module("sftrl_ext.training.packed_pictures").unpack_on_the_way_in(module)
+    importlib.import_module("sftrl_ext.rollout.packed_pictures").unpack_on_the_way_in(module)
     importlib.import_module("sftrl_ext.training.vision_critic").register_critics(module)
     importlib.import_module("sftrl_ext.training.mllama_rows").register_mllama()
     importlib.import_module("sftrl_ext.training.value_model").verl_utils_model_load_valuehead_model(module)
@@ -61,7 +61,7 @@ def _pictureless_rows(module: ModuleType) -> None:
 
 def _agent_loop(module: ModuleType) -> None:
     # By name, so that only a worker that plays episodes imports the loop.
-    importlib.import_module("sftrl_ext.training.packed_pictures").pack_on_the_way_out(module)
+    importlib.import_module("sftrl_ext.rollout.packed_pictures").pack_on_the_way_out(module)
     module._agent_loop_registry[AGENT_LOOP] = {"_target_": "sftrl_ext.rollout.verifier_loop.VerifierLoop"}
 
 

@@ -19,10 +19,10 @@ from verl.workers.rollout.replica import TokenOutput
 from data_prep.images import png_bytes
 from sftrl_ext.envs import make_episode
 from sftrl_ext.envs.general_points.render import Look
+from sftrl_ext.rollout.packed_pictures import unpack
 from sftrl_ext.rollout.player import Generation, Limits, play
 from sftrl_ext.rollout.tokens import load_chat_tokens
 from sftrl_ext.rollout.verifier_loop import VerifierLoop
-from sftrl_ext.training.packed_pictures import unpack
 from sftrl_ext.training.rl_dataset import EpisodeDataset
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
 from tests.backends.tiny_vl import engine, folder

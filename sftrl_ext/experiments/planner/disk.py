@@ -74,7 +74,7 @@ def shard_bytes(
 
 
 def picture_bytes(workload: Workload, episodes: float) -> float:
-    """Bytes of an update's pictures, packed by `sftrl_ext.training.packed_pictures`, through TransferQueue.
+    """Bytes of an update's pictures, packed by `sftrl_ext.rollout.packed_pictures`, through TransferQueue.
 
     One byte stands for a pixel value in every frame, and a picture of a Qwen-VL model has two; processors of
     other families give values that travel as they are, in float32.

@@ -12,7 +12,7 @@ from tensordict import NonTensorData
 
 from sftrl_ext.envs.general_points.cards import parse_cards
 from sftrl_ext.envs.general_points.render import Look, draw_hand
-from sftrl_ext.training.packed_pictures import PIXELS, pack, unpack
+from sftrl_ext.rollout.packed_pictures import PIXELS, pack, unpack
 from tests.backends import tiny_vl
 
 
