@@ -124,14 +124,15 @@ class NullQueue:
         await asyncio.sleep(0)
         extract_field_schema(fields)
         select = AsyncSimpleStorageManager._select_by_positions
-        positions = list(range(len(keys)))
+        positions, names = list(range(len(keys))), fields.keys()
         message = ZMQMessage.create(
             request_type=ZMQRequestType.PUT_DATA,
             sender_id="worker",
             receiver_id="storage",
             body={
                 "global_indexes": positions,
-                "data": {name: select(column, positions) for name, column in fields.items()},
+                # By name: `items` gives tensordict's own stacks, whose encoding is another.
+                "data": {name: select(fields[name], positions) for name in names},
                 "data_parser": None,
             },
         )

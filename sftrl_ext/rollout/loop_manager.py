@@ -43,8 +43,9 @@ class VerifierLoopWorker(_Worker):
 
     async def generate_sequences(self, batch: TensorDict) -> None:
         """Start the episodes of a batch, a few prompts in each iteration of the event loop."""
-        for prompts in batch.split(PROMPTS_AT_ONCE):
-            await super().generate_sequences(prompts)
+        # Slice by slice: splitting the whole batch first would itself take long.
+        for first in range(0, len(batch), PROMPTS_AT_ONCE):
+            await super().generate_sequences(batch[first : first + PROMPTS_AT_ONCE])
             await asyncio.sleep(0)
 
     async def _run_agent_loop(
