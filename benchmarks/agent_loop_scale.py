@@ -83,7 +83,6 @@ PARTS: tuple[Part, ...] = (
     ("agent loop built", "hydra/", ""),
     ("rows after an episode", "/agent_loop_tq.py", "_agent_loop_postprocess"),
     ("rows after an episode", "rollout/loop_manager.py", "_agent_loop_postprocess"),
-    ("rows after an episode", "rollout/row_writer.py", ""),
     ("start of a batch", "v1/agent_loop_tq.py", "generate_sequences"),
     ("idle", "selectors.py", "select"),
 )

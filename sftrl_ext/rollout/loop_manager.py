@@ -17,9 +17,9 @@ from tensordict import NonTensorData, TensorDict
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from sftrl_ext.rollout import AGENT_LOOP
-from sftrl_ext.rollout.row_writer import RowWriter
 from sftrl_ext.rollout.verifier_loop import TurnsOutput, VerifierLoop
 
 _Worker: Any = cast(Any, AgentLoopWorkerTQ).__ray_metadata__.modified_class  # the class behind the Ray actor
@@ -35,7 +35,6 @@ class VerifierLoopWorker(_Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._writer = RowWriter(lambda **rows: agent_loop_tq.tq.async_kv_batch_put(**rows))
         self._columns: dict[str, dict[str, Any]] = {}
         # Libraries have made a million objects, which the collector would visit between two turns.
         gc.collect()
@@ -87,9 +86,9 @@ class VerifierLoopWorker(_Worker):
             del self._columns[uid]
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **row: Any) -> None:
-        """Put an episode's rows into TransferQueue, those of a text model with rows of other episodes.
+        """Put an episode's rows into TransferQueue; those of a text model are made here.
 
-        The rows are verl's. Its scores and teachers are left to it: our episodes come with rewards.
+        They are verl's rows. Its scores and teachers are left to it: our episodes come with rewards.
         """
         if self.processor is not None or self.distillation_enabled or not _is_scored(output):
             await super()._agent_loop_postprocess(output, validate, **row)
@@ -99,7 +98,12 @@ class VerifierLoopWorker(_Worker):
         rows = [self._row(segment, columns) for segment in output]
         keys = [f"{uid}_{session}_{index}" for index in range(len(rows))]
         tags = [_tags(fields, row["global_steps"]) for fields in rows]
-        await self._writer.write("val" if validate else "train", keys, rows, tags)
+        await agent_loop_tq.tq.async_kv_batch_put(
+            keys=keys,
+            fields=list_of_dict_to_tensordict(rows),
+            tags=tags,
+            partition_id="val" if validate else "train",
+        )
 
     def _compute_multi_modal_inputs(self, output: Any, input_ids: torch.Tensor) -> dict[str, Any]:
         """Tensors of an output's images: those kept from its prompt, where there are any."""
