@@ -36,7 +36,7 @@ class VerifierLoopWorker(_Worker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._columns: dict[str, dict[str, Any]] = {}
-        # Libraries have made a million objects, which the collector would visit between two turns.
+        # The collector need not visit the objects of imported libraries between two turns.
         gc.collect()
         gc.freeze()
 
