@@ -16,7 +16,12 @@ from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.experiments.recipe.schema import Recipe
 
-SINGLE_TURN = ("task.max_attempts=1", "budget.rl.algorithm=grpo_turn", "budget.rl.max_response_length=48")
+SINGLE_TURN = (
+    "task.max_attempts=1",
+    "budget.rl.algorithm=grpo_turn",
+    "budget.rl.max_response_length=48",
+    "budget.rl.micro_batch_size=64",
+)
 """Overrides of the card game's recipe that make its RL arm a GRPO of one turn an episode."""
 
 

@@ -27,7 +27,7 @@ BEGIN, END = "<!-- peers: begin -->\n", "<!-- peers: end -->\n"
 PACKAGES = ("torch", "transformers", "trl", "reasoning-gym", "sympy", "verl", "sftrl-ext")
 PARTS = ("training", "generation", "verifiers")
 DATASETS = ("puzzle24", "countdown")
-INSTANCES = 200
+INSTANCES = 100
 """Instances that a data set is timed on."""
 
 
@@ -87,12 +87,12 @@ def measure_verifiers(model: str, options: argparse.Namespace) -> dict[str, Any]
     """Verdicts and instances of both sides on both data sets."""
     from benchmarks.peer_inputs import measure_apart
 
-    def of(side: str, dataset: str) -> Any:
+    def result(side: str, dataset: str) -> Any:
         return measure_apart("peer_verifiers", {"side": side, "dataset": dataset, "count": INSTANCES})
 
     results: dict[str, Any] = {}
     for dataset in DATASETS:
-        ours, peer = of("ours", dataset), of("reasoning-gym", dataset)
+        ours, peer = result("ours", dataset), result("reasoning-gym", dataset)
         rates = [key for key in ours if key.endswith("_per_s")]
         ratio = {f"ratio_{key}": round(ours[key] / max(peer[key], 1), 1) for key in rates}
         results[dataset] = {"ours": ours, "reasoning-gym": peer, **ratio}
