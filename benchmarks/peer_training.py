@@ -175,7 +175,6 @@ def trl_updates(folder: Path, settings: Mapping[str, Any]) -> list[Update]:
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            use_transformers_continuous_batching=settings["side"] == "trl, continuous batching",
         )
         columns = [
             {"prompt": prompt, "facts": facts, "prompt_tokens": len(prompt_ids(tokenizer, prompt))}

@@ -49,7 +49,7 @@ def measure_training(model: str, options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for threads in options.threads:
         settings = {"model": model, "threads": threads, "updates": options.updates}
-        for side in ("plain loop", "trl", "trl, continuous batching"):
+        for side in ("plain loop", "trl"):
             results[f"{side}, {_threads(threads)}"] = measure_apart(
                 "peer_training", {**settings, "side": side}
             )
@@ -136,7 +136,7 @@ def verifiers_table(results: Mapping[str, Any]) -> Iterator[str]:
         (f"right answers of {INSTANCES} instances that it rejects", "right_answers_misjudged"),
         ("stated answers", "answers"),
         ("of these, wrong verdicts", "wrong"),
-        ("no verdict within 5 s", "no_verdict"),
+        ("no verdict within 5 CPU seconds", "no_verdict"),
         ("answers that it ran as code", "answers_run"),
     ):
         values = [results[dataset][side].get(key, "") for dataset, side in sides]
