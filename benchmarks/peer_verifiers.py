@@ -28,7 +28,7 @@ from sftrl_ext.envs.general_points.hands import BLOCK, HandSpec, hand_block
 from sftrl_ext.envs.general_points.solver import solve
 from sftrl_ext.envs.general_points.verifier import grade_response
 
-TIME_LIMIT_S = 5
+TIME_LIMIT_S = 2
 """CPU seconds of a verdict, so that other work on the machine does not count."""
 MEMORY_LIMIT = 4 << 30
 Verifier = Callable[[str, Sequence[int], int], bool]

@@ -136,7 +136,7 @@ def verifiers_table(results: Mapping[str, Any]) -> Iterator[str]:
         (f"right answers of {INSTANCES} instances that it rejects", "right_answers_misjudged"),
         ("stated answers", "answers"),
         ("of these, wrong verdicts", "wrong"),
-        ("no verdict within 5 CPU seconds", "no_verdict"),
+        ("no verdict within 2 CPU seconds", "no_verdict"),
         ("answers that it ran as code", "answers_run"),
     ):
         values = [results[dataset][side].get(key, "") for dataset, side in sides]
