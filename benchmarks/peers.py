@@ -182,11 +182,12 @@ def measure_parts(parts: Sequence[str], options: argparse.Namespace) -> None:
 
             build_start(Path(folder, "start"))
         model = str((options.model or Path(folder, "start")).resolve())
+        commit = describe_commit()  # before the stored results change
         for part in parts:
             entry = {
                 "machine": describe_hardware(),
                 "versions": versions(),
-                "commit": describe_commit(),
+                "commit": commit,
                 "free_cores": options.free_cores,
                 "model": "random weights" if options.model is None else "weights of a trained init",
                 "results": MEASURES[part](model, options),
