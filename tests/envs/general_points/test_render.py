@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -139,6 +139,8 @@ def test_cards_are_as_large_as_the_gaps_allow(count, size, card):
 
 
 @given(st.integers(3, 6), st.integers(32, 2000), st.integers(32, 2000))
+@example(5, 161, 46)
+@example(6, 151, 32)
 def test_cards_in_rows_stay_apart_on_the_canvas_and_vertically_centred(count, width, height):
     spots = ARRANGEMENTS["row"].arrange(count, width, height, 0)
     for s in spots:

@@ -106,6 +106,8 @@ def _upright(count: int, width: int, height: int, first: float, between: float) 
         # The free width in equal shares, one per gap; the paper's layout takes 5/24 and 27/24 of one.
         share = (width - in_line * across) / (in_line + 1)
         left = round(max(1.0, first * share) + column * (across + between * share))
+        # Gaps of one pixel are too small for the paper's proportions, and stay one pixel.
+        left = min(left, width - (in_line - column) * (across + 1))
         top = round((line + 1) * (height - rows * down) / (rows + 1)) + line * down
         spots.append(Spot(left, top, across, down))
     return tuple(spots)
