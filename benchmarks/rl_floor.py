@@ -6,7 +6,8 @@ The run is a finished one of `fig6_gp_l` at `laptop`: its init and its rows are 
 as many episodes with the same engine, gives them the same credit and makes the same optimizer step, in one
 process, or in two that average their gradients: no Ray, no queue, no FSDP, no pass that the algorithm does
 not need (with one epoch of one minibatch the old log-probabilities are the sampler's). Then verl runs the
-recipe's own command for as many updates. The first update of each is left out. Run it on free cores.
+recipe's own command for as many updates, once with the log-probability passes in each of them. The first
+update of each is left out. Run it on free cores.
 """
 
 from __future__ import annotations
@@ -233,13 +234,13 @@ def plain_seconds(update: Update, ranks: int, threads: int) -> dict[str, float]:
     return {key: round(statistics.median(step[key] for step in steps), 3) for key in steps[0]}
 
 
-def verl_seconds(recipe: Recipe, layout: RunLayout, updates: int) -> dict[str, float]:
-    """Medians of the phases of verl's updates, by the recipe's own command."""
+def verl_seconds(recipe: Recipe, layout: RunLayout, updates: int, overrides: list[str]) -> dict[str, float]:
+    """Medians of the phases of verl's updates, by the recipe's own command and further overrides."""
     [stage] = [stage for stage in make_plan(recipe, layout.root) if stage.kind == "rl"][:1]
     folder = Path(tempfile.mkdtemp())
     output = str(layout.checkpoints(stage.name).parent)
     command = [word.replace(output, str(folder)) for word in stage.command]
-    command += [f"trainer.total_training_steps={updates}", "trainer.save_freq=-1"]
+    command += [f"trainer.total_training_steps={updates}", "trainer.save_freq=-1", *overrides]
     env = {**os.environ, **stage.env, "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")}
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True)
@@ -268,7 +269,9 @@ def main() -> None:
     shown["plain, two processes"] = plain_seconds(update, 2, 1)
     floor = min(run["step_s"] for run in shown.values() if isinstance(run, dict))
     if not options.skip_verl:
-        shown["verl"] = verl_seconds(recipe, layout, options.updates)
+        every = verl_seconds(recipe, layout, options.updates, ["sftrl.check_every=1"])
+        shown["verl, all log-probabilities in every update"] = every
+        shown["verl"] = verl_seconds(recipe, layout, options.updates, [])
         shown["verl over the floor"] = round(shown["verl"]["step_s"] / floor, 2)
     print(json.dumps(shown, indent=1))
 
