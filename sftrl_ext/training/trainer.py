@@ -125,10 +125,13 @@ class TurnCreditMixin(PPOTrainer):
 
     Attributes:
         verl_mode: verl's name of the trainer behind it.
+        correction: Level of the importance weights of samples; None weights none.
+        checks: Updates that compute log-probabilities which the sampler has returned already.
     """
 
     verl_mode: ClassVar[str]
     correction: str | None = None
+    checks: LogProbChecks = LogProbChecks()
 
     def __init__(self, config: DictConfig) -> None:
         if AGENT_LOOP not in _agent_loop_registry:

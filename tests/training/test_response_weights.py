@@ -71,6 +71,7 @@ def seen(config, monkeypatch):
     monkeypatch.setattr(trainer_base, "tq", queue)
     trainer = object.__new__(ours.TurnTrainer)
     trainer.config, trainer.credit = config, ours.credit_settings(config)
+    trainer.global_steps = 1
     trainer.actor_rollout_wg = SimpleNamespace(update_actor=None)  # it is not called: the trainer's own is
     copies = {}
 
