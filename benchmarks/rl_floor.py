@@ -177,7 +177,7 @@ class PlainLoop:
         )
         group = torch.arange(len(episodes)) // self.update.group
         raw = credit.leave_one_out_advantages(turns.rewards, turns.alive, group, self.update.gamma)
-        advantages = turns.spread(raw).float()
+        advantages = turns.to_tokens(raw).float()
         old = _padded([s.logprobs or [] for _, _, s in segments]).float()
         ids = [torch.tensor(s.prompt_ids + s.response_ids) for _, _, s in segments]
         count = float(turns.alive.sum()) * self.ranks  # ranks average their gradients
