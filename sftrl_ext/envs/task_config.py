@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+REQUIRED: Any = "???"
+"""Default of a key that the recipe must set: ``omegaconf.MISSING``, without the import of omegaconf."""
+
 
 @dataclass
 class CityConfig:
@@ -62,7 +65,7 @@ class RoutesConfig:
 class TaskConfig:
     """The task, how its answers are graded, and the splits it is evaluated on."""
 
-    name: str = "???"  # omegaconf: the recipe must set it
+    name: str = REQUIRED
     """Short task name; every ``data_source`` is ``<name>/<split>``."""
     kind: str = "general_points"
     """The registered task: ``general_points``, ``virl``, or one of yours. ``target``, ``solutions``,
