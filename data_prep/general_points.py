@@ -20,9 +20,10 @@ from data_prep.hand_draws import with_draws
 from data_prep.hand_words import POOL, HandWords, Key, solutions_of
 from data_prep.images import Images, check_images, embed_images
 from data_prep.schema import dialogues_array, messages_array, rows_table
-from data_prep.sources import Accept, Part, Source, draw_parts, runs_of_rows
+from data_prep.sources import Part, Source, draw_parts, runs_of_rows
 from data_prep.writer import ROW_GROUP
 from sftrl_ext.envs.general_points.cards import parse_cards
+from sftrl_ext.envs.general_points.hands import Accept
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
 from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.envs.general_points.working import calculations
@@ -195,6 +196,7 @@ def suboptimal_rows(
 
     def dialogue(hand_texts: HandWords, key: Key, pick: float, draw: float) -> list[str]:
         texts = list(hand_texts.opening(key))
+        _, target = hand_texts.rule_and_target(key)
         pool = hand_texts.mistakes(key)
         size = max(1, len(pool))
         # One random number chooses both, uniformly: how many attempts fail, and the first mistake of the
@@ -202,7 +204,7 @@ def suboptimal_rows(
         number, first = divmod(int(draw * (most - fewest + 1) * size), size)
         for attempt in range(1, min(fewest + number, len(pool)) + 1):
             answer, feedback = pool[(first + attempt) % len(pool)]
-            texts += (answer, hand_texts.reply(feedback, attempt))
+            texts += (answer, hand_texts.reply(feedback, attempt, target))
         texts.append(hand_texts.answer(key, pick, solutions))
         return texts
 

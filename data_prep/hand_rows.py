@@ -17,6 +17,7 @@ from data_prep.task_rows import Splits, Tables, TaskRows
 from sftrl_ext.envs.general_points.answer import extract_answer
 from sftrl_ext.envs.general_points.cards import Card, parse_card
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look, make_facts
+from sftrl_ext.envs.general_points.families import FAMILIES
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
@@ -39,8 +40,8 @@ class HandRows(TaskRows):
 
     @classmethod
     def split_names(cls) -> Collection[str]:
-        """See `TaskRows`; the name of a rule is a split too."""
-        return [*SPLITS, *RULES]
+        """See `TaskRows`; the name of a rule or of a family is a split too."""
+        return [*SPLITS, *RULES, *FAMILIES]
 
     @classmethod
     def card(cls) -> HandCard:
@@ -94,7 +95,13 @@ class HandRows(TaskRows):
         """See `TaskRows`."""
         config = self.config
         suits = config.pretrain_suits if pretraining else None
-        hands = {"suits": suits or config.suits, "draw": config.draw}
+        hands = {
+            "suits": suits or config.suits,
+            "draw": config.draw,
+            "num_cards": config.cards,
+            "target": config.target,
+            "targets": config.targets,
+        }
         settings = replace(self.settings, max_attempts=attempts or config.max_attempts)
         given = {name: value for name, value in hands.items() if value}
         return Source(splits, seed=seed, train=train, settings=settings, hands=given)
