@@ -11,14 +11,15 @@ from typing import Any, cast
 from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows, suboptimal_rows
 from data_prep.given_hands import given_hand_rows
 from data_prep.hand_card import HandCard
+from data_prep.held_out import HeldOutCheck, check_held_out
 from data_prep.sources import Source
-from data_prep.splits import SPLITS
+from data_prep.splits import SPLITS, get_split
 from data_prep.task_rows import Splits, Tables, TaskRows
 from sftrl_ext.envs.general_points.answer import extract_answer
 from sftrl_ext.envs.general_points.cards import Card, parse_card
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look, make_facts
-from sftrl_ext.envs.general_points.families import FAMILIES
-from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.general_points.families import FAMILIES, find_rules
+from sftrl_ext.envs.general_points.rules import RULES, Rule, bindings_of, held_out_bindings
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
 
@@ -28,11 +29,13 @@ class HandRows(TaskRows):
 
     Attributes:
         settings: How the hands are played.
+        held_out: Bindings that no row of the first stages states.
     """
 
     def __init__(self, config: TaskConfig, folder: Path, pretrain: bool = False) -> None:
         super().__init__(config, folder, pretrain)
         self.settings = hand_settings(config)
+        self.held_out = held_out_bindings(config.held_out)
         solutions = cast(Solutions, config.solutions)  # the builders refuse any other
         answered = {"sft": sft_rows, "reasoned": reasoned_rows, "suboptimal": suboptimal_rows}
         solved = {kind: partial(builder, solutions=solutions) for kind, builder in answered.items()}
@@ -105,6 +108,13 @@ class HandRows(TaskRows):
         settings = replace(self.settings, max_attempts=attempts or config.max_attempts)
         given = {name: value for name, value in hands.items() if value}
         return Source(splits, seed=seed, train=train, settings=settings, hands=given)
+
+    def check_held_out(self, path: Path, init: bool = False) -> HeldOutCheck | None:
+        """See `TaskRows`."""
+        trained = find_rules(get_split(self.config.train_split).hands.rule)
+        stated = frozenset(bindings_of(trained)) if init and isinstance(trained, Rule) else frozenset()
+        held = [bindings for bindings in self.held_out if not bindings <= stated]
+        return check_held_out(path, held) if held else None
 
     def given(self, path: Path, name: str, seed: int, limit: int | None = None) -> Tables:
         """See `TaskRows`."""
