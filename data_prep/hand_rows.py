@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from data_prep.sources import Source
 from data_prep.splits import SPLITS, get_split
 from data_prep.task_rows import Splits, Tables, TaskRows
 from sftrl_ext.envs.general_points.answer import extract_answer
-from sftrl_ext.envs.general_points.cards import Card, parse_card
+from sftrl_ext.envs.general_points.cards import Card, parse_card, parse_cards
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look, make_facts
-from sftrl_ext.envs.general_points.families import FAMILIES, find_rules
+from sftrl_ext.envs.general_points.families import FAMILIES, RuleFamily, find_rules
 from sftrl_ext.envs.general_points.rules import RULES, Rule, bindings_of, held_out_bindings
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
@@ -74,6 +74,19 @@ class HandRows(TaskRows):
             if sorted(numbers) == sorted(claim.number):
                 return facts
         return {}
+
+    @classmethod
+    def under_trained_rule(cls, facts: Mapping[str, Any], train_split: str) -> dict[str, Any] | None:
+        """See `TaskRows`; also None where the trained rule is drawn, or has not all cards of the hand."""
+        trained = find_rules(get_split(train_split).hands.rule)
+        ranks = {card.rank for card in parse_cards(facts["cards"])}
+        if (
+            isinstance(trained, RuleFamily)
+            or facts.get("rule") == trained.name
+            or not ranks <= set(trained.ranks)
+        ):
+            return None
+        return {**facts, "rule": trained.name}
 
     @classmethod
     def sample_texts(cls, rows: int) -> list[str]:

@@ -77,6 +77,11 @@ class TaskRows(ABC):
         return {}
 
     @classmethod
+    def under_trained_rule(cls, facts: Mapping[str, Any], train_split: str) -> dict[str, Any] | None:
+        """Facts of an episode under the trained rule; None where that is its own, or there is none."""
+        return None
+
+    @classmethod
     def sample_texts(cls, rows: int) -> list[str]:
         """Prompts, answers and feedback for the tokenizer of a toy model."""
         return []
