@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sftrl_ext.envs.general_points.cards import FACES
+from sftrl_ext.envs.general_points.env import GeneralPointsEnv
 from sftrl_ext.envs.general_points.families import FAMILIES, RuleFamily, find_rules, register_family
 from sftrl_ext.envs.general_points.hands import HandSpec, draw_hands, is_held_out
 from sftrl_ext.envs.general_points.rules import (
@@ -16,6 +19,7 @@ from sftrl_ext.envs.general_points.rules import (
     held_out_bindings,
     register_rule,
 )
+from sftrl_ext.envs.general_points.shares import draw_shares
 from sftrl_ext.envs.general_points.solver import is_solvable
 from sftrl_ext.errors import SftrlError
 
@@ -98,6 +102,20 @@ def test_targets_of_one_rule():
         for i in range(len(hands)):
             assert is_held_out(hands[i].numbers, hands[i].target) == (part == "held_out")
             assert is_solvable(hands[i].numbers, hands[i].target) and hands[i].rule.name == "face_10"
+
+
+def test_exact_shares_are_over_all_targets():
+    spec = HandSpec("face_11_12_13", num_cards=3, need_face=True, targets=(20, 24))
+    each = [draw_shares(replace(spec, targets=None, target=target)) for target in range(20, 25)]
+    assert draw_shares(spec).kept == sum(shares.kept for shares in each) / 5
+    weighted = sum(shares.one_face * shares.kept for shares in each)
+    assert draw_shares(spec).one_face == weighted / sum(shares.kept for shares in each)
+
+
+def test_an_environment_has_one_rule():
+    with pytest.raises(SftrlError, match="unknown card rule 'other_faces'"):
+        GeneralPointsEnv(rule="other_faces")
+    assert GeneralPointsEnv(rule="faces_3_7_9").reset(seed=0)[1]["rule"] == "faces_3_7_9"
 
 
 @pytest.mark.parametrize("targets", [(1,), (0, 3), (9, 3), (1.0, 3), (1, 2, 3)])
