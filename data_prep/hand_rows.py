@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,11 @@ class HandRows(TaskRows):
         self.settings = hand_settings(config)
         self.held_out = held_out_bindings(config.held_out)
         solutions = cast(Solutions, config.solutions)  # the builders refuse any other
-        answered = {"sft": sft_rows, "reasoned": reasoned_rows, "suboptimal": suboptimal_rows}
+        answered: dict[str, Callable[..., Tables]] = {
+            "sft": reasoned_rows if config.working else sft_rows,
+            "reasoned": reasoned_rows,
+            "suboptimal": partial(suboptimal_rows, reasoned=config.working),
+        }
         solved = {kind: partial(builder, solutions=solutions) for kind, builder in answered.items()}
         self.builders = {"rl": rl_rows, **solved}
 

@@ -24,6 +24,7 @@ from sftrl_ext.envs.general_points.rules import Rule
 from sftrl_ext.envs.general_points.solver import solve
 from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.envs.general_points.working import calculations
+from sftrl_ext.errors import SftrlError
 
 POOL = 8
 """Most mistakes that are kept of a hand."""
@@ -62,7 +63,7 @@ class HandWords:
         self.opening: Callable[[Key], tuple[str, ...]] = lru_cache(1 << 16)(self._opening)
         self.expert: Callable[[Key, bool], tuple[Sequence[str], str]] = lru_cache(1 << 16)(self._expert)
         self.steps: Callable[[str], str] = lru_cache(1 << 16)(self._steps)
-        self.mistakes: Callable[[Key], list[tuple[str, str]]] = lru_cache(1 << 15)(self._mistakes)
+        self.mistakes: Callable[[Key, bool], list[tuple[str, str]]] = lru_cache(1 << 15)(self._mistakes)
         self.reply: Callable[[str, int, int], str] = lru_cache(1 << 12)(self._reply)
         cards, choices = np.zeros((1, spec.num_cards), dtype=int), np.ones((1, spec.width), dtype=int)
         some = HandArrays(spec, cards, cards, choices)
@@ -130,20 +131,30 @@ class HandWords:
     def _steps(self, formula: str) -> str:
         return self.template.texts["answer_join"].template.join(map(str, calculations(formula)))
 
-    def _mistakes(self, key: Key) -> list[tuple[str, str]]:
+    def _wrong_answer(self, key: Key, formula: str, reasoned: bool) -> str:
+        """An answer with a formula that is no solution; without working where the formula has none."""
+        if reasoned:
+            try:
+                steps = self.steps(formula)
+            except SftrlError:
+                pass
+            else:
+                return self.expert(key, True)[1].replace(_FORMULA, formula).replace(_STEPS, steps)
+        return self.expert(key, False)[1].replace(_FORMULA, formula)
+
+    def _mistakes(self, key: Key, reasoned: bool) -> list[tuple[str, str]]:
         """Wrong answers of a hand, all different, each with the feedback it gets."""
         cards = self.cards(key)
         rule, target = self.rule_and_target(key)
         numbers = tuple(sorted(rule.numbers(cards)))
         pool = wrong_formulas(numbers, target, self.seed)
         episode = GeneralPointsEpisode(make_facts(cards, rule.name, target, self.settings))
-        text = self.expert(key, False)[1]
         mistakes: list[tuple[str, str]] = []
         # Hands of equal numbers share a pool; each begins at a place of its own, so that they differ in
         # mistakes.
         start = sum(part * 31**position for position, part in enumerate(key))
         for i in range(len(pool)):
-            answer = text.replace(_FORMULA, pool[(start + i) % len(pool)])
+            answer = self._wrong_answer(key, pool[(start + i) % len(pool)], reasoned)
             verdict = episode.grade(answer)
             if not verdict.correct:
                 mistakes.append((answer, verdict.feedback))

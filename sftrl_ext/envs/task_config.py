@@ -108,6 +108,9 @@ class TaskConfig:
     """A Python file of yours that registers reward functions."""
     solutions: str = "random"
     """Which solution an expert row shows: ``random``, or the ``first`` of each hand."""
+    working: bool = False
+    """Every expert answer shows its working before the formula, from pre-training on; see ``rows: reasoned``
+    of an arm, which is one with it while the start model has read none."""
     suits: str = "mixed"
     """Suits of the hands; a split that is about its suits keeps its own."""
     pretrain_suits: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 
 from data_prep.card import write_card
@@ -25,7 +26,10 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     both = list(task.pretrain_splits) or task.train_split
     first: dict[str, Tables] = {}
     if budget.base is not None:
-        first["base"] = make.sft(both, budget.base.rows, 1_000, pretraining=True)
+        dialogues = round(budget.base.dialogues * budget.base.rows)
+        answers = make.sft(both, budget.base.rows - dialogues, 1_000, pretraining=True)
+        # The trainer shuffles them.
+        first["base"] = chain(answers, make.dialogues(both, dialogues, 1_002)) if dialogues else answers
     if budget.dialogues is not None:
         first["dialogues"] = make.dialogues(both, budget.dialogues.rows, 1_001)
     if needs_init(recipe):

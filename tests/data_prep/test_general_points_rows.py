@@ -140,6 +140,32 @@ def test_suboptimal_dialogues_are_what_the_episode_gives():
     assert set(outcomes) == {"wrong_value", "wrong_numbers", "illegal_formula"}
 
 
+def test_reasoned_dialogues_are_the_same_dialogues_with_their_working():
+    plain = _rows(suboptimal_rows(Source("rule_ood"), 200))
+    reasoned = _rows(suboptimal_rows(Source("rule_ood"), 200, reasoned=True))
+    shown = without = 0
+    for row, other in zip(plain, reasoned, strict=True):
+        assert row["extra_info"] == other["extra_info"]
+        assert len(row["messages"]) == len(other["messages"])
+        for said, message in zip(row["messages"], other["messages"], strict=True):
+            if message["role"] == "user":
+                assert said == message
+                continue
+            answer = json.loads(message["content"])
+            working = answer.pop("working", None)
+            assert answer == json.loads(said["content"])
+            shown += working is not None
+            without += working is None
+            formula = answer["formula"].partition("=")[0]
+            if working is not None:
+                assert working.endswith(", ".join(map(str, calculations(formula))))
+            else:
+                with pytest.raises(SftrlError, match="has no working"):
+                    calculations(formula)
+        assert "working" in json.loads(other["messages"][-1]["content"])
+    assert shown > 300 and without > 20
+
+
 def test_suboptimal_settings():
     source = Source("id", settings=PlaySettings(max_attempts=10))
     assert {len(row["messages"]) for row in _rows(suboptimal_rows(source, 20, mistakes=(2, 2)))} == {6}

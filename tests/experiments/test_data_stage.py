@@ -108,6 +108,30 @@ def test_the_base_reads_no_rule_that_is_tested(tmp_path):
     assert "| base | 600 | `J=10`, `Q=10`, `K=10`, `J=11`, `Q=12`, `K=13`, `J=5 Q=5 K=5` |" in card
 
 
+def test_a_base_reads_its_share_of_dialogues_and_every_answer_shows_its_working(tmp_path):
+    words = ["budget.base.rows=200", "budget.base.dialogues=0.25", "task.working=true"]
+    layout = RunLayout(tmp_path)
+    build_data(load_recipe("beyond_unseen_rules", "smoke", [*UNSEEN, *words]), layout)
+    base = rows(layout, "base")
+    turns = [len(row["messages"]) for row in base]
+    assert turns[:150] == [2] * 150 and max(turns[150:]) > 4
+    for name in ("base", "dialogues", "init", "sft-s0"):
+        answers = [row["messages"][-1]["content"] for row in rows(layout, name)]
+        assert all('"working": ' in answer for answer in answers)
+
+
+@pytest.mark.parametrize("word", ["budget.base.dialogues=1.5", "budget.sft.dialogues=0.1"])
+def test_a_share_of_dialogues_elsewhere_is_refused(word):
+    key, _, share = word.partition("=")
+    with pytest.raises(SftrlError, match=f"{key}: {share}; expected"):
+        load_recipe("beyond_unseen_rules", "smoke", [word])
+
+
+def test_routes_have_no_working():
+    with pytest.raises(SftrlError, match="task.working: true is not for task kind 'virl'"):
+        load_recipe("fig6_virl_l", "smoke", ["task.working=true"])
+
+
 @pytest.mark.parametrize("scale", ["gpu", "node", "cluster"])
 def test_where_nothing_is_pre_trained_it_is_the_papers_game(scale):
     recipe, plain = load_recipe("beyond_unseen_rules", scale), load_recipe("fig6_gp_l", scale)

@@ -126,6 +126,9 @@ class SFTConfig:
     save_every: int = -1
     """Steps between checkpoints; -1: the last one only."""
     max_length: int = 1024
+    dialogues: float = 0.0
+    """Of ``base``: share of its rows that are dialogues with failed attempts and feedback; the others have
+    one turn."""
 
 
 @dataclass
@@ -208,7 +211,8 @@ class BudgetConfig:
     """Pre-training of our own small model; null when the model comes trained."""
     dialogues: SFTConfig | None = None
     """The end of its pre-training: dialogues with failed attempts and feedback, so that it knows how to try
-    again. A stage of its own because mixed with short rows they would be mostly padding."""
+    again. A stage of its own because mixed with short rows they would be mostly padding; ``base.dialogues``
+    mixes them all the same, which keeps what the short rows teach."""
     init: SFTConfig = REQUIRED
     sft: SFTConfig = REQUIRED
     sft_by_rows: dict[str, dict[str, Any]] = field(default_factory=dict)
