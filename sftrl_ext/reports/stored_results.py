@@ -14,6 +14,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis.arms import arms_of
 from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, at_equal_compute
+from sftrl_ext.reports.analysis.equal_id import equal_id_sentences
 from sftrl_ext.reports.analysis.run_analysis import Analysis, SplitVerdict
 from sftrl_ext.reports.analysis.splits import is_ood, split_order
 from sftrl_ext.reports.analysis.verdict import ComparedArms, compare_arms, headline_curves, main_splits
@@ -132,6 +133,7 @@ def report_lines(analysis: Analysis) -> list[str]:
         lines += [
             split_verdict.verdict.headline,
             *(f"- {f.sentence}" for f in split_verdict.verdict.findings),
+            *(f"- {text}" for text in equal_id_sentences(analysis, split_verdict.split or "")),
         ]
     if analysis.curves.paper_absent:
         lines.append(f"The paper's formula does not apply: {analysis.curves.paper_absent}.")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sftrl_ext.reports.analysis.curves import divergence_over_seeds
+from sftrl_ext.reports.analysis.equal_id import EqualSuccess, at_equal_id
 from sftrl_ext.reports.analysis.forgetting import Correlation, correlations
 from sftrl_ext.reports.analysis.recognition import RecognitionChange
 from sftrl_ext.reports.analysis.run_analysis import Analysis
@@ -43,6 +44,23 @@ def _verdict(value: Comparison | None) -> dict[str, Any] | None:
         "split": value.split,
         "rl_minus_sft": _change(value.difference),
         "findings": [_finding(finding) for finding in value.findings],
+    }
+
+
+def _equal_id(entry: EqualSuccess) -> dict[str, Any]:
+    """Two curves at equal ID success, or the reason why they have none in common."""
+    curves: list[dict[str, Any]] = [{"arm": arm, "lr": lr} for arm, lr in entry.keys]
+    for curve, arrival in zip(curves, entry.arrivals, strict=False):
+        ood = arrival.ood
+        curve |= {"step": round(arrival.step, 1), "percent": 100 * ood.p, "se": 100 * ood.se}
+    if entry.level is None:
+        return {"split": entry.split, "curves": curves, "absent": entry.absent}
+    difference = _change(entry.difference)
+    return {
+        "split": entry.split,
+        "id_percent": 100 * entry.level,
+        "curves": curves,
+        "second_minus_first": difference,
     }
 
 
@@ -158,6 +176,7 @@ def summarize(analysis: Analysis) -> dict[str, Any]:
         **({"synthetic_cities": True} if analysis.synthetic else {}),
         **({"by_city": lines} if (lines := city_lines(analysis)) else {}),
         "equal_compute": {"axis": analysis.equal.axis or None, "budget": analysis.equal.budget},
+        "equal_id_success": [_equal_id(entry) for entry in at_equal_id(analysis)],
         "compared": _rows(analysis, compared_rows(analysis)),
         "checkpoints": _rows(analysis, all_rows(analysis)),
         "paper": [asdict(entry) | {"values": dict(entry.values)} for entry in analysis.expected],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.reports.analysis.curves import paper_ends
+from sftrl_ext.reports.analysis.equal_id import at_equal_id, equal_id_sentences
 from sftrl_ext.reports.analysis.forgetting import has_divergence
 from sftrl_ext.reports.analysis.run_analysis import Analysis, SplitVerdict
 from sftrl_ext.reports.analysis.splits import ood_kind
@@ -56,6 +57,8 @@ def _sentences(analysis: Analysis, split_verdict: SplitVerdict, first: bool) -> 
     """One verdict, its findings, and its comparison with the one by the paper's formula."""
     verdict, other = split_verdict.verdict, split_verdict.other_axis
     sentences = [verdict.headline, *(f.in_words(in_distribution=first) for f in verdict.findings)]
+    if split_verdict.split is not None:
+        sentences += equal_id_sentences(analysis, split_verdict.split)
     if other is not None and split_verdict.between_axes is not None:
         sentences.append(split_verdict.between_axes.sentence)
         if other.difference is not None:
@@ -139,6 +142,14 @@ def method_notes(analysis: Analysis) -> list[str]:
         f"Curves of {SMOOTHING_MIN_POINTS} points or more carry a thin Savitzky-Golay line of order "
         f"{SMOOTHING_ORDER} over the raw points; no number is taken from it.",
     ]
+    if at_equal_id(analysis):
+        notes.insert(
+            3,
+            "Equal success in distribution: the largest ID success L that both curves reach, means over "
+            "seeds, with straight lines between checkpoints; each curve is read where it first reaches L. "
+            "Its error holds the interpolated SE of the OOD success and the distance it moves where the ID "
+            "success is read one of its SE lower or higher.",
+        )
     if analysis.metric == "steps":
         notes.insert(2, f"Error bars of per-step accuracy. {CLUSTER_FORMULA}")
         if analysis.per_response:

@@ -30,6 +30,7 @@ from sftrl_ext.reports.pages.tables import (
     change_table,
     compared_rows,
     divergence_table,
+    equal_id_table,
     recognition_table,
     run_facts,
     stage_table,
@@ -144,6 +145,9 @@ def number_tables(analysis: Analysis) -> list[NumberTable]:
     ]
     if (changes := change_table(analysis)) is not None:
         tables.append(NumberTable("Change from the start ± SE in points, with the paper's.", changes))
+    if (readings := equal_id_table(analysis)) is not None:
+        title = "At equal success in distribution: where each first reaches the largest that both reach"
+        tables.append(NumberTable(f"{title} (± SE in percent).", readings, folded=len(readings.rows) > 12))
     tables.append(NumberTable("Every evaluated checkpoint", success_table(analysis, every), folded=True))
     if analysis.metric == "steps":
         routes = success_table(analysis, compared, paper=True, metric="success")

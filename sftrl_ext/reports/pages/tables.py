@@ -13,6 +13,7 @@ from sftrl_ext.reports.analysis.curves import (
     mean_cost,
     mean_over_seeds,
 )
+from sftrl_ext.reports.analysis.equal_id import at_equal_id
 from sftrl_ext.reports.analysis.forgetting import drift, has_divergence
 from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
 from sftrl_ext.reports.analysis.splits import lr_label
@@ -171,6 +172,32 @@ def change_table(analysis: Analysis) -> Table | None:
             cells = [f"{analysis.arms.label(arm)} ({entry.label})", "–"]
             body.append(cells + [entry.text(arm) if split == entry.split else "–" for split in splits])
     return Table(["Arm", "lr", *(analysis.column(split, split) for split in splits)], body)
+
+
+def equal_id_table(analysis: Analysis) -> Table | None:
+    """Pairs of curves at equal ID success on the verdicts' splits; None where no pair has one in common."""
+    readings = [r for r in at_equal_id(analysis) if r.split in analysis.main_splits and r.level is not None]
+    body = [
+        [
+            entry.split,
+            f"{100 * (entry.level or 0.0):.1f}",
+            *(
+                cell
+                for arrival in entry.arrivals
+                for cell in (
+                    arrival.label,
+                    lr_label(arrival.key[1]),
+                    f"{arrival.step:.0f}",
+                    str(arrival.ood),
+                )
+            ),
+            str(entry.difference),
+        ]
+        for entry in readings
+    ]
+    of_curve = ["lr", "Step", "OOD"]
+    header = ["Split", "ID", "First arm", *of_curve, "Second arm", *of_curve, "Second minus first"]
+    return Table(header, body) if body else None
 
 
 def divergence_table(analysis: Analysis) -> Table | None:
