@@ -22,7 +22,10 @@ from sftrl_ext.runs.stats import Change
 def _change(value: Change | None) -> dict[str, Any] | None:
     if value is None:
         return None
-    return {"points": 100 * value.delta, "se": 100 * value.se, "direction": value.direction}
+    test: dict[str, Any] = {} if value.method == "unpaired" else {"method": value.method}
+    if value.p_value is not None:
+        test["p_value"] = value.p_value
+    return {"points": 100 * value.delta, "se": 100 * value.se, "direction": value.direction, **test}
 
 
 def _finding(value: Finding) -> dict[str, Any]:

@@ -113,6 +113,8 @@ class EvalRecord:
 
     Attributes:
         arm: "base", "init", or the name of an arm.
+        successes: Solved episodes of each instance, in the order of the split; None in older records.
+        instances: Digest of the instances: records that share it are compared instance by instance.
         solved_first: Episodes solved by their first response.
         trained_rule_first: Episodes whose first response is wrong by the rule stated and right by the rule
             that was trained; None where they are the same, or there are no rules.
@@ -136,6 +138,8 @@ class EvalRecord:
     data_source: str = ""
     episodes: Annotated[int, Field(ge=1)]
     solved: Count
+    successes: tuple[Count, ...] | None = None
+    instances: str | None = None
     solved_first: Count | None = None
     trained_rule_first: Count | None = None
     attempts_mean: float | None = None
@@ -170,6 +174,7 @@ class EvalRecord:
         ):
             self._check_share(part, "episodes")
         self._check_share("correct_actions", "responses")
+        self._check_successes()
         self._check_step_counts()
         for name in (count.name for count in fields(CityCount)) if self.by_city else ():
             if sum(getattr(city, name) for city in self.by_city.values()) != getattr(self, name):
@@ -184,6 +189,16 @@ class EvalRecord:
         count, total = getattr(self, part), getattr(self, total_name)
         if count is not None and total is not None and count > total:
             raise ValueError(f"{part!r} should lie between 0 and {total_name!r}, {total}, found {count}")
+
+    def _check_successes(self) -> None:
+        if self.successes is None:
+            return
+        samples, rest = divmod(self.episodes, max(1, len(self.successes)))
+        if rest or sum(self.successes) != self.solved or max(self.successes, default=0) > samples:
+            raise ValueError(
+                f"'successes' should count {self.solved} solved of {self.episodes} episodes, as many of each "
+                f"instance, found {len(self.successes)} counts with the sum {sum(self.successes)}"
+            )
 
     def _check_step_counts(self) -> None:
         if self.step_counts is None:

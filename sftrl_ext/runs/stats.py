@@ -179,16 +179,25 @@ def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
     return ranks
 
 
+TWO_SE_LEVEL = math.erfc(math.sqrt(2))
+"""Two-sided p-value of a difference of two standard errors, 0.0455: the level of exact tests."""
+
+
 @dataclass(frozen=True)
 class Change:
     """A difference of two success rates in parts of one, with its standard error.
 
-    The error takes the two as independent: sqrt(se_a^2 + se_b^2). Checkpoints are evaluated on the same
-    episodes, which makes this too wide rather than too narrow.
+    Attributes:
+        method: Test behind the error: ``unpaired`` takes the two as independent, sqrt(se_a^2 + se_b^2);
+            ``mcnemar`` and ``bootstrap`` compare instance by instance, see
+            `sftrl_ext.reports.analysis.paired`.
+        p_value: Of an exact test; None where the standard error decides.
     """
 
     delta: float
     se: float
+    method: str = "unpaired"
+    p_value: float | None = None
 
     @property
     def sigmas(self) -> float:
@@ -197,11 +206,15 @@ class Change:
 
     @property
     def direction(self) -> str:
-        """ "up" or "down" beyond two standard errors, else "same"."""
-        return "up" if self.sigmas > 2 else "down" if self.sigmas < -2 else "same"
+        """ "up" or "down" beyond two standard errors, or at `TWO_SE_LEVEL` of an exact test; else "same"."""
+        beyond = abs(self.sigmas) > 2 if self.p_value is None else self.p_value < TWO_SE_LEVEL
+        return ("up" if self.delta > 0 else "down") if beyond else "same"
 
     def __str__(self) -> str:
-        return f"{100 * self.delta:+.1f} points ({abs(self.sigmas):.1f} SE)"
+        points = f"{100 * self.delta:+.1f} points"
+        if self.p_value is not None:
+            return f"{points} (McNemar's p = {self.p_value:.2g})"
+        return f"{points} ({abs(self.sigmas):.1f} SE{', paired' if self.method == 'bootstrap' else ''})"
 
 
 def change(after: Measure, before: Measure) -> Change:

@@ -273,7 +273,8 @@ def test_a_record_of_routes_counts_responses(tmp_path):
     cards = {"task": "general_points", "cards": ["6", "4", "A", "A"]}
     empty = summarise(EvalSet("id", "gp_vl/id", [{**cards, "modality": "image"}]), [PlayedEpisode()])
     assert list(empty) == [
-        *("split", "data_source", "episodes", "solved", "solved_first", "attempts_mean"),
+        *("split", "data_source", "episodes", "solved", "successes", "instances"),
+        *("solved_first", "attempts_mean"),
         *("recognized_first", "number_right_first", "outcomes", "errors", "out_of_tokens"),
         *("prompt_tokens", "generated_tokens", "feedback_tokens"),
     ]

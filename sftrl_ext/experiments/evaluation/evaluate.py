@@ -251,6 +251,8 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "data_source": chosen.data_source,
         "episodes": len(played),
         "solved": sum(episode.solved for episode in played),
+        "successes": [int(episode.solved) for episode in played],
+        "instances": chosen.digest,
         "solved_first": sum(bool(e.steps) and e.steps[0].attempt.verdict.correct for e in played),
         "attempts_mean": attempts / max(1, len(played)),
         **_by_trained_rule(chosen, played),

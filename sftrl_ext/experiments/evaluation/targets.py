@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pyarrow.parquet as pq
 
 from data_prep.schema import read_schema
 from data_prep.task_rows import find_rows
-from sftrl_ext.envs.base import parse_facts
+from sftrl_ext.envs.base import facts_text, parse_facts
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.runs.checkpoints import list_checkpoints
@@ -47,6 +49,11 @@ class EvalSet:
     data_source: str
     facts: Sequence[Mapping[str, Any]]
     under_trained: Sequence[Mapping[str, Any] | None] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the instances and their order."""
+        return hashlib.sha256("\n".join(map(facts_text, self.facts)).encode()).hexdigest()[:16]
 
 
 def targets_of(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sftrl_ext.reports.analysis.arms import arms_of
+from sftrl_ext.reports.analysis.paired import paired_change
 from sftrl_ext.reports.analysis.splits import lr_label, split_order
 from sftrl_ext.runs.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
 from sftrl_ext.runs.records import Divergence, EvalRecord, KLEstimate, mean_divergence
@@ -99,6 +100,24 @@ def mean_over_seeds(checkpoints: Sequence[Checkpoint], split: str, metric: str =
     return over_seeds(counted)
 
 
+def change_between(after: Sequence[Checkpoint], before: Sequence[Checkpoint], split: str) -> Change | None:
+    """Difference of the main metric on a split, over the same instances where the records hold them.
+
+    Args:
+        after: One checkpoint for each seed.
+        before: The same of what is subtracted.
+        split: The split.
+
+    Returns:
+        None if either was not evaluated.
+    """
+    groups = [[c.results[split] for c in group if split in c.results] for group in (after, before)]
+    measures = [mean_over_seeds(group, split) for group in (after, before)]
+    if measures[0] is None or measures[1] is None:
+        return None
+    return paired_change(*groups) or change(measures[0], measures[1])
+
+
 def divergence_over_seeds(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> KLEstimate | None:
     """Mean divergence from the start over seeds; None if it was not measured.
 
@@ -146,8 +165,7 @@ class Curve:
 
     def change(self, checkpoints: Sequence[Checkpoint], split: str) -> Change | None:
         """Change of the main metric from the start to some checkpoints; None if either was not evaluated."""
-        after, before = mean_over_seeds(checkpoints, split), mean_over_seeds(self.start, split)
-        return change(after, before) if after and before else None
+        return change_between(checkpoints, self.start, split)
 
     def steps(self) -> list[list[Checkpoint]]:
         """Checkpoints grouped by step, in order; one group holds the seeds that have that step."""

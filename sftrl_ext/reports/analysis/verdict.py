@@ -11,6 +11,7 @@ from sftrl_ext.reports.analysis.curves import (
     CurveKey,
     Curves,
     EqualCompute,
+    change_between,
     mean_cost,
     mean_over_seeds,
 )
@@ -212,7 +213,7 @@ def headline_curves(curves: Curves, equal: EqualCompute) -> dict[str, Curve]:
 
 
 def compare_arms(compared: ComparedArms, split: str | None) -> Comparison:
-    """Compare SFT and RL on a split; a change counts if it exceeds two of its standard errors.
+    """Compare SFT and RL on a split; a change counts beyond two standard errors, or that level of a test.
 
     Args:
         compared: The arms at equal compute.
@@ -242,7 +243,8 @@ def compare_arms(compared: ComparedArms, split: str | None) -> Comparison:
         return Comparison(
             "unknown", f"No verdict on SFT against RL on split `{split}`: {claim}.", split, findings
         )
-    difference = change(rl.ood, sft.ood)
+    ends = equal.chosen[rl.key], equal.chosen[sft.key]
+    difference = change_between(*ends, split) or change(rl.ood, sft.ood)
     lost, kept = sft.ood_change.direction == "down", rl.ood_change.direction != "down"
     above = difference.direction == "up"
     thing = "the other rule" if "rule" in split else f"split `{split}`"

@@ -112,6 +112,40 @@ def recognition_sentences(analysis: Analysis) -> list[str]:
     return [reading.sentence for reading in analysis.recognition_changes]
 
 
+_TESTS = {
+    "unpaired": "{scope} taken as independent, SE = sqrt(SE_a^2 + SE_b^2), because the records do not hold "
+    "the results of each instance. All checkpoints play the same instances, which makes this error too wide "
+    "rather than too narrow.",
+    "mcnemar": "{scope} compared instance by instance, by McNemar's exact test: one seed on each side; a "
+    "change counts at p < 0.0455, the level of two standard errors.",
+    "bootstrap": "{scope} compared instance by instance: SE of a bootstrap over instances, the same for both "
+    "sides, and seeds, or of the spread between seeds if that is larger (marked `paired`).",
+}
+"""Test of a difference to its description."""
+
+
+def _tests(analysis: Analysis) -> str:
+    """Sentences on the tests behind the verdicts' differences, those from the start and between the arms."""
+    between = [verdict.verdict.difference for verdict in analysis.verdicts]
+    of_start = [
+        moved
+        for verdict in analysis.verdicts
+        for finding in verdict.verdict.findings
+        for moved in (finding.ood_change, finding.id_change)
+    ]
+    scopes: dict[str, list[str]] = {}
+    for scope, changes in (("Arms", between), ("Arms and their start", of_start)):
+        for method in {moved.method for moved in changes if moved is not None}:
+            scopes.setdefault(method, []).append(scope)
+    if len(scopes) < 2:
+        scopes = {method: ["Checkpoints"] for method in scopes or ("unpaired",)}
+    return " ".join(
+        _TESTS[method].format(scope=f"{' as well as '.join(scopes[method])} are")
+        for method in _TESTS
+        if method in scopes
+    )
+
+
 def method_notes(analysis: Analysis) -> list[str]:
     """Definitions of success, error bars, compute and the verdict."""
     ratio = buffer_ratio(analysis.run.data_source)
@@ -129,8 +163,7 @@ def method_notes(analysis: Analysis) -> list[str]:
         "below it. An arm that does not start from the shared start is compared at its last checkpoint, and "
         "with its own start. The learning rate of the verdict is chosen in distribution, never by an OOD "
         "split.",
-        "Verdict: a change counts if it is larger than two of its standard errors, sqrt(SE_a^2 + SE_b^2). "
-        "All checkpoints play the same episodes, which makes this error too wide rather than too narrow.",
+        f"Verdict: a change counts if it is larger than two of its standard errors. {_tests(analysis)}",
         "Compute from counted tokens: 6 N a token that the actor is trained on, 6 M one that the critic is "
         "trained on, every epoch counted; 2 N a token generated, read as a prompt, or read for old and "
         "reference log-probabilities only, 2 M one read for values only; N and M are the parameters of the "
