@@ -83,6 +83,9 @@ class TaskSpec:
             ``task`` as a mapping, and whether the split is about the look.
         assets_digest: Digest of the user's files that its images are drawn from; None if there are none.
         route_view: Rebuilds the route of an episode from its facts, for maps; None if episodes are no routes.
+        solution: Name of the solution in a correct response, the same for all ways to write it, from the
+            details of its verdict; None if instances have one solution.
+        solutions: Number of distinct solutions of an instance, from its facts.
     """
 
     name: str
@@ -106,6 +109,8 @@ class TaskSpec:
     made_up: Callable[[Mapping[str, Any], bool], list[str]] = lambda task, visual: []
     assets_digest: Callable[[TaskConfig], str | None] = lambda config: None
     route_view: Callable[[Mapping[str, Any]], RouteView] | None = None
+    solution: Callable[[Mapping[str, Any]], str] | None = None
+    solutions: Callable[[Mapping[str, Any]], int] | None = None
 
     def __post_init__(self) -> None:
         if not self.data_sources:

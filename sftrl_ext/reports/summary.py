@@ -11,6 +11,7 @@ from sftrl_ext.reports.analysis.equal_id import EqualSuccess, at_equal_id
 from sftrl_ext.reports.analysis.forgetting import Correlation, correlations
 from sftrl_ext.reports.analysis.recognition import RecognitionChange
 from sftrl_ext.reports.analysis.run_analysis import Analysis
+from sftrl_ext.reports.analysis.samples import distinct_solutions, ks_of, pass_at_k, samples_of
 from sftrl_ext.reports.analysis.verdict import Comparison, Finding
 from sftrl_ext.reports.pages.cities import city_lines
 from sftrl_ext.reports.pages.tables import Row, all_rows, compared_rows
@@ -103,6 +104,20 @@ def _of_routes(analysis: Analysis, row: Row, split: str) -> dict[str, Any]:
     return {"routes": {"percent": 100 * routes.p, "se": 100 * routes.se, "episodes": routes.episodes}}
 
 
+def _of_samples(row: Row, split: str) -> dict[str, Any]:
+    """pass@k and distinct solutions, where instances were sampled several times; empty elsewhere."""
+    ks = ks_of(samples_of(row.checkpoints, split))
+    measures = {k: measure for k in ks if (measure := pass_at_k(row.checkpoints, split, k))}
+    if not measures:
+        return {}
+    numbers: dict[str, Any] = {
+        "pass_at_k": {str(k): {"percent": 100 * m.p, "se": 100 * m.se} for k, m in measures.items()}
+    }
+    if (distinct := distinct_solutions(row.checkpoints, split)) is not None:
+        numbers["distinct_solutions"] = asdict(distinct)
+    return numbers
+
+
 def _of_divergence(row: Row, split: str) -> dict[str, Any]:
     """Nats per token from the start, on the line of the split they were measured on; empty elsewhere."""
     records = [c.results[split] for c in row.checkpoints if split in c.results]
@@ -149,7 +164,8 @@ def _rows(analysis: Analysis, rows: Iterable[Row]) -> list[dict[str, Any]]:
                 if analysis.metric == "steps":
                     line["se_unit"] = "response" if measure.per_response else "route"
                 routes = _of_routes(analysis, row, split)
-                lines.append(line | routes | _of_pictures(row, split) | _of_divergence(row, split))
+                further = _of_pictures(row, split) | _of_samples(row, split) | _of_divergence(row, split)
+                lines.append(line | routes | further)
     return lines
 
 

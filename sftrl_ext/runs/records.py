@@ -115,12 +115,14 @@ class EvalRecord:
         arm: "base", "init", or the name of an arm.
         successes: Solved episodes of each instance, in the order of the split; None in older records.
         instances: Digest of the instances: records that share it are compared instance by instance.
+        distinct: Distinct solutions over the episodes of each instance; None with one episode each.
+        solutions: Distinct solutions that each instance has.
         solved_first: Episodes solved by their first response.
         trained_rule_first: Episodes whose first response is wrong by the rule stated and right by the rule
             that was trained; None where they are the same, or there are no rules.
         correct_actions, responses: Right actions and all responses, of all episodes together; None where only
             whole episodes are right or wrong.
-        step_counts: The same of each episode, in the order of the split.
+        step_counts: The same of each instance, in the order of the split.
         by_city: City to the counts of its routes, where a split has several cities; else empty.
         recognized_first, number_right_first: Episodes whose first response names the right cards, the right
             numbers; None where there is no picture to read.
@@ -140,6 +142,8 @@ class EvalRecord:
     solved: Count
     successes: tuple[Count, ...] | None = None
     instances: str | None = None
+    distinct: tuple[Count, ...] | None = None
+    solutions: tuple[Count, ...] | None = None
     solved_first: Count | None = None
     trained_rule_first: Count | None = None
     attempts_mean: float | None = None
@@ -185,6 +189,11 @@ class EvalRecord:
         """Stage, step and split."""
         return self.stage, self.step, self.split
 
+    @property
+    def samples(self) -> int:
+        """Episodes of each instance."""
+        return self.episodes // len(self.successes) if self.successes else 1
+
     def _check_share(self, part: str, total_name: str) -> None:
         count, total = getattr(self, part), getattr(self, total_name)
         if count is not None and total is not None and count > total:
@@ -199,6 +208,10 @@ class EvalRecord:
                 f"'successes' should count {self.solved} solved of {self.episodes} episodes, as many of each "
                 f"instance, found {len(self.successes)} counts with the sum {sum(self.successes)}"
             )
+        for name in ("distinct", "solutions"):
+            counts = getattr(self, name)
+            if counts is not None and len(counts) != len(self.successes):
+                raise ValueError(f"{name!r} should have {len(self.successes)} counts, found {len(counts)}")
 
     def _check_step_counts(self) -> None:
         if self.step_counts is None:
@@ -206,8 +219,9 @@ class EvalRecord:
         totals = [self.correct_actions, self.responses]
         sums = [sum(column) for column in zip(*self.step_counts, strict=True)]
         above = any(correct > responses for correct, responses in self.step_counts)
-        if len(self.step_counts) != self.episodes or sums != totals or above:
-            raise ValueError(f"'step_counts' should be {self.episodes} pairs that add up to {totals}")
+        instances = self.episodes // self.samples
+        if len(self.step_counts) != instances or sums != totals or above:
+            raise ValueError(f"'step_counts' should be {instances} pairs that add up to {totals}")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,20 @@ def _deck_digest(config: TaskConfig) -> str | None:
     return deck_digest(as_look(config.look).deck)
 
 
+def _solution(details: Mapping[str, Any]) -> str:
+    from sftrl_ext.envs.general_points.distinct import solution_key
+
+    return solution_key(str(details["formula"]))
+
+
+def _solutions(facts: Mapping[str, Any]) -> int:
+    from sftrl_ext.envs.general_points.distinct import count_solutions
+    from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode
+
+    episode = GeneralPointsEpisode(facts)
+    return count_solutions(episode.numbers, episode.target)
+
+
 def _trained_look(task: Mapping[str, Any]) -> str | None:
     suits = task.get("suits")
     if suits not in ("mixed", "red"):
@@ -112,5 +126,7 @@ GENERAL_POINTS = register_task(
         lengths=_lengths,
         image_size=_image_size,
         assets_digest=_deck_digest,
+        solution=_solution,
+        solutions=_solutions,
     )
 )

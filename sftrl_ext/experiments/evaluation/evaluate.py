@@ -8,7 +8,8 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.progress import Progress
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+T = TypeVar("T")
+
 STEP_COUNTS = ("correct_actions", "responses", "recognized_responses")
 """Numbers of an episode whose sums give a measure per response: per-step accuracy is the first over the
 second. A route is one episode of many such steps, whose own result is in ``solved``."""
@@ -53,6 +56,7 @@ class EvalPlay:
             evaluation gives the same episodes.
         top_p: Tokens are drawn from the fewest whose probabilities sum to at least this.
         top_k: Tokens are drawn from so many of the most probable; -1: from all.
+        samples: Episodes of each instance; their responses have seeds of their own.
     """
 
     limits: Limits
@@ -60,6 +64,7 @@ class EvalPlay:
     seed: int
     top_p: float = 1.0
     top_k: int = -1
+    samples: int = 1
 
     @classmethod
     def of(cls, recipe: Recipe) -> EvalPlay:
@@ -72,7 +77,9 @@ class EvalPlay:
             turn=turn,
             prompts=rl.max_prompts,
         )
-        return cls(limits, evaluation.temperature, evaluation.seed, evaluation.top_p)
+        return cls(
+            limits, evaluation.temperature, evaluation.seed, evaluation.top_p, samples=evaluation.samples
+        )
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -106,8 +113,9 @@ def evaluate_run(
         for target in targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
     ]
     todo = [(target, missing) for target, missing in todo if missing]
-    task = progress.add_task("evaluate", total=sum(len(s.facts) for _, missing in todo for s in missing))
     settings = EvalPlay.of(recipe)
+    total = settings.samples * sum(len(s.facts) for _, missing in todo for s in missing)
+    task = progress.add_task("evaluate", total=total)
     meter = _meter(settings, recipe, state, layout, sets, engine)
     asyncio.run(_evaluate_all(recipe, settings, todo, engine, meter, layout, lambda: progress.advance(task)))
 
@@ -128,7 +136,8 @@ async def _evaluate_all(
             played = await play_all(settings, chosen, engine, advance)
             record = make_record(target, settings, chosen, played, time.monotonic() - started, engine.name)
             if meter is not None and chosen.split == meter.split:
-                record = replace(record, divergence=await meter.measure(target, played))
+                first = played[:: settings.samples]
+                record = replace(record, divergence=await meter.measure(target, first))
             keep_record(layout, recipe, chosen, played, record)
 
 
@@ -141,7 +150,7 @@ def make_record(
     engine: str,
 ) -> EvalRecord:
     """The record of one checkpoint on one split."""
-    numbers = summarise(chosen, played)
+    numbers = summarise(chosen, played, settings.samples)
     cities = {city: CityCount(**counts) for city, counts in numbers.pop("by_city", {}).items()}
     return EvalRecord(
         stage=target.stage,
@@ -166,7 +175,8 @@ def keep_record(
 ) -> None:
     """Append a record and its first episodes, durably."""
     checkpoint = {name: getattr(record, name) for name in ("stage", "arm", "seed", "step", "split")}
-    kept = list(zip(chosen.facts, played, strict=True))[: recipe.budget.eval.sample_episodes]
+    first = played[:: recipe.budget.eval.samples]
+    kept = list(zip(chosen.facts, first, strict=True))[: recipe.budget.eval.sample_episodes]
     episodes = [SampleEpisode(**checkpoint, **stored_episode(facts, episode)) for facts, episode in kept]
     append_record(layout, record, episodes)
 
@@ -190,7 +200,7 @@ def _meter(
         split=chosen.split,
         episodes=episodes,
         temperature=settings.temperature,
-        play=lambda: play_all(settings, few, engine, lambda: None),
+        play=lambda: play_all(replace(settings, samples=1), few, engine, lambda: None),
         find_start=lambda target: start_of(target, state, layout),
     )
 
@@ -202,25 +212,32 @@ async def play_all(
     advance: Any,
     indices: Sequence[int] | None = None,
 ) -> list[PlayedEpisode]:
-    """Play instances of a split at once, by default all; the same seed gives the same results, in order."""
+    """Play instances of a split at once, by default all; the same seed gives the same results, in order.
 
-    async def one(index: int) -> PlayedEpisode:
-        played = await play_one(settings, chosen, index, engine)
+    The episodes of an instance stand one after the other.
+    """
+
+    async def one(index: int, sample: int) -> PlayedEpisode:
+        played = await play_one(settings, chosen, index, engine, sample)
         advance()
         return played
 
     chosen_indices = range(len(chosen.facts)) if indices is None else indices
-    return list(await asyncio.gather(*(one(index) for index in chosen_indices)))
+    episodes = product(chosen_indices, range(settings.samples))
+    return list(await asyncio.gather(*(one(*episode) for episode in episodes)))
 
 
-def turn_seed(seed: int, split: str, index: int, turn: int) -> int:
-    """The seed of one response: the same instance and turn get the same one in every evaluation."""
+def turn_seed(seed: int, split: str, index: int, turn: int, sample: int = 0) -> int:
+    """The seed of one response: the same instance, sample and turn get the same one in every evaluation."""
+    key = f"{seed}/{split}/{index}/{turn}" + (f"/{sample}" if sample else "")
     # Not `hash`, which differs from process to process.
-    return zlib.crc32(f"{seed}/{split}/{index}/{turn}".encode())
+    return zlib.crc32(key.encode())
 
 
-async def play_one(settings: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngine) -> PlayedEpisode:
-    """Play one instance of a split."""
+async def play_one(
+    settings: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngine, sample: int = 0
+) -> PlayedEpisode:
+    """Play one instance of a split; samples of an instance differ in the seeds of their responses."""
     turn = 0
 
     async def generate(
@@ -228,7 +245,7 @@ async def play_one(settings: EvalPlay, chosen: EvalSet, index: int, engine: Eval
     ) -> Generation:
         nonlocal turn
         # Turns are counted over the episode, through all its prompts.
-        seed = turn_seed(settings.seed, chosen.split, index, turn)
+        seed = turn_seed(settings.seed, chosen.split, index, turn, sample)
         turn += 1
         return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
 
@@ -238,8 +255,16 @@ async def play_one(settings: EvalPlay, chosen: EvalSet, index: int, engine: Eval
     )
 
 
-def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:
-    """The numbers of one split: success counts episodes solved within their attempts."""
+def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode], samples: int = 1) -> dict[str, Any]:
+    """The numbers of one split: success counts episodes solved within their attempts.
+
+    Args:
+        chosen: The split.
+        played: Its episodes, as `play_all` gives them.
+        samples: Episodes of each instance.
+    """
+    digest = chosen.digest
+    chosen = chosen.times(samples)
     outcomes = Counter(step.attempt.verdict.outcome for episode in played for step in episode.steps)
     attempts = sum(len(episode.steps) for episode in played)
     # Recognition is measured with one attempt, as in the paper; texts have nothing to recognise.
@@ -251,12 +276,13 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "data_source": chosen.data_source,
         "episodes": len(played),
         "solved": sum(episode.solved for episode in played),
-        "successes": [int(episode.solved) for episode in played],
-        "instances": chosen.digest,
+        "successes": [sum(e.solved for e in group) for group in _by_instance(played, samples)],
+        "instances": digest,
+        **(_distinct(chosen, played, samples) if samples > 1 else {}),
         "solved_first": sum(bool(e.steps) and e.steps[0].attempt.verdict.correct for e in played),
         "attempts_mean": attempts / max(1, len(played)),
         **_by_trained_rule(chosen, played),
-        **_steps(played),
+        **_steps(played, samples),
         **_by_city(chosen, played),
         **_first_claims(claims, first),
         "outcomes": dict(sorted(outcomes.items())),
@@ -290,17 +316,41 @@ def _by_trained_rule(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[s
     }
 
 
-def _steps(played: Sequence[PlayedEpisode]) -> dict[str, Any]:
+def _by_instance(items: Sequence[T], samples: int) -> list[Sequence[T]]:
+    """The samples of each instance."""
+    return [items[start : start + samples] for start in range(0, len(items), samples)]
+
+
+def _distinct(chosen: EvalSet, played: Sequence[PlayedEpisode], samples: int) -> dict[str, Any]:
+    """Distinct solutions over the samples of each instance, and those it has, where a task counts them."""
+    task = TASKS[str(chosen.facts[0].get("task"))] if chosen.facts else None
+    if task is None or task.solution is None or task.solutions is None:
+        return {}
+    name = task.solution
+    keys = [
+        {name(step.attempt.verdict.details) for step in episode.steps if step.attempt.verdict.correct}
+        for episode in played
+    ]
+    return {
+        "distinct": [len(set().union(*group)) for group in _by_instance(keys, samples)],
+        "solutions": [task.solutions(facts) for facts in chosen.facts[::samples]],
+    }
+
+
+def _steps(played: Sequence[PlayedEpisode], samples: int) -> dict[str, Any]:
     """Right actions and responses, of all episodes together, where a task counts them; see `STEP_COUNTS`.
 
-    ``step_counts`` has [right actions, responses] of each episode, for errors clustered by route.
+    ``step_counts`` has [right actions, responses] of each instance, for errors clustered by route.
     """
     counted = [name for name in STEP_COUNTS if any(name in episode.metrics for episode in played)]
     sums = {name: round(sum(episode.metrics.get(name, 0.0) for episode in played)) for name in counted}
     if "responses" not in sums:
         return sums
-    by_episode = [[round(e.metrics.get(name, 0.0)) for name in STEP_COUNTS[:2]] for e in played]
-    return {**sums, "step_counts": by_episode}
+    by_instance = [
+        [round(sum(e.metrics.get(name, 0.0) for e in group)) for name in STEP_COUNTS[:2]]
+        for group in _by_instance(played, samples)
+    ]
+    return {**sums, "step_counts": by_instance}
 
 
 def _by_city(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:

@@ -239,10 +239,11 @@ class _Evaluation:
                 return
             # Slices end in any order; their first instances put them into the order of the split.
             episodes = [episode for first in sorted(done) for episode in done[first].episodes]
+            first = episodes[:: self.play.samples]
             seconds = sum(part.seconds for part in done.values())
             del self._slices[of]
             if unit.split == self._split and unit.weights in needed:
-                played = episodes[: self._measured_episodes()]
+                played = first[: self._measured_episodes()]
                 write_played(self.layout.played(unit.weights), [turns_of(episode) for episode in played])
             target = targets.get(unit.weights)
             if target is None or (target.stage, target.step, unit.split) in self.records:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,16 @@ class EvalSet:
     def digest(self) -> str:
         """Digest of the instances and their order."""
         return hashlib.sha256("\n".join(map(facts_text, self.facts)).encode()).hexdigest()[:16]
+
+    def times(self, samples: int) -> EvalSet:
+        """The set with every instance as often as it is sampled, one after the other."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        repeated: dict[str, Any] = {
+            name: [item for item in items for _ in range(samples)]
+            for name, items in values.items()
+            if not isinstance(items, str)
+        }
+        return replace(self, **repeated)
 
 
 def targets_of(

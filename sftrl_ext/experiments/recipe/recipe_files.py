@@ -215,6 +215,11 @@ def _check(path: Path, recipe: Recipe) -> None:
     evaluation = recipe.budget.eval
     if not 0 < evaluation.top_p <= 1:
         raise SftrlError(f"{path}: budget.eval.top_p: {evaluation.top_p:g}; expected above 0 and at most 1.")
+    if evaluation.samples < 1 or (evaluation.samples > 1 and evaluation.temperature == 0):
+        raise SftrlError(
+            f"{path}: budget.eval.samples: {evaluation.samples} at temperature {evaluation.temperature:g}; "
+            "expected at least 1, and 1 at temperature 0, where all episodes of an instance are the same."
+        )
     longest = recipe.budget.rl.max_response_length
     if evaluation.max_turn_tokens is not None and not 0 < evaluation.max_turn_tokens <= longest:
         raise SftrlError(

@@ -189,6 +189,8 @@ class EvalConfig:
     of their routes once."""
     hands_of: dict[str, int] = field(default_factory=dict)
     """Other numbers for some splits."""
+    samples: int = 1
+    """Episodes of each hand or route, with seeds of their own; above 1 the report has pass@k."""
     temperature: float = 1.0
     top_p: float = 1.0
     """Tokens are drawn from the fewest whose probabilities sum to at least this."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sftrl_ext.reports.analysis.arms import arms_of
-from sftrl_ext.reports.analysis.paired import paired_change
+from sftrl_ext.reports.analysis.paired import instance_counts, paired_change
 from sftrl_ext.reports.analysis.splits import lr_label, split_order
 from sftrl_ext.runs.compute import Cost, PaperFormula, buffer_ratio, cost_of, paper_formula_absent
 from sftrl_ext.runs.records import Divergence, EvalRecord, KLEstimate, mean_divergence
@@ -97,6 +97,9 @@ def mean_over_seeds(checkpoints: Sequence[Checkpoint], split: str, metric: str =
         routes = [record.step_counts for record in records if record.responses]
         by_route = [counts for counts in routes if counts is not None]
         return over_seeds_by_route(by_route) if len(by_route) == len(routes) else over_responses(counted)
+    if metric in ("main", "success") and any(record.samples > 1 for record in records):
+        # Samples of one instance are correlated, as responses of one route are.
+        return over_seeds_by_route([pairs for record in records if (pairs := instance_counts(record))])
     return over_seeds(counted)
 
 

@@ -39,8 +39,7 @@ def instance_counts(record: EvalRecord) -> Pairs | None:
         return record.step_counts
     if record.successes is None:
         return None
-    samples = record.episodes // len(record.successes)
-    return [(solved, samples) for solved in record.successes]
+    return [(solved, record.samples) for solved in record.successes]
 
 
 def paired_change(after: Sequence[EvalRecord], before: Sequence[EvalRecord]) -> Change | None:

@@ -191,6 +191,13 @@ def method_notes(analysis: Analysis) -> list[str]:
                 f"{PER_RESPONSE} marks errors per response: the records behind them hold no counts per "
                 "route, so responses are taken as independent, which makes these errors too narrow.",
             )
+    if any(record.samples > 1 for record in analysis.run.records):
+        notes.append(
+            "pass@k: the chance that one of k episodes of an instance is solved, 1 - C(n - c, k) / C(n, k) "
+            "for c solved of n episodes (unbiased, arXiv 2107.03374), averaged over instances; SE over "
+            "instances and seeds. Errors of success are clustered by instance. Solutions are distinct as "
+            "functions of the instance's numbers: terms in another order are the same."
+        )
     if analysis.recognizes:
         notes += [
             "Recognized: share of episodes whose first response names the cards shown, in any order, suits "

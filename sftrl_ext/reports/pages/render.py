@@ -33,6 +33,7 @@ from sftrl_ext.reports.pages.tables import (
     equal_id_table,
     recognition_table,
     run_facts,
+    sample_table,
     stage_table,
     success_table,
 )
@@ -166,6 +167,9 @@ def number_tables(analysis: Analysis) -> list[NumberTable]:
         tables.append(NumberTable(f"{title}.", success_table(analysis, compared, metric="trained_rule")))
         every_first = success_table(analysis, every, metric="trained_rule")
         tables.append(NumberTable(f"{title}, at every evaluated checkpoint", every_first, folded=True))
+    if (samples := sample_table(analysis, compared)) is not None:
+        title = "pass@k ± SE in percent; distinct solutions per instance, of those it has"
+        tables.append(NumberTable(f"{title}.", samples))
     if (distances := divergence_table(analysis)) is not None:
         tables.append(NumberTable(DIVERGENCE, distances, folded=True))
     return tables

@@ -16,6 +16,7 @@ from sftrl_ext.reports.analysis.curves import (
 from sftrl_ext.reports.analysis.equal_id import at_equal_id
 from sftrl_ext.reports.analysis.forgetting import drift, has_divergence
 from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
+from sftrl_ext.reports.analysis.samples import distinct_solutions, ks_of, pass_at_k, samples_of
 from sftrl_ext.reports.analysis.splits import lr_label
 from sftrl_ext.runs.compute import AXES, readable
 from sftrl_ext.runs.records import DIRECTIONS
@@ -197,6 +198,27 @@ def equal_id_table(analysis: Analysis) -> Table | None:
     ]
     of_curve = ["lr", "Step", "OOD"]
     header = ["Split", "ID", "First arm", *of_curve, "Second arm", *of_curve, "Second minus first"]
+    return Table(header, body) if body else None
+
+
+def sample_table(analysis: Analysis, rows: Iterable[Row]) -> Table | None:
+    """pass@k in percent, and distinct solutions, on every split; None with one episode of each instance."""
+    rows = list(rows)
+    chosen = [
+        (row, split, samples_of(row.checkpoints, split)) for row in rows for split in analysis.curves.splits
+    ]
+    ks = ks_of(max((samples for _, _, samples in chosen), default=1))
+    body = [
+        [
+            *row.cells(analysis),
+            split,
+            *(_cell(pass_at_k(row.checkpoints, split, k)) for k in ks),
+            _cell(distinct_solutions(row.checkpoints, split)),
+        ]
+        for row, split, samples in chosen
+        if samples > 1
+    ]
+    header = ["Arm", "lr", "Step", "Split", *(f"pass@{k}" for k in ks), "Distinct solutions"]
     return Table(header, body) if body else None
 
 

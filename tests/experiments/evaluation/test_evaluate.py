@@ -125,6 +125,23 @@ def test_the_same_seed_asks_for_the_same_responses(tmp_path, chat):
     assert len(set(seeds[0])) == len(seeds[0]) == 6
 
 
+def test_samples_of_an_instance_have_seeds_of_their_own(tmp_path, chat):
+    recipe, layout, state = make_run(tmp_path)
+    recipe.budget.eval.samples, recipe.budget.eval.sample_episodes = 2, 6
+    chosen = evaluate.EvalSet("id", "gp_l/id", [FACTS] * 3)
+    engine = Canned(chat)
+    with Progress(disable=True) as progress:
+        evaluate.evaluate_run(recipe, state, layout, [chosen], engine, progress)
+    first, *_ = list(read_jsonl(layout.records))
+    assert (first["episodes"], first["successes"], first["instances"]) == (6, [2, 2, 2], chosen.digest)
+    assert first["distinct"] == [1, 1, 1] and first["solutions"][0] >= 1
+    seeds = engine.seeds[:6]
+    assert len(set(seeds)) == 6
+    assert [evaluate.turn_seed(recipe.budget.eval.seed, "id", index, 0) for index in range(3)] == seeds[::2]
+    stored = [line for line in read_jsonl(layout.episodes) if line["stage"] == "init"]
+    assert len(stored) == 3, "one episode of each instance is kept word for word"
+
+
 def test_facts_are_json_like():
     assert json.loads(json.dumps(FACTS)) == FACTS
 

@@ -64,6 +64,8 @@ def test_a_recipe_is_found_by_the_names_it_has_also():
         (["budget.rl.lr=fast"], ["fast"]),
         (["budget.rl.episodes=33"], ["budget.rl.episodes", "33"]),
         (["budget.rl.responses=0"], ["budget.rl.responses", "0"]),
+        (["budget.eval.samples=0"], ["budget.eval.samples: 0"]),
+        (["budget.eval.samples=4", "budget.eval.temperature=0"], ["budget.eval.samples: 4", "temperature 0"]),
         (["+budget.rl.lrr=3"], ["RLConfig", "'lrr'", "Did you mean 'lr'"]),
         (["arms=[sft]"], ["arms", "found a list"]),
         (["arms.rl.kind=rll"], ["arms.rl.kind", "'rll'", "Did you mean 'rl'"]),

@@ -34,7 +34,7 @@ def evaluation_plan(context: PlanContext, checkpoints: int) -> StagePlan:
     """Evaluation of every saved checkpoint on every split, by as many engines as the scale has."""
     recipe, a = context.recipe, context.architecture
     workload, evaluation = workload_of(recipe, a), recipe.budget.eval
-    hands = sum(evaluated_hands(recipe))
+    hands = evaluation.samples * sum(evaluated_hands(recipe))
     parallel = recipe.scale.tensor_parallel
     dtype = 4 if context.cpu else 2
     engines = max(1, worker_count(recipe.scale))
