@@ -8,6 +8,7 @@ from typing import Any
 
 from sftrl_ext.reports.analysis.curves import divergence_over_seeds
 from sftrl_ext.reports.analysis.equal_id import EqualSuccess, at_equal_id
+from sftrl_ext.reports.analysis.fairness import fairness_card
 from sftrl_ext.reports.analysis.forgetting import Correlation, correlations
 from sftrl_ext.reports.analysis.recognition import RecognitionChange
 from sftrl_ext.reports.analysis.run_analysis import Analysis
@@ -194,6 +195,10 @@ def summarize(analysis: Analysis) -> dict[str, Any]:
         **further,
         **({"synthetic_cities": True} if analysis.synthetic else {}),
         **({"by_city": lines} if (lines := city_lines(analysis)) else {}),
+        "fairness": [
+            {"setting": line.name, "arms": line.values, "differs": line.differs}
+            for line in fairness_card(analysis)
+        ],
         "equal_compute": {"axis": analysis.equal.axis or None, "budget": analysis.equal.budget},
         "equal_id_success": [_equal_id(entry) for entry in at_equal_id(analysis)],
         "compared": _rows(analysis, compared_rows(analysis)),

@@ -14,9 +14,14 @@ from sftrl_ext.runs.typed_json import from_json
 
 @dataclass(frozen=True)
 class StoredArm:
-    """An arm; ``title`` is what figures and tables call it."""
+    """An arm; `ArmConfig` of the recipe schema has the keys. ``title`` is its name in figures and tables."""
 
     title: str | None = None
+    budget: dict[str, Any] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    splits: tuple[str, ...] = ()
+    max_attempts: int | None = None
+    rows: str = "expert"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +49,12 @@ class StoredEval:
 
 @dataclass(frozen=True)
 class StoredBudget:
-    """Budgets of the stages."""
+    """Budgets of the stages; those of the arms as plain mappings."""
 
     eval: StoredEval = field(default_factory=StoredEval)
+    sft: dict[str, Any] = field(default_factory=dict)
+    sft_by_rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rl: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,22 @@ class StoredRecipe:
     budget: StoredBudget = field(default_factory=StoredBudget)
     expected: tuple[StoredExpected, ...] = ()
     rl_tokens: str = "per_epoch"
+
+    def arm_budget(self, name: str, kind: str) -> dict[str, Any]:
+        """Budget of an arm with what it changes; empty where the recipe was not stored.
+
+        Args:
+            name: The arm.
+            kind: ``sft`` or ``rl``.
+        """
+        arm = self.arms.get(name, StoredArm())
+        by_rows = self.budget.sft_by_rows.get(arm.rows, {}) if kind == "sft" else {}
+        budget = {**(self.budget.sft if kind == "sft" else self.budget.rl), **by_rows, **arm.budget}
+        for key, factor in arm.times.items():
+            value = budget.get(key, 0)
+            if value > 0:  # 0 and -1 switch something off
+                budget[key] = max(1, round(value * factor)) if isinstance(value, int) else value * factor
+        return budget
 
 
 def read_recipe(path: Path) -> StoredRecipe:

@@ -31,6 +31,7 @@ from sftrl_ext.reports.pages.tables import (
     compared_rows,
     divergence_table,
     equal_id_table,
+    fairness_table,
     recognition_table,
     run_facts,
     sample_table,
@@ -42,6 +43,9 @@ from sftrl_ext.templates import template_environment
 
 if TYPE_CHECKING:
     from sftrl_ext.reports.figures.run_figures import DrawnFigure
+
+FAIRNESS = "Fairness card (! where arms differ)"
+"""Title of the table of the arms' settings and costs."""
 
 _ARM_CLASSES = ("sft", "rl", "init", "base")
 _IMAGE_TYPES = {".png": "png", ".jpg": "jpeg"}
@@ -177,6 +181,8 @@ def number_tables(analysis: Analysis) -> list[NumberTable]:
 
 def _training_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     tables = []
+    if (card := fairness_table(analysis)) is not None:
+        tables.append((FAIRNESS, card))
     if (disagreement := mismatch_table(analysis)) is not None:
         tables.append((MISMATCH, disagreement))
     if analysis.run.stages:

@@ -14,6 +14,7 @@ from sftrl_ext.reports.analysis.curves import (
     mean_over_seeds,
 )
 from sftrl_ext.reports.analysis.equal_id import at_equal_id
+from sftrl_ext.reports.analysis.fairness import fairness_card
 from sftrl_ext.reports.analysis.forgetting import drift, has_divergence
 from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
 from sftrl_ext.reports.analysis.samples import distinct_solutions, ks_of, pass_at_k, samples_of
@@ -30,11 +31,16 @@ _COST_HEADERS = {"counted": "Compute (counted)", "paper": "Compute (paper)", "to
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first ``text_columns`` are set flush left, the rest, numbers, flush right."""
+    """A table of texts; the first ``text_columns`` are set flush left, the rest, numbers, flush right.
+
+    Attributes:
+        marked: Rows that the HTML page shows in red.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     text_columns: int = 1
+    marked: frozenset[int] = frozenset()
 
     def to_markdown(self) -> str:
         """The table as GitHub Markdown."""
@@ -248,6 +254,18 @@ def divergence_table(analysis: Analysis) -> Table | None:
     changes = [analysis.column(f"Change, {split}", split) for split in analysis.main_splits]
     header = ["Arm", "lr", "Step", "Seeds", "KL(start || checkpoint)", "KL(checkpoint || start)", *changes]
     return Table(header, body)
+
+
+def fairness_table(analysis: Analysis) -> Table | None:
+    """Settings and costs of the arms, ``!`` where they differ; None without a compared arm."""
+    lines = fairness_card(analysis)
+    if not lines:
+        return None
+    arms = list(lines[0].values)
+    body = [["!" if line.differs else "", line.name, *(line.values[arm] for arm in arms)] for line in lines]
+    header = ["", "Setting", *map(analysis.arms.label, arms)]
+    marked = frozenset(index for index, line in enumerate(lines) if line.differs)
+    return Table(header, body, text_columns=len(header), marked=marked)
 
 
 def stage_table(analysis: Analysis) -> Table:
