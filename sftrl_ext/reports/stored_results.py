@@ -110,20 +110,35 @@ def _checkpoint(row: ResultsRow, by_steps: bool) -> Checkpoint:
     return Checkpoint(row.arm, row.lr, 0, row.arm, row.step, Cost(counted, paper, 0.0), {}, measures)
 
 
-def draw_compute(analysis: Analysis, folder: Path) -> Path:
-    """Draw the main measure against counted compute as ``<recipe>-<scale>-compute.png``."""
+def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
+    """Draw success against counted compute, and out of distribution against in distribution where it can be.
+
+    Returns:
+        ``<recipe>-<scale>-compute.png`` and ``<recipe>-<scale>-ood_vs_id.png``.
+
+    Raises:
+        SftrlError: if the file has no curve with a compute.
+    """
     from sftrl_ext.reports.figures.style import look, mark_figure, write_figure
     from sftrl_ext.reports.figures.success_figure import success_against_compute
+    from sftrl_ext.reports.figures.tradeoff_figure import ood_against_id
 
-    path = folder / f"{analysis.run.state.recipe}-{analysis.run.state.scale}-compute.png"
+    paths = []
     with look():
-        figure = success_against_compute(analysis, "counted")
-        if figure is None:
+        figures = {
+            "compute": success_against_compute(analysis, "counted"),
+            "ood_vs_id": ood_against_id(analysis),
+        }
+        if figures["compute"] is None:
             raise SftrlError(f"{analysis.run.folder}: no curve with a compute; nothing to draw.")
-        if analysis.mark:
-            mark_figure(figure, analysis.mark)
-        write_figure(figure, path)
-    return path
+        for name, figure in figures.items():
+            if figure is not None:
+                if analysis.mark:
+                    mark_figure(figure, analysis.mark)
+                path = folder / f"{analysis.run.state.recipe}-{analysis.run.state.scale}-{name}.png"
+                write_figure(figure, path)
+                paths.append(path)
+    return paths
 
 
 def report_lines(analysis: Analysis) -> list[str]:
@@ -144,14 +159,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare the arms of results files at equal counted compute."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--figures", type=Path, help="draw the compute figure of each file into this folder")
+    parser.add_argument("--figures", type=Path, help="draw the figures of each file into this folder")
     args = parser.parse_args(argv)
     try:
         for path in args.files:
             analysis = analyse_results(path)
             sys.stdout.write("\n".join(report_lines(analysis)) + "\n\n")
             if args.figures is not None:
-                sys.stdout.write(f"{draw_compute(analysis, args.figures)}\n\n")
+                sys.stdout.write("\n".join(map(str, draw_figures(analysis, args.figures))) + "\n\n")
     except SftrlError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -74,7 +74,8 @@ def test_the_command_draws_and_says_what_changed(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "The paper's pattern appears: at equal compute, from counted tokens (16.2 TFLOP)" in said
     assert "`rule_ood_unseen`: the verdict flips between the compute axes" in said
-    assert imread(tmp_path / "fig6_gp_l-laptop-compute.png").std() > 0.01
+    for name in ("compute", "ood_vs_id"):
+        assert imread(tmp_path / f"fig6_gp_l-laptop-{name}.png").std() > 0.01
 
 
 def test_a_file_without_checkpoints_is_refused(tmp_path, capsys):

@@ -75,8 +75,10 @@ FIGURES = (
     FigureSpec(
         "ood_vs_id",
         "Out of distribution against in distribution",
-        "The way of each arm from the shared start, one point per evaluated checkpoint, the last one large "
-        "with its standard errors. To the right is better on what was trained, up is better on what was not.",
+        "The way of each arm from the shared start at every learning rate, one point per evaluated "
+        "checkpoint, the last one large with its standard errors; thin lines are single seeds, where there "
+        "are several. To the right is better on what was trained, up is better on what was not: at one "
+        "height on the horizontal axis, arms are compared at equal success in distribution.",
         ood_against_id,
     ),
     FigureSpec(

@@ -1,4 +1,4 @@
-"""Figure: success out of distribution against in distribution, the way each arm takes from the start."""
+"""Figure: success out of distribution against in distribution, for every arm, learning rate and seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, mean_over_seeds
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import is_ood
 from sftrl_ext.reports.analysis.verdict import ID_SPLIT
@@ -32,6 +32,17 @@ def _pair(group: list[Checkpoint], split: str) -> Pair | None:
     return (100 * x.p, 100 * y.p, 100 * x.se, 100 * y.se) if x and y else None
 
 
+def _draw_seeds(axes: Axes, curve: Curve, split: str, colour: str, marker: str) -> None:
+    """Draw the way of every seed by itself, thin, with a small marker at its end; nothing for one seed."""
+    for checkpoints in curve.seeds.values() if len(curve.seeds) > 1 else ():
+        start = [c for c in curve.start if c.seed == checkpoints[0].seed] or curve.start
+        pairs = (_pair(group, split) for group in [start, *([c] for c in checkpoints)] if group)
+        way = [pair[:2] for pair in pairs if pair]
+        if way:
+            axes.plot(*zip(*way, strict=True), "-", lw=0.6, color=colour, alpha=0.3, zorder=1.6)
+            axes.plot(*way[-1], marker, ms=3, mew=0, color=colour, alpha=0.45, zorder=1.7)
+
+
 def _draw_panel(axes: Axes, analysis: Analysis, split: str, large: bool) -> None:
     curves, rates = analysis.curves, all_rates(analysis)
     start = _pair(curves.start, split) if curves.start else None
@@ -43,6 +54,7 @@ def _draw_panel(axes: Axes, analysis: Analysis, split: str, large: bool) -> None
             continue
         begin = _pair(curve.start, split) if curve.start else None
         spots = ([begin] if begin else []) + way
+        _draw_seeds(axes, curve, split, colour, marker)
         axes.plot(
             [p[0] for p in spots], [p[1] for p in spots], line, lw=1.1, color=colour, alpha=0.55, zorder=2
         )
