@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
-from sftrl_ext.reports.analysis.curves import divergence_over_seeds
+from sftrl_ext.reports.analysis.curves import change_between, divergence_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
 from sftrl_ext.reports.pages.tables import Row, all_rows, compared_rows
 from sftrl_ext.runs.compute import TERA
@@ -36,6 +37,26 @@ class SplitNumbers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResultsDifference:
+    """Difference of a row from another one over the same instances.
+
+    Attributes:
+        arm, lr, step: The row that is subtracted.
+        points, se: The difference in points, and its standard error.
+        method, p_value: As of `sftrl_ext.runs.stats.Change`.
+    """
+
+    arm: str
+    lr: float | None
+    step: int
+    split: str
+    points: float
+    se: float
+    method: str
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResultsRow:
     """One checkpoint, seeds pooled.
 
@@ -46,6 +67,8 @@ class ResultsRow:
         recognized: Recognition of cards in pictures.
         routes: Success of whole routes.
         divergence: Direction to ``nats`` and ``se``.
+        differences: From the row's start, and of the verdict's RL from its SFT, at equal compute; only where
+            the records hold the results of each instance.
     """
 
     arm: str
@@ -60,6 +83,7 @@ class ResultsRow:
     recognized: SplitNumbers | None = None
     routes: SplitNumbers | None = None
     divergence: dict[str, dict[str, float | None]] | None = None
+    differences: tuple[ResultsDifference, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +137,10 @@ class ResultsFile:
         return next((m.rows for m in self.measurements if m.name == CHECKPOINTS), ())
 
 
-_LEFT_OUT = ("title", "synthetic_cities", "se_unit", "recognized", "routes", "divergence", "overrides")
+_LEFT_OUT = (
+    *("title", "synthetic_cities", "se_unit", "recognized", "routes", "divergence", "overrides"),
+    *("differences", "p_value"),
+)
 """Keys that a file does not have where they have no value."""
 
 
@@ -224,7 +251,29 @@ def _row(analysis: Analysis, row: Row) -> ResultsRow | None:
         recognized=_numbers(row, splits, "recognition"),
         routes=_numbers(row, splits, "success") if analysis.metric == "steps" else None,
         divergence=divergence or None,
+        differences=tuple(_differences(analysis, row)) or None,
     )
+
+
+def _differences(analysis: Analysis, row: Row) -> Iterator[ResultsDifference]:
+    """Differences of a compared row over the same instances; none for other rows."""
+    curve = next((c for c in analysis.curves.arms if c.key == (row.arm, row.lr)), None)
+    chosen = analysis.equal.chosen.get((row.arm, row.lr), [])
+    if curve is None or {(c.seed, c.step) for c in chosen} != {(c.seed, c.step) for c in row.checkpoints}:
+        return
+    others = [curve.start]
+    sft, rl = (analysis.compared.arm_standing_for(kind) for kind in ("sft", "rl"))
+    if sft is not None and rl is not None and analysis.picked[rl] is curve:
+        others.append(analysis.equal.chosen[analysis.picked[sft].key])
+    for other, split in product(filter(None, others), analysis.curves.splits):
+        moved = change_between(chosen, other, split)
+        if moved is not None and moved.method != "unpaired":
+            arm, lr, step = other[0].key
+            points, se = round(100 * moved.delta, 2), round(100 * moved.se, 2)
+            yield ResultsDifference(
+                arm=arm, lr=lr, step=step, split=split, points=points, se=se,
+                method=moved.method, p_value=moved.p_value and float(f"{moved.p_value:.4g}"),
+            )  # fmt: skip
 
 
 def _numbers(row: Row, splits: Iterable[str], metric: str) -> SplitNumbers | None:

@@ -23,7 +23,7 @@ from sftrl_ext.runs.compute import TERA, Cost
 from sftrl_ext.runs.recipe import StoredArm, StoredRecipe
 from sftrl_ext.runs.run_folder import RunFolder
 from sftrl_ext.runs.state import RunState, StageState
-from sftrl_ext.runs.stats import Measure
+from sftrl_ext.runs.stats import Change, Measure
 
 
 def analyse_results(path: Path) -> Analysis:
@@ -107,7 +107,11 @@ def _checkpoint(row: ResultsRow, by_steps: bool) -> Checkpoint:
     counted, paper = (
         None if tflop is None else TERA * tflop for tflop in (row.tflop_counted, row.tflop_paper)
     )
-    return Checkpoint(row.arm, row.lr, 0, row.arm, row.step, Cost(counted, paper, 0.0), {}, measures)
+    changes = {
+        ((d.arm, d.lr, d.step), d.split): Change(d.points / 100, d.se / 100, d.method, d.p_value)
+        for d in row.differences or ()
+    }
+    return Checkpoint(row.arm, row.lr, 0, row.arm, row.step, Cost(counted, paper, 0.0), {}, measures, changes)
 
 
 def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:

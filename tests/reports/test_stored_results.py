@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -50,6 +51,28 @@ def test_a_results_file_gives_the_verdict_of_its_run(tmp_path, seeds):
     (one,) = comparisons(again)
     compared = found.verdicts[0].between_axes
     assert (one.counted, one.paper, one.flips) == (compared.counted, compared.paper, compared.flips)
+
+
+@pytest.mark.parametrize(("seeds", "method"), [((0,), "mcnemar"), ((0, 1), "bootstrap")])
+def test_paired_differences_outlive_the_records(tmp_path, seeds, method):
+    found, told, path = stored(tmp_path, change=with_outcomes, seeds=seeds, points=3, rl_tokens=2.2e6)
+    again = analyse_results(path)
+    pairs = [(again.verdict.difference, found.verdict.difference)]
+    for mine, theirs in zip(again.verdict.findings, found.verdict.findings, strict=True):
+        pairs += [(mine.ood_change, theirs.ood_change), (mine.id_change, theirs.id_change)]
+    for mine, theirs in pairs:
+        assert mine.method == theirs.method == method and mine.direction == theirs.direction
+        assert mine.delta == pytest.approx(theirs.delta, abs=1e-4)
+        assert mine.se == pytest.approx(theirs.se, abs=1e-4)
+        assert mine.p_value == (theirs.p_value and pytest.approx(theirs.p_value, rel=1e-3))
+    compared, every = (measurement["rows"] for measurement in told["measurements"])
+    assert all("differences" in row for row in compared if row["arm"] in ("sft", "rl"))
+    assert sum("differences" in row for row in every) == 2, "of the compared checkpoints alone"
+
+
+def with_outcomes(record):
+    order = np.random.default_rng(3).permutation(record["episodes"])
+    return record | {"successes": [int(rank < record["solved"]) for rank in order], "instances": "0a"}
 
 
 def test_errors_per_response_stay_marked(tmp_path):

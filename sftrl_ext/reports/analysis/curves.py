@@ -23,6 +23,9 @@ from sftrl_ext.runs.token_counts import TokenCount
 CurveKey = tuple[str, float | None]
 """(arm, learning rate)."""
 
+CheckpointKey = tuple[str, float | None, int]
+"""(arm, learning rate, step)."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -33,6 +36,8 @@ class Checkpoint:
         results: Split to its record.
         measures: (metric, split) to a measure of all seeds, in place of records, where a results file stored
             no more; None elsewhere.
+        changes: Arm, learning rate and step of another checkpoint, and split, to the difference from it over
+            the same instances, where a results file stored it.
     """
 
     arm: str
@@ -43,6 +48,12 @@ class Checkpoint:
     cost: Cost | None
     results: Mapping[str, EvalRecord]
     measures: Mapping[tuple[str, str], Measure] | None = None
+    changes: Mapping[tuple[CheckpointKey, str], Change] | None = None
+
+    @property
+    def key(self) -> CheckpointKey:
+        """Arm, learning rate and step."""
+        return self.arm, self.lr, self.step
 
     @property
     def divergence(self) -> Divergence | None:
@@ -118,7 +129,8 @@ def change_between(after: Sequence[Checkpoint], before: Sequence[Checkpoint], sp
     measures = [mean_over_seeds(group, split) for group in (after, before)]
     if measures[0] is None or measures[1] is None:
         return None
-    return paired_change(*groups) or change(measures[0], measures[1])
+    stored = (after[0].changes or {}).get((before[0].key, split))
+    return stored or paired_change(*groups) or change(measures[0], measures[1])
 
 
 def divergence_over_seeds(checkpoints: Sequence[Checkpoint], direction: str = "forward") -> KLEstimate | None:

@@ -21,7 +21,7 @@ from itertools import combinations
 from sftrl_ext.reports.analysis.curves import Curve, CurveKey, mean_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import is_ood, lr_label
-from sftrl_ext.reports.analysis.verdict import ID_SPLIT, ComparedArms
+from sftrl_ext.reports.analysis.verdict import ID_SPLIT
 from sftrl_ext.runs.stats import Change, Measure, change
 
 Path = list[tuple[float, Measure, Measure]]
@@ -168,8 +168,7 @@ def equal_id_sentences(analysis: Analysis, split: str) -> list[str]:
 
     Empty where the verdict compares no two arms.
     """
-    compared = ComparedArms(analysis.arms, analysis.curves, analysis.equal, analysis.picked)
-    arms = [compared.arm_standing_for(kind) for kind in ("sft", "rl")]
+    arms = [analysis.compared.arm_standing_for(kind) for kind in ("sft", "rl")]
     chosen = [analysis.picked[arm].key for arm in arms if arm is not None]
     readings = [entry for entry in at_equal_id(analysis) if entry.split == split]
     readings = [entry for entry in readings if [arm for arm, _ in entry.keys] == arms]

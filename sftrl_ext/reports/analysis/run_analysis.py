@@ -92,6 +92,11 @@ class Analysis:
         return arms_of(self.run)
 
     @property
+    def compared(self) -> ComparedArms:
+        """The arms at equal compute on the headline axis."""
+        return ComparedArms(self.arms, self.curves, self.equal, self.picked)
+
+    @property
     def contest(self) -> str:
         """The compared models, as in a heading."""
         kinds = {self.arms.kind(arm) for arm in self.curves.arm_names()}
