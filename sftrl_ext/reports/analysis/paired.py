@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sftrl_ext.runs.records import EvalRecord
@@ -80,9 +81,9 @@ def _mcnemar(after: Sequence[int], before: Sequence[int]) -> Change:
 def _bootstrap(after: Sequence[Pairs], before: Sequence[Pairs], matched: bool) -> Change:
     import numpy as np  # planning a run reads no measurements
 
-    rng = np.random.default_rng(0)
     instances = len(after[0])
-    drawn = rng.multinomial(instances, [1 / instances] * instances, size=REPLICATES).astype(np.float64)
+    drawn = _drawn_instances(instances)
+    rng = np.random.default_rng(1)
     seeds = [_drawn_seeds(rng, len(side)) for side in (after, before)]
     if matched:
         seeds[1] = seeds[0]
@@ -94,6 +95,17 @@ def _bootstrap(after: Sequence[Pairs], before: Sequence[Pairs], matched: bool) -
     # Sides that agree on every instance of every seed: as in McNemar's test, one disagreement in n + 2.
     se = se or math.sqrt(1 / (instances + 2) / instances / max(len(now), len(then)))
     return Change(float(now.mean() - then.mean()), se, "bootstrap")
+
+
+@lru_cache(maxsize=4)
+def _drawn_instances(instances: int) -> npt.NDArray[np.float64]:
+    """Times that every replicate draws each instance, shape [replicates, instances]; do not change it."""
+    import numpy as np
+
+    # The draws of a size are those of all comparisons of a report, which takes hundreds of them.
+    rng = np.random.default_rng(0)
+    shares = np.full(instances, 1 / instances)
+    return rng.multinomial(instances, shares, size=REPLICATES).astype(np.float64)
 
 
 def _drawn_seeds(rng: np.random.Generator, seeds: int) -> npt.NDArray[np.float64]:
