@@ -210,11 +210,15 @@ class Change:
         beyond = abs(self.sigmas) > 2 if self.p_value is None else self.p_value < TWO_SE_LEVEL
         return ("up" if self.delta > 0 else "down") if beyond else "same"
 
-    def __str__(self) -> str:
-        points = f"{100 * self.delta:+.1f} points"
+    @property
+    def evidence(self) -> str:
+        """The difference in standard errors, or the p-value of the exact test, in words."""
         if self.p_value is not None:
-            return f"{points} (McNemar's p = {self.p_value:.2g})"
-        return f"{points} ({abs(self.sigmas):.1f} SE{', paired' if self.method == 'bootstrap' else ''})"
+            return f"McNemar's p = {self.p_value:.2g}"
+        return f"{abs(self.sigmas):.1f} SE{', paired' if self.method == 'bootstrap' else ''}"
+
+    def __str__(self) -> str:
+        return f"{100 * self.delta:+.1f} points ({self.evidence})"
 
 
 def change(after: Measure, before: Measure) -> Change:

@@ -11,26 +11,25 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sftrl_ext.reports.analysis.curves import Checkpoint, Curves, mean_over_seeds
+from sftrl_ext.reports.analysis.curves import Checkpoint, Curves, change_between, mean_over_seeds
 from sftrl_ext.reports.analysis.verdict import ComparedArms
 from sftrl_ext.runs.stats import Change, Measure, change
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric at the shared start and at the compared checkpoint."""
+    """A metric at the shared start and at the compared checkpoint.
+
+    Attributes:
+        change: Gain or loss since the start.
+    """
 
     before: Measure
     after: Measure
-
-    @property
-    def change(self) -> Change:
-        """Gain or loss since the start."""
-        return change(self.after, self.before)
+    change: Change
 
     def __str__(self) -> str:
-        errors = f"{abs(self.change.sigmas):.1f} SE"
-        return f"{100 * self.before.p:.1f} → {100 * self.after.p:.1f} % ({errors})"
+        return f"{100 * self.before.p:.1f} → {100 * self.after.p:.1f} % ({self.change.evidence})"
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,12 @@ def _measured(
     start: Sequence[Checkpoint], end: Sequence[Checkpoint], split: str, metric: str
 ) -> Measured | None:
     before, after = mean_over_seeds(start, split, metric), mean_over_seeds(end, split, metric)
-    return Measured(before, after) if before and after else None
+    if before is None or after is None:
+        return None
+    # Records hold the results of each instance for the main measure alone: on cards that is success.
+    main = metric == "success" and all(c.results[split].responses is None for c in end if split in c.results)
+    moved = change_between(end, start, split) if main else None
+    return Measured(before, after, moved or change(after, before))
 
 
 def recognition_changes(compared: ComparedArms, splits: Iterable[str]) -> list[RecognitionChange]:

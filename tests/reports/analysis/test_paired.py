@@ -129,6 +129,18 @@ def test_the_verdict_takes_paired_errors_where_it_can(tmp_path, seeds, method, t
     assert "Checkpoints are compared instance by instance" in note and "independent" not in note
 
 
+def test_success_of_pictures_has_the_same_error_in_every_sentence(tmp_path):
+    run_dir = make_run(tmp_path, points=1, splits=("id", "visual_ood"), pictures=True)
+    with_successes(run_dir)
+    analysis = analyse(run_dir)
+    for reading in analysis.recognition_changes:
+        (finding,) = [f for f in analysis.verdict.findings if f.key[0] == reading.arm]
+        expected = finding.id_change if reading.split == "id" else finding.ood_change
+        assert reading.success.change == expected and expected.method == "mcnemar"
+        assert reading.read.change.method == "unpaired"
+        assert "% (McNemar's p = " in reading.sentence
+
+
 def test_successes_that_do_not_add_up_are_refused(tmp_path):
     run_dir = make_run(tmp_path, points=1, splits=("id",))
     rewrite(run_dir, lambda stored: stored | {"successes": [1] * stored["episodes"]})
