@@ -181,7 +181,7 @@ def method_notes(analysis: Analysis) -> list[str]:
             "Equal success in distribution: the largest ID success L that both curves reach, means over "
             "seeds, with straight lines between checkpoints; each curve is read where it first reaches L. "
             "Its error holds the interpolated SE of the OOD success and the distance it moves where the ID "
-            "success is read one of its SE lower or higher.",
+            "success is read one of its SE lower or higher; the two curves are taken as independent.",
         )
     if analysis.metric == "steps":
         notes.insert(2, f"Error bars of per-step accuracy. {CLUSTER_FORMULA}")
