@@ -34,7 +34,7 @@ class Batcher:
         self._thread.start()
 
     async def generate(self, request: Request) -> Response:
-        """Answer one request without blocking the event loop.
+        """Answer one request without blocking the event loop; cancelling the call frees its slot.
 
         Raises:
             SftrlError: if the engine refuses the request.
@@ -79,7 +79,15 @@ class Batcher:
                     self._take(first)
                 if not self._collect():
                     return
+                self._drop_cancelled()
                 self._step()
+
+    def _drop_cancelled(self) -> None:
+        """Take the requests of cancelled callers out of the engine."""
+        for key, (request, future, _) in list(self._waiters.items()):
+            if future.cancelled():
+                self.engine.cancel(request)
+                del self._waiters[key]
 
     def _collect(self) -> bool:
         """Submit all requests of the inbox to the engine; False if the inbox holds the order to end."""

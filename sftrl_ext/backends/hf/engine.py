@@ -213,6 +213,14 @@ class Engine:
         return ended
 
     @torch.inference_mode()
+    def cancel(self, request: Request) -> None:
+        """End one request as ``aborted`` with the tokens it has; its slot is free for another."""
+        self._waiting = deque(job for job in self._waiting if job.request is not request)
+        with self.on_device():
+            self._release([slot for slot, row in enumerate(self._rows) if row.request is request])
+        request.result.finish_reason = "aborted"
+
+    @torch.inference_mode()
     def step(self) -> list[Request]:
         """Admit waiting requests into free slots, decode one token for every row; return what ended."""
         with self.on_device():

@@ -87,6 +87,29 @@ def test_an_engine_that_breaks_tells_its_callers_and_goes_on(batcher):
     assert asyncio.run(batcher.generate(Request([2], Sampling(max_tokens=2, ignore_eos=True)))).token_ids
 
 
+def test_a_cancelled_caller_frees_its_slot_and_disturbs_no_one(batcher):
+    # Room for one row: the second request waits in the engine's queue.
+    batcher.engine.max_rows = 1
+    endless, stays = (Request([2], Sampling(max_tokens=count, ignore_eos=True)) for count in (10**6, 9))
+    waits = Request([3], Sampling(max_tokens=10**6, ignore_eos=True))
+
+    async def main():
+        first = asyncio.create_task(batcher.generate(endless))
+        second = asyncio.create_task(batcher.generate(waits))
+        third = asyncio.create_task(batcher.generate(stays))
+        while batcher.engine.generated_count < 3:
+            await asyncio.sleep(0.001)
+        first.cancel(), second.cancel()
+        return await asyncio.gather(first, second, third, return_exceptions=True)
+
+    first, second, third = asyncio.run(main())
+    assert isinstance(first, asyncio.CancelledError) and isinstance(second, asyncio.CancelledError)
+    assert len(third.token_ids) == 9
+    assert len(endless.result.token_ids) < batcher.engine.context - 1 and not waits.result.token_ids
+    assert not batcher.engine.busy
+    assert_agrees(tiny_llama(), stays)
+
+
 def test_abort_and_weights_between_requests(batcher):
     async def main():
         task = asyncio.create_task(batcher.generate(Request([2], Sampling(max_tokens=200, ignore_eos=True))))
