@@ -16,7 +16,7 @@ from data_prep.task_card import TaskCard
 from data_prep.task_rows import find_rows
 from sftrl_ext.envs import TASKS, parse_facts
 from sftrl_ext.envs.task import task_of_source
-from sftrl_ext.files import write_text
+from sftrl_ext.files import parquet_errors, write_text
 
 MOST_LEFT_OUT = 50
 """Sentences of the card about what is left out, at most."""
@@ -54,7 +54,7 @@ def inspect_file(path: str | Path) -> FileFacts:
     path = Path(path)
     read_schema(path)
     contents = FileFacts(path)
-    with pq.ParquetFile(path) as file:
+    with parquet_errors(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=["data_source", "extra_info", "train_turns"]):
             for row in batch.to_pylist():
                 extra = row["extra_info"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from sftrl_ext.envs.base import parse_facts
 from sftrl_ext.errors import SftrlError, unknown_name
-from sftrl_ext.files import read_json
+from sftrl_ext.files import parquet_errors, read_json
 
 PLAYED_AS = {"id": "id", "rule": "rule_ood", "visual": "visual_ood"}
 """First part of a set's name to the split whose rule, suits or cities its instances have."""
@@ -156,15 +156,12 @@ def _csv_row(path: Path, number: int, row: Mapping[str | None, Any]) -> dict[str
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa  # composing and planning a recipe need no pyarrow
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # composing and planning a recipe need no pyarrow
 
-    try:
+    with parquet_errors(path):
         names = pq.read_schema(path).names
         table = pq.read_table(path, columns=["extra_info"] if "extra_info" in names else None)
-    except pa.ArrowException as error:
-        raise SftrlError(f"{path}: not a parquet file: {error}") from None
-    rows: list[dict[str, Any]] = table.to_pylist()
+        rows: list[dict[str, Any]] = table.to_pylist()
     if "extra_info" not in names:
         return rows
     return [

@@ -28,6 +28,7 @@ from sftrl_ext.envs.base import parse_facts
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import parquet_errors
 
 Progress = Callable[[int], None]
 """Takes the number of rows so far."""
@@ -164,6 +165,6 @@ class _Checked:
 
 def _parquet_tables(path: Path) -> Iterator[pa.Table]:
     schema = read_schema(path)
-    with pq.ParquetFile(path) as file:
+    with parquet_errors(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(IMAGE_ROW_GROUP if "images" in schema.names else ROW_GROUP):
             yield pa.Table.from_batches([batch]).select(schema.names)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.files import parquet_errors
 
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 """One chat message."""
@@ -89,12 +90,8 @@ def read_schema(path: str | Path) -> pa.Schema:
     Raises:
         SftrlError: also if there is no such file or it is not parquet.
     """
-    if not Path(path).is_file():
-        raise SftrlError(f"{path}: no such file.")
-    try:
+    with parquet_errors(path):
         schema = pq.read_schema(path)
-    except pa.ArrowException as error:
-        raise SftrlError(f"{path}: not a parquet file: {error}") from None
     return check_schema(schema, path)
 
 

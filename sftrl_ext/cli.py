@@ -16,7 +16,7 @@ from sftrl_ext.cli_eval import add_eval_verbs
 from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, print_report_paths
 from sftrl_ext.cli_template import add_template_verb
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, error_text
 
 Add = Callable[[argparse.ArgumentParser], None]
 
@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=True)
     try:
         args.run(args, console)
-    except SftrlError as error:
+    except (SftrlError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {_escape(str(error))}", highlight=False
+            f"[bold red]error:[/] {_escape(error_text(error))}", highlight=False
         )
         return 2
     except KeyboardInterrupt as stop:

@@ -13,6 +13,13 @@ class SftrlError(ValueError):
     """Bad input from the user: the command line prints its message without a traceback."""
 
 
+def error_text(error: SftrlError | OSError) -> str:
+    """Message of an error for the command line: of an operating system's error the file, then its cause."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    return str(error) or type(error).__name__
+
+
 def unknown_name(kind: str, name: object, registered: Iterable[str]) -> SftrlError:
     """Error for a name that is not registered, with the nearest registered one.
 

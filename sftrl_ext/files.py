@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -14,12 +15,22 @@ from typing import Any, TextIO
 from sftrl_ext.errors import SftrlError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: to a temporary file beside it, which is then renamed."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Path of a temporary file beside ``path``, which it replaces at the end; an error leaves no trace."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: to a temporary file beside it, which is then renamed."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -37,8 +48,45 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SftrlError(f"{path}: no such file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SftrlError(f"{path}: not a JSON file ({error}).") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        SftrlError: if it is missing or not YAML, with its path and the position.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SftrlError(f"{path}: no such file.") from None
+    # Some scalars, such as the date 2020-99-99, fail outside the parser.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SftrlError(f"{path}: not a YAML file: {error}") from None
+
+
+@contextmanager
+def parquet_errors(path: str | Path) -> Iterator[None]:
+    """Turn errors of reading a parquet file into errors that name it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise SftrlError(f"{path}: no such file.") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
+        # pyarrow has no error of its own for broken pages: they are an OSError without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise SftrlError(f"{path}: not a parquet file, or a broken one ({_first_line(error)}).") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_jsonl_lines(path: Path, on_torn_tail: Callable[[], None] | None = None) -> Iterator[tuple[int, Any]]:
@@ -96,10 +144,16 @@ def jsonl(values: Iterable[Any]) -> str:
 
 
 def append_durably(file: TextIO, text: str) -> None:
-    """Append to an open file and sync it to disk."""
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
+    """Append to an open file and sync it to disk; a full disk leaves the file as it was."""
+    descriptor, rest = file.fileno(), text.encode("utf-8")
+    size = os.fstat(descriptor).st_size
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def drop_torn_tail(path: Path) -> None:

@@ -15,10 +15,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import yaml
-
 from sftrl_ext.envs.base import IMAGE_MARKER, Message
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.files import read_yaml
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +135,7 @@ class TemplateForm:
         Raises:
             SftrlError: if a key or placeholder in it is missing or unknown.
         """
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SftrlError(f"{path}: not a YAML file: {error}") from None
+        data = read_yaml(path)
         if not isinstance(data, dict):
             raise SftrlError(
                 f"{path}: expected a mapping with the keys prompt, feedback, ..., found {data!r}."

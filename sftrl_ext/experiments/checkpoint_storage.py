@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sftrl_ext.files import write_text
+from sftrl_ext.files import replacing, write_text
 from sftrl_ext.hf_folder import declare_stored_dtype, stored_dtype
 from sftrl_ext.runs.checkpoints import Checkpoint, latest_step, list_checkpoints
 
@@ -74,11 +74,9 @@ def _narrow_file(path: Path, dtype: str) -> None:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    partial = path.with_suffix(".partial")
-    with safe_open(path, framework="pt") as file:
+    with replacing(path) as partial, safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name).to(getattr(torch, dtype)) for name in file.keys()}  # noqa: SIM118
         save_file(tensors, partial, metadata=file.metadata())
-    partial.replace(path)
 
 
 def _correct_size(index: Path) -> None:

@@ -31,6 +31,7 @@ from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.start_models.model_files import folder_digest
 from sftrl_ext.experiments.start_models.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.start_models.start_choice import chosen_models
+from sftrl_ext.files import parquet_errors
 from sftrl_ext.paths import configs_dir
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.records import prepare_to_append, read_episodes, read_eval_records, write_records
@@ -199,10 +200,10 @@ def _rows_digest(path: Path, root: Path, changed: int, size: int) -> str:
     # ``changed`` and ``size`` are for the cache of this function: a file that was written again is read
     # again.
     inside = str(root).encode()
-    file = pq.ParquetFile(path)
-    digest.update(str(file.schema_arrow).encode())
-    for batch in file.iter_batches(batch_size=4096):
-        digest.update(repr(batch.to_pylist()).encode().replace(inside, b"{run}"))
+    with parquet_errors(path), pq.ParquetFile(path) as file:
+        digest.update(str(file.schema_arrow).encode())
+        for batch in file.iter_batches(batch_size=4096):
+            digest.update(repr(batch.to_pylist()).encode().replace(inside, b"{run}"))
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from sftrl_ext.envs.base import IMAGE_MARKER
 from sftrl_ext.envs.task import TASKS, make_episode
-from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.errors import Registry, SftrlError, error_text
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.evaluation.checkpoints import evaluate_checkpoints
 from sftrl_ext.experiments.evaluation.targets import eval_set_of
@@ -87,8 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     layout = RunLayout(Path(run_dir))
     try:
         KINDS[kind](from_yaml(layout.recipe), layout, *name)
-    except SftrlError as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (SftrlError, OSError) as error:
+        sys.stderr.write(f"error: {error_text(error)}\n")
         return 2
     return 0
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import read_yaml
 from sftrl_ext.runs.typed_json import from_json
 
 
@@ -97,8 +95,4 @@ def read_recipe(path: Path) -> StoredRecipe:
     Raises:
         SftrlError: naming the file, and the key, if it is no recipe.
     """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise SftrlError(f"{path}: cannot be read: {error}") from None
-    return from_json(StoredRecipe, value, str(path))
+    return from_json(StoredRecipe, read_yaml(path), str(path))

@@ -19,6 +19,7 @@ from PIL.Image import Image
 
 from sftrl_ext.envs.base import IMAGE_MARKER, count_markers
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import parquet_errors
 from sftrl_ext.training.row_images import check_markers, draw_images, open_images
 
 TRAIN_TURNS = "train_turns"
@@ -58,7 +59,8 @@ class Dialogues:
             raise SftrlError(f"{file} has no column {messages_key!r}; found {', '.join(schema.names)}.")
         columns = [name for name in (messages_key, TRAIN_TURNS) if name in schema.names]
         # Read together, so that all columns have the same chunks.
-        batches = pq.read_table(file, columns=columns).to_batches()
+        with parquet_errors(file):
+            batches = pq.read_table(file, columns=columns).to_batches()
         if not batches:
             raise SftrlError(f"{file} has no rows.")
         self._messages = [batch.column(messages_key) for batch in batches]
@@ -114,7 +116,8 @@ class Dialogues:
             self._paths = _picture_paths(self.file, images_key) if images_key in schema.names else None
             return
         if images_key in schema.names:
-            self._pictures = pq.read_table(self.file, columns=[images_key])[images_key]
+            with parquet_errors(self.file):
+                self._pictures = pq.read_table(self.file, columns=[images_key])[images_key]
         else:
             raise SftrlError(
                 f"{self.name(self.first_marked or 0)} shows an image, but the file has neither {FACTS} to "
@@ -156,7 +159,7 @@ class Dialogues:
 
 def read_facts(file: str) -> pa.ChunkedArray | None:
     """Read the facts of every row of a file; None if it has none."""
-    with pq.ParquetFile(file) as opened_file:
+    with parquet_errors(file), pq.ParquetFile(file) as opened_file:
         if FACTS not in {opened_file.schema.column(i).path for i in range(len(opened_file.schema))}:
             return None
         return pc.struct_field(opened_file.read(columns=[FACTS])["extra_info"], "facts")
@@ -164,7 +167,7 @@ def read_facts(file: str) -> pa.ChunkedArray | None:
 
 def _picture_paths(file: str, images_key: str) -> pa.ChunkedArray | None:
     """Read the picture paths of every row, without the bytes beside them; None if no row has a path."""
-    with pq.ParquetFile(file) as opened_file:
+    with parquet_errors(file), pq.ParquetFile(file) as opened_file:
         paths = [opened_file.schema.column(i).path for i in range(len(opened_file.schema))]
         named = [path for path in paths if path.startswith(f"{images_key}.") and path.endswith(".path")]
         column = opened_file.read(columns=named)[images_key] if named else None
@@ -176,10 +179,8 @@ def _picture_paths(file: str, images_key: str) -> pa.ChunkedArray | None:
 
 
 def _schema(file: str) -> Any:
-    try:
+    with parquet_errors(file):
         return pq.read_schema(file)
-    except (OSError, pa.ArrowException) as error:
-        raise SftrlError(f"{file} cannot be read as parquet: {error}") from error
 
 
 def _assistant(messages: pa.ListArray) -> Flags:

@@ -8,7 +8,6 @@ it (`plain_pickle`). ``PanoramaMap.load("map.pkl").save("map.parquet")`` convert
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from sftrl_ext.envs.virl.geo import EARTH_M, LatLng, great_circle_m, read_point, shown
 from sftrl_ext.envs.virl.plain_pickle import load_plain
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.files import read_json, write_text
+from sftrl_ext.files import parquet_errors, read_json, replacing, write_text
 
 WITHIN_M = 20.0
 """Greatest distance of a panorama that stands for a point, in metres."""
@@ -163,13 +162,10 @@ def _triples(data: Any, path: Path) -> list[tuple[Any, Any]]:
 
 
 def _read_parquet(path: Path) -> list[tuple[Any, Any]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with parquet_errors(path):
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise SftrlError(f"{path}: not a parquet file ({error}).") from None
     for name in _COLUMNS:
         if name not in table.column_names:
             raise SftrlError(
@@ -188,7 +184,5 @@ def _write_parquet(path: Path, triples: list[list[Any]]) -> None:
     table = pa.table(
         {name: pa.array(column, kind) for name, column, kind in zip(_COLUMNS, columns, kinds, strict=True)}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)

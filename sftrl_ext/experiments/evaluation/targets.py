@@ -16,6 +16,7 @@ from data_prep.task_rows import find_rows
 from sftrl_ext.envs.base import facts_text, parse_facts
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe.schema import Recipe
+from sftrl_ext.files import parquet_errors
 from sftrl_ext.runs.checkpoints import list_checkpoints
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.state import RunState
@@ -145,7 +146,8 @@ def load_eval_set(path: Path) -> EvalSet:
         SftrlError: if the file has another schema, or rows of several splits.
     """
     read_schema(path)
-    table = pq.read_table(path, columns=["data_source", "extra_info"])
+    with parquet_errors(path):
+        table = pq.read_table(path, columns=["data_source", "extra_info"])
     sources = set(table["data_source"].to_pylist())
     infos = table["extra_info"].to_pylist()
     if len(sources) != 1:

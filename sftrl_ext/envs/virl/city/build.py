@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import zlib
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.routes import Route, write_routes
 from sftrl_ext.envs.virl.track import lay_track
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.files import read_json, write_json
+from sftrl_ext.files import read_json, replacing, write_json
 
 STREETS = (3, 12)
 """Least and greatest number of streets across a city."""
@@ -188,14 +187,12 @@ def _draw(
             # The picture comes last: where it is, the other file is too.
             facts = {"rotation": float(turns[index]), "width": image.width, "height": image.height}
             _write(folder / f"{pano_id}.metadata.json", json.dumps(facts).encode())
-            temporary = folder / f".{pano_id}.tmp"
-            image.save(temporary, "JPEG", quality=90)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                image.save(temporary, "JPEG", quality=90)
         if progress is not None:
             progress(done, len(ids))
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
