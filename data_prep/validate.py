@@ -16,7 +16,9 @@ from data_prep.authors import SPLIT as IMPORTED
 from data_prep.images import IMAGE_ROW_GROUP
 from data_prep.schema import read_schema
 from sftrl_ext.envs import Episode, Step, count_markers, make_episode, parse_facts
+from sftrl_ext.envs.picture_file import picture_errors
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import parquet_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +58,7 @@ def iter_rows(
     path: str | Path, columns: list[str] | None = None, batch: int = 4096
 ) -> Iterator[dict[str, Any]]:
     """Rows of a parquet file, in constant memory."""
-    with pq.ParquetFile(path) as file:
+    with parquet_errors(path), pq.ParquetFile(path) as file:
         for part in file.iter_batches(batch_size=batch, columns=columns):
             yield from part.to_pylist()
 
@@ -101,7 +103,26 @@ def check_row(row: dict[str, Any], report: FileReport) -> None:
     report.splits[row["extra_info"]["split"]] += 1
 
 
+_MAY_BE_NULL = ("ability", "images", "messages", "train_turns")
+"""Columns that may be null as a whole; a picture may also lack its bytes or its path."""
+
+
+def _check_nulls(value: Any, column: str) -> None:
+    """Refuse a value that is null, or has a null anywhere in it."""
+    if value is None:
+        raise SftrlError(f"column {column!r} is null; expected a value.")
+    if isinstance(value, dict):
+        for name, field_value in value.items():
+            _check_nulls(field_value, f"{column}.{name}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_nulls(item, f"{column}[{number}]")
+
+
 def _check_row(row: dict[str, Any], report: FileReport) -> None:
+    for column, value in row.items():
+        if column != "images" and not (value is None and column in _MAY_BE_NULL):
+            _check_nulls(value, column)
     for column in ("data_source", "agent_name", "prompt", "reward_model", "extra_info"):
         if not row[column]:
             raise SftrlError(f"column {column!r} is empty.")
@@ -155,7 +176,7 @@ def _check_pictures(row: dict[str, Any], facts: dict[str, Any], episode: Episode
     if len(given) != wanted:
         raise SftrlError(f"column 'images' has {len(given)} pictures, expected {wanted}.")
     for index, (picture, drawn) in enumerate(zip(given, episode.images(), strict=True)):
-        decoded = _decoded(picture["bytes"], index)
+        decoded = _decoded(picture and picture["bytes"], index)
         if decoded.size != drawn.size:
             raise SftrlError(
                 f"column 'images': picture {index} has the size {_size(decoded)}, expected {_size(drawn)}."
@@ -172,13 +193,9 @@ def _decoded(data: bytes | None, index: int) -> Image:
 
     if not data:
         raise SftrlError(f"column 'images': picture {index} has no bytes, expected a PNG file.")
-    try:
+    with picture_errors(f"column 'images': picture {index}", "a PNG file"):
         image = Image.open(io.BytesIO(data))
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SftrlError(
-            f"column 'images': picture {index} cannot be decoded ({error}); expected a PNG file."
-        ) from None
     return image
 
 

@@ -7,6 +7,7 @@ evaluation, and the builders of expert data. So the words a model reads are the 
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,3 +164,13 @@ def count_markers(messages: Iterable[Mapping[str, str]]) -> int:
     return sum(
         message["content"].count(IMAGE_MARKER) for message in messages if message["role"] != "assistant"
     )
+
+
+def is_number(value: object) -> bool:
+    """True for a finite number that is no boolean."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

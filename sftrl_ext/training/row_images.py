@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 import sftrl_ext.envs  # noqa: F401  registers the tasks
 from sftrl_ext.envs.base import count_markers, parse_facts
+from sftrl_ext.envs.picture_file import picture_errors
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.trained_images import is_mllama
@@ -46,13 +47,10 @@ def open_images(images: Sequence[Mapping[str, Any]] | None, where: object) -> Se
     pictures = []
     for number, image in enumerate(images or ()):
         source = io.BytesIO(image["bytes"]) if image.get("bytes") else image.get("path")
-        try:
-            if source is None:
-                raise FileNotFoundError("it has neither bytes nor a path")
-            with Image.open(source) as file:
-                pictures.append(file.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise SftrlError(f"{where}: image {number} cannot be read: {error}") from error
+        if source is None:
+            raise SftrlError(f"{where}: image {number} cannot be read: it has neither bytes nor a path.")
+        with picture_errors(f"{where}: image {number}"), Image.open(source) as file:
+            pictures.append(file.convert("RGB"))
     return pictures
 
 

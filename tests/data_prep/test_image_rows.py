@@ -172,8 +172,8 @@ def _picture(image) -> list[dict]:
         (lambda r: r.update(images=[]), "'images' has 0 pictures, expected 1"),
         (lambda r: r.update(images=r["images"] * 2), "'images' has 2 pictures, expected 1"),
         (lambda r: r["images"][0].update(bytes=None), "picture 0 has no bytes"),
-        (lambda r: r["images"][0].update(bytes=b"x"), "picture 0 cannot be decoded"),
-        (lambda r: r["images"][0].update(bytes=r["images"][0]["bytes"][:200]), "picture 0 cannot be decoded"),
+        (lambda r: r["images"][0].update(bytes=b"x"), "picture 0: cannot be read"),
+        (lambda r: r["images"][0].update(bytes=r["images"][0]["bytes"][:200]), "picture 0: cannot be read"),
         (
             lambda r: r.update(images=_picture(Image.new("RGB", (64, 96)))),
             "picture 0 has the size 64x96, expected 96x64",

@@ -242,7 +242,7 @@ def test_pictures_of_a_file_without_facts(tmp_path):
     assert data[0]["multi_modal_inputs"]["image_grid_thw"].tolist() == [[1, 2, 4]]
     # In an answer a marker is text.
     assert "<image>" in tokenizer().decode(data[0]["input_ids"])
-    says = ["112x27 pixels; expected at least 28x28", "image 0 cannot be read", "image 0 cannot be read"]
+    says = ["112x27 pixels; expected at least 28x28", "image 0: no such file", "image 0: cannot be read"]
     for row, said in enumerate([*says, "has 1 image markers; expected 0", "expected 0"], start=1):
         with pytest.raises(SftrlError, match=rf"a\.parquet, row {row}:? .*{said}"):
             data[row]

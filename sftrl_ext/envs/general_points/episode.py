@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict
+from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict, is_number
 from sftrl_ext.envs.general_points import TASK
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
 from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template, template_names
@@ -66,7 +66,7 @@ class PlaySettings:
             or self.max_attempts < 1
         ):
             raise SftrlError(f"max_attempts is {self.max_attempts!r}, expected a whole number >= 1.")
-        if isinstance(self.exceeded_penalty, bool) or not isinstance(self.exceeded_penalty, (int, float)):
+        if not is_number(self.exceeded_penalty):
             raise SftrlError(f"exceeded_penalty is {self.exceeded_penalty!r}, expected a number.")
         template = load_template(self.template)
         if self.modality == "image":

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict
+from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict, is_number
 from sftrl_ext.envs.virl import TASK
-from sftrl_ext.envs.virl.geo import is_number, shown
+from sftrl_ext.envs.virl.geo import shown
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.prompts import expert_answer, load_template, template_names
 from sftrl_ext.envs.virl.rail import ACTION_SPACES, PROFILES, Point, draw_rail

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sftrl_ext.envs.base import is_number
 from sftrl_ext.errors import SftrlError, unknown_name
 
 LatLng = tuple[float, float]
@@ -140,13 +141,3 @@ def read_point(value: Any, where: str) -> LatLng:
     raise SftrlError(
         f"{where} is {shown(value)}; expected [latitude, longitude] in degrees, -90 to 90 and -180 to 180."
     )
-
-
-def is_number(value: object) -> bool:
-    """True for a finite number that is no boolean."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

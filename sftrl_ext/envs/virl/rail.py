@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sftrl_ext.envs.virl.geo import COMPASS, LatLng, is_number, shown, turn_deg
+from sftrl_ext.envs.base import is_number
+from sftrl_ext.envs.virl.geo import COMPASS, LatLng, shown, turn_deg
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.routes import NO_LANDMARK, Route
 from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track, Waypoint, lay_track

@@ -27,12 +27,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sftrl_ext.envs.base import is_number
 from sftrl_ext.envs.virl.geo import (
     COMPASS,
     LatLng,
     compass_heading,
     compass_word,
-    is_number,
     read_point,
     shown,
     turn_deg,

@@ -7,8 +7,9 @@ latitude along the height, and ``<id>.metadata.json`` with ``rotation``: the col
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from sftrl_ext.envs.base import is_number
 from sftrl_ext.envs.cache import ByteCache
+from sftrl_ext.envs.picture_file import picture_errors
+from sftrl_ext.envs.virl.geo import shown
 from sftrl_ext.envs.virl.panoramas import check_pano_id
 from sftrl_ext.errors import Registry, SftrlError
+from sftrl_ext.files import read_json
 
 Pixels = npt.NDArray[np.uint8]
 Packed = npt.NDArray[np.uint32]
@@ -39,6 +44,8 @@ FOV = 90.0
 
 # Rows of a view that are sliced at once, which bounds the temporary arrays.
 _ROWS = 32
+# A panorama at an eighth of its size has still two rows to mix.
+_LEAST_SIDE = 16
 _PAIR = np.uint32(0x00FF00FF)
 _BYTE = np.uint32(8)
 
@@ -198,19 +205,12 @@ class StreetViews:
             SftrlError: if the file is missing or broken.
         """
         path = self._path(pano_id, ".metadata.json")
-        try:
-            metadata = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SftrlError(f"{path}: no such file; it tells where north is in {pano_id}.jpg.") from None
-        except ValueError as error:
-            raise SftrlError(f"{path}: not a JSON file ({error}).") from None
+        if not path.is_file():
+            raise SftrlError(f"{path}: no such file; it tells where north is in {pano_id}.jpg.")
+        metadata = read_json(path)
         rotation = metadata.get("rotation") if isinstance(metadata, dict) else None
-        if (
-            isinstance(rotation, bool)
-            or not isinstance(rotation, (int, float))
-            or not math.isfinite(rotation)
-        ):
-            raise SftrlError(f'{path}: expected "rotation", a number of degrees, found {rotation!r}.')
+        if rotation is None or not is_number(rotation):
+            raise SftrlError(f'{path}: expected "rotation", a number of degrees, found {shown(rotation)}.')
         return float(rotation)
 
     def panorama(self, pano_id: str, reduced: int = 1) -> Panorama:
@@ -256,14 +256,15 @@ class StreetViews:
         check_pano_id(pano_id, f"{self.folder}: a view")
         return self.folder / f"{pano_id}{ending}"
 
-    def _open(self, pano_id: str) -> Image.Image:
+    @contextmanager
+    def _open(self, pano_id: str) -> Iterator[Image.Image]:
+        """Open a panorama; an error of reading it names the file."""
         path = self._path(pano_id, ".jpg")
-        try:
-            return Image.open(path)
-        except FileNotFoundError:
-            raise SftrlError(f"{path}: no such panorama; expected an image of the whole sphere.") from None
-        except OSError as error:
-            raise SftrlError(f"{path}: not an image ({error}).") from None
+        with picture_errors(path, "an image of the whole sphere"), Image.open(path) as image:
+            if min(image.size) < _LEAST_SIDE:
+                size = f"{image.width}x{image.height}"
+                raise SftrlError(f"{path}: {size} pixels; expected {_LEAST_SIDE} or more in each direction.")
+            yield image
 
     def _reduction(self, pano_id: str, size: int, fov: float) -> int:
         """Factor by which a panorama can shrink for a view of a size: a power of two up to 8."""
@@ -279,15 +280,12 @@ class StreetViews:
         with self._open(pano_id) as image:
             width, height = image.size
             wanted = width // reduced, height // reduced
-            try:
-                # Pillow's JPEG decoder scales by 1/2, 1/4 or 1/8 at most as far as the wanted size, and other
-                # formats not at all; sizes are rounded up, so the box leaves out the part of the last pixels
-                # beyond the picture.
-                image.draft("RGB", wanted)
-                halved = round(width / image.width)
-                pixels = image.convert("RGB")
-            except OSError as error:
-                raise SftrlError(f"{self._path(pano_id, '.jpg')}: a broken image ({error}).") from None
+            # Pillow's JPEG decoder scales by 1/2, 1/4 or 1/8 at most as far as the wanted size, and other
+            # formats not at all; sizes are rounded up, so the box leaves out the part of the last pixels
+            # beyond the picture.
+            image.draft("RGB", wanted)
+            halved = round(width / image.width)
+            pixels = image.convert("RGB")
         if pixels.size != wanted:
             box = 0, 0, width / halved, height / halved
             pixels = pixels.resize(wanted, Image.Resampling.BOX, box)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftrl_ext.envs.virl.geo import COMPASS, LatLng, between, distance_m, is_number, read_point, shown
+from sftrl_ext.envs.base import is_number
+from sftrl_ext.envs.virl.geo import COMPASS, LatLng, between, distance_m, read_point, shown
 from sftrl_ext.envs.virl.panoramas import WITHIN_M, PanoramaMap, check_pano_id
 from sftrl_ext.envs.virl.routes import Route
 from sftrl_ext.errors import SftrlError, unknown_name

@@ -119,6 +119,8 @@ def test_any_text_can_be_submitted(text):
         ({"max_attempts": True}, "expected a whole number >= 1"),
         ({"target": "24"}, "expected a whole number"),
         ({"exceeded_penalty": "much"}, "expected a number"),
+        ({"exceeded_penalty": float("nan")}, "expected a number"),
+        ({"exceeded_penalty": 10**400}, "expected a number"),
         ({"template": "defaul"}, "Did you mean 'default'"),
         ({"max_attemps": 3}, "Did you mean 'max_attempts'"),
     ],

@@ -1,4 +1,7 @@
+import contextlib
+import io
 import json
+import random
 
 import numpy as np
 import pytest
@@ -163,7 +166,7 @@ def test_wrong_files_are_named(tmp_path):
         ("north", r"north\.metadata\.json.*rotation.*number.*'north'"),
         ("bad", r"bad\.metadata\.json"),
         ("bare", r"bare\.metadata\.json.*north"),
-        ("none", r"none\.jpg.*no such panorama"),
+        ("none", r"none\.jpg.*no such file"),
     ):
         with pytest.raises(SftrlError, match=file):
             views.grid(name, 0)
@@ -201,3 +204,36 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(SftrlError, match=r"Did you mean 'exact'"):
         Panorama.pack(Image.fromarray(pixels), 0.0).grid(0, "exakt")
     assert list(GRIDS) == ["exact", "authors"]
+
+
+@pytest.mark.parametrize("rotation", ["1" + "0" * 400, "[" * 100_000])
+def test_a_rotation_that_is_no_float_is_named(tmp_path, rotation):
+    folder = fill(tmp_path / "v", a=0.0)
+    (folder / "a.metadata.json").write_text(f'{{"rotation": {rotation}')
+    with pytest.raises(SftrlError, match=r"a\.metadata\.json"):
+        StreetViews(folder).grid("a", 0)
+    (folder / "a.metadata.json").write_text(f'{{"rotation": 1{"0" * 400}}}')
+    with pytest.raises(SftrlError, match=r"a\.metadata\.json: expected \"rotation\", a number"):
+        StreetViews(folder).grid("a", 0)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "PPM"])
+def test_a_damaged_picture_is_named(tmp_path, kind):
+    folder = fill(tmp_path / "v", a=0.0)
+    file, damage = io.BytesIO(), random.Random(0)
+    Image.new("RGB", (128, 64), "red").save(file, kind)
+    for _ in range(40):
+        data = bytearray(file.getvalue())
+        for _ in range(damage.choice([1, 5, 20])):
+            data[damage.randrange(min(len(data), 200))] = damage.randrange(256)
+        (folder / "a.jpg").write_bytes(data)
+        with contextlib.suppress(SftrlError):
+            StreetViews(folder).grid("a", 0, size=16)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (20_000, 2)])
+def test_a_picture_too_low_for_a_view_is_named(tmp_path, size):
+    folder = fill(tmp_path / "v", a=0.0)
+    Image.new("RGB", size).save(folder / "a.jpg", "PNG")
+    with pytest.raises(SftrlError, match=rf"a\.jpg: {size[0]}x{size[1]} pixels; expected 16 or more"):
+        StreetViews(folder).grid("a", 0, size=16)

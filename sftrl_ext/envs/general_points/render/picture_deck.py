@@ -18,6 +18,7 @@ from PIL import Image
 
 from sftrl_ext.envs.general_points.cards import LARGE_RANKS, RANKS, Card
 from sftrl_ext.envs.general_points.render.shapes import HEIGHT, WIDTH, Color
+from sftrl_ext.envs.picture_file import picture_errors
 from sftrl_ext.errors import SftrlError
 
 SHAPES = (0.6, 0.8)
@@ -141,9 +142,6 @@ def _read(folder: Path, changed: int) -> PictureDeck:
 
 
 def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SftrlError(f"{path}: cannot be read ({error}); expected a PNG file.") from None
+    with picture_errors(path, "a PNG file"), Image.open(path) as image:
+        image.load()
+        return image
