@@ -9,14 +9,16 @@ fails.
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sftrl_ext.after_import import after_import
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import write_text
 
 if TYPE_CHECKING:
     import torch
@@ -50,12 +52,17 @@ def load_model(folder: str | Path, dtype: torch.dtype, attention: str | dict[str
     """
     from transformers import AutoConfig
 
-    path = _checked(folder)
-    try:
+    with folder_errors(folder, "model") as path:
         auto = model_class(AutoConfig.from_pretrained(path))
-        return auto.from_pretrained(path, dtype=dtype, attn_implementation=attention)
-    except (OSError, ValueError) as error:
-        raise SftrlError(f"{path}: no model can be loaded from this folder ({error}).") from error
+        model, loaded = auto.from_pretrained(
+            path, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
+    # transformers draws weights that a folder lacks at random.
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        names = ", ".join(missing[:3])
+        raise SftrlError(f"{path}: {len(missing)} weights of the model are missing: {names}; expected all.")
+    return model
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -66,11 +73,8 @@ def load_tokenizer(folder: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    path = _checked(folder)
-    try:
+    with folder_errors(folder, "tokenizer") as path:
         return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise SftrlError(f"{path}: no tokenizer can be loaded from this model folder ({error}).") from error
 
 
 def load_processor(folder: str | Path) -> Any | None:
@@ -81,16 +85,13 @@ def load_processor(folder: str | Path) -> Any | None:
     """
     from transformers import AutoConfig, AutoProcessor
 
-    path = _checked(folder)
-    if not has_vision(AutoConfig.from_pretrained(path)):
-        return None
-    try:
+    with folder_errors(folder, "image processor") as path:
+        if not has_vision(AutoConfig.from_pretrained(path)):
+            return None
         processor = AutoProcessor.from_pretrained(path)
         if getattr(processor, "image_processor", None) is None:
             raise ValueError(f"found a {type(processor).__name__} without an image processor")
         return processor
-    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
-        raise SftrlError(f"{path}: no image processor can be loaded from this folder ({error}).") from error
 
 
 def parameter_count(folder: Path) -> int:
@@ -113,8 +114,9 @@ def eos_token_ids(folder: str | Path, tokenizer: Any) -> set[int]:
 
     ids = {tokenizer.eos_token_id}
     if (Path(folder) / "generation_config.json").is_file():
-        listed = GenerationConfig.from_pretrained(folder).eos_token_id
-        ids |= set(listed) if isinstance(listed, list) else {listed}
+        with folder_errors(folder, "generation_config.json"):
+            listed = GenerationConfig.from_pretrained(folder).eos_token_id
+            ids |= set(listed) if isinstance(listed, list) else {listed}
     return {token for token in ids if token is not None}
 
 
@@ -143,7 +145,7 @@ def stored_dtype(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise SftrlError(f"{folder}: no *.safetensors there; was hf_model among checkpoint.save_contents?")
-    with open(files[0], "rb") as file:
+    with folder_errors(folder, f"header of {files[0].name}"), files[0].open("rb") as file:
         # Format of safetensors: the header's size in 8 bytes, the header as JSON, the weights.
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     dtypes = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
@@ -167,9 +169,7 @@ def declare_stored_dtype(folder: Path) -> str:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("dtype") != dtype:
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({**config, "dtype": dtype}, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps({**config, "dtype": dtype}, indent=2) + "\n")
     return dtype
 
 
@@ -203,11 +203,23 @@ def _register_video_processors(module: ModuleType) -> None:
         AutoVideoProcessor.register(getattr(transformers, name), kind, exist_ok=True)
 
 
-def _checked(folder: str | Path) -> Path:
+@contextmanager
+def folder_errors(folder: str | Path, part: str) -> Iterator[Path]:
+    """Path of a model folder; whatever goes wrong in loading a part of it is an error that names both.
+
+    transformers, tokenizers and safetensors raise errors of any type for broken files.
+    """
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise SftrlError(f"{path}: no config.json there; expected a Hugging Face model folder.")
-    return path
+    try:
+        yield path
+    except SftrlError:
+        raise
+    except Exception as error:
+        cause = (str(error).strip() or "no message").splitlines()[0]
+        message = f"no {part} can be loaded from this model folder ({type(error).__name__}: {cause})."
+        raise SftrlError(f"{path}: {message}") from error
 
 
 def _empty_model(folder: Path) -> Any:
@@ -215,7 +227,8 @@ def _empty_model(folder: Path) -> Any:
     from accelerate import init_empty_weights
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    with folder_errors(folder, "configuration"):
+        config = AutoConfig.from_pretrained(folder)
     with init_empty_weights():
         model = model_class(config).from_config(config)
     model.tie_weights()

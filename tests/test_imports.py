@@ -31,6 +31,7 @@ WITHIN_FLOOR = {
     ("files", "errors"),
     ("verl_version", "errors"),
     ("hf_folder", "errors"),
+    ("hf_folder", "files"),
     ("hf_folder", "after_import"),
     ("cli", "cli_eval"),
     ("cli", "cli_rehearse"),

@@ -110,18 +110,19 @@ def load_chat_tokens(folder: Path) -> ChatTokens:
     """The chat template of a model folder as tokens, built as the rollout builds it.
 
     Raises:
-        SftrlError: if the folder holds no tokenizer.
+        SftrlError: if the folder holds no tokenizer, or no chat template that writes dialogues.
     """
     from transformers import AutoConfig
     from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-    from sftrl_ext.hf_folder import load_processor, load_tokenizer
+    from sftrl_ext.hf_folder import folder_errors, load_processor, load_tokenizer
 
     tokenizer, processor = load_tokenizer(folder), load_processor(folder)
-    model_type = AutoConfig.from_pretrained(folder).model_type
-    return chat_tokens(
-        create_continuous_token_builder(tokenizer, hf_model_type=model_type, processor=processor)
-    )
+    with folder_errors(folder, "chat template"):
+        model_type = AutoConfig.from_pretrained(folder).model_type
+        return chat_tokens(
+            create_continuous_token_builder(tokenizer, hf_model_type=model_type, processor=processor)
+        )
 
 
 def with_images(messages: Sequence[Message], images: Sequence[Image]) -> list[dict[str, Any]]:
