@@ -84,8 +84,12 @@ def add_eval_verbs(verbs: Any) -> None:
     )
     serve.add_argument("model", help="Hugging Face folder, verl checkpoint folder, or hub name (owner/name)")
     serve.add_argument("--name", help="model name in requests (default: the model argument)")
-    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--host", default="127.0.0.1", help="address to serve at (default: this machine only)")
     serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument(
+        "--api-key-variable", metavar="NAME", help="environment variable that holds the key clients must send"
+    )
+    serve.add_argument("--insecure", action="store_true", help="serve other machines (--host) without a key")
     serve.set_defaults(run=_serve)
 
 
@@ -144,15 +148,17 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.runner import require_training
 
     require_training()
-    from sftrl_ext.backends.openai_server import serve
+    from sftrl_ext.backends.openai_server import bind, key_of, serve
     from sftrl_ext.experiments.evaluation.engines import open_engine
     from sftrl_ext.experiments.evaluation.one_model.request import check_device, local_model, torch_device
 
     name = args.name or args.model
     check_device(args.device, args.engine)
     device = torch_device(args.device) if args.engine == "hf" else "cpu"
-    with local_model(args.model, args.dtype) as folder:
+    key = key_of(args.api_key_variable, args.host, args.insecure)
+    with bind(args.host, args.port) as bound, local_model(args.model, args.dtype) as folder:
         engine = open_engine(args.engine, folder, dtype=args.dtype, rows=256, device=device)
-        console.print(f"{name} at http://{args.host}:{args.port}/v1; Ctrl-C stops it.", highlight=False)
+        port = bound.getsockname()[1]
+        console.print(f"{name} at http://{args.host}:{port}/v1; Ctrl-C stops it.", highlight=False)
         with suppress(KeyboardInterrupt):  # the usual way to stop the server
-            serve(engine, name, args.host, args.port)
+            serve(engine, name, bound, key)

@@ -2,29 +2,58 @@
 
 It serves `sftrl eval --endpoint` and other clients of that interface: one answer to a dialogue of texts and
 pictures, with a seed and a count of tokens. Any other option of a request is refused, never ignored.
-Concurrent requests are decoded together.
+Concurrent requests are decoded together. A client that disconnects frees its place among them.
+
+Nothing a client sends holds the event loop: a body, its text and its pictures are bounded, and a thread
+parses and encodes them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import hmac
 import io
+import ipaddress
+import os
+import socket
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, Response
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException as AnyHTTPException
 
+from sftrl_ext.envs.picture_file import picture_errors
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.player import Generation
 from sftrl_ext.rollout.tokens import ChatTokens
 
+T = TypeVar("T")
+
 DEFAULT_MAX_TOKENS = 512
 """Most tokens of an answer when the request names none."""
+
+MAX_BODY = 32 << 20
+"""Most bytes of a request: a dialogue with the pictures of all its turns."""
+
+MAX_CHARACTERS = 1_000_000
+"""Most characters of a dialogue: a second of encoding, and more tokens than a context has."""
+
+MAX_PIXELS = 50_000_000
+"""Most pixels of a dialogue's pictures, which a small file may decode to."""
+
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
+"""Formats of pictures; Pillow reads others by code that hostile files have abused."""
+
+SHUTDOWN_S = 1
+"""Seconds that answers under way get to end in, once the server is to stop; then Python itself takes two."""
 
 
 class ServedEngine(Protocol):
@@ -33,7 +62,7 @@ class ServedEngine(Protocol):
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image.Image] = ()
     ) -> Generation:
-        """Continue one prompt, which may show images."""
+        """Continue one prompt, which may show images; cancelling the call ends the generation."""
         ...
 
     def chat_tokens(self) -> ChatTokens:
@@ -64,13 +93,13 @@ class _ChatRequest(_Strict):
     """Chat request; a field that allows one value only is an option whose other values are not supported."""
 
     model: str
-    messages: list[_Message] = Field(min_length=1)
+    messages: list[_Message] = Field(min_length=1, max_length=4096)
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = Field(default=None, ge=0)
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     n: Literal[1] | None = None
     stream: Literal[False] | None = None
     user: str | None = None
@@ -81,37 +110,50 @@ class _ChatRequest(_Strict):
         return {"max_tokens": limit, **{name: value for name, value in options.items() if value is not None}}
 
 
-def make_app(engine: ServedEngine, name: str) -> FastAPI:
+def make_app(engine: ServedEngine, name: str, key: str | None = None) -> FastAPI:
     """Create the web application that serves one model.
 
     Args:
         engine: Generates.
         name: Name of the model in requests.
+        key: Key that clients must send; None: anyone is served.
     """
-    app = FastAPI(title="sftrl serve")
+    app = FastAPI(title="sftrl serve", openapi_url=None)
+    api = APIRouter(prefix="/v1", dependencies=[Depends(partial(_authorize, key))])
     started = int(time.time())
+    # One thread: a tokenizer encodes one text at a time.
+    encoder = ThreadPoolExecutor(1, "encode")
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return _error(400, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
+    async def encode(work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(encoder, work)
 
-    @app.get("/v1/models")
+    @app.exception_handler(AnyHTTPException)
+    async def refused(request: Request, error: AnyHTTPException) -> JSONResponse:
+        return _error(error.status_code, error.detail, headers=error.headers)
+
+    @api.get("/models")
     async def models() -> dict[str, Any]:
         entry = {"id": name, "object": "model", "created": started, "owned_by": "sftrl"}
         return {"object": "list", "data": [entry]}
 
-    @app.post("/v1/chat/completions", response_model=None)
-    async def complete(chat_request: _ChatRequest) -> dict[str, Any] | JSONResponse:
-        if chat_request.model != name:
-            return _error(
-                404, f"there is no model {chat_request.model!r}; served is {name!r}", "model_not_found"
-            )
+    @api.post("/chat/completions")
+    async def complete(request: Request) -> Response:
+        body = await _read(request)
+        return await _while_connected(request, answer(body))
+
+    async def answer(body: bytes) -> Response:
         chat = engine.chat_tokens()
         try:
-            prompt, images = _encode(chat, chat_request.messages)
+            chat_request = await encode(partial(_ChatRequest.model_validate_json, body))
+            if chat_request.model != name:
+                message = f"there is no model {chat_request.model!r}; served is {name!r}"
+                return _error(404, message, "model_not_found")
             params = chat_request.sampling()
+            prompt, images = await encode(partial(_encode, chat, chat_request.messages))
             generation = await engine.generate(prompt, params, images)
+        except ValidationError as error:
+            first = error.errors()[0]
+            return _error(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         except ValueError as error:  # a parameter out of range, a long prompt, a picture to a blind model
             return _error(400, str(error))
         ids = generation.token_ids[: params["max_tokens"]]
@@ -121,7 +163,7 @@ def make_app(engine: ServedEngine, name: str) -> FastAPI:
             "message": {"role": "assistant", "content": chat.decode(ids)},
             "finish_reason": "stop" if ids and ids[-1] in chat.stops else "length",
         }
-        return {
+        completion = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "object": "chat.completion",
             "created": int(time.time()),
@@ -129,38 +171,140 @@ def make_app(engine: ServedEngine, name: str) -> FastAPI:
             "choices": [choice],
             "usage": {**usage, "total_tokens": len(prompt) + len(ids)},
         }
+        return JSONResponse(completion)
 
+    app.include_router(api)
     return app
 
 
-def serve(engine: ServedEngine, name: str, host: str, port: int) -> None:
-    """Serve until interrupted."""
+def key_of(variable: str | None, host: str, insecure: bool) -> str | None:
+    """Key that clients must send, from an environment variable; None without one.
+
+    Raises:
+        SftrlError: if the variable is empty, or there is none and other machines could reach the server.
+    """
+    if variable is not None:
+        key = os.environ.get(variable, "")
+        if not key:
+            raise SftrlError(
+                f"--api-key-variable {variable}: found no such environment variable, or an empty one."
+            )
+        return key
+    if not insecure and not _is_loopback(host):
+        raise SftrlError(
+            f"--host {host}: other machines could use the model; expected --api-key-variable NAME, a host of "
+            "this machine only (127.0.0.1), or --insecure."
+        )
+    return None
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Reserve the server's address before the model is loaded; port 0 is a free one.
+
+    Raises:
+        SftrlError: if the address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise SftrlError(f"--host {host} --port {port}: cannot serve there ({error}).") from None
+    return bound
+
+
+def serve(engine: ServedEngine, name: str, bound: socket.socket, key: str | None = None) -> None:
+    """Serve until interrupted; answers under way then get `SHUTDOWN_S` seconds."""
     import uvicorn
 
-    uvicorn.run(make_app(engine, name), host=host, port=port, log_level="warning")
+    app = make_app(engine, name, key)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_S)
+    uvicorn.Server(config).run(sockets=[bound])
 
 
-def _error(status: int, message: str, code: str | None = None) -> JSONResponse:
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _authorize(key: str | None, request: Request) -> None:
+    """Refuse a request without the key."""
+    sent = request.headers.get("authorization", "").encode("latin-1")
+    # The comparison takes the same time wherever the keys differ.
+    if key is not None and not hmac.compare_digest(sent, f"Bearer {key}".encode()):
+        raise HTTPException(401, "the API key is missing or wrong", {"www-authenticate": "Bearer", **_CLOSE})
+
+
+_CLOSE = {"connection": "close"}
+"""Header of an answer to a request whose body is not read: what follows on the connection is no request."""
+
+
+async def _read(request: Request) -> bytes:
+    """Body of a request; one over the limit is refused without reading on."""
+    length = request.headers.get("content-length", "")
+    body = bytearray()
+    if not (length.isdecimal() and int(length) > MAX_BODY):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                break
+        else:
+            return bytes(body)
+    raise HTTPException(413, f"the request has more than {MAX_BODY >> 20} MB", _CLOSE)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Await the answer to a request; it is cancelled once the client is gone."""
+    answering = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        # The answer to a client that is gone is sent nowhere.
+        return await answering if answering.done() else Response(status_code=499)
+    except asyncio.CancelledError:
+        return _error(503, "the server stops")
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    """Wait until the client of a request, whose body was read, has disconnected."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _error(status: int, message: str, code: str | None = None, headers: Any = None) -> JSONResponse:
     kind = "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return JSONResponse(body, status, headers)
 
 
 def _encode(chat: ChatTokens, messages: Sequence[_Message]) -> tuple[list[int], list[Image.Image]]:
     """Encode a dialogue: the prompt's tokens and its pictures, in order.
 
     Raises:
-        ValueError: if a picture cannot be read, or the model or its chat template does not take the dialogue.
+        ValueError: if the dialogue is too long, a picture cannot be read, or the model or its chat template
+            does not take it.
     """
+    characters = sum(len(text) for message in messages for text in _texts(message))
+    if characters > MAX_CHARACTERS:
+        raise ValueError(f"the dialogue has {characters} characters; expected at most {MAX_CHARACTERS}.")
     images: list[Image.Image] = []
     rendered = []
     for message in messages:
         content: Any = message.content or ""
         if not isinstance(content, str):
-            parts = [_block(part) for part in content]
-            shown = [part["image"] for part in parts if part["type"] == "image"]
-            images += shown
+            parts = [_block(part, images) for part in content]
             # A template of a text model takes strings only.
-            content = parts if shown else "".join(part["text"] for part in parts)
+            with_pictures = any(part["type"] == "image" for part in parts)
+            content = parts if with_pictures else "".join(part["text"] for part in parts)
         rendered.append({"role": message.role, "content": content})
     if images and not chat.builder.supports_multimodal():
         raise ValueError("this model sees no images, but the dialogue has some.")
@@ -170,15 +314,26 @@ def _encode(chat: ChatTokens, messages: Sequence[_Message]) -> tuple[list[int], 
         raise ValueError(f"the chat template does not take this dialogue: {error}") from error
 
 
-def _block(part: _Part) -> dict[str, Any]:
+def _texts(message: _Message) -> list[str]:
+    """Texts of a message."""
+    if isinstance(message.content, list):
+        return [part.text for part in message.content]
+    return [message.content or ""]
+
+
+def _block(part: _Part, images: list[Image.Image]) -> dict[str, Any]:
+    """A content block as a processor takes it; a picture is also appended to those of the dialogue."""
     if part.type == "text":
         return {"type": "text", "text": part.text}
     url = part.image_url.url if part.image_url else ""
     head, _, data = url.partition(",")
     if not (head.startswith("data:image/") and head.endswith(";base64")):
         raise ValueError("image_url: expected a data URL (data:image/png;base64,...); nothing is fetched.")
-    try:
-        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
-        return {"type": "image", "image": image.convert("RGB")}
-    except (ValueError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image_url: no picture can be read from it ({error}).") from None
+    with picture_errors("image_url: picture", ", ".join(IMAGE_FORMATS)):
+        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=IMAGE_FORMATS)
+        # The size stands in the header: a picture too large is never decoded.
+        pixels = sum(shown.width * shown.height for shown in (*images, image))
+        if pixels > MAX_PIXELS:
+            raise SftrlError(f"image_url: the dialogue has {pixels} pixels; expected at most {MAX_PIXELS}.")
+        images.append(image.convert("RGB"))
+    return {"type": "image", "image": images[-1]}

@@ -147,7 +147,7 @@ def test_what_the_server_refuses(kind, server):
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": "a" * 3000}]}, "context length is 2048"),
         ({"messages": [{"role": "user", "content": [remote]}]}, "nothing is fetched"),
-        ({"messages": [{"role": "user", "content": [torn]}]}, "no picture"),
+        ({"messages": [{"role": "user", "content": [torn]}]}, "image_url: picture: cannot be read"),
     ):
         with pytest.raises(openai.BadRequestError, match=words):
             create(**{**ask, **wrong})

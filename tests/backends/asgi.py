@@ -1,0 +1,87 @@
+"""One HTTP request to a web application, byte by byte and without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Reply:
+    """What the application answered, and what it read of the request."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    chunks_read: int = 0
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        return self.json["error"]["message"]
+
+
+async def send(
+    app: Any,
+    body: bytes | dict[str, Any] | Sequence[bytes] = b"",
+    path: str = "/v1/chat/completions",
+    headers: dict[str, str] | None = None,
+    leave: asyncio.Event | None = None,
+) -> Reply:
+    """Send a request.
+
+    Args:
+        app: The application.
+        body: A value is sent as JSON; a list as the chunks of a body without a length.
+        path: A chat request is posted; any other path is read.
+        headers: Of the request.
+        leave: The client disconnects once it is set; None: it waits for the answer.
+    """
+    reply = Reply()
+    chunks = [json.dumps(body).encode() if isinstance(body, dict) else body]
+    sent = {"host": "test", "content-type": "application/json", **(headers or {})}
+    if isinstance(body, list):
+        chunks = body
+    else:
+        sent.setdefault("content-length", str(len(chunks[0])))
+    events = _events(reply, chunks, leave)
+
+    async def receive() -> dict[str, Any]:
+        return await anext(events)
+
+    async def respond(event: dict[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            reply.status = event["status"]
+            reply.headers = {name.decode(): value.decode() for name, value in event["headers"]}
+        else:
+            reply.body += event["body"]
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST" if path.endswith("completions") else "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
+    }
+    await app(scope, receive, respond)
+    return reply
+
+
+async def _events(
+    reply: Reply, chunks: Sequence[bytes], leave: asyncio.Event | None
+) -> AsyncIterator[dict[str, Any]]:
+    for number, chunk in enumerate(chunks, 1):
+        reply.chunks_read = number
+        yield {"type": "http.request", "body": chunk, "more_body": number < len(chunks)}
+    await (leave or asyncio.Event()).wait()
+    yield {"type": "http.disconnect"}
