@@ -33,6 +33,7 @@ rehearse: $(VLLM)/.ready
 # The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ""
+	SFTRL_ORACLE_RESPONSES=1000000 $(BIN)/python -m pytest -s tests/oracle
 	$(MAKE) smoke
 	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
 	$(MAKE) gpu-imports
