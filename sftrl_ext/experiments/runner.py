@@ -280,6 +280,7 @@ class Runner:
                 log=self.layout.log(stage.name),
                 record=self._process_record(stage),
                 on_poll=on_poll,
+                own_temp=not joins_cluster(self.recipe),
             )
             if stage.total and process.code == 0:
                 progress.update(task, completed=stage.total)

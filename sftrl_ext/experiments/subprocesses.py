@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +23,7 @@ from sftrl_ext.files import read_json, write_json
 MARK = "SFTRL_STAGE_RECORD"
 """Variable of every process of a stage, with the path of its record; it finds orphans."""
 
+_TEMP_PREFIX = "sftrl-stage-"
 _POLL_SECONDS = 0.5
 _MEMORY_SECONDS = 3.0
 
@@ -47,6 +51,7 @@ def run_child(
     log: Path,
     record: Path,
     on_poll: Callable[[], None] | None = None,
+    own_temp: bool = True,
 ) -> FinishedProcess:
     """Run a command to its end and append its output to a log.
 
@@ -56,6 +61,8 @@ def run_child(
         log: File that receives stdout and stderr.
         record: File that names the child while it lives, for `kill_leftovers` of a later run.
         on_poll: Called about twice a second (progress).
+        own_temp: Give the child a temporary folder of its own, removed after it. Not for a child that joins
+            a Ray of the machine, whose address stands in the common one.
 
     Returns:
         The exit status, wall time and peak memory. An interrupt ends the child's whole tree first.
@@ -64,12 +71,14 @@ def run_child(
     started = time.monotonic()
     peak = 0.0
     next_look = 0.0
-    with log.open("ab") as output:
+    with log.open("ab") as output, contextlib.ExitStack() as stack:
+        temp = tempfile.mkdtemp(prefix=_TEMP_PREFIX, dir=os.environ.get("RAY_TMPDIR")) if own_temp else None
+        stack.callback(_remove_temp, temp)
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()
         child = subprocess.Popen(
             list(command),
-            env={**os.environ, **env, MARK: str(record)},
+            env={**os.environ, **_temp_env(temp), **env, MARK: str(record)},
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -78,7 +87,7 @@ def run_child(
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         process = psutil.Process(child.pid)
-        write_json(record, {"pid": child.pid, "created": process.create_time()})
+        write_json(record, {"pid": child.pid, "created": process.create_time(), "temp": temp})
         try:
             while child.poll() is None:
                 now = time.monotonic()
@@ -118,8 +127,25 @@ def kill_leftovers(record: Path) -> bool:
     for orphan in _marked(record):
         end_tree(orphan)
         survived = True
+    _remove_temp(child.get("temp"))
     record.unlink(missing_ok=True)
     return survived
+
+
+def _temp_env(temp: str | None) -> dict[str, str]:
+    """Variables of a child that puts its temporary files, Ray's among them, into a folder."""
+    if temp is None:
+        return {}
+    # What torch compiled is for later runs too.
+    compiled = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"
+    cache = {} if "TORCHINDUCTOR_CACHE_DIR" in os.environ else {"TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+    return {"TMPDIR": temp, "RAY_TMPDIR": temp, **cache}
+
+
+def _remove_temp(temp: str | None) -> None:
+    """Remove the temporary folder of a child; a record that names another folder removes nothing."""
+    if temp is not None and Path(temp).name.startswith(_TEMP_PREFIX):
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def _marked(record: Path) -> Iterator[psutil.Process]:

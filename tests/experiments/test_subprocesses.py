@@ -21,6 +21,35 @@ def test_a_child_runs_to_its_end_with_its_output_in_the_log(tmp_path):
     assert not record.exists()
 
 
+def test_a_child_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(temp))
+    code = (
+        "import os, tempfile; tempfile.mkdtemp(); open(os.path.join(tempfile.gettempdir(), 'a.lock'), 'w');"
+        "os.mkdir(os.path.join(os.environ['RAY_TMPDIR'], 'ray')); print(os.environ['TMPDIR'])"
+    )
+    for own_temp, prefix in ((True, str(temp / "sftrl-stage-")), (False, "elsewhere")):
+        if not own_temp:
+            monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+            (tmp_path / "elsewhere").mkdir()
+        log = tmp_path / f"{own_temp}.txt"
+        child = run_child(
+            [sys.executable, "-c", code], env={}, log=log, record=tmp_path / "p.json", own_temp=own_temp
+        )
+        assert child.code == 0 and prefix in log.read_text()
+        assert (list(temp.iterdir()) == []) is own_temp
+
+
+def test_the_temporary_folder_of_a_killed_run_is_removed_and_no_other(tmp_path):
+    own, other = tmp_path / "sftrl-stage-x", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+        write_json(tmp_path / "p.json", {"pid": 2**22 + 1, "created": 0.0, "temp": str(folder)})
+        kill_leftovers(tmp_path / "p.json")
+    assert not own.exists() and other.exists()
+
+
 def test_an_interrupt_ends_the_whole_tree(tmp_path):
     sleep = "import time; time.sleep(60)"
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{sleep}']); {sleep}"

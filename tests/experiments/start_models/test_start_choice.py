@@ -160,7 +160,7 @@ def test_a_run_goes_on_from_the_choice_when_resumed(tmp_path, monkeypatch):
     put_records(layout, record(2, 1), record(4, 3))
     ran = []
 
-    def child(command, *, env, log, record, on_poll):
+    def child(command, *, env, log, record, on_poll, own_temp):
         ran.append(command[-1])
         if "choice" in command:
             choose_start(recipe, layout, CHOSEN)
