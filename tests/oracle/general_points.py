@@ -72,11 +72,14 @@ def holds_solution(text: str, numbers: Sequence[int], target: int) -> bool:
 
 
 def _runs(text: str) -> Iterator[str]:
-    """Stretches of a text that hold nothing but characters of formulas, also of its strings unescaped."""
+    """Stretches of a text, or of one line, that hold nothing but characters of formulas.
+
+    Also of the text with its escapes undone.
+    """
     for source in (text, re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), text)):
-        yield from _RUN.findall(source)
-        yield from _RUN.findall(re.sub(r"\\[ntr]", " ", source))
-        yield from _RUN.findall(re.sub(r"\\(.)", r"\1", source))
+        for plain in (source, re.sub(r"\\[ntr]", " ", source), re.sub(r"\\(.)", r"\1", source)):
+            for part in (plain, *plain.splitlines()):
+                yield from _RUN.findall(part)
 
 
 def _is_legal(tree: ast.expr, used: list[int]) -> bool:
