@@ -13,7 +13,7 @@ REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs peers bench-check
+.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs licences peers bench-check
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -51,6 +51,10 @@ check: $(VENV)/.dev
 # The documentation, into site/, in a separate environment without this package.
 docs: $(DOCS)/.ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+# The licences of all installed dependencies, into docs/licences.md.
+licences: $(VENV)/.dev
+	$(BIN)/python docs/dependency_licences.py
 
 # What a user would take instead, beside ours; PEERS_ARGS="--free-cores --part generation" chooses.
 peers: $(PEERS)/.ready

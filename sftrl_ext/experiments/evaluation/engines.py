@@ -58,6 +58,9 @@ def open_engine(
         rows: Requests decoded at the same time (``hf``).
         tensor_parallel: GPUs one model is spread over (``vllm``).
         device: Where the model is (``hf``).
+
+    Raises:
+        SftrlError: for an unknown engine or type.
     """
     if name == "vllm":
         from sftrl_ext.backends.vllm.engine import VllmEngine
@@ -69,7 +72,10 @@ def open_engine(
 
     from sftrl_ext.backends.hf.local_engine import LocalEngine
 
-    return LocalEngine(folder, dtype=getattr(torch, dtype), max_rows=rows, device=device)
+    weights = getattr(torch, dtype, None)
+    if not isinstance(weights, torch.dtype) or not weights.is_floating_point:
+        raise unknown_name("dtype", dtype, ("float32", "bfloat16", "float16"))
+    return LocalEngine(folder, dtype=weights, max_rows=rows, device=device)
 
 
 def cpu_stands_for_gpus() -> bool:
