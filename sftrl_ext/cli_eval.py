@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -115,9 +116,18 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
         prices=Prices(args.price_in, args.price_out),
         **_given(args, EvalRequest),
     )
+    if args.out:
+        _check_out(args.out)
     records = evaluate_model(request, console)
     if args.out:
         append_records(args.out, records)
+
+
+def _check_out(path: Path) -> None:
+    """Refuse a file that cannot be written before the hours of an evaluation."""
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise SftrlError(f"--out {path}: found no file that can be written there; expected one in a folder.")
 
 
 def _endpoint(args: argparse.Namespace) -> EndpointOptions | None:

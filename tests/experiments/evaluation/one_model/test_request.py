@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.evaluation import engines
 from sftrl_ext.experiments.evaluation.one_model import players
 from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
 from sftrl_ext.experiments.evaluation.one_model.request import (
@@ -179,3 +180,18 @@ def test_the_command_line_reaches_engine_and_sampling(folder, tmp_path, monkeypa
     assert json.loads(out.read_text())["temperature"] == 0.6
     assert main([*command, "--generation-config", "--top-p", "0.8"]) == 2
     assert "either, not both" in " ".join(capsys.readouterr().err.split())
+
+
+def test_wrong_options_are_one_line_before_anything_is_loaded(tmp_path, capsys):
+    for words, message in (
+        (["--out", str(tmp_path)], f"--out {tmp_path}: found no file that can be written"),
+        (["--out", str(tmp_path / "none" / "a.jsonl")], "found no file that can be written"),
+    ):
+        assert main(["eval", str(tmp_path / "model"), "--data", str(tmp_path / "none.parquet"), *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["nope", "Tensor", "int8"])
+def test_a_type_that_weights_cannot_have_is_named(tmp_path, dtype):
+    with pytest.raises(SftrlError, match=f"unknown dtype '{dtype}'.* Known: bfloat16, float16, float32"):
+        engines.open_engine("hf", tmp_path, dtype=dtype, rows=1)
