@@ -1,7 +1,8 @@
 """OpenAI-compatible chat-completions server for a local checkpoint, for `sftrl serve`.
 
-It serves `sftrl eval --endpoint` and other clients of that interface: one answer to a dialogue of texts and
-pictures, with a seed and a count of tokens. Any other option of a request is refused, never ignored.
+It serves `sftrl eval --endpoint` and other clients of that interface: answers to a dialogue of texts and
+pictures, whole or as a stream, with a seed, stop sequences and a count of tokens. Any other option of a
+request is refused, never ignored.
 Concurrent requests are decoded together. A client that disconnects frees its place among them.
 
 Nothing a client sends holds the event loop: a body, its text and its pictures are bounded, and a thread
@@ -15,24 +16,26 @@ import base64
 import hmac
 import io
 import ipaddress
+import json
 import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from sftrl_ext.backends.answer_stream import Piece, Prompt, ServedEngine, merged
 from sftrl_ext.envs.picture_file import picture_errors
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.rollout.player import Generation
 from sftrl_ext.rollout.tokens import ChatTokens
 
 T = TypeVar("T")
@@ -46,6 +49,12 @@ MAX_BODY = 32 << 20
 MAX_CHARACTERS = 1_000_000
 """Most characters of a dialogue: a second of encoding, and more tokens than a context has."""
 
+MAX_ANSWERS = 64
+"""Most answers to one request."""
+
+MAX_STOP = 1000
+"""Most stop sequences of a request, and most characters of one."""
+
 MAX_PIXELS = 50_000_000
 """Most pixels of a dialogue's pictures, which a small file may decode to."""
 
@@ -54,20 +63,6 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 SHUTDOWN_S = 1
 """Seconds that answers under way get to end in, once the server is to stop; then Python itself takes two."""
-
-
-class ServedEngine(Protocol):
-    """Engine behind the server."""
-
-    async def generate(
-        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image.Image] = ()
-    ) -> Generation:
-        """Continue one prompt, which may show images; cancelling the call ends the generation."""
-        ...
-
-    def chat_tokens(self) -> ChatTokens:
-        """Tokens of the model's chat template."""
-        ...
 
 
 class _Strict(BaseModel):
@@ -89,8 +84,15 @@ class _Message(BaseModel):
     content: str | list[_Part] | None = None
 
 
+class _StreamOptions(_Strict):
+    include_usage: bool = False
+
+
+_StopText = Annotated[str, Field(max_length=MAX_STOP)]
+
+
 class _ChatRequest(_Strict):
-    """Chat request; a field that allows one value only is an option whose other values are not supported."""
+    """Chat request."""
 
     model: str
     messages: list[_Message] = Field(min_length=1, max_length=4096)
@@ -100,9 +102,15 @@ class _ChatRequest(_Strict):
     seed: int | None = Field(default=None, ge=0)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    n: Literal[1] | None = None
-    stream: Literal[False] | None = None
+    n: int | None = Field(default=None, ge=1, le=MAX_ANSWERS)
+    stop: str | list[_StopText] | None = Field(default=None, max_length=MAX_STOP)
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
     user: str | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
     def sampling(self) -> dict[str, Any]:
         limit = self.max_completion_tokens or self.max_tokens or DEFAULT_MAX_TOKENS
@@ -149,32 +157,95 @@ def make_app(engine: ServedEngine, name: str, key: str | None = None) -> FastAPI
                 message = f"there is no model {chat_request.model!r}; served is {name!r}"
                 return _error(404, message, "model_not_found")
             params = chat_request.sampling()
-            prompt, images = await encode(partial(_encode, chat, chat_request.messages))
-            generation = await engine.generate(prompt, params, images)
+            ids, images = await encode(partial(_encode, chat, chat_request.messages))
+            streams = bool(chat_request.stream)
+            prompt = Prompt(ids, images, params, chat_request.stops, streams)
+            reply = _Reply(name, chat_request, len(ids))
+            pieces = merged(engine, prompt, reply.count)
+            # The first piece shows that the engine takes the request.
+            first = await anext(pieces)
+            if streams:
+                return StreamingResponse(reply.events(first, pieces), media_type="text/event-stream")
+            return JSONResponse(await reply.whole(first, pieces))
         except ValidationError as error:
-            first = error.errors()[0]
-            return _error(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            problem = error.errors()[0]
+            return _error(400, f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")
         except ValueError as error:  # a parameter out of range, a long prompt, a picture to a blind model
             return _error(400, str(error))
-        ids = generation.token_ids[: params["max_tokens"]]
-        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(ids)}
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": chat.decode(ids)},
-            "finish_reason": "stop" if ids and ids[-1] in chat.stops else "length",
-        }
-        completion = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": name,
-            "choices": [choice],
-            "usage": {**usage, "total_tokens": len(prompt) + len(ids)},
-        }
-        return JSONResponse(completion)
+
+    @app.get("/health")
+    async def health() -> Response:
+        return Response()
 
     app.include_router(api)
     return app
+
+
+class _Reply:
+    """Reply to a chat request, whole or as a stream.
+
+    Args:
+        model: Name of the model.
+        request: The request.
+        prompt_tokens: Tokens of its prompt.
+    """
+
+    def __init__(self, model: str, request: _ChatRequest, prompt_tokens: int) -> None:
+        self.count = request.n or 1
+        self.with_usage = bool(request.stream_options and request.stream_options.include_usage)
+        self.prompt_tokens = prompt_tokens
+        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self.tokens = [0] * self.count
+
+    async def whole(self, first: Piece, pieces: AsyncGenerator[Piece, None]) -> dict[str, Any]:
+        """Completion of all answers."""
+        texts, finishes = [""] * self.count, [""] * self.count
+        async for piece in _chained(first, pieces):
+            texts[piece.index] += piece.text
+            finishes[piece.index] = piece.finish or ""
+            self.tokens[piece.index] = piece.tokens
+        choices = [
+            {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+            for index, (text, finish) in enumerate(zip(texts, finishes, strict=True))
+        ]
+        return {**self.head, "object": "chat.completion", "choices": choices, "usage": self._usage()}
+
+    async def events(self, first: Piece, pieces: AsyncGenerator[Piece, None]) -> AsyncIterator[str]:
+        """Server-sent events of a stream."""
+        for index in range(self.count):
+            yield self._event(index, {"role": "assistant", "content": ""})
+        async with aclosing(_chained(first, pieces)) as chained:
+            async for piece in chained:
+                self.tokens[piece.index] = piece.tokens
+                if piece.text:
+                    yield self._event(piece.index, {"content": piece.text})
+                if piece.finish is not None:
+                    yield self._event(piece.index, {}, piece.finish)
+        if self.with_usage:
+            yield self._chunk(choices=[], usage=self._usage())
+        yield "data: [DONE]\n\n"
+
+    def _event(self, index: int, delta: dict[str, str], finish: str | None = None) -> str:
+        return self._chunk(choices=[{"index": index, "delta": delta, "finish_reason": finish}])
+
+    def _chunk(self, **content: Any) -> str:
+        chunk = {**self.head, "object": "chat.completion.chunk", **content}
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+
+    def _usage(self) -> dict[str, int]:
+        completion = sum(self.tokens)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": completion,
+            "total_tokens": self.prompt_tokens + completion,
+        }
+
+
+async def _chained(first: Piece, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    yield first
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield piece
 
 
 def key_of(variable: str | None, host: str, insecure: bool) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ async def send(
     path: str = "/v1/chat/completions",
     headers: dict[str, str] | None = None,
     leave: asyncio.Event | None = None,
+    on_body: Callable[[bytes], None] | None = None,
 ) -> Reply:
     """Send a request.
 
@@ -42,6 +43,7 @@ async def send(
         path: A chat request is posted; any other path is read.
         headers: Of the request.
         leave: The client disconnects once it is set; None: it waits for the answer.
+        on_body: Takes each part of the answer as it comes.
     """
     reply = Reply()
     chunks = [json.dumps(body).encode() if isinstance(body, dict) else body]
@@ -50,10 +52,14 @@ async def send(
         chunks = body
     else:
         sent.setdefault("content-length", str(len(chunks[0])))
-    events = _events(reply, chunks, leave)
 
     async def receive() -> dict[str, Any]:
-        return await anext(events)
+        if reply.chunks_read == len(chunks):
+            await (leave or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
+        reply.chunks_read += 1
+        more = reply.chunks_read < len(chunks)
+        return {"type": "http.request", "body": chunks[reply.chunks_read - 1], "more_body": more}
 
     async def respond(event: dict[str, Any]) -> None:
         if event["type"] == "http.response.start":
@@ -61,6 +67,8 @@ async def send(
             reply.headers = {name.decode(): value.decode() for name, value in event["headers"]}
         else:
             reply.body += event["body"]
+            if on_body is not None and event["body"]:
+                on_body(event["body"])
 
     scope = {
         "type": "http",
@@ -75,13 +83,3 @@ async def send(
     }
     await app(scope, receive, respond)
     return reply
-
-
-async def _events(
-    reply: Reply, chunks: Sequence[bytes], leave: asyncio.Event | None
-) -> AsyncIterator[dict[str, Any]]:
-    for number, chunk in enumerate(chunks, 1):
-        reply.chunks_read = number
-        yield {"type": "http.request", "body": chunk, "more_body": number < len(chunks)}
-    await (leave or asyncio.Event()).wait()
-    yield {"type": "http.disconnect"}

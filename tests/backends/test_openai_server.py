@@ -130,6 +130,21 @@ def test_what_the_server_answers(kind, server):
     assert split.usage.prompt_tokens == cut.usage.prompt_tokens
 
 
+def test_a_stream_a_stop_sequence_and_several_answers(kind, server):
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+    ask = {"model": kind, "messages": [{"role": "user", "content": "hello"}], "temperature": 1}
+    create = client.chat.completions.create
+    whole = create(**ask, max_tokens=60, seed=3).choices[0].message.content
+    chunks = list(create(**ask, max_tokens=60, seed=3, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
+    assert len(chunks) > len(whole) / 4
+    stop = whole[5:7]
+    stopped = create(**ask, max_tokens=60, seed=3, stop=stop).choices[0]
+    assert (stopped.message.content, stopped.finish_reason) == (whole[: whole.index(stop)], "stop")
+    both = [choice.message.content for choice in create(**ask, max_tokens=60, seed=2, n=2).choices]
+    assert both[1] == whole != both[0]
+
+
 def test_what_the_server_refuses(kind, server):
     client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
     user = {"role": "user", "content": "hello"}
@@ -140,7 +155,8 @@ def test_what_the_server_refuses(kind, server):
     remote = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}
     torn = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     for wrong, words in (
-        ({"n": 2}, "n: "),
+        ({"n": 65}, "n: "),
+        ({"stop": 3}, "stop"),
         ({"tools": []}, "tools"),
         ({"extra_body": {"best_of": 3}}, "best_of"),
         ({"temperature": -1}, "temperature"),

@@ -65,7 +65,7 @@ class Engine:
     def chat_tokens(self):
         return self.chat
 
-    async def generate(self, prompt_ids, sampling_params, images=()):
+    async def generate(self, prompt_ids, sampling_params, images=(), on_tokens=None):
         self.started.set()
         if self.endless:
             try:

@@ -8,7 +8,7 @@ keeps a batch together until its last row ends, pads on the left, and copies the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,8 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     images: Sequence[Image] = ()
     """Images of the prompt's placeholder tokens, in order."""
+    on_tokens: Callable[[list[int]], None] | None = None
+    """Called with each token as it is sampled, in the thread that steps the engine."""
     result: Response = field(default_factory=Response)
     """Filled in by the engine."""
 
@@ -449,6 +451,8 @@ class Engine:
             result = row.request.result
             result.token_ids.append(token)
             result.log_probs.append(log_prob)
+            if row.request.on_tokens is not None:
+                row.request.on_tokens([token])
             if token in row.stop:
                 result.finish_reason = "stop"
             elif len(result.token_ids) >= row.limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,22 @@ class LocalEngine:
         self._second_folder: Path | None = None
 
     async def generate(
-        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        images: Sequence[Image] = (),
+        on_tokens: Callable[[list[int]], None] | None = None,
     ) -> Generation:
-        """Continue one prompt; concurrent calls are decoded together."""
-        result = await self._batcher.generate(Request(prompt_ids, Sampling(**sampling_params), images))
+        """Continue one prompt; concurrent calls are decoded together.
+
+        Args:
+            prompt_ids: Token ids.
+            sampling_params: Arguments of `Sampling`.
+            images: What the prompt's placeholders stand for.
+            on_tokens: Takes new tokens as they are sampled, in the engine's thread.
+        """
+        request = Request(prompt_ids, Sampling(**sampling_params), images, on_tokens=on_tokens)
+        result = await self._batcher.generate(request)
         return Generation(token_ids=result.token_ids, logprobs=result.log_probs)
 
     async def load_weights(self, folder: Path) -> None:

@@ -8,7 +8,7 @@ import importlib.util
 import itertools
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,7 +63,11 @@ class VllmEngine:
         atexit.register(self.close)
 
     async def generate(
-        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image] = ()
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        images: Sequence[Image] = (),
+        on_tokens: Callable[[list[int]], None] | None = None,
     ) -> Generation:
         """Continue one prompt; concurrent calls are decoded together.
 
@@ -71,12 +75,13 @@ class VllmEngine:
             prompt_ids: Token ids; each image is a run of placeholders, as its processor writes it.
             sampling_params: Arguments of vLLM's ``SamplingParams``.
             images: What the placeholders stand for.
+            on_tokens: Takes new tokens as they are sampled, in vLLM's thread.
 
         Returns:
             The tokens, the stop token included, and their log-probabilities under the distribution they were
             sampled from.
         """
-        return await self._await(self._generate(prompt_ids, sampling_params, images))
+        return await self._await(self._generate(prompt_ids, sampling_params, images, on_tokens))
 
     async def load_weights(self, folder: Path) -> None:
         """Load the weights of another checkpoint of the same model.
@@ -117,13 +122,20 @@ class VllmEngine:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def _generate(
-        self, prompt_ids: list[int], sampling_params: dict[str, Any], images: Sequence[Image]
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        images: Sequence[Image],
+        on_tokens: Callable[[list[int]], None] | None,
     ) -> Generation:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         settings = {"logprobs": 0, "detokenize": False, "logit_bias": self._bias, **sampling_params}
-        params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **settings)
+        kind = RequestOutputKind.FINAL_ONLY if on_tokens is None else RequestOutputKind.DELTA
+        params = SamplingParams(output_kind=kind, **settings)
+        ids: list[int] = []
+        logprobs: list[float] = []
         self._in_flight += 1
         try:
             number = str(next(self._numbers))
@@ -136,10 +148,16 @@ class VllmEngine:
                 prompt = {"prompt_token_ids": short, "multi_modal_data": {"image": list(images)}}
             async for output in self._engine.generate(prompt, params, number):
                 response = output.outputs[0]
+                new = list(response.token_ids)
+                ids += new
+                # The last delta may hold no token, and then no log-probabilities.
+                pairs = zip(new, response.logprobs or (), strict=True)
+                logprobs += [at[token].logprob for token, at in pairs]
+                if on_tokens is not None and new:
+                    on_tokens(new)
         finally:
             self._in_flight -= 1
-        pairs = zip(response.token_ids, response.logprobs, strict=True)
-        return Generation(list(response.token_ids), [at[token].logprob for token, at in pairs])
+        return Generation(ids, logprobs)
 
     async def _load(self, folder: Path) -> None:
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})

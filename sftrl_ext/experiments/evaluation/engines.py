@@ -14,6 +14,9 @@ from sftrl_ext.rollout.tokens import ChatTokens
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sftrl_ext.backends.hf.local_engine import LocalEngine
+    from sftrl_ext.backends.vllm.engine import VllmEngine
+
 
 class EvalEngine(Protocol):
     """Engine of an evaluation: generates, and switches between checkpoints of one model."""
@@ -48,7 +51,7 @@ class ComparesWeights(Protocol):
 
 def open_engine(
     name: str, folder: Path, *, dtype: str, rows: int, tensor_parallel: int = 1, device: str = "cpu"
-) -> EvalEngine:
+) -> LocalEngine | VllmEngine:
     """Start an evaluation engine on a model folder.
 
     Args:

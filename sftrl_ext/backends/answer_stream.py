@@ -1,0 +1,223 @@
+"""Answers of an engine as text that grows, with stop sequences, for `sftrl serve`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+from sftrl_ext.rollout.player import Generation
+from sftrl_ext.rollout.tokens import ChatTokens
+
+OnTokens = Callable[[list[int]], None]
+"""Takes the tokens that an engine has just sampled; called in the engine's thread."""
+
+_INCOMPLETE = "\ufffd"
+"""What a tokenizer writes for the bytes of a character that is not whole yet."""
+
+
+class ServedEngine(Protocol):
+    """Engine behind the server."""
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        images: Sequence[Image.Image] = (),
+        on_tokens: OnTokens | None = None,
+    ) -> Generation:
+        """Continue one prompt, which may show images; cancelling the call ends the generation."""
+        ...
+
+    def chat_tokens(self) -> ChatTokens:
+        """Tokens of the model's chat template."""
+        ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of an answer.
+
+    Attributes:
+        index: Number of the answer among those to the same request.
+        text: Its next characters.
+        finish: ``stop`` or ``length`` in the last piece, else None.
+        tokens: Tokens of the answer so far.
+    """
+
+    index: int
+    text: str
+    finish: str | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An encoded request.
+
+    Attributes:
+        ids: The prompt's tokens.
+        images: Its pictures, in order.
+        sampling: Sampling parameters, ``max_tokens`` among them.
+        stop: Texts that end an answer and are not part of it.
+        grows: True to give the text while it is sampled, False to give it at the end.
+    """
+
+    ids: list[int]
+    images: Sequence[Image.Image]
+    sampling: dict[str, Any]
+    stop: Sequence[str] = ()
+    grows: bool = False
+
+
+async def merged(engine: ServedEngine, prompt: Prompt, count: int) -> AsyncGenerator[Piece, None]:
+    """Pieces of so many answers to a prompt as they come, each sampled with a seed of its own."""
+    queue: asyncio.Queue[Piece | Exception | None] = asyncio.Queue()
+
+    async def collect(index: int) -> None:
+        try:
+            async for piece in _pieces(engine, prompt, index):
+                queue.put_nowait(piece)
+            queue.put_nowait(None)
+        except Exception as error:  # noqa: BLE001 - raised below, in the request's own task
+            queue.put_nowait(error)
+
+    tasks = [asyncio.ensure_future(collect(index)) for index in range(count)]
+    try:
+        while count:
+            item = await queue.get()
+            if item is None:
+                count -= 1
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _pieces(engine: ServedEngine, prompt: Prompt, index: int) -> AsyncIterator[Piece]:
+    """Pieces of one answer."""
+    chat, params = engine.chat_tokens(), dict(prompt.sampling)
+    if params.get("seed") is not None:
+        params["seed"] += index
+    if not prompt.grows and not prompt.stop:
+        generation = await engine.generate(prompt.ids, params, prompt.images)
+        ids = generation.token_ids[: params["max_tokens"]]
+        yield Piece(index, chat.decode(ids), _finish(chat, ids), len(ids))
+        return
+    text, stops = TextStream(chat), StopSequences(prompt.stop)
+    async with aclosing(_tokens(engine, prompt, params)) as growing:
+        async for ids in growing:
+            piece = stops.add(text.add(ids))
+            if stops.reached:
+                yield Piece(index, piece, "stop", len(text.ids))
+                return
+            if piece:
+                yield Piece(index, piece, None, len(text.ids))
+    last = stops.add(text.rest()) + stops.rest()
+    yield Piece(index, last, "stop" if stops.reached else _finish(chat, text.ids), len(text.ids))
+
+
+def _finish(chat: ChatTokens, ids: Sequence[int]) -> str:
+    return "stop" if ids and ids[-1] in chat.stops else "length"
+
+
+async def _tokens(
+    engine: ServedEngine, prompt: Prompt, params: dict[str, Any]
+) -> AsyncGenerator[list[int], None]:
+    """Tokens of a generation as they are sampled; closing the iterator ends the generation."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[list[int] | None] = asyncio.Queue()
+
+    def on_tokens(ids: list[int]) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, ids)
+
+    generating = asyncio.ensure_future(engine.generate(prompt.ids, params, prompt.images, on_tokens))
+    # The engine reports the last tokens before its call returns.
+    generating.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (ids := await queue.get()) is not None:
+            yield ids
+        await generating
+    finally:
+        generating.cancel()
+
+
+class TextStream:
+    """Text of tokens as they come; a character waits until all its bytes are there.
+
+    Only the tokens since the last whole character are decoded, with some before them, because a tokenizer
+    writes a token by what stands before it.
+    """
+
+    def __init__(self, chat: ChatTokens) -> None:
+        self.chat = chat
+        self.ids: list[int] = []
+        self._context, self._written = 0, 0
+
+    def add(self, ids: Sequence[int]) -> str:
+        """Text that tokens complete."""
+        self.ids += ids
+        text = self._new_text()
+        if not text or text.endswith(_INCOMPLETE):
+            return ""
+        self._context, self._written = self._written, len(self.ids)
+        return text
+
+    def rest(self) -> str:
+        """Text of tokens that still wait, complete or not."""
+        text = self._new_text()
+        self._written = len(self.ids)
+        return text
+
+    def _new_text(self) -> str:
+        before = self.chat.decode(self.ids[self._context : self._written])
+        return self.chat.decode(self.ids[self._context :])[len(before) :]
+
+
+class StopSequences:
+    """Text up to the first of some sequences; what may be the beginning of one is held back.
+
+    Attributes:
+        reached: True once a sequence stood in the text.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.stop = [sequence for sequence in stop if sequence]
+        self.reached = False
+        self._held = ""
+
+    def add(self, text: str) -> str:
+        """Characters that belong to the answer, whatever follows."""
+        self._held += text
+        ends = [end for sequence in self.stop if (end := self._held.find(sequence)) >= 0]
+        if ends:
+            self.reached = True
+            return self._take(min(ends))
+        return self._take(len(self._held) - self._beginning())
+
+    def rest(self) -> str:
+        """Characters held back at the end of the text, where no sequence was reached."""
+        return "" if self.reached else self._take(len(self._held))
+
+    def _take(self, count: int) -> str:
+        taken, self._held = self._held[:count], self._held[count:]
+        return taken
+
+    def _beginning(self) -> int:
+        """Length of the longest end of the text that begins a sequence."""
+        longest = max(map(len, self.stop), default=1) - 1
+        return next(
+            (
+                length
+                for length in range(min(longest, len(self._held)), 0, -1)
+                if any(sequence.startswith(self._held[-length:]) for sequence in self.stop)
+            ),
+            0,
+        )
