@@ -64,9 +64,13 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SftrlError(f"{path}: no such file.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+        raise SftrlError(f"{path}: not a YAML file: {error.problem}{at}.") from None
     # Some scalars, such as the date 2020-99-99, fail outside the parser.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SftrlError(f"{path}: not a YAML file: {error}") from None
+        raise SftrlError(f"{path}: not a YAML file: {_first_line(error)}.") from None
 
 
 @contextmanager

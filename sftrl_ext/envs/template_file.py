@@ -138,7 +138,8 @@ class TemplateForm:
         data = read_yaml(path)
         if not isinstance(data, dict):
             raise SftrlError(
-                f"{path}: expected a mapping with the keys prompt, feedback, ..., found {data!r}."
+                f"{path}: expected a mapping with the keys prompt, feedback, ..., "
+                f"found {type(data).__name__}."
             )
         for key in data:
             if key not in self.placeholders:

@@ -39,6 +39,7 @@ from sftrl_ext.experiments.recipe.schema import (
 )
 from sftrl_ext.experiments.recipe.trackers import check_names
 from sftrl_ext.experiments.recipe.trainer_modes import check_mode
+from sftrl_ext.files import read_yaml
 from sftrl_ext.paths import configs_dir, recipes_dir
 from sftrl_ext.runs.compute import RL_TOKENS
 
@@ -66,6 +67,7 @@ def load_recipe(
     launchers = [path.stem for path in (configs_dir() / "launcher").glob("*.yaml")]
     if launcher not in launchers:
         raise unknown_name("launcher", launcher, launchers)
+    _require_mapping(path)
     GlobalHydra.instance().clear()
     ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
     try:
@@ -83,6 +85,8 @@ def load_recipe(
         # Once more into the schema: an arm, or a key that was added with "+", is not checked before.
         plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
         loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
+    except RecursionError:
+        raise SftrlError(f"{path}: a value in it holds itself (a YAML alias); expected none.") from None
     except MissingConfigException as error:
         raise SftrlError(f"{path}: {_first_line(error)}") from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
@@ -154,6 +158,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 def from_yaml(path: Path) -> Recipe:
     """Read back what `to_yaml` wrote; a list of arms, as older run folders have, is of arms named by kind."""
+    _require_mapping(path)
     try:
         loaded: Any = OmegaConf.load(path)
         if OmegaConf.is_list(loaded.get("arms")):
@@ -166,6 +171,20 @@ def from_yaml(path: Path) -> Recipe:
     if recipe.task.module is not None:
         load_task_module(recipe.task.module)
     return recipe
+
+
+def _require_mapping(path: Path) -> None:
+    """Refuse a recipe that is no YAML mapping; Hydra's own errors of it do not all name the file.
+
+    Raises:
+        SftrlError: naming the file and the position.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise SftrlError(f"{path}: expected a mapping of a recipe's keys, found {type(content).__name__}.")
+    defaults = content.get("defaults", [])
+    if not isinstance(defaults, list):
+        raise SftrlError(f"{path}: defaults: expected a list, found {type(defaults).__name__}.")
 
 
 def _first_line(error: Exception) -> str:

@@ -259,3 +259,11 @@ def test_remarks_of_the_authors_grader_have_texts_of_their_own(write):
 def test_unknown_remarks_and_fields_are_refused(write, line, message):
     with pytest.raises(SftrlError, match=message):
         load_template(write(OWN + line + "\n"))
+
+
+def test_a_file_that_is_no_template_is_not_repeated(tmp_path):
+    """Rows of others name templates: an error about one must not show what stands in the file."""
+    (tmp_path / "secret").write_text("root:x:0:0:the root password")
+    with pytest.raises(SftrlError, match="found str") as error:
+        load_template(str(tmp_path / "secret"))
+    assert "password" not in str(error.value)
