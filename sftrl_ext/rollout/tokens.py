@@ -29,6 +29,10 @@ CACHED_RENDERINGS = 1024
 """Most encoded messages that a chat template keeps: prompts of a group's episodes, and repeated feedback."""
 
 
+CACHED_CHARACTERS = 20_000
+"""Most characters of messages that are kept: longer ones come from strangers to `sftrl serve`."""
+
+
 class ChatTokens:
     """Tokenizer and chat template as needed to extend dialogues; shared by all dialogues of a model.
 
@@ -285,7 +289,9 @@ def _cache_renderings(builder: Any) -> None:
     def _render_tokens(
         messages: Sequence[Message], *, add_generation_prompt: bool, tools: Any = None
     ) -> list[int]:
-        if tools is not None or not all(isinstance(message["content"], str) for message in messages):
+        contents = [message["content"] for message in messages]
+        plain = tools is None and all(isinstance(content, str) for content in contents)
+        if not plain or sum(map(len, contents)) > CACHED_CHARACTERS:
             return list(render(messages, add_generation_prompt=add_generation_prompt, tools=tools))
         key = tuple([tuple(message.items()) for message in messages])
         return list(cached(key, add_generation_prompt))
