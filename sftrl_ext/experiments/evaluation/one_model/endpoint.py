@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.evaluation.one_model.bounded_client import bounded_client, httpx_of
 from sftrl_ext.rollout.messages import Completion, DialogueRefused
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class EndpointOptions:
         key_variable: Environment variable with the key. The key itself is kept out of every message and file.
         concurrency: Most requests in flight.
         retries: How often a request is tried again.
-        timeout_s: How long one try may take, in seconds.
+        timeout_s: Limit of one try, from connecting to the last byte, in seconds.
         extra: Further keys of the request's body; a key that is None is left out of it.
     """
 
@@ -106,7 +107,7 @@ class Endpoint:
             base_url=options.url,
             api_key=self._key or "none",  # a server without keys takes any
             max_retries=options.retries,
-            timeout=openai.Timeout(options.timeout_s, connect=10.0),
+            http_client=bounded_client(openai, options.timeout_s),
         )
 
     async def __aenter__(self) -> Endpoint:
@@ -188,8 +189,11 @@ class Endpoint:
         if isinstance(error, openai.APITimeoutError):
             return Unanswered(f"{url} gave no answer within {self.options.timeout_s:g} seconds.")
         if isinstance(error, openai.APIConnectionError):
-            why = str(error.__cause__ or error)
-            return SftrlError(self._clean(f"{url} cannot be reached ({why}). Is the server running?"))
+            cause = error.__cause__ or error
+            if isinstance(cause, (httpx_of(openai).ConnectError, httpx_of(openai).ProxyError)):
+                return SftrlError(self._clean(f"{url} cannot be reached ({cause}). Is the server running?"))
+            reason = str(cause).rstrip(".") or type(cause).__name__
+            return Unanswered(self._clean(f"{url} failed {self._tries} times, at last with: {reason}."))
         status = getattr(error, "status_code", None)
         message = self._clean(str(error.message)[:500]).rstrip(".") + "."
         if status == 401:
@@ -212,7 +216,11 @@ class Endpoint:
             if too_long or self._answered:
                 return DialogueRefused(message, too_long=too_long)
             return SftrlError(f"{url} does not take the request: {message} --extra changes its parameters.")
-        return Unanswered(f"{url} failed {self.options.retries + 1} times, at last with: {message}")
+        return Unanswered(f"{url} failed {self._tries} times, at last with: {message}")
+
+    @property
+    def _tries(self) -> int:
+        return self.options.retries + 1
 
     def _clean(self, text: str) -> str:
         """A text of the server's without the key that it may repeat."""
