@@ -220,7 +220,11 @@ def turn_seed(seed: int, split: str, index: int, turn: int) -> int:
 
 
 async def play_one(settings: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngine) -> PlayedEpisode:
-    """Play one instance of a split."""
+    """Play one instance of a split.
+
+    Raises:
+        Exception: of the engine or the task; a fault is no result of the model.
+    """
     turn = 0
 
     async def generate(
@@ -233,9 +237,12 @@ async def play_one(settings: EvalPlay, chosen: EvalSet, index: int, engine: Eval
         return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
 
     episode = make_episode(chosen.facts[index])
-    return await play(
+    played = await play(
         episode, generate, engine.chat_tokens(), settings.limits, sampling_params=settings.sampling
     )
+    if played.fault is not None:
+        raise played.fault
+    return played
 
 
 def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any]:

@@ -125,6 +125,19 @@ def test_the_same_seed_asks_for_the_same_responses(tmp_path, chat):
     assert len(set(seeds[0])) == len(seeds[0]) == 6
 
 
+def test_a_fault_of_the_engine_is_no_result(tmp_path, chat):
+    recipe, _, _ = make_run(tmp_path)
+    chosen = evaluate.EvalSet("id", "gp_l/id", [FACTS])
+
+    class Broken(Canned):
+        async def generate(self, prompt_ids, sampling_params, images=()):
+            raise RuntimeError("out of memory")
+
+    engine = Broken(chat)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        asyncio.run(evaluate.play_all(evaluate.EvalPlay.of(recipe), chosen, engine, lambda: None))
+
+
 def test_facts_are_json_like():
     assert json.loads(json.dumps(FACTS)) == FACTS
 

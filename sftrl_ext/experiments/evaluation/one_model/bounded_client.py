@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -28,12 +29,14 @@ def httpx_of(openai: ModuleType) -> ModuleType:
     return sys.modules[client.__module__.partition(".")[0]]
 
 
-def bounded_client(openai: ModuleType, timeout_s: float) -> Any:
+def bounded_client(openai: ModuleType, timeout_s: float, check_body: Callable[[bytes], object]) -> Any:
     """A client for `openai.AsyncOpenAI`, which tries again after the errors that it raises.
 
     Args:
         openai: The package.
         timeout_s: Limit of one try, in seconds.
+        check_body: Raises ValueError for a successful answer to a POST that is not what it should be; such a
+            try has failed.
 
     Returns:
         An ``AsyncClient`` of the HTTP package.
@@ -58,7 +61,7 @@ def bounded_client(openai: ModuleType, timeout_s: float) -> Any:
                 finally:
                     await response.aclose()
                 if response.next_request is None:
-                    return self._whole(response, body)
+                    return self._checked(response, body)
                 request = response.next_request
             raise httpx.TooManyRedirects(f"more than {MAX_REDIRECTS} redirects", request=request)
 
@@ -75,7 +78,12 @@ def bounded_client(openai: ModuleType, timeout_s: float) -> Any:
                     raise httpx.RemoteProtocolError(f"an answer of more than {MAX_BODY:,} bytes")
             return bytes(body)
 
-        def _whole(self, response: Any, body: bytes) -> Any:
+        def _checked(self, response: Any, body: bytes) -> Any:
+            if response.is_success and response.request.method == "POST":
+                try:
+                    check_body(body)
+                except ValueError as error:
+                    raise httpx.RemoteProtocolError(str(error)) from None
             headers = [item for item in response.headers.multi_items() if item[0].lower() not in _OF_THE_WIRE]
             return httpx.Response(
                 response.status_code, headers=headers, content=body, request=response.request

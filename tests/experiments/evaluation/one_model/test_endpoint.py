@@ -16,6 +16,7 @@ pytest.importorskip("openai")
 pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
+from fastapi.responses import JSONResponse, Response
 from rich.console import Console
 
 from sftrl_ext.cli import main
@@ -190,6 +191,94 @@ def test_a_flaky_server_is_asked_again(rows, tmp_path):
         record, _ = run(request(seen, rows, tmp_path, options={"retries": 5}))
     assert (record["solved"], record["usage"]["retries"]) == (3, 5)
     assert len(tries) == record["usage"]["requests"] + 5
+
+
+def choice(**fields):
+    return json.dumps({"choices": [{"message": {"content": WRONG}, "finish_reason": "stop", **fields}]})
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"choices": "abc"}', "not a chat completion"),
+        ('{"choices": [null]}', "not a chat completion"),
+        ('{"choices": []}', "not a chat completion"),
+        ('["choices"]', "not a chat completion"),
+        ('{"error": {"message": "overloaded"}}', "overloaded"),
+        (choice(message=None), "not a chat completion"),
+        (choice(message={}), "not a chat completion"),
+        (choice(message={"content": 17}), "content is '17'"),
+        (choice(message={"content": [{"type": "text", "text": WRONG}]}), "expected a text or null"),
+        (choice(finish_reason=3), "finish_reason is '3'"),
+        (choice(finish_reason="error"), "the server broke off"),
+        ("[" * 100_000, "broken JSON"),
+        (choice()[:-20], "broken JSON"),
+        ("", "broken JSON"),
+        (b"\xff\xfe\x00", "broken JSON"),
+    ],
+)
+def test_an_answer_that_is_no_completion_is_a_fault_of_the_server(rows, tmp_path, body, reason):
+    broken = Response(body, media_type="application/json")
+    with served(canned(lambda _: broken)) as seen, pytest.raises(SftrlError, match=reason) as caught:
+        run(request(seen, rows, tmp_path, options={"retries": 0}))
+    assert seen.url in str(caught.value)
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 1  # the settings
+    if body == '{"choices": "abc"}':  # nothing of the fault is left
+        with served(canned(knows(rows))) as seen:
+            record, shown = run(request(seen, rows, tmp_path))
+        assert (record["solved"], record["errors"]) == (3, 0) and "played before" not in shown
+
+
+def test_a_malformed_answer_is_asked_for_again(rows, tmp_path):
+    good, bodies = knows(rows), iter(['{"choices": [null]}', "<html>"])
+
+    def reply(body):
+        broken = next(bodies, None)
+        return good(body) if broken is None else Response(broken)
+
+    with served(canned(reply)) as seen:
+        record, _ = run(request(seen, rows, tmp_path))
+    assert (record["solved"], record["usage"]["retries"], record["errors"]) == (3, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "usage", ["many", {"prompt_tokens": "x"}, {"prompt_tokens": -1}, {"prompt_tokens": 10**400}, None]
+)
+def test_an_unusable_count_of_tokens_is_no_count(rows, tmp_path, usage):
+    body = json.loads(choice()) | {"usage": usage}
+    with served(canned(lambda _: JSONResponse(body))) as seen:
+        record, _ = run(request(seen, rows, tmp_path, prices=Prices(2.0, 10.0)))
+    assert record["usage"]["uncounted"] == record["usage"]["requests"] == 18
+    assert record["usage"]["prompt_tokens"] == 0
+
+
+def test_stored_episodes_with_an_error_are_played_again(rows, tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    with served(canned(knows(rows))) as seen:
+        whole, _ = run(request(seen, rows, tmp_path))
+        head, *lines = path.read_text().splitlines()
+        failed = {"responses": [], "attempts": [], "solved": False, "error": "TypeError: 'str' object"}
+        first = json.dumps(json.loads(lines[0]) | failed)
+        path.write_text("\n".join([head, first, *lines[1:], ""]))
+        for message in ("5 of 6 episodes were played before", "6 of 6 episodes were played before"):
+            record, shown = run(request(seen, rows, tmp_path))
+            assert message in shown
+            assert record == whole
+
+
+def test_a_refusal_after_the_first_answer_is_not_stored(rows, tmp_path):
+    good, answered = knows(rows), []
+
+    def reply(body):
+        if len(answered) == 4:
+            return error(402, "the credit is used up")
+        answered.append(body)
+        return good(body)
+
+    with served(canned(reply)) as seen, pytest.raises(SftrlError, match="the credit is used up"):
+        run(request(seen, rows, tmp_path, options={"concurrency": 1}))
+    stored = list(read_jsonl(tmp_path / "episodes.jsonl"))[1:]
+    assert len(stored) == 2 and all(line["error"] is None for line in stored)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,25 @@ def test_options_without_effect_are_refused(keys, message):
         EvalRequest("m", [], **keys)
 
 
+def test_a_fault_of_the_engine_ends_the_evaluation_and_is_not_stored(folder, tmp_path, monkeypatch, capsys):
+    rows, kept = tmp_path / "rows.parquet", tmp_path / "kept.jsonl"
+    assert main(["data", "rl", "--rows", "2", "--eval", "--template", "compact", "--out", str(rows)]) == 0
+
+    class Engine:
+        name = "hf"
+
+        async def generate(self, prompt_ids, sampling_params, images=()):
+            raise RuntimeError("out of memory")
+
+        def chat_tokens(self):
+            return load_chat_tokens(folder)
+
+    monkeypatch.setattr(players, "open_engine", lambda *args, **options: Engine())
+    assert main(["eval", str(folder), "--data", str(rows), "--episodes", str(kept)]) == 2
+    assert "could not be played: RuntimeError: out of memory" in " ".join(capsys.readouterr().err.split())
+    assert len(kept.read_text().splitlines()) == 1  # the settings
+
+
 def test_the_command_line_reaches_engine_and_sampling(folder, tmp_path, monkeypatch, capsys):
     rows, opened, played = tmp_path / "rows.parquet", {}, []
     assert main(["data", "rl", "--rows", "2", "--eval", "--template", "compact", "--out", str(rows)]) == 0
