@@ -260,13 +260,19 @@ def _read(choice: Mapping[str, Any], counts: Mapping[str, int], retries: int) ->
     extra = {"finish_reason": finish_reason, "retries": retries}
     if not counts:
         extra["no_usage"] = True
+    text = choice["message"].get("content") or ""
     return Completion(
-        text="" if finish_reason == "content_filter" else choice["message"].get("content") or "",
+        text="" if finish_reason == "content_filter" else without_surrogates(text),
         cut=finish_reason == "length",
         prompt_tokens=counts.get("prompt_tokens", 0),
         completion_tokens=counts.get("completion_tokens", 0),
         extra=extra,
     )
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates: JSON can escape them, but no file and no request can hold them."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _wire(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -229,6 +229,24 @@ def test_an_answer_that_is_no_completion_is_a_fault_of_the_server(rows, tmp_path
         assert (record["solved"], record["errors"]) == (3, 0) and "played before" not in shown
 
 
+@pytest.mark.parametrize("junk", ["\ud800", "\udfff\ud83d", "\x00", "\x1b[2J\x1b]0;x\x07", "\u202e\ufeff"])
+def test_model_text_is_graded_whatever_it_holds(rows, tmp_path, junk):
+    right = answers(rows)
+
+    def reply(body):
+        first, *tries = (m["content"] for m in body["messages"] if m["role"] != "system")
+        return Response(choice(message={"content": junk + (right[first][1] if tries else WRONG) + junk}))
+
+    with served(canned(reply)) as seen:
+        record, _ = run(request(seen, rows, tmp_path))
+        again, shown = run(request(seen, rows, tmp_path))
+    assert record["outcomes"] == {"correct": 6, "wrong_numbers": 6}
+    assert again == record and "6 of 6 episodes were played before" in shown
+    said = seen.requests[-1]["messages"][-2]["content"]
+    if junk.isprintable():
+        assert junk in said
+
+
 def test_a_malformed_answer_is_asked_for_again(rows, tmp_path):
     good, bodies = knows(rows), iter(['{"choices": [null]}', "<html>"])
 
