@@ -187,7 +187,7 @@ class Endpoint:
             reason = str(cause).rstrip(".") or type(cause).__name__
             return Unanswered(self._clean(f"{url} failed {self._tries} times, at last with: {reason}."))
         status = getattr(error, "status_code", None)
-        message = self._clean(str(error.message)[:500]).rstrip(".") + "."
+        message = self._clean(str(error.message))[:500].rstrip(".") + "."
         if status == 401:
             state = "" if self._key else ", which is not set"
             return SftrlError(
@@ -216,8 +216,8 @@ class Endpoint:
         return self.options.retries + 1
 
     def _clean(self, text: str) -> str:
-        """A text of the server's without the key that it may repeat."""
-        return text.replace(self._key, "***") if self._key else text
+        """A text of the server's without the key, or the parts of it, that it may repeat."""
+        return without_key(text, self._key)
 
 
 def parse_completion(body: bytes) -> tuple[dict[str, Any], dict[str, int]]:
@@ -268,6 +268,22 @@ def _read(choice: Mapping[str, Any], counts: Mapping[str, int], retries: int) ->
         completion_tokens=counts.get("completion_tokens", 0),
         extra=extra,
     )
+
+
+_KEY_PART = 4
+"""Characters of a key that give a part of it away; servers repeat as many of a wrong one, from either end."""
+
+
+def without_key(text: str, key: str) -> str:
+    """Replace the key, and every part of it of `_KEY_PART` characters or more, by ``***``."""
+    size = max(1, min(_KEY_PART, len(key)))
+    parts = {key[start : start + size] for start in range(len(key) - size + 1)}
+    hidden = set[int]()
+    for start in range(len(text) - size + 1):
+        if text[start : start + size] in parts:
+            hidden.update(range(start, start + size))
+    shown = ("\0" if index in hidden else character for index, character in enumerate(text))
+    return re.sub("\0+", "***", "".join(shown)) if hidden else text
 
 
 def without_surrogates(text: str) -> str:

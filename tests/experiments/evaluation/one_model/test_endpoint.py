@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -317,6 +318,27 @@ def test_what_cannot_succeed_is_said_once(rows, tmp_path, monkeypatch, answer, w
     assert all(word in told for word in words), told
     assert KEY not in told
     assert KEY not in (tmp_path / "episodes.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("echo", "shown"),
+    [
+        (KEY, "***"),
+        (f"{KEY[:7]}*****{KEY[-4:]}", "********"),
+        (f"..{KEY[-6:]} of 17", "..*** of 17"),
+        (f"{KEY[:-1]}", "***"),
+    ],
+)
+def test_parts_of_the_key_are_not_repeated(rows, tmp_path, monkeypatch, echo, shown):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    answer = error(401, f"Incorrect API key: {echo}")
+    with served(canned(lambda body: answer)) as seen, pytest.raises(SftrlError) as caught:
+        run(request(seen, rows, tmp_path))
+    told = str(caught.value)
+    assert (
+        re.search(r"Incorrect API key: (.*)\. The key is read", told)[1].replace("*" * 11, "*" * 8) == shown
+    )
+    assert not any(KEY[start : start + 4] in told for start in range(len(KEY) - 3))
 
 
 def test_an_unreachable_server_is_named(rows, tmp_path):
