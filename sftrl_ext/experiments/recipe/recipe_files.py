@@ -21,12 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.task import load_task_module
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import SftrlError, named, unknown_name
 from sftrl_ext.experiments.recipe import launcher_config
 from sftrl_ext.experiments.recipe import schema as schemas
 from sftrl_ext.experiments.recipe.arms import check_arms
 from sftrl_ext.experiments.recipe.attention import check_attention
 from sftrl_ext.experiments.recipe.given_paths import absolute_file, add_eval_sets, make_paths_absolute
+from sftrl_ext.experiments.recipe.ranges import check_names as check_known_names
+from sftrl_ext.experiments.recipe.ranges import check_ranges
 from sftrl_ext.experiments.recipe.schema import (
     METRICS,
     OFFLOADS,
@@ -203,6 +205,9 @@ def _check(path: Path, recipe: Recipe) -> None:
         TASKS[recipe.task.kind]
     except SftrlError as error:
         raise SftrlError(f"{path}: task.kind: {error}") from None
+    with named(str(path)):
+        check_ranges(recipe)
+        check_known_names(recipe)
     _check_role(path, recipe)
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
@@ -212,8 +217,6 @@ def _check(path: Path, recipe: Recipe) -> None:
     if recipe.rl_tokens not in RL_TOKENS:
         raise SftrlError(f"{path}: rl_tokens: {unknown_name('reading of D_RL', recipe.rl_tokens, RL_TOKENS)}")
     evaluation = recipe.budget.eval
-    if not 0 < evaluation.top_p <= 1:
-        raise SftrlError(f"{path}: budget.eval.top_p: {evaluation.top_p:g}; expected above 0 and at most 1.")
     longest = recipe.budget.rl.max_response_length
     if evaluation.max_turn_tokens is not None and not 0 < evaluation.max_turn_tokens <= longest:
         raise SftrlError(
