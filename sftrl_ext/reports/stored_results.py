@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plain_text import safe_name
 from sftrl_ext.reports.analysis.arms import arms_of
 from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, at_equal_compute
@@ -114,7 +115,8 @@ def draw_compute(analysis: Analysis, folder: Path) -> Path:
     from sftrl_ext.reports.figures.style import look, mark_figure, write_figure
     from sftrl_ext.reports.figures.success_figure import success_against_compute
 
-    path = folder / f"{analysis.run.state.recipe}-{analysis.run.state.scale}-compute.png"
+    state = analysis.run.state
+    path = folder / f"{safe_name(str(state.recipe))}-{safe_name(str(state.scale))}-compute.png"
     with look():
         figure = success_against_compute(analysis, "counted")
         if figure is None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 
 import pytest
 from rich.console import Console
 
+from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.files import read_jsonl
 from sftrl_ext.reports import show_episodes
 from tests.reports.synthetic_run import make_run
+
+PICTURED = make_facts(["K♠", "5♣", "2♠", "4♣"], settings=PlaySettings(modality="image"))
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +51,23 @@ def test_wrong_names_get_the_near_one(run_dir):
         shown(run_dir, arm="dpo")
     with pytest.raises(SftrlError, match="stored steps"):
         shown(run_dir, step=7)
+
+
+def changed(run_dir, folder, change):
+    """A copy of a run with other episodes."""
+    copy = shutil.copytree(run_dir, folder)
+    path = copy / "eval" / "episodes.jsonl"
+    episodes = [{**line, **change} for line in read_jsonl(path)]
+    path.write_text("".join(json.dumps(episode) + "\n" for episode in episodes))
+    return copy
+
+
+@pytest.mark.parametrize("evil", ["../../../evil", "/tmp/evil", "a/../../evil", "..", "x" * 300, "C:\\evil"])
+def test_names_of_a_foreign_run_stay_in_the_folder(run_dir, tmp_path, evil):
+    pytest.importorskip("matplotlib")
+    foreign = changed(run_dir, tmp_path / "run", {"split": evil, "facts": PICTURED})
+    out, pictures = tmp_path / "a" / "b" / "out", tmp_path / "a" / "b" / "pictures"
+    before = set(tmp_path.rglob("*"))
+    shown(foreign, arm="rl", limit=1, out=out, pictures=pictures)
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert {path.parent for path in written} == {out, pictures}
