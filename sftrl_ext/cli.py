@@ -17,6 +17,7 @@ from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, print_report_paths
 from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plain_text import printable
 
 Add = Callable[[argparse.ArgumentParser], None]
 
@@ -60,7 +61,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _escape(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))
 
 
 def _parser() -> argparse.ArgumentParser:

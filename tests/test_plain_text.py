@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from sftrl_ext.plain_text import safe_name
+from sftrl_ext.plain_text import one_line, printable, safe_name
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ✓ ♠ text\n\tline\r\n", "plain ✓ ♠ text\n\tline\r\n"),
+        ("\x1b[2J\x1b]0;title\x07", "␛[2J␛]0;title␇"),
+        ("\x00\x08\x7f", "␀␈␡"),
+        ("correct\rwrong", "correct␍wrong"),
+        ("\x9b31m \u202eabc \ud800", "�31m �abc �"),
+    ],
+)
+def test_control_characters_are_symbols(text, shown):
+    assert printable(text) == shown
+    assert one_line(f"{text}\n{text}").count("\n") == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from sftrl_ext.errors import SftrlError, unknown_name
-from sftrl_ext.plain_text import safe_name
+from sftrl_ext.plain_text import one_line, safe_name
 from sftrl_ext.reports.analysis.arms import Arms, arms_of
 from sftrl_ext.reports.episodes.dialogues import Line, fact_items
 from sftrl_ext.reports.episodes.pictures import in_words, write_pictures
@@ -49,7 +49,7 @@ def _print_episode(
     colour = _ARM_STYLES.get(arms.kind(episode.arm), "green4")
     title = Text.assemble(
         (f" {arms.label(episode.arm)} ", f"bold white on {colour}"),
-        f" {episode.split} · step {episode.step} · seed {episode.seed} · ",
+        f" {one_line(episode.split)} · step {episode.step} · seed {episode.seed} · ",
         ("solved", "bold green") if episode.solved else ("not solved", "bold red"),
     )
     console.print(Rule(title, align="left", style=colour))

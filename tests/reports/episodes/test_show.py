@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from sftrl_ext.envs.general_points.episode import PlaySettings, make_facts
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_jsonl
-from sftrl_ext.reports import show_episodes
+from sftrl_ext.reports import build_report, show_episodes
 from tests.reports.synthetic_run import make_run
 
 PICTURED = make_facts(["K♠", "5♣", "2♠", "4♣"], settings=PlaySettings(modality="image"))
@@ -60,6 +61,30 @@ def changed(run_dir, folder, change):
     episodes = [{**line, **change} for line in read_jsonl(path)]
     path.write_text("".join(json.dumps(episode) + "\n" for episode in episodes))
     return copy
+
+
+ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b1m\u202e\ud800"
+
+
+def test_no_escape_of_a_model_reaches_terminal_or_page(run_dir, tmp_path):
+    pytest.importorskip("matplotlib")
+    messages = [
+        {"role": f"user{ESCAPES}", "content": f"a {ESCAPES}"},
+        {"role": "assistant", "content": ESCAPES},
+    ]
+    attempts = [{"outcome": f"wrong{ESCAPES}", "reward": 1.0}]
+    facts = {f"key{ESCAPES}": f"value{ESCAPES}"}
+    foreign = changed(
+        run_dir,
+        tmp_path / "run",
+        {"split": f"id{ESCAPES}", "messages": messages, "attempts": attempts, "facts": facts},
+    )
+    _, text = shown(foreign, limit=3, out=tmp_path / "page.html")
+    build_report(foreign)
+    pages = [tmp_path / "page.html", foreign / "report" / "report.md", foreign / "report" / "report.html"]
+    for page in (text, *(path.read_text(encoding="utf-8") for path in pages)):
+        assert "␛[2J␛]0;owned␇" in page
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", page)
 
 
 @pytest.mark.parametrize("evil", ["../../../evil", "/tmp/evil", "a/../../evil", "..", "x" * 300, "C:\\evil"])
