@@ -33,3 +33,9 @@ def safe_name(text: str) -> str:
     """Part of a file name, never a path: letters, digits, ``_``, ``-`` and inner dots of a text."""
     name = re.sub(r"[^\w.-]+", "-", text).strip(".-").encode(errors="ignore")[:_NAME_BYTES]
     return name.decode(errors="ignore") or "unnamed"
+
+
+def markdown_line(text: str) -> str:
+    """A text as one line of Markdown in which only parts in backquotes are read as markup."""
+    pieces = re.split(r"(`[^`]+`)", one_line(text))
+    return "".join(p if n % 2 else re.sub(r"([\\<\[*])", r"\\\1", p) for n, p in enumerate(pieces))

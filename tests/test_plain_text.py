@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sftrl_ext.plain_text import one_line, printable, safe_name
+from sftrl_ext.plain_text import markdown_line, one_line, printable, safe_name
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,24 @@ from sftrl_ext.plain_text import one_line, printable, safe_name
 def test_control_characters_are_symbols(text, shown):
     assert printable(text) == shown
     assert one_line(f"{text}\n{text}").count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "SFT and RL (scale smoke), 12.3 ± 4.5 % of `id` > 3",
+            "SFT and RL (scale smoke), 12.3 ± 4.5 % of `id` > 3",
+        ),
+        ("a\n\n# b", "a # b"),
+        ("<script>", "\\<script>"),
+        ("![x](http://a/b)", "!\\[x](http://a/b)"),
+        ("**x** \\<", "\\*\\*x\\*\\* \\\\\\<"),
+        ("`<name>[0]` and `", "`<name>[0]` and `"),
+    ],
+)
+def test_a_line_of_markdown_has_no_markup_of_its_own(text, line):
+    assert markdown_line(text) == line
 
 
 @pytest.mark.parametrize(

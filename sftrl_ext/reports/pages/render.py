@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from sftrl_ext.plain_text import printable
+from sftrl_ext.plain_text import markdown_line, printable
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import split_title
@@ -195,6 +195,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "prose": _prose,
         "fenced": _fenced,
+        "line": lambda text: markdown_line(str(text)),
         "uri": _file_uri,
         "fact_items": fact_items,
         "arm_class": lambda kind: kind if kind in _ARM_CLASSES else "other",
