@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("openai")
@@ -498,6 +500,22 @@ def test_the_command_line(rows, tmp_path, capsys, monkeypatch):
     told = capsys.readouterr().err
     assert "password" in told and "secret@" not in told
     assert main(["eval", "--endpoint", "localhost:1", "--model", "m", "--data", str(rows)]) == 2
+
+
+def test_names_of_a_data_file_are_no_markup(rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = pq.read_table(rows)
+    foreign = [
+        row | {"extra_info": row["extra_info"] | {"split": ":x: [/b]\x1b[2J"}} for row in table.to_pylist()
+    ]
+    pq.write_table(pa.Table.from_pylist(foreign, schema=table.schema), ":x:[b].parquet")
+    with served(canned(knows(rows))) as seen:
+        words = ["eval", "--endpoint", seen.url, "--model", ":x:", "--data", ":x:[b].parquet"]
+        assert main([*words, "--episodes", ":x:[b].jsonl"]) == 0
+    shown = capsys.readouterr().out
+    assert ":x: [/b]␛[2J" in shown and "every episode: :x:[b].jsonl" in shown
+    assert main(["validate", ":x:[c].parquet"]) == 2
+    assert ":x:[c].parquet: no such file" in capsys.readouterr().err
 
 
 def test_no_torch_is_needed(rows, tmp_path):
