@@ -29,14 +29,14 @@ def httpx_of(openai: ModuleType) -> ModuleType:
     return sys.modules[client.__module__.partition(".")[0]]
 
 
-def bounded_client(openai: ModuleType, timeout_s: float, check_body: Callable[[bytes], object]) -> Any:
+def bounded_client(openai: ModuleType, timeout_s: float, check_body: Callable[[str, bytes], object]) -> Any:
     """A client for `openai.AsyncOpenAI`, which tries again after the errors that it raises.
 
     Args:
         openai: The package.
         timeout_s: Limit of one try, in seconds.
-        check_body: Raises ValueError for a successful answer to a POST that is not what it should be; such a
-            try has failed.
+        check_body: Takes the method of a request and the body of its successful answer; raises ValueError
+            if that is not what it should be, and the try has failed.
 
     Returns:
         An ``AsyncClient`` of the HTTP package.
@@ -79,9 +79,9 @@ def bounded_client(openai: ModuleType, timeout_s: float, check_body: Callable[[b
             return bytes(body)
 
         def _checked(self, response: Any, body: bytes) -> Any:
-            if response.is_success and response.request.method == "POST":
+            if response.is_success:
                 try:
-                    check_body(body)
+                    check_body(response.request.method, body)
                 except ValueError as error:
                     raise httpx.RemoteProtocolError(str(error)) from None
             headers = [item for item in response.headers.multi_items() if item[0].lower() not in _OF_THE_WIRE]

@@ -111,7 +111,7 @@ class Endpoint:
             base_url=options.url,
             api_key=self._key or "none",  # a server without keys takes any
             max_retries=options.retries,
-            http_client=bounded_client(openai, options.timeout_s, parse_completion),
+            http_client=bounded_client(openai, options.timeout_s, check_body),
         )
 
     async def __aenter__(self) -> Endpoint:
@@ -127,9 +127,10 @@ class Endpoint:
             SftrlError: if the server cannot be reached, or says that it serves none or several.
         """
         try:
-            names = [model.id async for model in self._client.models.list()]
+            raw = await self._client.models.with_raw_response.list()
         except self._openai.APIError as error:
             raise self._translated(error) from None
+        names = parse_models(raw.content)
         if len(names) != 1:
             some = ", ".join(sorted(names)[:10]) or "none"
             raise SftrlError(f"{self.options.url} serves {len(names)} models ({some}); name one by --model.")
@@ -220,23 +221,57 @@ class Endpoint:
         return without_key(text, self._key)
 
 
+def check_body(method: str, body: bytes) -> None:
+    """Check an answer: only chats are posted, and only the list of models is got.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    parse_completion(body) if method == "POST" else parse_models(body)
+
+
+def parse_models(body: bytes) -> list[str]:
+    """Names in a list of models.
+
+    Raises:
+        ValueError: if the body is something else.
+    """
+    answer = _parse_json(body)
+    try:
+        names = [model["id"] for model in answer["data"]]
+    except (TypeError, KeyError):
+        names = [None]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"the answer is not a list of models but {_start(body)!r}. The address usually ends in /v1"
+        )
+    return [without_surrogates(name) for name in names]
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"broken JSON ({str(error)[:100]}) in {_start(body)!r}") from None
+
+
+def _start(body: bytes) -> str:
+    return body[:200].decode(errors="replace")
+
+
 def parse_completion(body: bytes) -> tuple[dict[str, Any], dict[str, int]]:
     """First choice and token counts of a chat completion; the counts are empty where the server gives none.
 
     Raises:
         ValueError: if the body is something else.
     """
-    start = body[:200].decode(errors="replace")
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"broken JSON ({str(error)[:100]}) in {start!r}") from None
+    answer = _parse_json(body)
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict) or not message:
         raise ValueError(
-            f"the answer is not a chat completion but {start!r}. The address usually ends in /v1"
+            f"the answer is not a chat completion but {_start(body)!r}. The address usually ends in /v1"
         )
     for key, value in (
         ("content", message.get("content")),

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("openai")
 
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluation.one_model import bounded_client
 from sftrl_ext.experiments.evaluation.one_model.endpoint import Endpoint, EndpointOptions, Unanswered
 from tests.experiments.evaluation.one_model.faulty_server import faulty_server
@@ -104,6 +105,35 @@ def test_a_body_has_a_limit_of_size(answer, message, monkeypatch):
     monkeypatch.setattr(bounded_client, "MAX_BODY", 1 << 20)
     with faulty_server(answer) as url, pytest.raises(Unanswered, match=message):
         complete(url, timeout_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"junk", "broken JSON"),
+        (b"[" * 100_000, "broken JSON"),
+        (b"[]", "not a list of models"),
+        (b"{}", "not a list of models"),
+        (b'{"data": "abc"}', "not a list of models"),
+        (b'{"data": [null]}', "not a list of models"),
+        (b'{"data": [{"id": 5}]}', "not a list of models"),
+        (b'{"data": []}', r"serves 0 models \(none\)"),
+        (b'{"data": [{"id": "a"}, {"id": "b"}]}', r"serves 2 models \(a, b\)"),
+    ],
+)
+def test_the_list_of_models_is_checked(body, message):
+    with faulty_server(sends(body, "identity")) as url, pytest.raises(SftrlError, match=message):
+        asyncio.run(served_model(url))
+
+
+def test_the_one_served_model():
+    with faulty_server(sends(b'{"data": [{"id": "m"}]}', "identity")) as url:
+        assert asyncio.run(served_model(url)) == "m"
+
+
+async def served_model(url):
+    async with Endpoint(EndpointOptions(url, retries=0), None) as endpoint:
+        return await endpoint.served_model()
 
 
 def test_a_compressed_answer_and_a_redirect_are_read():
