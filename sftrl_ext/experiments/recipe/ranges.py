@@ -158,7 +158,7 @@ def _items(value: Any) -> Iterator[tuple[Any, str]]:
 
 
 def check_names(recipe: Recipe) -> None:
-    """Refuse names of splits, rewards, algorithms and types that are not known.
+    """Refuse names of algorithms and types that are not known.
 
     Raises:
         SftrlError: naming the key, with the nearest known name.
@@ -170,8 +170,6 @@ def check_names(recipe: Recipe) -> None:
         if arm.kind == "rl" and "algorithm" in arm.budget:
             key = f"arms.{name}.budget.algorithm"
             _check_name(key, "algorithm", str(arm.budget["algorithm"]), algorithms)
-    _check_reward(recipe.task)
-    _check_task(recipe)
 
 
 def _check_name(key: str, kind: str, name: str, known: Iterable[str]) -> None:
@@ -190,10 +188,16 @@ def _check_reward(task: TaskConfig) -> None:
     _check_name("task.reward", "reward function", task.reward, (key for key in REWARDS if "/" not in key))
 
 
-def _check_task(recipe: Recipe) -> None:
+def check_task(recipe: Recipe) -> None:
+    """Refuse splits and rewards that are not known, and settings with which the task builds no rows.
+
+    Raises:
+        SftrlError: naming the key, with the nearest known name.
+    """
     from data_prep.task_rows import find_rows
 
     task = recipe.task
+    _check_reward(task)
     splits: Mapping[str, list[str]] = {
         "task.train_split": [task.train_split],
         "task.pretrain_splits": task.pretrain_splits,

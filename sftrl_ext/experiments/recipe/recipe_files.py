@@ -28,7 +28,7 @@ from sftrl_ext.experiments.recipe.arms import check_arms
 from sftrl_ext.experiments.recipe.attention import check_attention
 from sftrl_ext.experiments.recipe.given_paths import absolute_file, add_eval_sets, make_paths_absolute
 from sftrl_ext.experiments.recipe.ranges import check_names as check_known_names
-from sftrl_ext.experiments.recipe.ranges import check_ranges
+from sftrl_ext.experiments.recipe.ranges import check_ranges, check_task
 from sftrl_ext.experiments.recipe.schema import (
     METRICS,
     OFFLOADS,
@@ -43,6 +43,9 @@ from sftrl_ext.experiments.recipe.trackers import check_names
 from sftrl_ext.experiments.recipe.trainer_modes import check_mode
 from sftrl_ext.paths import configs_dir, recipes_dir
 from sftrl_ext.runs.compute import RL_TOKENS
+
+_TASK_KEY = re.compile(r"[+~]*(task|arms)\b")
+"""Beginnings of overrides that may name a split, a reward or a setting of the task."""
 
 _MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "task.settings.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""
@@ -101,6 +104,10 @@ def load_recipe(
     except SftrlError as error:
         raise SftrlError(f"{path}: {error}") from None
     _check(path, loaded)
+    # The task's builders take a moment to import. What ships is right, as tests check.
+    if path not in recipe_files().values() or any(_TASK_KEY.match(word) for word in overrides):
+        with named(str(path)):
+            check_task(loaded)
     return loaded
 
 

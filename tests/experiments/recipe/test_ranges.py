@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe.ranges import RANGES, check_names, check_ranges
-from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.recipe.ranges import RANGES, check_names, check_ranges, check_task
+from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, find_recipe, load_recipe
 from sftrl_ext.experiments.recipe.schema import ExpectedConfig, Recipe
 
 
@@ -30,6 +30,7 @@ def check(recipe, *overrides):
     changed = OmegaConf.to_object(merged)
     check_ranges(changed)
     check_names(changed)
+    check_task(changed)
 
 
 NUMBERS = [
@@ -143,3 +144,15 @@ def test_every_number_of_a_recipe_has_a_range():
         for name, hint in get_type_hints(kind).items():
             numeric = {int, float} & {hint, *get_args(hint)}
             assert not numeric or name in RANGES.get(kind, {}), f"{kind.__name__}.{name}"
+
+
+@pytest.mark.parametrize("path", distinct_recipes(), ids=lambda path: path.stem)
+def test_the_tasks_of_recipes_that_ship_are_right(path):
+    check_task(load_recipe(path, "smoke"))
+
+
+def test_a_recipe_of_ones_own_is_checked_too(tmp_path):
+    text = find_recipe("fig6_gp_l").read_text()
+    (tmp_path / "mine.yaml").write_text(text + "\ntask: {train_split: idd}\n")
+    with pytest.raises(SftrlError, match=r"mine\.yaml: task\.train_split: .*Did you mean 'id'"):
+        load_recipe(tmp_path / "mine.yaml", "smoke")
