@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from sftrl_ext.envs.task import load_outside_tasks
 from sftrl_ext.envs.task_config import CityConfig, RoutesConfig, TaskConfig
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
@@ -196,6 +197,7 @@ def check_task(recipe: Recipe) -> None:
     """
     from data_prep.task_rows import find_rows
 
+    load_outside_tasks()  # their modules may register splits and rewards too
     task = recipe.task
     _check_reward(task)
     splits: Mapping[str, list[str]] = {
