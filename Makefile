@@ -13,7 +13,7 @@ REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs peers
+.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs peers bench-check
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -36,6 +36,7 @@ nightly: $(VENV)/.dev
 	$(MAKE) smoke
 	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
 	$(MAKE) gpu-imports
+	$(MAKE) bench-check
 
 # Imports every module of a GPU run, with the extra gpu as installed on a GPU node (8 GB of wheels).
 gpu-imports: $(GPU)/.ready
@@ -53,6 +54,10 @@ docs: $(DOCS)/.ready
 # What a user would take instead, beside ours; PEERS_ARGS="--free-cores --part generation" chooses.
 peers: $(PEERS)/.ready
 	$(PEERS)/bin/python -m benchmarks.peers $(PEERS_ARGS)
+
+# Ratios of the light benchmarks beside those stored in benchmarks/baseline.json.
+bench-check: $(VENV)/.cpu
+	$(BIN)/python -m benchmarks.regressions
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

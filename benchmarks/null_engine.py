@@ -118,10 +118,13 @@ class NullQueue:
         self.tags[key] = tag
 
     async def async_kv_batch_put(
-        self, keys: list[str], partition_id: str, fields: TensorDict, tags: list[Any]
+        self, keys: list[str], partition_id: str, fields: TensorDict | None, tags: list[Any]
     ) -> None:
-        """Encode the rows of an episode and store them."""
+        """Encode the rows of some episodes and store them; without rows their tags alone."""
         await asyncio.sleep(0)
+        self.tags.update(zip(keys, tags, strict=True))
+        if fields is None:
+            return
         extract_field_schema(fields)
         select = AsyncSimpleStorageManager._select_by_positions
         positions, names = list(range(len(keys))), fields.keys()
@@ -139,7 +142,6 @@ class NullQueue:
         self.bytes += sum(memoryview(frame).nbytes for frame in message.serialize())
         for index, key in enumerate(keys):
             self.rows[key] = (fields, index)
-            self.tags[key] = tags[index]
 
     def errors(self) -> list[str]:
         """Errors of the episodes that could not be played to their end."""

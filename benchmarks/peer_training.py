@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from benchmarks.learner import MICRO_ROWS, Learner, SampledRows, pad
 from benchmarks.peer_inputs import SINGLE_TURN, answer_settings, hands, laptop_recipe
 from benchmarks.step_times import median, timed_steps
 from sftrl_ext.backends.hf.engine import Engine, Request
@@ -30,9 +30,6 @@ from sftrl_ext.hf_folder import load_model, load_tokenizer
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.training.credit import leave_one_out_advantages
 
-MICRO_ROWS = 64
-"""Rows of one forward and backward pass, on both sides."""
-
 Update = dict[str, float]
 """Seconds, episodes and tokens of one update."""
 
@@ -42,8 +39,7 @@ class PlainLoop:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.settings = settings
-        self.model = load_model(folder, torch.float32).train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings["lr"], weight_decay=0.0)
+        self.learner = Learner(folder, settings["lr"])
         self.tokenizer = load_tokenizer(folder)
         self.engine = Engine.from_folder(folder, max_rows=settings["prompts"] * settings["group"])
 
@@ -59,7 +55,7 @@ class PlainLoop:
     def update(self, rows: Sequence[tuple[str, list[dict[str, str]]]]) -> Update:
         """Sample an answer for each row, grade them and train on them."""
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        self.engine.copy_weights((name, value.detach()) for name, value in self.model.named_parameters())
+        self.engine.copy_weights(self.learner.weights())
         sampling = Sampling(max_tokens=self.settings["max_tokens"])
         prompts = [prompt_ids(self.tokenizer, prompt) for _, prompt in rows]
         answers = self.engine.generate(Request(ids, sampling) for ids in prompts)
@@ -70,20 +66,12 @@ class PlainLoop:
         groups = torch.arange(len(rows)) // self.settings["group"]
         advantages = leave_one_out_advantages(
             torch.tensor(rewards, dtype=torch.float64)[:, None], one_turn, groups, 1.0, divide_by_std=True
-        )[:, 0].float()
-        ids = [torch.tensor(p + a.token_ids) for p, a in zip(prompts, answers, strict=True)]
-        old = torch.tensor([sum(answer.log_probs) for answer in answers])
-        order = sorted(range(len(rows)), key=lambda row: len(ids[row]))
-        for first in range(0, len(order), MICRO_ROWS):
-            part = order[first : first + MICRO_ROWS]
-            log_ratio = self.answer_log_probs([ids[row] for row in part], [len(prompts[row]) for row in part])
-            ratio = (log_ratio - old[part]).exp()
-            gain = advantages[part]
-            loss = torch.maximum(-ratio * gain, -ratio.clamp(0.8, 1.2) * gain)
-            (loss.sum() / len(rows)).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        ).float()
+        responses = [answer.token_ids for answer in answers]
+        turn_ids = pad([[1] * len(ids) for ids in responses])
+        log_probs = pad([answer.log_probs for answer in answers])
+        sampled_rows = SampledRows(prompts, responses, log_probs, turn_ids, advantages.expand(turn_ids.shape))
+        self.learner.update(sampled_rows, len(rows))
         end = time.perf_counter()
         generated = sum(len(answer.token_ids) for answer in answers)
         return {
@@ -94,16 +82,6 @@ class PlainLoop:
             "generated_tokens": generated,
             "trained_tokens": generated + sum(map(len, prompts)),
         }
-
-    def answer_log_probs(self, ids: list[Tensor], prompts: list[int]) -> Tensor:
-        """Log-probability of each row's answer. Shape ``[rows]``."""
-        batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        lengths, starts = torch.tensor([len(row) for row in ids]), torch.tensor(prompts)
-        columns = torch.arange(batch.shape[1])
-        logits = self.model(batch, attention_mask=(columns < lengths[:, None]).long()).logits[:, :-1]
-        chosen = logits.log_softmax(-1).gather(-1, batch[:, 1:, None])[..., 0]
-        of_answer = (columns[1:] >= starts[:, None]) & (columns[1:] < lengths[:, None])
-        return (chosen * of_answer).sum(1)
 
 
 def prompt_ids(tokenizer: Any, prompt: list[dict[str, str]]) -> list[int]:

@@ -30,9 +30,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from benchmarks.processes import average_gradients, spawn
+from benchmarks.learner import Learner, SampledRows, pad
+from benchmarks.processes import spawn
 from benchmarks.step_times import phases, timed_steps
 from sftrl_ext.backends.hf.batcher import Batcher
 from sftrl_ext.backends.hf.engine import Engine, Request
@@ -42,16 +42,12 @@ from sftrl_ext.envs.base import parse_facts
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml
 from sftrl_ext.experiments.recipe.schema import Recipe
-from sftrl_ext.hf_folder import load_model
+from sftrl_ext.experiments.rehearsal.compare import compose_config
 from sftrl_ext.reward_fns import turn_reward
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
 from sftrl_ext.rollout.tokens import load_chat_tokens
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.training import credit
-from sftrl_ext.training.policy_loss import turn_log_ratio
-
-MICRO_ROWS = 64
-"""Rows of one forward pass, as many as the recipe's token limit lets through."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,6 @@ class Update:
     lr: float
     gamma: float
     limits: Limits
-    threads: int
 
 
 def update_of(recipe: Recipe, layout: RunLayout, updates: int) -> Update:
@@ -78,22 +73,24 @@ def update_of(recipe: Recipe, layout: RunLayout, updates: int) -> Update:
     stages = [stage for stage in make_plan(recipe, layout.root) if stage.kind == "rl"]
     if not stages:
         raise SystemExit(f"{layout.root}: no RL stage in its recipe.")
-    settings = dict(word.split("=", 1) for word in stages[0].command if "=" in word)
-    model = Path(settings["actor_rollout_ref.model.path"])
+    command = stages[0].command
+    at = command.index("--config-name") + 1
+    config = compose_config(command[at], command[at + 1 :])
+    data, actor, sftrl = config["data"], config["actor_rollout_ref"], config["sftrl"]
+    model = Path(actor["model"]["path"])
     if not model.is_dir():
         raise SystemExit(f"{model}: no such folder; the run's init has not been trained.")
-    turn = int(settings["sftrl.rollout.max_turn_tokens"])
-    limits = Limits(int(settings["data.max_prompt_length"]), int(settings["data.max_response_length"]), turn)
     return Update(
         model,
-        pq.read_table(settings["data.train_files"]).to_pylist(),
-        int(settings["data.train_batch_size"]),
-        int(settings["actor_rollout_ref.rollout.n"]),
-        updates,
-        float(settings["actor_rollout_ref.actor.optim.lr"]),
-        0.9,
-        limits,
-        recipe.scale.threads,
+        pq.read_table(data["train_files"]).to_pylist(),
+        prompts=data["train_batch_size"],
+        group=actor["rollout"]["n"],
+        updates=updates,
+        lr=actor["actor"]["optim"]["lr"],
+        gamma=sftrl["credit"]["gamma"],
+        limits=Limits(
+            data["max_prompt_length"], data["max_response_length"], sftrl["rollout"]["max_turn_tokens"]
+        ),
     )
 
 
@@ -102,8 +99,7 @@ class PlainLoop:
 
     def __init__(self, update: Update, rank: int, ranks: int) -> None:
         self.update, self.rank, self.ranks = update, rank, ranks
-        self.model = load_model(update.model, torch.float32, "sdpa").train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=update.lr, weight_decay=0.0)
+        self.learner = Learner(update.model, update.lr, ranks)
         self.engine = Engine.from_folder(update.model, max_rows=256, seed=rank)
         self.chat = load_chat_tokens(update.model)
 
@@ -115,7 +111,7 @@ class PlainLoop:
         """One update: episodes, credit, one optimizer step."""
         self._barrier()
         begin = time.perf_counter()
-        self.engine.copy_weights((name, value.detach()) for name, value in self.model.named_parameters())
+        self.engine.copy_weights(self.learner.weights())
         episodes = asyncio.run(self.play(number))
         self._barrier()
         played = time.perf_counter()
@@ -170,57 +166,25 @@ class PlainLoop:
         segments = [
             (number, part, s) for number, e in enumerate(episodes) for part, s in enumerate(e.segments)
         ]
-        turn_ids = _padded([s.turn_ids for _, _, s in segments])
-        rewards = _padded([s.token_rewards() for _, _, s in segments]).double()
+        turn_ids = pad([s.turn_ids for _, _, s in segments])
+        rewards = pad([s.token_rewards() for _, _, s in segments]).double()
         turns = credit.collect_turns(
             turn_ids, rewards, [e for e, _, _ in segments], [p for _, p, _ in segments]
         )
         group = torch.arange(len(episodes)) // self.update.group
         raw = credit.leave_one_out_advantages(turns.rewards, turns.alive, group, self.update.gamma)
-        advantages = turns.to_tokens(raw).float()
-        old = _padded([s.logprobs or [] for _, _, s in segments]).float()
-        ids = [torch.tensor(s.prompt_ids + s.response_ids) for _, _, s in segments]
-        count = float(turns.alive.sum()) * self.ranks  # ranks average their gradients
-        order = sorted(range(len(segments)), key=lambda row: len(ids[row]))
-        for at in range(0, len(order), MICRO_ROWS):
-            rows = order[at : at + MICRO_ROWS]
-            lengths = [len(segments[row][2].response_ids) for row in rows]
-            log_probs = self.log_probs([ids[row] for row in rows], lengths)
-            width = log_probs.shape[1]
-            loss = turn_loss(log_probs, old[rows, :width], advantages[rows, :width], turn_ids[rows, :width])
-            (loss * self.ranks / count).backward()
-        average_gradients(self.model, self.ranks)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def log_probs(self, ids: list[Tensor], responses: list[int]) -> Tensor:
-        """Log-probabilities of the response tokens of some rows. Shape ``[rows, longest response]``."""
-        batch = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        length = torch.tensor([len(row) for row in ids])
-        mask = torch.arange(batch.shape[1]) < length[:, None]
-        logits = self.model(batch, attention_mask=mask.long()).logits[:, :-1]
-        chosen = logits.log_softmax(-1).gather(-1, batch[:, 1:, None])[..., 0]
-        width = max(responses)
-        first = length - torch.tensor(responses) - 1
-        columns = (first[:, None] + torch.arange(width)).clamp(max=chosen.shape[1] - 1)
-        return chosen.gather(1, columns)
+        rows = SampledRows(
+            [s.prompt_ids for _, _, s in segments],
+            [s.response_ids for _, _, s in segments],
+            pad([s.logprobs or [] for _, _, s in segments]).float(),
+            turn_ids,
+            turns.to_tokens(raw).float(),
+        )
+        self.learner.update(rows, float(turns.alive.sum()))
 
     def _barrier(self) -> None:
         if self.ranks > 1:
             dist.barrier()
-
-
-def turn_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, turn_ids: Tensor) -> Tensor:
-    """Sum over turns of PPO's clipped objective with one ratio per turn. All ``[rows, tokens]``."""
-    ratio, is_last = turn_log_ratio(log_probs, old, turn_ids)
-    ratio = ratio.exp()
-    losses = torch.maximum(-ratio * advantages, -ratio.clamp(0.8, 1.2) * advantages)
-    return (losses * is_last).sum()
-
-
-def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
 def plain_loop(rank: int, ranks: int, update: Update) -> list[dict[str, float]]:

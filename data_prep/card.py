@@ -140,7 +140,10 @@ def _line(facts: FileFacts, card: TaskCard) -> str:
 
 
 def write_card(
-    files: Sequence[str | Path], path: str | Path, left_out: Sequence[str] = (), origins: str = ""
+    files: Sequence[str | Path],
+    path: str | Path,
+    left_out: Sequence[str] = (),
+    sections: Sequence[str] = (),
 ) -> str:
     """Write the card of some parquet files, and give its text.
 
@@ -148,10 +151,9 @@ def write_card(
         files: The parquet files.
         path: Where to, usually ``dataset_card.md`` beside the files.
         left_out: One sentence for each thing that the files leave out of their sources.
-        origins: A section on the files that rows were read from; see `data_prep.origins`.
+        sections: Further sections, such as those of `data_prep.held_out` and `data_prep.origins`.
     """
-    text = card_text([inspect_file(file) for file in files], left_out)
-    text += f"\n{origins}" if origins else ""
+    text = "\n".join([card_text([inspect_file(file) for file in files], left_out), *sections])
     write_text(Path(path), text)
     return text
 

@@ -20,9 +20,10 @@ from data_prep.hand_draws import with_draws
 from data_prep.hand_words import POOL, HandWords, Key, solutions_of
 from data_prep.images import Images, check_images, embed_images
 from data_prep.schema import dialogues_array, messages_array, rows_table
-from data_prep.sources import Accept, Part, Source, draw_parts, runs_of_rows
+from data_prep.sources import Part, Source, draw_parts, runs_of_rows
 from data_prep.writer import ROW_GROUP
 from sftrl_ext.envs.general_points.cards import parse_cards
+from sftrl_ext.envs.general_points.hands import Accept
 from sftrl_ext.envs.general_points.prompts import expert_answer, load_template
 from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.envs.general_points.working import calculations
@@ -168,6 +169,7 @@ def suboptimal_rows(
     mistakes: tuple[int, int] | None = None,
     *,
     images: Images = "draw",
+    reasoned: bool = False,
 ) -> Iterator[pa.Table]:
     """Dialogues that fail, get feedback, and end right; only the last answer carries loss.
 
@@ -180,11 +182,12 @@ def suboptimal_rows(
         mistakes: Fewest and most failed attempts, drawn uniformly; by default 1 to ``max_attempts - 1``,
             at most 8.
         images: As in `rl_rows`.
+        reasoned: Answers show their working, failed ones too where their formula has one.
 
     Raises:
         SftrlError: as in `sft_rows`, or if so many mistakes leave no attempt for the right answer.
     """
-    _check_answers(source, solutions)
+    _check_answers(source, solutions, reasoned)
     limit = source.settings.max_attempts - 1
     fewest, most = mistakes or (1, min(limit, POOL))
     if not 0 <= fewest <= most <= min(limit, POOL):
@@ -195,15 +198,16 @@ def suboptimal_rows(
 
     def dialogue(hand_texts: HandWords, key: Key, pick: float, draw: float) -> list[str]:
         texts = list(hand_texts.opening(key))
-        pool = hand_texts.mistakes(key)
+        _, target = hand_texts.rule_and_target(key)
+        pool = hand_texts.mistakes(key, reasoned)
         size = max(1, len(pool))
         # One random number chooses both, uniformly: how many attempts fail, and the first mistake of the
         # pool. The others follow it in the pool, so no mistake comes twice.
         number, first = divmod(int(draw * (most - fewest + 1) * size), size)
         for attempt in range(1, min(fewest + number, len(pool)) + 1):
             answer, feedback = pool[(first + attempt) % len(pool)]
-            texts += (answer, hand_texts.reply(feedback, attempt))
-        texts.append(hand_texts.answer(key, pick, solutions))
+            texts += (answer, hand_texts.reply(feedback, attempt, target))
+        texts.append(hand_texts.answer(key, pick, solutions, reasoned))
         return texts
 
     def table_of(hand_texts: HandWords, part: Part) -> pa.Table:

@@ -12,8 +12,9 @@ import pyarrow as pa
 from data_prep.hand_draws import draw_lines, read_draws
 from data_prep.task_card import TaskCard
 from sftrl_ext.envs.general_points.cards import SUITS_OF, parse_cards
+from sftrl_ext.envs.general_points.families import LARGEST_CARD
 from sftrl_ext.envs.general_points.hands import HandSpec
-from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.general_points.rules import DRAWN, RULES, holds_face
 
 Multiset = tuple[tuple[int, ...], int]
 """Sorted numbers, and the target."""
@@ -25,8 +26,14 @@ class HandCard(TaskCard):
     Attributes:
         suits: Suit letters of the cards.
         hands: Different rows of ranks under a rule.
+        file: Name of the file.
         draws: Split to how its hands were drawn, where the file says it.
         multisets: Different number multisets.
+        rows: Number of rows.
+        drawn: Different drawn rules.
+        with_face: Rows whose hand holds a J, Q or K.
+        with_large: Rows whose hand has a number above 10.
+        targets: Numbers to reach.
     """
 
     intro = (
@@ -43,9 +50,14 @@ class HandCard(TaskCard):
         self.hands: set[tuple[str, tuple[str, ...]]] = set()
         self.draws: Mapping[str, HandSpec] = {}
         self.multisets: set[Multiset] = set()
+        self.file = ""
+        self.rows = self.with_face = self.with_large = 0
+        self.drawn: set[str] = set()
+        self.targets: set[int] = set()
 
     def read_schema(self, schema: pa.Schema, path: Path) -> None:
         """Read the draws of the splits from the metadata."""
+        self.file = path.stem
         self.draws = read_draws(schema, path)
 
     def add(self, facts: Mapping[str, Any]) -> None:
@@ -55,10 +67,16 @@ class HandCard(TaskCard):
         ranks = tuple(card.rank for card in cards)
         self.suits.update(card.suit for card in cards)
         self.shown[_shown(facts)] += 1
-        self.rules[rule] += 1
+        drawn = rule.startswith(DRAWN)
+        self.rules["drawn rules" if drawn else rule] += 1
+        self.drawn.update({rule} if drawn else ())
         self.hands.add((rule, ranks))
         numbers = tuple(sorted(RULES[rule].number(rank) for rank in ranks))
         self.multisets.add((numbers, facts["target"]))
+        self.rows += 1
+        self.with_face += holds_face(cards)
+        self.with_large += numbers[-1] > LARGEST_CARD
+        self.targets.add(facts["target"])
 
     def cells(self) -> Sequence[str]:
         """See `TaskCard`."""
@@ -78,7 +96,30 @@ class HandCard(TaskCard):
                 specs = draws.setdefault(split, [])
                 if plain not in specs:
                     specs.append(plain)
-        return draw_lines(draws)
+        return [*draw_lines(draws), *(_drawn_lines(cards) if any(card.drawn for card in cards) else ())]
+
+
+def _drawn_lines(cards: Sequence[HandCard]) -> list[str]:
+    """Shares of hands in files with drawn rules and in those they are compared with."""
+    return [
+        "",
+        "## Drawn rules",
+        "",
+        "Shares of the rows of each file; drawn rules are counted once.",
+        "",
+        "| file | drawn rules | with a J, Q or K | with a number above 10 | targets |",
+        "|---|---:|---:|---:|---|",
+        *(
+            f"| {card.file} | {len(card.drawn):,} | {card.with_face / card.rows:.1%} "
+            f"| {card.with_large / card.rows:.1%} | {_span(card.targets)} |"
+            for card in cards
+            if card.rows
+        ),
+    ]
+
+
+def _span(numbers: set[int]) -> str:
+    return f"{min(numbers)} to {max(numbers)}" if len(numbers) > 1 else str(min(numbers))
 
 
 def _shown(facts: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ KEY = b"sftrl.hands"
 """Key of the parquet metadata: JSON of split name to the fields of `HandSpec`."""
 
 MOST_CARDS = 4
-"""Shares of hands of more cards are not enumerated: their solver takes minutes over all multisets."""
+"""Shares of hands of more cards are not enumerated: their solver takes minutes over all multisets. Those of
+families are not either."""
 
 DRAWS: dict[str, str] = {
     "iid": "every rank is drawn independently, and hands without a J, Q or K are redrawn",
@@ -35,7 +36,10 @@ DRAWS: dict[str, str] = {
 
 def with_draws(table: pa.Table, splits: Iterable[Split]) -> pa.Table:
     """A table with the hands of its splits in the schema's metadata."""
-    hands = {split.name: asdict(split.hands) for split in splits}
+    hands = {
+        split.name: {key: value for key, value in asdict(split.hands).items() if value is not None}
+        for split in splits
+    }
     return table.replace_schema_metadata({KEY: json.dumps(hands)})
 
 
@@ -89,7 +93,7 @@ def draw_lines(hands: Mapping[str, Sequence[HandSpec]]) -> list[str]:
 
 
 def _shares(spec: HandSpec) -> str:
-    if spec.num_cards > MOST_CARDS:
+    if spec.num_cards > MOST_CARDS or spec.family is not None:
         return "– | –"
     shares = draw_shares(spec)
     return f"{100 * float(shares.one_face):.1f} % | {100 * float(shares.other_rule):.1f} %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import Any, cast, get_args
 from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows, suboptimal_rows
 from data_prep.given_hands import given_hand_rows
 from data_prep.hand_card import HandCard
+from data_prep.held_out import HeldOutCheck, check_held_out
 from data_prep.sources import Source
 from data_prep.splits import SPLITS, get_split
 from data_prep.task_rows import Splits, Tables, TaskRows
 from sftrl_ext.envs.general_points.answer import extract_answer
-from sftrl_ext.envs.general_points.cards import Card, parse_card
+from sftrl_ext.envs.general_points.cards import Card, parse_card, parse_cards
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look, make_facts
-from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.general_points.families import FAMILIES, RuleFamily, find_rules
+from sftrl_ext.envs.general_points.rules import RULES, Rule, bindings_of, held_out_bindings
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError, named, unknown_name
 
@@ -27,20 +29,26 @@ class HandRows(TaskRows):
 
     Attributes:
         settings: How the hands are played.
+        held_out: Bindings that no row of the first stages states.
     """
 
     def __init__(self, config: TaskConfig, folder: Path, pretrain: bool = False) -> None:
         super().__init__(config, folder, pretrain)
         self.settings = hand_settings(config)
+        self.held_out = held_out_bindings(config.held_out)
         solutions = cast(Solutions, config.solutions)  # the builders refuse any other
-        answered = {"sft": sft_rows, "reasoned": reasoned_rows, "suboptimal": suboptimal_rows}
+        answered: dict[str, Callable[..., Tables]] = {
+            "sft": reasoned_rows if config.working else sft_rows,
+            "reasoned": reasoned_rows,
+            "suboptimal": partial(suboptimal_rows, reasoned=config.working),
+        }
         solved = {kind: partial(builder, solutions=solutions) for kind, builder in answered.items()}
         self.builders = {"rl": rl_rows, **solved}
 
     @classmethod
     def split_names(cls) -> Collection[str]:
-        """See `TaskRows`; the name of a rule is a split too."""
-        return [*SPLITS, *RULES]
+        """See `TaskRows`; the name of a rule or of a family is a split too."""
+        return [*SPLITS, *RULES, *FAMILIES]
 
     @classmethod
     def card(cls) -> HandCard:
@@ -89,6 +97,19 @@ class HandRows(TaskRows):
         return {}
 
     @classmethod
+    def under_trained_rule(cls, facts: Mapping[str, Any], train_split: str) -> dict[str, Any] | None:
+        """See `TaskRows`; also None where the trained rule is drawn, or has not all cards of the hand."""
+        trained = find_rules(get_split(train_split).hands.rule)
+        ranks = {card.rank for card in parse_cards(facts["cards"])}
+        if (
+            isinstance(trained, RuleFamily)
+            or facts.get("rule") == trained.name
+            or not ranks <= set(trained.ranks)
+        ):
+            return None
+        return {**facts, "rule": trained.name}
+
+    @classmethod
     def sample_texts(cls, rows: int) -> list[str]:
         """See `TaskRows`."""
         texts = []
@@ -111,10 +132,23 @@ class HandRows(TaskRows):
         """See `TaskRows`."""
         config = self.config
         suits = config.pretrain_suits if pretraining else None
-        hands = {"suits": suits or config.suits, "draw": config.draw}
+        hands = {
+            "suits": suits or config.suits,
+            "draw": config.draw,
+            "num_cards": config.cards,
+            "target": config.target,
+            "targets": config.targets,
+        }
         settings = replace(self.settings, max_attempts=attempts or config.max_attempts)
         given = {name: value for name, value in hands.items() if value}
         return Source(splits, seed=seed, train=train, settings=settings, hands=given)
+
+    def check_held_out(self, path: Path, init: bool = False) -> HeldOutCheck | None:
+        """See `TaskRows`."""
+        trained = find_rules(get_split(self.config.train_split).hands.rule)
+        stated = frozenset(bindings_of(trained)) if init and isinstance(trained, Rule) else frozenset()
+        held = [bindings for bindings in self.held_out if not bindings <= stated]
+        return check_held_out(path, held) if held else None
 
     def given(self, path: Path, name: str, seed: int, limit: int | None = None) -> Tables:
         """See `TaskRows`."""

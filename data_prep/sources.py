@@ -6,9 +6,8 @@ Row ``i`` of a source is a pure function of the source and ``i``: hands are draw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.hands import (
     BLOCK,
     DRAW_OF_PROFILE,
+    Accept,
     HandArrays,
     HandSpec,
     draw_hands,
@@ -108,10 +108,6 @@ def image_seeds(seed: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
         return ((z ^ (z >> np.uint64(31))) >> np.uint64(33)).astype(np.int64)
 
 
-Accept = Callable[[tuple[int, ...], int], bool]
-"""A condition on a hand's sorted numbers and target."""
-
-
 def draw_parts(source: Source, first: int, last: int, accept: Accept | None = None) -> list[Part]:
     """Draw rows ``first`` to ``last - 1``, one `Part` per split of the source.
 
@@ -135,24 +131,18 @@ def draw_parts(source: Source, first: int, last: int, accept: Accept | None = No
         )
         for s, split in enumerate(splits):
             places = index[which == s]
-            fits = partial(_fits, accept, split.hands.target) if accept else None
-            hands = draw_hands(rng, split.hands, len(places), fits)
+            hands = draw_hands(rng, split.hands, len(places), accept)
             drawn[s].append(Part(split, hands, places, rng.random((len(places), 2))))
     return [_joined(parts, last) for parts in drawn]
-
-
-def _fits(accept: Accept, target: int, numbers: tuple[int, ...]) -> bool:
-    return accept(numbers, target)
 
 
 def _joined(parts: list[Part], last: int) -> Part:
     index = np.concatenate([part.index for part in parts])
     keep = index < last
     split = parts[0].split
-    ranks = np.concatenate([part.hands.ranks for part in parts])[keep]
-    suits = np.concatenate([part.hands.suits for part in parts])[keep]
-    chance = np.concatenate([part.chance for part in parts])[keep]
-    return Part(split, HandArrays(split.hands, ranks, suits), index[keep], chance)
+    drawn = [(part.hands.ranks, part.hands.suits, part.hands.choices, part.chance) for part in parts]
+    ranks, suits, choices, chance = (np.concatenate(arrays)[keep] for arrays in zip(*drawn, strict=True))
+    return Part(split, HandArrays(split.hands, ranks, suits, choices), index[keep], chance)
 
 
 def runs_of_rows(rows: int, size: int) -> Iterator[tuple[int, int]]:

@@ -18,8 +18,9 @@ from typing import Any
 
 from data_prep.schema import data_source
 from sftrl_ext.envs.general_points.episode import PlaySettings, as_look
+from sftrl_ext.envs.general_points.families import FAMILIES
 from sftrl_ext.envs.general_points.hands import HandSpec
-from sftrl_ext.envs.general_points.rules import RULES
+from sftrl_ext.envs.general_points.rules import DRAWN, RULES
 from sftrl_ext.envs.general_points.task import GENERAL_POINTS
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 
@@ -67,9 +68,8 @@ class Split:
         Args:
             hands: Fields of `HandSpec`.
         """
-        return replace(
-            self, hands=replace(self.hands, **{k: v for k, v in hands.items() if k not in self.about})
-        )
+        about = self.about | ({"targets"} if "target" in self.about else set())
+        return replace(self, hands=replace(self.hands, **{k: v for k, v in hands.items() if k not in about}))
 
     def settings(self, settings: PlaySettings) -> PlaySettings:
         """Play settings of the split: the given ones with the split's look.
@@ -119,20 +119,21 @@ def register_split(
 def get_split(name: str) -> Split:
     """The split of a name.
 
-    Besides the registered ones, ``ood_target_<n>`` is known for every n, and a card rule's name is a split
-    too: any hands under that rule with seen number multisets, for training on a mixture of rules.
+    Besides the registered ones, ``ood_target_<n>`` is known for every n, and the name of a card rule or of a
+    family of rules is a split too: any hands under that rule, or each under a rule of the family, with seen
+    number multisets, for training on a mixture of rules.
 
     Raises:
         SftrlError: if there is none, with the nearest name.
     """
     if name in SPLITS:
         return SPLITS[name]
-    if name in RULES:
+    if name in FAMILIES or name in RULES or str(name).startswith(DRAWN):
         return Split(name, HandSpec(rule=name, part="seen"), about=frozenset({"rule", "part"}))
     match = _TARGET.fullmatch(str(name))
     if match:
         return Split(name, HandSpec(target=int(match.group(1))), about=frozenset({"target"}))
-    raise unknown_name("split", name, [*SPLITS, *RULES, "ood_target_<n>"])
+    raise unknown_name("split", name, [*SPLITS, *RULES, *FAMILIES, "ood_target_<n>"])
 
 
 register_split("id", part="seen")

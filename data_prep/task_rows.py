@@ -17,6 +17,7 @@ from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError, unknown_name
 
 if TYPE_CHECKING:
+    from data_prep.held_out import HeldOutCheck
     from data_prep.options import DataOptions
     from data_prep.task_card import TaskCard
 
@@ -93,6 +94,11 @@ class TaskRows(ABC):
         return {}
 
     @classmethod
+    def under_trained_rule(cls, facts: Mapping[str, Any], train_split: str) -> dict[str, Any] | None:
+        """Facts of an episode under the trained rule; None where that is its own, or there is none."""
+        return None
+
+    @classmethod
     def sample_texts(cls, rows: int) -> list[str]:
         """Prompts, answers and feedback for the tokenizer of a toy model."""
         return []
@@ -120,6 +126,26 @@ class TaskRows(ABC):
             SftrlError: by default, as a task reads no such list unless it says how.
         """
         raise SftrlError(f"{path}: task {self.config.kind!r} reads no list of instances.")
+
+    def check_held_out(self, path: Path, init: bool = False) -> HeldOutCheck | None:
+        """Read a file of a stage back and refuse a row that states what ``task.held_out`` names.
+
+        Args:
+            path: The parquet file.
+            init: It is the stage ``init``, which may state the rule it trains.
+
+        Returns:
+            None where nothing is held out.
+
+        Raises:
+            SftrlError: naming file, row and what it states; by default for any ``task.held_out``.
+        """
+        if self.config.held_out:
+            raise SftrlError(
+                f"task.held_out: {', '.join(self.config.held_out)}; expected none, as task "
+                f"{self.config.kind!r} has no card rules."
+            )
+        return None
 
     def build(self, kind: str, source: Any, rows: int, **options: Any) -> Tables:
         """Build rows of one kind.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+REQUIRED: Any = "???"
+"""Default of a key that the recipe must set: ``omegaconf.MISSING``, without the import of omegaconf."""
+
 
 @dataclass
 class CityConfig:
@@ -62,11 +65,12 @@ class RoutesConfig:
 class TaskConfig:
     """The task, how its answers are graded, and the splits it is evaluated on."""
 
-    name: str = "???"  # omegaconf: the recipe must set it
+    name: str = REQUIRED
     """Short task name; every ``data_source`` is ``<name>/<split>``."""
     kind: str = "general_points"
-    """The registered task: ``general_points``, ``virl``, or one of yours. ``target``, ``solutions``,
-    ``suits``, ``draw`` and ``look`` are about the first, ``routes`` about the second."""
+    """The registered task: ``general_points``, ``virl``, or one of yours. ``target``, ``targets``, ``cards``,
+    ``held_out``, ``solutions``, ``suits``, ``draw`` and ``look`` are about the first, ``routes`` about the
+    second."""
     module: str | None = None
     """Module or Python file that registers a task of yours."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +80,12 @@ class TaskConfig:
     train_split: str = "id"
     """The split every arm trains on, unless it names others."""
     pretrain_splits: list[str] = field(default_factory=list)
-    """The splits a base model of our own is pre-trained on (several rules, mixed evenly)."""
+    """The splits a base model of our own is pre-trained on (several rules, mixed evenly). A family of rules
+    is a split too: each of its rows has a rule of its own."""
+    held_out: list[str] = field(default_factory=list)
+    """Card rules (each of their numbers of J, Q and K), bindings (``K=13``) or bindings that may not stand
+    together (``J=5 Q=5 K=5``) that no row of the stages ``base``, ``dialogues`` and ``init`` may state; the
+    init may state the rule it trains. The data stage reads its files back and refuses a row that does."""
     eval_splits: list[str] = field(default_factory=list)
     """The splits every saved checkpoint is evaluated on."""
     eval_sets: dict[str, str] = field(default_factory=dict)
@@ -84,6 +93,11 @@ class TaskConfig:
     file. A set is a split: its name says what it is compared as (``id_..``, ``rule_..`` or ``visual_..``).
     Every row is played, or as many as ``budget.eval.hands_of`` says."""
     target: int = 24
+    """Number to reach, in training and in every split that is not about it."""
+    targets: list[int] | None = None
+    """Smallest and largest number to reach, drawn for each row in the place of ``target``."""
+    cards: int = 4
+    """Cards in a hand, 3 to 6; a split that is about their number keeps its own."""
     max_attempts: int = 5
     profile: str = "exact"
     template: str = "default"
@@ -94,6 +108,9 @@ class TaskConfig:
     """A Python file of yours that registers reward functions."""
     solutions: str = "random"
     """Which solution an expert row shows: ``random``, or the ``first`` of each hand."""
+    working: bool = False
+    """Every expert answer shows its working before the formula, from pre-training on; see ``rows: reasoned``
+    of an arm, which is one with it while the start model has read none."""
     suits: str = "mixed"
     """Suits of the hands; a split that is about its suits keeps its own."""
     pretrain_suits: str | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 
 from data_prep.card import write_card
+from data_prep.held_out import HeldOutCheck, held_out_text
 from data_prep.origins import Origin, origins_text, path_digest, write_origins
 from data_prep.task_rows import Splits, Tables, TaskRows, find_rows
 from data_prep.writer import write_rows
@@ -22,12 +24,21 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     task, budget = recipe.task, recipe.budget
     make = find_rows(task.kind)(task, layout.cities, pretrain=budget.base is not None)
     both = list(task.pretrain_splits) or task.train_split
+    first: dict[str, Tables] = {}
     if budget.base is not None:
-        write_rows(layout.rows("base"), make.sft(both, budget.base.rows, 1_000, pretraining=True))
+        dialogues = round(budget.base.dialogues * budget.base.rows)
+        answers = make.sft(both, budget.base.rows - dialogues, 1_000, pretraining=True)
+        # The trainer shuffles them.
+        first["base"] = chain(answers, make.dialogues(both, dialogues, 1_002)) if dialogues else answers
     if budget.dialogues is not None:
-        write_rows(layout.rows("dialogues"), make.dialogues(both, budget.dialogues.rows, 1_001))
+        first["dialogues"] = make.dialogues(both, budget.dialogues.rows, 1_001)
     if needs_init(recipe):
-        write_rows(layout.rows("init"), make.sft(task.train_split, budget.init.rows, 2_000))
+        first["init"] = make.sft(task.train_split, budget.init.rows, 2_000)
+    checks: list[HeldOutCheck] = []
+    for name, tables in first.items():
+        write_rows(layout.rows(name), tables)
+        check = make.check_held_out(layout.rows(name), init=name == "init")
+        checks += [] if check is None else [check]
     origins: dict[str, Origin] = {}
     for run in {run.rows: run for run in arm_runs(recipe)}.values():
         if is_row_file(run.config.rows):
@@ -48,7 +59,8 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     for note in make.notes:
         sys.stdout.write(f"left out: {note}\n")
     files = sorted(layout.data.glob("*.parquet"))
-    write_card(files, layout.data / "dataset_card.md", make.notes, origins_text(origins))
+    sections = [text for text in (held_out_text(checks), origins_text(origins)) if text]
+    write_card(files, layout.data / "dataset_card.md", make.notes, sections)
 
 
 def _rows_of(run: ArmRun, make: TaskRows, task: TaskConfig) -> Tables:

@@ -96,10 +96,10 @@ def examine(console: Console) -> bool:
     Returns:
         True if training would work.
     """
-    hardware = describe_hardware()
+    hardware, versions = describe_hardware(), installed_versions()
     with ThreadPoolExecutor() as pool:
-        inspected = pool.submit(inspect_installation, hardware)
-        _print_machine(hardware, console)
+        inspected = pool.submit(inspect_installation, hardware, versions)
+        _print_machine(hardware, versions, console)
         installation = inspected.result()
     if installation.verl is None:
         console.print("verl knows our trainer, agent loop and policy loss.")
@@ -112,9 +112,8 @@ def examine(console: Console) -> bool:
     return installation.verl is None
 
 
-def _print_machine(hardware: Mapping[str, Any], console: Console) -> None:
+def _print_machine(hardware: Mapping[str, Any], versions: Mapping[str, str], console: Console) -> None:
     """Print the part of the state that needs no import of verl, while another process imports it."""
-    versions = installed_versions()
     console.print(f"sftrl-ext at {describe_commit()}, Python {hardware['python']}", highlight=False)
     console.print(
         f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB", highlight=False
@@ -136,13 +135,13 @@ def installed_versions() -> dict[str, str]:
     return {name: version for name in PACKAGES if (version := _version(name)) is not None}
 
 
-def inspect_installation(hardware: Mapping[str, Any]) -> Installation:
+def inspect_installation(hardware: Mapping[str, Any], versions: Mapping[str, str]) -> Installation:
     """Look at packages, and import in a process of its own what training imports.
 
     Args:
         hardware: As `describe_hardware` gives it.
+        versions: As `installed_versions` gives them.
     """
-    versions = installed_versions()
     if importlib.util.find_spec("verl") is None:
         fault = (
             "verl is not installed (environments, rewards and data work); install sftrl-ext[cpu] for a "

@@ -14,7 +14,7 @@ from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.evaluation.checkpoints import evaluate_checkpoints
-from sftrl_ext.experiments.evaluation.targets import load_eval_set
+from sftrl_ext.experiments.evaluation.targets import eval_set_of
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.start_models.start_choice import choose_start
@@ -56,7 +56,7 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
 @KINDS.register("eval")
 def evaluate(recipe: Recipe, layout: RunLayout) -> None:
     """Evaluate every checkpoint on every split."""
-    sets = [load_eval_set(layout.eval_rows(split)) for split in recipe.task.eval_splits]
+    sets = [eval_set_of(recipe, layout, split) for split in recipe.task.eval_splits]
     evaluate_checkpoints(recipe, RunState.load(layout.state), layout, sets)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+from collections.abc import Sequence
 from typing import Any, cast
 
 import ray
@@ -18,9 +20,14 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+from verl.workers.rollout.llm_server import LLMServerClient
 
 from sftrl_ext.rollout import AGENT_LOOP
+from sftrl_ext.rollout.episode_client import EpisodeClient
+from sftrl_ext.rollout.gathered_puts import GatheredPuts, Row
 from sftrl_ext.rollout.verifier_loop import TurnsOutput, VerifierLoop
+
+logger = logging.getLogger(__name__)
 
 _Worker: Any = cast(Any, AgentLoopWorkerTQ).__ray_metadata__.modified_class  # the class behind the Ray actor
 
@@ -32,10 +39,15 @@ class VerifierLoopWorker(_Worker):
     """Plays the episodes of its prompts, all of them with one agent loop."""
 
     _verifier_loop: VerifierLoop | None = None
+    llm_client: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._columns: dict[str, dict[str, Any]] = {}
+        self._puts = GatheredPuts(_send_to_queue)
+        # The clients of asynchronous trainers change servers within an episode.
+        if type(self.llm_client) is LLMServerClient:
+            self.llm_client = EpisodeClient.of(self.llm_client)
         # The collector need not visit the objects of imported libraries between two turns.
         gc.collect()
         gc.freeze()
@@ -73,17 +85,43 @@ class VerifierLoopWorker(_Worker):
         output = await self._verifier_loop.run(sampling_params, **row)
         return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
-    async def _run_prompt(self, prompt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Play the episodes of a prompt; its columns are wrapped once for the rows of all of them."""
-        uid = prompt["uid"]
+    async def _run_prompt(
+        self,
+        prompt: dict[str, Any],
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        trace: bool = False,
+    ) -> None:
+        """Play the episodes of a prompt, and give it the status that verl's worker would.
+
+        The prompt's columns are wrapped once for the rows of all its episodes, and its status is stored with
+        that of other prompts.
+        """
+        uid, validate = prompt["uid"], trajectory["validate"]
+        settings = self.config.actor_rollout_ref.rollout
+        count = prompt.pop("__rollout_n__", settings.val_kwargs.n if validate else settings.n)
+        params = dict(sampling_params)
+        if not prompt.pop("__do_sample__", True) and not validate:
+            agent_loop_tq.apply_greedy_sampling_params(params)
+        await self._put_status(uid, validate, "running")
         self._columns[uid] = {
             name: value if isinstance(value, torch.Tensor) else NonTensorData(value)
             for name, value in prompt.items()
         }
-        try:
-            await super()._run_prompt(prompt, *args, **kwargs)
-        finally:
-            del self._columns[uid]
+        episodes = [
+            self._run_agent_loop(params, trajectory=trajectory, trace=trace, session_id=session, **prompt)
+            for session in range(count)
+        ]
+        # The status comes after the last row: a group that failed is cleared as soon as it says so.
+        ends = await asyncio.gather(*episodes, return_exceptions=True)
+        del self._columns[uid]
+        errors = [end for end in ends if isinstance(end, BaseException)]
+        for error in errors:
+            logger.error("an episode of the prompt %s was not stored", uid, exc_info=error)
+        await self._put_status(uid, validate, "failure" if errors else "finished")
+
+    async def _put_status(self, uid: str, validate: bool, status: str) -> None:
+        await self._puts.put([uid], "val" if validate else "train", None, [{"status": status}])
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **row: Any) -> None:
         """Put an episode's rows into TransferQueue; those of a text model are made here.
@@ -98,12 +136,7 @@ class VerifierLoopWorker(_Worker):
         rows = [self._row(segment, columns) for segment in output]
         keys = [f"{uid}_{session}_{index}" for index in range(len(rows))]
         tags = [_tags(fields, row["global_steps"]) for fields in rows]
-        await agent_loop_tq.tq.async_kv_batch_put(
-            keys=keys,
-            fields=list_of_dict_to_tensordict(rows),
-            tags=tags,
-            partition_id="val" if validate else "train",
-        )
+        await self._puts.put(keys, "val" if validate else "train", rows, tags)
 
     def _compute_multi_modal_inputs(self, output: Any, input_ids: torch.Tensor) -> dict[str, Any]:
         """Tensors of an output's images: those kept from its prompt, where there are any."""
@@ -124,6 +157,14 @@ class VerifierLoopWorker(_Worker):
             "position_ids": torch.arange(len(ids)),
             "multi_modal_inputs": {},
         }
+
+
+async def _send_to_queue(
+    keys: list[str], partition: str, rows: Sequence[Row] | None, tags: Sequence[Row]
+) -> None:
+    """Put rows and tags into TransferQueue; without rows the tags alone."""
+    fields = list_of_dict_to_tensordict([dict(row) for row in rows]) if rows else None
+    await agent_loop_tq.tq.async_kv_batch_put(keys=keys, fields=fields, tags=tags, partition_id=partition)
 
 
 def _is_scored(outputs: Any) -> bool:

@@ -37,6 +37,7 @@ from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
 from sftrl_ext.rollout import AGENT_LOOP
+from sftrl_ext.rollout.episode_client import EpisodeClient
 from sftrl_ext.rollout.metrics import episode_metrics
 from sftrl_ext.rollout.pacing import TimeSlices
 from sftrl_ext.rollout.player import Generation, ImageWork, Limits, PlayedEpisode, Segment, TurnReward, play
@@ -181,7 +182,7 @@ class VerifierLoop(AgentLoopBase):
             await self.slices.wait()
             return Generation(list(output.token_ids), output.log_probs or None, policy_versions(output))
 
-        return await play(
+        played = play(
             episode,
             generate,
             chat_tokens(self.continuous_token_builder),
@@ -190,6 +191,11 @@ class VerifierLoop(AgentLoopBase):
             turn_reward=self._turn_reward(row, facts),
             image_work=self.image_work,
         )
+        try:
+            return await played
+        finally:
+            if isinstance(self.server_manager, EpisodeClient):
+                self.server_manager.end(request_id)
 
     def _turn_reward(self, row: Mapping[str, Any], facts: Mapping[str, Any]) -> TurnReward | None:
         source = str(row.get("data_source", ""))

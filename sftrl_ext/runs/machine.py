@@ -39,13 +39,12 @@ def hardware_line(hardware: Mapping[str, Any]) -> str:
 def describe_commit() -> str:
     """The commit of the checkout this package runs from (``+changes`` if edited), else its version."""
     root = Path(sftrl_ext.__file__).resolve().parent.parent
-    git = ["git", "-C", str(root)]
+    commit = ""
     if (root / ".git").exists():
-        commit = _output([*git, "rev-parse", "--short=12", "HEAD"])
-        if commit:
-            changed = _output([*git, "status", "--porcelain", "--untracked-files=no"])
-            return commit + ("+changes" if changed else "")
-    return f"sftrl-ext {sftrl_ext.__version__}"
+        # Without tags the description is the commit alone.
+        describe = ["describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+changes"]
+        commit = _output(["git", "-C", str(root), *describe])
+    return commit or f"sftrl-ext {sftrl_ext.__version__}"
 
 
 def _cpu_name() -> str:

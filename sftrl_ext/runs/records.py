@@ -114,6 +114,8 @@ class EvalRecord:
     Attributes:
         arm: "base", "init", or the name of an arm.
         solved_first: Episodes solved by their first response.
+        trained_rule_first: Episodes whose first response is wrong by the rule stated and right by the rule
+            that was trained; None where they are the same, or there are no rules.
         correct_actions, responses: Right actions and all responses, of all episodes together; None where only
             whole episodes are right or wrong.
         step_counts: The same of each episode, in the order of the split.
@@ -135,6 +137,7 @@ class EvalRecord:
     episodes: Annotated[int, Field(ge=1)]
     solved: Count
     solved_first: Count | None = None
+    trained_rule_first: Count | None = None
     attempts_mean: float | None = None
     correct_actions: Count | None = None
     responses: Count | None = None
@@ -158,7 +161,13 @@ class EvalRecord:
     divergence: Divergence | None = None
 
     def __post_init__(self) -> None:
-        for part in ("solved", "solved_first", "recognized_first", "number_right_first"):
+        for part in (
+            "solved",
+            "solved_first",
+            "trained_rule_first",
+            "recognized_first",
+            "number_right_first",
+        ):
             self._check_share(part, "episodes")
         self._check_share("correct_actions", "responses")
         self._check_step_counts()

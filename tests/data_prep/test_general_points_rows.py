@@ -140,6 +140,32 @@ def test_suboptimal_dialogues_are_what_the_episode_gives():
     assert set(outcomes) == {"wrong_value", "wrong_numbers", "illegal_formula"}
 
 
+def test_reasoned_dialogues_are_the_same_dialogues_with_their_working():
+    plain = _rows(suboptimal_rows(Source("rule_ood"), 200))
+    reasoned = _rows(suboptimal_rows(Source("rule_ood"), 200, reasoned=True))
+    shown = without = 0
+    for row, other in zip(plain, reasoned, strict=True):
+        assert row["extra_info"] == other["extra_info"]
+        assert len(row["messages"]) == len(other["messages"])
+        for said, message in zip(row["messages"], other["messages"], strict=True):
+            if message["role"] == "user":
+                assert said == message
+                continue
+            answer = json.loads(message["content"])
+            working = answer.pop("working", None)
+            assert answer == json.loads(said["content"])
+            shown += working is not None
+            without += working is None
+            formula = answer["formula"].partition("=")[0]
+            if working is not None:
+                assert working.endswith(", ".join(map(str, calculations(formula))))
+            else:
+                with pytest.raises(SftrlError, match="has no working"):
+                    calculations(formula)
+        assert "working" in json.loads(other["messages"][-1]["content"])
+    assert shown > 300 and without > 20
+
+
 def test_suboptimal_settings():
     source = Source("id", settings=PlaySettings(max_attempts=10))
     assert {len(row["messages"]) for row in _rows(suboptimal_rows(source, 20, mistakes=(2, 2)))} == {6}
@@ -262,3 +288,33 @@ def test_wrong_rows():
     with pytest.raises(SftrlError, match="rows is -1"):
         list(rl_rows(Source("id"), -1))
     assert get_split("id").data_source() == "gp_l/id"
+
+
+@pytest.mark.parametrize("builder", [rl_rows, sft_rows, reasoned_rows, suboptimal_rows])
+@pytest.mark.parametrize("settings", [COMPACT, PlaySettings(modality="image")])
+def test_rows_of_a_family_have_a_rule_and_a_target_each(builder, settings):
+    source = Source("other_faces", settings=settings, hands={"num_cards": 3, "targets": [1, 30]})
+    short, long = (_rows(builder(source, rows)) for rows in (40, 600))
+    assert long[:40] == short
+    games = set()
+    for row in short:
+        facts = json.loads(row["extra_info"]["facts"])
+        episode = make_episode(facts)
+        assert facts_text(episode.facts) == row["extra_info"]["facts"]
+        assert row["prompt"] == episode.messages()
+        if row["messages"]:
+            for turn in range(1, len(row["messages"]), 2):
+                episode.submit(row["messages"][turn]["content"])
+                assert row["messages"][: turn + 2] == episode.messages()
+            assert episode.solved
+        games.add((facts["rule"], facts["target"]))
+    assert len(games) > 30
+
+
+def test_a_split_about_its_target_or_its_cards_keeps_them():
+    hands = {"num_cards": 3, "targets": (1, 30)}
+    resolved = Source(["id", "ood_target_36", "ood_five_cards"], hands=hands).resolved()
+    found = [(split.hands.num_cards, list(split.hands.all_targets)) for split in resolved]
+    assert found == [(3, list(range(1, 31))), (3, [36]), (5, list(range(1, 31)))]
+    with pytest.raises(SftrlError, match="faces_3_7'"):
+        get_split("faces_3_7")

@@ -77,6 +77,68 @@ def test_every_file_of_a_run_is_built_and_valid(name, words, tmp_path):
     assert ("Routes that two files share" in card) == (recipe.task.kind == "virl")
 
 
+UNSEEN = [
+    *("budget.base.rows=600", "budget.dialogues.rows=100", "budget.init.rows=64", "budget.sft.rows=100"),
+    *("budget.rl.rows=50", "budget.eval.hands=20"),
+]
+
+
+def test_the_base_reads_no_rule_that_is_tested(tmp_path):
+    recipe, layout = load_recipe("beyond_unseen_rules", "smoke", UNSEEN), RunLayout(tmp_path)
+    build_data(recipe, layout)
+    episodes = {
+        file.stem: [make_episode(json.loads(row["extra_info"]["facts"])) for row in rows(layout, file.stem)]
+        for file in layout.data.glob("*.parquet")
+    }
+    rules = {name: {episode.rule.name for episode in played} for name, played in episodes.items()}
+    assert len(rules["base"]) > 400 and all(name.startswith("faces_") for name in rules["base"])
+    for name in ("init", "sft-s0", "rl-s0", "eval-id"):
+        assert rules[name] == {"face_10"}
+    assert rules["eval-rule_ood"] == {"face_11_12_13"} and rules["eval-ood_all_5"] == {"all_5"}
+    for played in episodes.values():
+        assert {len(episode.cards) for episode in played} == {3}
+    assert len({episode.target for episode in episodes["base"]}) == 30
+    sets = {
+        name: {(tuple(sorted(episode.numbers)), episode.target) for episode in played}
+        for name, played in episodes.items()
+    }
+    for split in ("id_unseen", "rule_ood_unseen"):
+        assert not sets[f"eval-{split}"] & set().union(*(sets[name] for name in ("base", "init", "sft-s0")))
+    card = (layout.data / "dataset_card.md").read_text()
+    assert "| base | 600 | `J=10`, `Q=10`, `K=10`, `J=11`, `Q=12`, `K=13`, `J=5 Q=5 K=5` |" in card
+
+
+def test_a_base_reads_its_share_of_dialogues_and_every_answer_shows_its_working(tmp_path):
+    words = ["budget.base.rows=200", "budget.base.dialogues=0.25", "task.working=true"]
+    layout = RunLayout(tmp_path)
+    build_data(load_recipe("beyond_unseen_rules", "smoke", [*UNSEEN, *words]), layout)
+    base = rows(layout, "base")
+    turns = [len(row["messages"]) for row in base]
+    assert turns[:150] == [2] * 150 and max(turns[150:]) > 4
+    for name in ("base", "dialogues", "init", "sft-s0"):
+        answers = [row["messages"][-1]["content"] for row in rows(layout, name)]
+        assert all('"working": ' in answer for answer in answers)
+
+
+@pytest.mark.parametrize("word", ["budget.base.dialogues=1.5", "budget.sft.dialogues=0.1"])
+def test_a_share_of_dialogues_elsewhere_is_refused(word):
+    key, _, share = word.partition("=")
+    with pytest.raises(SftrlError, match=f"{key}: {share}; expected"):
+        load_recipe("beyond_unseen_rules", "smoke", [word])
+
+
+def test_routes_have_no_working():
+    with pytest.raises(SftrlError, match="task.working: true is not for task kind 'virl'"):
+        load_recipe("fig6_virl_l", "smoke", ["task.working=true"])
+
+
+@pytest.mark.parametrize("scale", ["gpu", "node", "cluster"])
+def test_where_nothing_is_pre_trained_it_is_the_papers_game(scale):
+    recipe, plain = load_recipe("beyond_unseen_rules", scale), load_recipe("fig6_gp_l", scale)
+    assert recipe.budget == plain.budget and recipe.budget.base is None
+    assert (recipe.task.cards, recipe.task.targets, recipe.model) == (4, None, plain.model)
+
+
 def cities_of(layout, name):
     """The city and the words of a turn of each row of a file, with the numbers of its routes."""
     found = {}

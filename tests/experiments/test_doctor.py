@@ -50,7 +50,7 @@ def test_what_a_scale_lacks_is_named(scale, found, missing):
 
 
 def printed(monkeypatch, found):
-    monkeypatch.setattr(doctor, "inspect_installation", lambda hardware: found)
+    monkeypatch.setattr(doctor, "inspect_installation", lambda hardware, versions: found)
     console = Console(record=True, width=200, quiet=False)
     return examine(console), console.export_text()
 
@@ -71,12 +71,12 @@ def test_doctor_prints_the_attention_kernel_ray_and_the_scales(monkeypatch):
 @pytest.mark.slow
 def test_what_is_found_here():
     pytest.importorskip("verl")
-    found = doctor.inspect_installation(describe_hardware())
+    found = doctor.inspect_installation(describe_hardware(), doctor.installed_versions())
     assert found.verl is None and found.versions["verl"] == "0.9.1"
     assert not set(found.faults) & set(doctor.MODULES)
 
 
 def test_a_base_install_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    found = doctor.inspect_installation(describe_hardware())
+    found = doctor.inspect_installation(describe_hardware(), doctor.installed_versions())
     assert "sftrl-ext[cpu]" in found.verl and "sftrl-ext[gpu]" in found.verl

@@ -8,10 +8,8 @@ import pytest
 
 pytest.importorskip("verl")
 
-from data_prep.build import build_file
-from data_prep.options import DataOptions
 from tests.backends.launch import launch
-from tests.rollout.tiny import tiny_tokenizer
+from tests.training.tiny_start import write_model_and_rows
 
 RESPONSES = 40
 
@@ -54,18 +52,8 @@ def train(folder, run, **more):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model and the rows of 24 hands: two updates go over them more than once."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     folder = tmp_path_factory.mktemp("responses")
-    tokenizer = tiny_tokenizer("chatml")
-    tokenizer.save_pretrained(folder / "model")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, **shape, **ids)
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    build_file(DataOptions("rl", folder / "rl.parquet", template="compact", max_attempts=3, rows=24))
+    write_model_and_rows(folder, 24, layers=1)
     return folder
 
 

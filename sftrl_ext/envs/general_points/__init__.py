@@ -1,7 +1,7 @@
 """GeneralPoints: make a number, usually 24, from the numbers of a hand of cards.
 
-Reading order: `cards`, `rules`, `solver`, `hands`, `formula`, `working`, `answer`, `verifier` and `authors`,
-`prompts`, `render` (pictures of hands), `episode`, `env`.
+Reading order: `cards`, `rules`, `families`, `solver`, `hands`, `formula`, `working`, `answer`, `verifier` and
+`authors`, `prompts`, `render` (pictures of hands), `episode`, `env`.
 """
 
 from __future__ import annotations

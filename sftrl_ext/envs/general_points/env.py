@@ -73,6 +73,7 @@ class GeneralPointsEnv(EpisodeEnv[GeneralPointsEpisode]):
             exceeded_penalty,
             None if look is None else as_look(look),
         )
+        RULES[rule]  # an environment has one rule, not a family
         draw = draw or DRAW_OF_PROFILE[profile]
         self.spec_of_hands = HandSpec(rule, target, num_cards, draw, suits, need_face)
         drawn = self.settings.look

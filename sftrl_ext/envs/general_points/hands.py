@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
@@ -20,8 +20,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sftrl_ext.envs.general_points.cards import FACES, Card, suits_of
-from sftrl_ext.envs.general_points.rules import RULES, Rule
+from sftrl_ext.envs.general_points.cards import FACES, RANKS, Card, suits_of
+from sftrl_ext.envs.general_points.families import RuleFamily, find_rules
+from sftrl_ext.envs.general_points.rules import LETTERS, RULES, Rule, drawn_rule
 from sftrl_ext.envs.general_points.solver import is_solvable
 from sftrl_ext.errors import SftrlError, unknown_name
 
@@ -39,6 +40,9 @@ HOLDOUT = 0.1
 
 DRAW_OF_PROFILE: dict[str, Draw] = {"exact": "iid", "authors": "authors"}
 """Profile to the draw of hands where none is named."""
+
+Accept = Callable[[tuple[int, ...], int], bool]
+"""A condition on a hand's sorted numbers and target."""
 
 _PATIENCE = 20_000
 _IntArray = NDArray[np.int64]
@@ -63,7 +67,7 @@ class HandSpec:
     """Distribution of hands to draw.
 
     Attributes:
-        rule: Name of the card rule.
+        rule: Name of the card rule, or of a family of which each hand has a rule of its own.
         target: Number to reach.
         num_cards: Cards in a hand, 3 to 6.
         draw: "iid", "deck" or "authors".
@@ -72,6 +76,7 @@ class HandSpec:
             card is drawn among the three.
         part: "seen", "held_out" or "all" number multisets; see `is_held_out`.
         holdout: Share of number multisets held out.
+        targets: Smallest and largest number to reach, drawn for each hand; None: ``target`` for all.
     """
 
     rule: str = "face_10"
@@ -82,9 +87,10 @@ class HandSpec:
     need_face: bool = False
     part: Part = "all"
     holdout: float = HOLDOUT
+    targets: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        rule = RULES[self.rule]
+        rule = find_rules(self.rule)
         colours = suits_of(self.suits)
         if self.draw not in get_args(Draw):
             raise unknown_name("draw", self.draw, get_args(Draw))
@@ -96,6 +102,37 @@ class HandSpec:
             raise SftrlError(f"a deck of {self.suits} suits has too few cards for {self.num_cards}.")
         if not 0 <= self.holdout <= 1:
             raise SftrlError(f"holdout is {self.holdout!r}, expected a share between 0 and 1.")
+        if self.targets is not None:
+            targets = tuple(self.targets)
+            if (
+                len(targets) != 2
+                or not all(type(n) is int for n in targets)
+                or not 1 <= targets[0] <= targets[1]
+            ):
+                raise SftrlError(f"targets is {self.targets!r}, expected two whole numbers, as in [1, 30].")
+            object.__setattr__(self, "targets", targets)
+
+    @property
+    def family(self) -> RuleFamily | None:
+        """The family that each hand draws its rule of; None where all hands have one rule."""
+        rules = find_rules(self.rule)
+        return rules if isinstance(rules, RuleFamily) else None
+
+    @property
+    def all_targets(self) -> range:
+        """Every number that a hand may have to reach."""
+        low, high = self.targets or (self.target, self.target)
+        return range(low, high + 1)
+
+    @property
+    def width(self) -> int:
+        """Numbers in the choices of a hand; see `HandArrays.choices`."""
+        return (0 if self.family is None else len(LETTERS)) + (self.targets is not None)
+
+    def rule_and_target(self, choices: Sequence[int]) -> tuple[Rule, int]:
+        """What one hand has of its own or shares with all; see `HandArrays.choices`."""
+        rule = RULES[self.rule] if self.family is None else drawn_rule(*choices[: len(LETTERS)])
+        return rule, self.target if self.targets is None else choices[-1]
 
 
 @dataclass(frozen=True)
@@ -104,25 +141,28 @@ class HandArrays:
 
     Attributes:
         spec: What was drawn.
-        ranks: Index of each card's rank in ``RULES[spec.rule].ranks``.
+        ranks: Index of each card's rank in the ``ranks`` of the rule or family.
         suits: Index of each card's suit in ``suits_of(spec.suits)``.
+        choices: What was drawn for each hand beside its cards, of shape (hands, 0 to 4): the numbers of J, Q
+            and K where the rule is drawn, then the target where it is.
     """
 
     spec: HandSpec
     ranks: _IntArray
     suits: _IntArray
+    choices: _IntArray
 
     def __len__(self) -> int:
         return len(self.ranks)
 
     def __getitem__(self, index: int) -> Hand:
-        rule = RULES[self.spec.rule]
+        rule, target = self.spec.rule_and_target(self.choices[index].tolist())
         letters = suits_of(self.spec.suits)
         cards = tuple(
             Card(rule.ranks[r], letters[s])
             for r, s in zip(self.ranks[index].tolist(), self.suits[index].tolist(), strict=True)
         )
-        return Hand(cards, rule, self.spec.target)
+        return Hand(cards, rule, target)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -148,9 +188,11 @@ def _usable(numbers: tuple[int, ...], target: int, part: Part, holdout: float) -
 
 def _candidates(rng: np.random.Generator, spec: HandSpec, count: int) -> tuple[_IntArray, _IntArray]:
     """Draw ``count`` hands without looking at their numbers; some are dropped, so fewer may come back."""
-    rule = RULES[spec.rule]
+    rule = find_rules(spec.rule)
     colours = len(suits_of(spec.suits))
     cards = rng.integers(len(rule.ranks) * colours, size=(count, spec.num_cards))
+    if spec.family is not None and spec.family.face_share is not None:
+        cards = _with_share_of_faces(rng, spec.family.face_share, cards, colours)
     keep = np.ones(count, dtype=bool)
     if spec.draw == "deck":  # a uniform draw with no card twice is a draw without replacement
         in_order = np.sort(cards, axis=1)
@@ -166,11 +208,38 @@ def _candidates(rng: np.random.Generator, spec: HandSpec, count: int) -> tuple[_
     return ranks[keep], (cards % colours)[keep]
 
 
+def _with_share_of_faces(rng: np.random.Generator, share: float, cards: _IntArray, colours: int) -> _IntArray:
+    """Draw cards anew, of which this share is a J, Q or K; they are the last ranks of the deck."""
+    numbered = (len(RANKS) - len(FACES)) * colours
+    faces = rng.integers(numbered, len(RANKS) * colours, size=cards.shape)
+    return np.where(rng.random(cards.shape) < share, faces, rng.integers(numbered, size=cards.shape))
+
+
+def _choices(rng: np.random.Generator, spec: HandSpec, count: int) -> _IntArray:
+    """Draw what hands have of their own; see `HandArrays.choices`."""
+    columns = [np.empty((count, 0), dtype=np.int64)]
+    if spec.family is not None:
+        columns.append(spec.family.draw(rng, count))
+    if spec.targets is not None:
+        columns.append(rng.choice(spec.all_targets, size=(count, 1)))
+    return np.concatenate(columns, axis=1)
+
+
+def _numbers(spec: HandSpec, ranks: _IntArray, choices: _IntArray) -> _IntArray:
+    """Sorted numbers of hands, of the shape of ``ranks``."""
+    if spec.family is None:
+        rule = RULES[spec.rule]
+        return np.sort(np.array([rule.number(rank) for rank in rule.ranks])[ranks], axis=1)
+    values = np.tile(np.arange(1, len(RANKS) + 1), (len(ranks), 1))
+    values[:, -len(LETTERS) :] = choices[:, : len(LETTERS)]
+    return np.sort(np.take_along_axis(values, ranks, axis=1), axis=1)
+
+
 def draw_hands(
     rng: np.random.Generator,
     spec: HandSpec,
     count: int,
-    accept: Callable[[tuple[int, ...]], bool] | None = None,
+    accept: Accept | None = None,
 ) -> HandArrays:
     """Draw solvable hands.
 
@@ -178,37 +247,37 @@ def draw_hands(
         rng: Where the randomness comes from.
         spec: What kind of hands.
         count: How many.
-        accept: A further condition on the sorted numbers; a hand that fails it is redrawn.
+        accept: A further condition on the hand; one that fails it is redrawn.
 
     Raises:
         SftrlError: if hardly any hand fulfils the spec.
     """
-    rule = RULES[spec.rule]
-    values = np.array([rule.number(rank) for rank in rule.ranks])
-    kept: list[tuple[_IntArray, _IntArray]] = []
+    kept: list[tuple[_IntArray, _IntArray, _IntArray]] = []
     missing, fruitless = count, 0
     while missing > 0:
         # The numbers of candidates are part of the stream: others would give other hands for the same seed.
         tries = min(4 * BLOCK, 2 * missing + 8)
         ranks, suits = _candidates(rng, spec, tries)
+        choices = _choices(rng, spec, len(ranks))
+        hands = map(tuple, _numbers(spec, ranks, choices).tolist())
+        targets = [spec.target] * len(ranks) if spec.targets is None else choices[:, -1].tolist()
         good: list[int] = []
-        for i, numbers in enumerate(map(tuple, np.sort(values[ranks], axis=1).tolist())):
-            if _usable(numbers, spec.target, spec.part, spec.holdout) and (accept is None or accept(numbers)):
+        for i, (numbers, target) in enumerate(zip(hands, targets, strict=True)):
+            if _usable(numbers, target, spec.part, spec.holdout) and (
+                accept is None or accept(numbers, target)
+            ):
                 good.append(i)
                 if len(good) == missing:
                     break
         fruitless = 0 if good else fruitless + tries
         if fruitless > _PATIENCE:
             raise SftrlError(f"no hand found in {fruitless} draws for {spec}; is the target reachable?")
-        kept.append((ranks[good], suits[good]))
+        kept.append((ranks[good], suits[good], choices[good]))
         missing -= len(good)
-    shape = (0, spec.num_cards)
-    empty = np.empty(shape, dtype=np.int64)
-    return HandArrays(
-        spec,
-        np.concatenate([r for r, _ in kept] or [empty]),
-        np.concatenate([s for _, s in kept] or [empty]),
-    )
+    if not kept:
+        nothing = np.empty((0, spec.num_cards), dtype=np.int64)
+        return HandArrays(spec, nothing, nothing, _choices(rng, spec, 0))
+    return HandArrays(spec, *map(np.concatenate, zip(*kept, strict=True)))
 
 
 def draw_hand(
@@ -220,7 +289,7 @@ def draw_hand(
     draw: Draw = "iid",
     suits: str = "mixed",
     need_face: bool = False,
-    accept: Callable[[tuple[int, ...]], bool] | None = None,
+    accept: Accept | None = None,
 ) -> Hand:
     """Draw one solvable hand; see `HandSpec` for the arguments and `draw_hands` for ``accept``."""
     name = rule if isinstance(rule, str) else rule.name

@@ -41,7 +41,7 @@ def draw_shares(spec: HandSpec, other_rule: str = "face_10") -> DrawShares:
     """Exact shares of a draw, by enumeration.
 
     Args:
-        spec: The hands that are drawn.
+        spec: The hands that are drawn; of one rule.
         other_rule: The rule of `DrawShares.other_rule`.
 
     Returns:
@@ -50,17 +50,19 @@ def draw_shares(spec: HandSpec, other_rule: str = "face_10") -> DrawShares:
     rule, other = RULES[spec.rule], RULES[other_rule]
     total = kept = one_face = other_solved = 0
     for ranks, deals in _deals(spec):
-        total += deals
         numbers = tuple(sorted(map(rule.number, ranks)))
-        held_out = is_held_out(numbers, spec.target, spec.holdout)
-        if spec.part != "all" and held_out != (spec.part == "held_out"):
-            continue
-        if not is_solvable(numbers, spec.target):
-            continue
-        kept += deals
-        one_face += deals * (sum(rank in FACES for rank in ranks) == 1)
-        if set(ranks) <= set(other.ranks) and is_solvable(sorted(map(other.number, ranks)), spec.target):
-            other_solved += deals
+        others = sorted(map(other.number, ranks)) if set(ranks) <= set(other.ranks) else None
+        for target in spec.all_targets:
+            total += deals
+            held_out = is_held_out(numbers, target, spec.holdout)
+            if spec.part != "all" and held_out != (spec.part == "held_out"):
+                continue
+            if not is_solvable(numbers, target):
+                continue
+            kept += deals
+            one_face += deals * (sum(rank in FACES for rank in ranks) == 1)
+            if others is not None and is_solvable(others, target):
+                other_solved += deals
     return DrawShares(
         Fraction(kept, total), Fraction(one_face, max(1, kept)), Fraction(other_solved, max(1, kept))
     )

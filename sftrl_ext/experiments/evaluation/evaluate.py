@@ -260,6 +260,7 @@ def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, Any
         "solved": sum(episode.solved for episode in played),
         "solved_first": sum(bool(e.steps) and e.steps[0].attempt.verdict.correct for e in played),
         "attempts_mean": attempts / max(1, len(played)),
+        **_by_trained_rule(chosen, played),
         **_steps(played),
         **_by_city(chosen, played),
         **_first_claims(claims, first),
@@ -278,6 +279,20 @@ def _first_claims(claims: Sequence[str], first: Sequence[Mapping[str, Any]]) -> 
     named = {f"{claim}_first": count for claim, count in counts.items() if claim in CLAIMS}
     others = {claim: count for claim, count in counts.items() if claim not in CLAIMS}
     return {**named, "first_claims": others} if others else named
+
+
+def _by_trained_rule(chosen: EvalSet, played: Sequence[PlayedEpisode]) -> dict[str, int]:
+    """Episodes whose first response solves the hand by the rule that was trained, not by the one stated."""
+    if not chosen.under_trained:
+        return {}
+    pairs = zip(chosen.under_trained, played, strict=True)
+    first = [(facts, episode.steps[0].attempt) for facts, episode in pairs if facts and episode.steps]
+    return {
+        "trained_rule_first": sum(
+            not attempt.verdict.correct and make_episode(facts).submit(attempt.response).terminated
+            for facts, attempt in first
+        )
+    }
 
 
 def _steps(played: Sequence[PlayedEpisode]) -> dict[str, Any]:

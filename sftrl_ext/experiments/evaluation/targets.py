@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from data_prep.schema import read_schema
+from data_prep.task_rows import find_rows
 from sftrl_ext.envs.base import parse_facts
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.runs.checkpoints import list_checkpoints
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.state import RunState
@@ -37,11 +39,14 @@ class EvalSet:
         split: Its name.
         data_source: ``<task>/<split>``.
         facts: What rebuilds each episode.
+        under_trained: Facts of each episode under the rule that was trained, None where that is its own;
+            empty if no episode has such.
     """
 
     split: str
     data_source: str
     facts: Sequence[Mapping[str, Any]]
+    under_trained: Sequence[Mapping[str, Any] | None] = ()
 
 
 def targets_of(
@@ -105,6 +110,15 @@ def start_of(target: Target, state: RunState, layout: RunLayout) -> tuple[str, P
     folders = {str(c.step): c.folder for c in list_checkpoints(layout.checkpoints(stage))}
     folder = layout.start_model if stage == "model" else folders.get(step)
     return origin, folder if folder is not None and folder.is_dir() else None
+
+
+def eval_set_of(recipe: Recipe, layout: RunLayout, split: str) -> EvalSet:
+    """The instances of one split of a run, and the same under the rule that its arms train on."""
+    chosen = load_eval_set(layout.eval_rows(split))
+    task = recipe.task
+    rebuilt = find_rows(task.kind).under_trained_rule
+    under = [rebuilt(facts, task.train_split) for facts in chosen.facts]
+    return replace(chosen, under_trained=under if any(under) else ())
 
 
 def load_eval_set(path: Path) -> EvalSet:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
+from sftrl_ext.envs.task_config import REQUIRED
 
 
 @dataclass
 class ArmConfig:
     """One arm of a recipe; keys that are left out are those of the budget."""
 
-    kind: str = MISSING
+    kind: str = REQUIRED
     """``sft`` or ``rl``."""
     title: str | None = None
     """Its name in figures and tables; null: made from its name."""

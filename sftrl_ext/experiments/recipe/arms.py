@@ -218,6 +218,10 @@ def check_arms(path: Path, recipe: Recipe) -> None:
                 f"{where}.rows: 'reasoned' is not for task kind {recipe.task.kind!r}: {no_working}. Expected "
                 "expert or suboptimal."
             )
+        if recipe.task.working and no_working is not None:
+            raise SftrlError(
+                f"task.working: true is not for task kind {recipe.task.kind!r}: {no_working}. Expected false."
+            )
         from_file = is_row_file(arm.rows)
         dead = {
             "lr_times": bool(arm.lrs and arm.lr_times),

@@ -89,7 +89,7 @@ RANGES: dict[type, dict[str, Range]] = {
     SFTConfig: dict.fromkeys(
         ("rows", "steps", "batch_size", "micro_batch_size", "micro_tokens", "max_length"), _COUNT
     )
-    | {"lr": _ABOVE_0, "warmup_ratio": _SHARE, "betas": _NOT_ALL, "save_every": _STEPS},
+    | {"lr": _ABOVE_0, "warmup_ratio": _SHARE, "betas": _NOT_ALL, "save_every": _STEPS, "dialogues": _ANY},
     RLConfig: dict.fromkeys(
         (
             "rows",
@@ -117,7 +117,7 @@ RANGES: dict[type, dict[str, Range]] = {
     SweepConfig: {"seeds": _FROM_0, "sft_lrs": _ABOVE_0, "rl_lrs": _ABOVE_0},
     ArmConfig: dict.fromkeys(("lrs", "lr_times", "times"), _ABOVE_0)
     | {"seeds": _FROM_0, "max_attempts": _COUNT, "kl_coef": _FROM_0},
-    TaskConfig: {"max_attempts": _COUNT, "target": _ANY},
+    TaskConfig: {"max_attempts": _COUNT, "cards": Range(3, 6), "target": _ANY, "targets": _ANY},
     CityConfig: {"seed": _FROM_0, "routes": _COUNT, "width": _COUNT, "most_legs": Range(2, 8)},
     RoutesConfig: dict.fromkeys(("points_per_leg", "most_legs", "image_size"), _COUNT)
     | {"holdout": _NOT_ALL, "drop_rate": _SHARE, "exceeded_penalty": _ANY},

@@ -216,6 +216,7 @@ def _check(path: Path, recipe: Recipe) -> None:
         check_ranges(recipe)
         check_known_names(recipe)
     _check_role(path, recipe)
+    _check_dialogues(path, recipe)
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
@@ -262,6 +263,15 @@ def _check(path: Path, recipe: Recipe) -> None:
         raise SftrlError(
             f"{path}: model.path is null and budget.base is null: name a model, or the steps to train one."
         )
+
+
+def _check_dialogues(path: Path, recipe: Recipe) -> None:
+    for name in ("base", "dialogues", "init", "sft"):
+        config = getattr(recipe.budget, name)
+        share = 0.0 if config is None else config.dialogues
+        if not 0 <= share <= (name == "base"):
+            expected = "a share between 0 and 1" if name == "base" else "0, as it is of budget.base alone"
+            raise SftrlError(f"{path}: budget.{name}.dialogues: {share}; expected {expected}.")
 
 
 def _check_role(path: Path, recipe: Recipe) -> None:

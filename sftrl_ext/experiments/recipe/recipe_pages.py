@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.paper_settings import PAPER
@@ -126,13 +128,19 @@ def recipe_page(path: Path, recipe: Recipe, runs: RecipeRuns, figures: Path) -> 
         title=recipe.title,
         question=question(path),
         source=recipe.source,
-        task=recipe.task.name,
+        task=_task_file(path),
         also=", ".join(f"`{name}`" for name in recipe.also) or "–",
         arms=_arms_table(recipe, arms),
         paper=_paper(recipe, arms),
         deviations=_deviations(recipe),
         ours=_ours(recipe, runs, figures),
     )
+
+
+def _task_file(path: Path) -> str:
+    """Name of the group file of its task, which the defaults of the recipe name."""
+    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
+    return next(str(entry["task"]) for entry in defaults if isinstance(entry, dict) and "task" in entry)
 
 
 def question(path: Path) -> str:

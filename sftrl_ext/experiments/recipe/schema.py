@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
-
-from sftrl_ext.envs.task_config import TaskConfig
+from sftrl_ext.envs.task_config import REQUIRED, TaskConfig
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.launcher_config import LauncherConfig
 
@@ -38,7 +36,7 @@ class VisionConfig:
 class ModelConfig:
     """The model that everything starts from."""
 
-    name: str = MISSING
+    name: str = REQUIRED
     path: str | None = None
     """An HF folder, a checkpoint folder of verl, or a hub name; null: a small Llama built and pre-trained by
     the recipe."""
@@ -67,7 +65,7 @@ class ModelConfig:
 class ScaleConfig:
     """The machine: which engine generates, how many processes train."""
 
-    name: str = MISSING
+    name: str = REQUIRED
     backend: str = "cpu"
     """``cpu``: training on gloo; ``gpu``: on NCCL."""
     engine: str = "hf"
@@ -113,14 +111,14 @@ class ScaleConfig:
 class SFTConfig:
     """One supervised run: pre-training, the init, or an SFT arm."""
 
-    rows: int = MISSING
+    rows: int = REQUIRED
     """Rows of its parquet file; steps beyond one pass go round again."""
-    steps: int = MISSING
+    steps: int = REQUIRED
     batch_size: int = 128
     micro_batch_size: int = 64
     micro_tokens: int | None = None
     """Most tokens of a micro-batch, of rows of like length; null: ``micro_batch_size`` rows as they come."""
-    lr: float = MISSING
+    lr: float = REQUIRED
     warmup_ratio: float = 0.0
     schedule: str = "constant"
     """``constant`` or ``cosine``."""
@@ -128,15 +126,18 @@ class SFTConfig:
     save_every: int = -1
     """Steps between checkpoints; -1: the last one only."""
     max_length: int = 1024
+    dialogues: float = 0.0
+    """Of ``base``: share of its rows that are dialogues with failed attempts and feedback; the others have
+    one turn."""
 
 
 @dataclass
 class RLConfig:
     """One run of RL."""
 
-    rows: int = MISSING
-    updates: int = MISSING
-    episodes: int = MISSING
+    rows: int = REQUIRED
+    updates: int = REQUIRED
+    episodes: int = REQUIRED
     """Episodes per update (prompts times ``group``); with ``responses``, of the first wave of the first
     update."""
     responses: int | None = None
@@ -148,7 +149,7 @@ class RLConfig:
     minibatches: int = 2
     """Optimizer steps per epoch of an update."""
     micro_batch_size: int = 64
-    lr: float = MISSING
+    lr: float = REQUIRED
     warmup: int = 0
     """Updates over which the actor's learning rate rises to ``lr``; the first has ``lr / warmup``."""
     decay_updates: int | None = None
@@ -210,12 +211,13 @@ class BudgetConfig:
     """Pre-training of our own small model; null when the model comes trained."""
     dialogues: SFTConfig | None = None
     """The end of its pre-training: dialogues with failed attempts and feedback, so that it knows how to try
-    again. A stage of its own because mixed with short rows they would be mostly padding."""
-    init: SFTConfig = MISSING
-    sft: SFTConfig = MISSING
+    again. A stage of its own because mixed with short rows they would be mostly padding; ``base.dialogues``
+    mixes them all the same, which keeps what the short rows teach."""
+    init: SFTConfig = REQUIRED
+    sft: SFTConfig = REQUIRED
     sft_by_rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Keys of ``sft`` that arms with other ``rows`` change: steps over longer rows cost more."""
-    rl: RLConfig = MISSING
+    rl: RLConfig = REQUIRED
     eval: EvalConfig = field(default_factory=EvalConfig)
 
 
@@ -245,10 +247,10 @@ class DeviationConfig:
     """A choice of one recipe where the paper has another, or none; those of all recipes are in
     `sftrl_ext.experiments.recipe.paper_settings`."""
 
-    what: str = MISSING
+    what: str = REQUIRED
     paper: str = "not given"
-    ours: str = MISSING
-    why: str = MISSING
+    ours: str = REQUIRED
+    why: str = REQUIRED
     keys: list[str] = field(default_factory=list)
     """Keys of an arm's budget that make it so."""
     scales: list[str] = field(default_factory=list)
@@ -268,8 +270,8 @@ class SweepConfig:
 class Recipe:
     """One experiment, composed and checked."""
 
-    name: str = MISSING
-    title: str = MISSING
+    name: str = REQUIRED
+    title: str = REQUIRED
     source: str = ""
     also: list[str] = field(default_factory=list)
     """Other names the recipe is found by: further figures of the paper that the same runs make."""

@@ -55,7 +55,7 @@ def choose_start(recipe: Recipe, layout: RunLayout, name: str) -> None:
         SftrlError: if no arm of the recipe starts by that choice.
     """
     from sftrl_ext.experiments.evaluation.checkpoints import evaluate_checkpoints
-    from sftrl_ext.experiments.evaluation.targets import load_eval_set
+    from sftrl_ext.experiments.evaluation.targets import eval_set_of
     from sftrl_ext.experiments.recipe.arms import arm_runs
     from sftrl_ext.runs.state import RunState
 
@@ -68,7 +68,7 @@ def choose_start(recipe: Recipe, layout: RunLayout, name: str) -> None:
     assert start.stage is not None and start.lowest is not None
     state = RunState.load(layout.state)
     candidates = replace(state, stages=[state.stage(start.stage)])
-    evaluate_checkpoints(recipe, candidates, layout, [load_eval_set(layout.eval_rows(start.lowest))])
+    evaluate_checkpoints(recipe, candidates, layout, [eval_set_of(recipe, layout, start.lowest)])
     records = read_eval_records(layout).values()
     choice = lowest([r for r in records if (r.stage, r.split) == (start.stage, start.lowest)])
     folders = {c.step: c.folder for c in list_checkpoints(layout.checkpoints(start.stage))}

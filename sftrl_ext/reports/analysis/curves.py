@@ -66,6 +66,7 @@ METRICS: Mapping[str, Callable[[EvalRecord], tuple[int | None, int | None]]] = {
     "success": lambda r: (r.solved, r.episodes),
     "recognition": lambda r: (r.recognized_first, r.episodes),
     "numbers": lambda r: (r.number_right_first, r.episodes),
+    "trained_rule": lambda r: (r.trained_rule_first, r.episodes),
     "first": lambda r: (r.solved_first, r.episodes),
     "first_if_read": lambda r: (_solved_first_if_read(r), r.recognized_first),
 }

@@ -210,6 +210,18 @@ def pretraining_note(run: RunFolder) -> str | None:
     )
 
 
+def held_out_note(run: RunFolder) -> str | None:
+    """Returns the note for a run whose own base has not read some bindings of cards; None for others."""
+    held_out = [str(entry) for entry in run.recipe.task.get("held_out") or []]
+    if not held_out or not any(stage.arm == "base" for stage in run.stages):
+        return None
+    names = ", ".join(f"`{entry}`" for entry in held_out)
+    return (
+        f"No row of this run's pre-training states a binding that `task.held_out` names ({names}): the data "
+        "stage read every row back. What is gained or lost under these rules was not learnt in pre-training."
+    )
+
+
 def trained_look_note(run: RunFolder) -> str | None:
     """Returns the note for a run whose training shows the look of `visual_ood` already; None for others."""
     tested = {record.data_source for record in run.records}
@@ -232,7 +244,8 @@ def _load_task(run: RunFolder) -> None:
 def _notes(run: RunFolder, compared: ComparedArms) -> list[str]:
     """Remarks of a report: origin of the data, missing parts, and the choices behind the verdicts."""
     arms, curves = compared.arms, compared.curves
-    first = (synthetic_note(run.recipe, curves.splits), pretraining_note(run), trained_look_note(run))
+    remarks = (pretraining_note(run), held_out_note(run), trained_look_note(run))
+    first = (synthetic_note(run.recipe, curves.splits), *remarks)
     notes = [*filter(None, first), *run.notes, *compared.equal.notes]
     names = curves.arm_names()
     if run.records and len(names) < 2:

@@ -160,6 +160,11 @@ def number_tables(analysis: Analysis) -> list[NumberTable]:
         every_card = recognition_table(analysis, every)
         tables.append(NumberTable("First responses that name the right cards ± SE in percent.", cards))
         tables.append(NumberTable("Recognition at every evaluated checkpoint", every_card, folded=True))
+    if any(record.trained_rule_first is not None for record in analysis.run.records):
+        title = "First responses that solve by the trained rule, not by the one stated, ± SE in percent"
+        tables.append(NumberTable(f"{title}.", success_table(analysis, compared, metric="trained_rule")))
+        every_first = success_table(analysis, every, metric="trained_rule")
+        tables.append(NumberTable(f"{title}, at every evaluated checkpoint", every_first, folded=True))
     if (distances := divergence_table(analysis)) is not None:
         tables.append(NumberTable(DIVERGENCE, distances, folded=True))
     return tables

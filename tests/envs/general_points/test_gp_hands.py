@@ -95,7 +95,9 @@ def test_need_face_and_other_numbers_of_cards_and_targets():
 
 
 def test_accept_redraws():
-    hand = draw_hand(_rng(), RULES["face_10"], accept=lambda numbers: numbers[0] == numbers[1])
+    hand = draw_hand(
+        _rng(), RULES["face_10"], accept=lambda numbers, target: numbers[0] == numbers[1] and target == 24
+    )
     assert sorted(hand.numbers)[0] == sorted(hand.numbers)[1]
 
 

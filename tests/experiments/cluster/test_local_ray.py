@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.build import build_file
+from data_prep.options import DataOptions
 from sftrl_ext.experiments.cluster.local_ray import address_file, describe_ray
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.experiments.verl_commands import ppo_command
 from sftrl_ext.files import read_jsonl, write_text
+from tests.training.tiny_start import write_tiny_llama
 
 
 def trained(recipe, run_dir):
@@ -118,22 +121,6 @@ def stray_ray(short_tmp, monkeypatch):
         end_tree(psutil.Process(node.pid))
 
 
-def tiny_model(folder):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from tests.rollout.tiny import tiny_tokenizer
-
-    tokenizer = tiny_tokenizer("chatml")
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, **shape, **ids)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 def joins(variables):
     """What ``ray.init`` says of resources of its own, as verl calls it on a CPU."""
     code = "import ray; ray.init(num_cpus=1, num_gpus=1, include_dashboard=False)"
@@ -145,13 +132,11 @@ def joins(variables):
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_a_step_of_ppo_beside_another_ray_and_the_address_of_a_dead_one(stray_ray, tmp_path):
-    from data_prep.build import build_file
-    from data_prep.options import DataOptions
-
     for address in (stray_ray.read_text(), f"127.0.0.1:{free_port()}"):  # the live one, then a dead one
         stray_ray.write_text(address)
         assert "num_cpus and num_gpus must not be provided" in joins({}).stderr
-    model = tiny_model(tmp_path / "model")
+    model = tmp_path / "model"
+    write_tiny_llama(model)
     build_file(DataOptions("rl", tmp_path / "rl.parquet", template="compact", max_attempts=2, rows=8))
     words = ["budget.rl.updates=1", "budget.rl.rows=8", "budget.rl.episodes=8", "budget.rl.minibatches=1"]
     words += ["budget.rl.epochs=1", "budget.rl.max_turn_tokens=16", "budget.rl.max_response_length=200"]

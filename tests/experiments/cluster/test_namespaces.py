@@ -15,7 +15,7 @@ from data_prep.build import build_file
 from data_prep.options import DataOptions
 from tests.backends.namespaces import Network, can_be_made
 from tests.backends.two_nodes import LocalCluster
-from tests.rollout.tiny import tiny_tokenizer
+from tests.training.tiny_start import write_tiny_llama
 
 pytestmark = [
     pytest.mark.e2e,
@@ -26,16 +26,7 @@ pytestmark = [
 
 
 def test_two_nodes_train_over_a_network(tmp_path):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = tiny_tokenizer("chatml")
-    tokenizer.save_pretrained(tmp_path / "model")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, **shape, **ids)
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    write_tiny_llama(tmp_path / "model")
     build_file(DataOptions("sft", tmp_path / "sft.parquet", template="compact", max_attempts=3, rows=16))
     overrides = {
         "sft_backend": "cpu",

@@ -217,3 +217,19 @@ def test_pretraining_on_both_rules_is_said(tmp_path):
     state = json.loads((tmp_path / "state.json").read_text())
     (tmp_path / "state.json").write_text(json.dumps(state | {"pretrained_on_both_rules": False}))
     assert not any("retention" in note for note in analyse(tmp_path).notes)
+
+
+def test_bindings_that_the_base_has_not_read_are_named(tmp_path):
+    make_run(tmp_path, points=2)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "task: {held_out: [face_11_12_13, J=3]}\n")
+    state = json.loads((tmp_path / "state.json").read_text())
+
+    def notes(stages):
+        (tmp_path / "state.json").write_text(json.dumps({**state, "stages": stages}))
+        return [note for note in analyse(tmp_path).notes if "`face_11_12_13`, `J=3`" in note]
+
+    base = {"name": "base", "kind": "sft", "arm": "base", "status": "done"}
+    others = [stage for stage in state["stages"] if stage.get("arm") != "base"]
+    assert len(notes([base, *others])) == 1
+    assert notes(others) == [], "nothing was pre-trained"

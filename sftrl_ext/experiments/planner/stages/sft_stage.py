@@ -31,7 +31,9 @@ def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConf
     """
     settings = command_settings(stage.command)
     a = context.architecture
-    workload = workload_of(context.recipe, a, arm, dialogues=stage.name == "dialogues")
+    workload = workload_of(
+        context.recipe, a, arm, dialogues=1.0 if stage.name == "dialogues" else config.dialogues
+    )
     anchored = stage.env.get("SFTRL_SFT_LOSS", "nll") in KL_LOSSES
     engine = engine_of(
         context, "sft", settings.engine, settings.optim, stage.env.get("SFTRL_FREEZE"), anchored

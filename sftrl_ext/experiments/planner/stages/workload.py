@@ -72,7 +72,7 @@ class Workload:
 
 
 def workload_of(
-    recipe: Recipe, architecture: Architecture, arm: ArmConfig | None = None, dialogues: bool = False
+    recipe: Recipe, architecture: Architecture, arm: ArmConfig | None = None, dialogues: float = 0.0
 ) -> Workload:
     """Average lengths of an arm's rows.
 
@@ -80,8 +80,8 @@ def workload_of(
         recipe: The recipe.
         architecture: Of its model; an image's tokens are those of its encoder.
         arm: The arm; None for the stages before the arms.
-        dialogues: Rows of SFT are dialogues of pre-training, with none to the most failed attempts; those
-            of an arm have at least one.
+        dialogues: Share of a stage's rows that are dialogues of pre-training, with none to the most failed
+            attempts; an arm's on ``suboptimal`` rows, with at least one, all are.
 
     The lengths of the texts are those of `TaskSpec.lengths`.
     """
@@ -98,13 +98,16 @@ def workload_of(
         numbers = patches * 3 * vision.temporal * vision.patch**2
         seen = vision.tokens(width, height)
         prompt += seen
-    reasoned = arm is not None and arm.rows == "reasoned"
+    answer += lengths.working if task.working else 0
+    reasoned = arm is not None and arm.rows == "reasoned" and not task.working
     sft = prompt + answer + (lengths.working if reasoned else 0)
     extra = 0.0
-    if dialogues or (arm is not None and arm.rows == "suboptimal"):
-        most, fewest = attempts - 1, 0 if dialogues else 1
-        # The number of failed attempts is drawn uniformly; ``extra`` leads from their mean to the most.
-        failed = (fewest + most) / 2 * (answer + feedback)
+    if arm is not None and arm.rows == "suboptimal":
+        dialogues = 1.0
+    if dialogues:
+        most, fewest = attempts - 1, 0 if arm is None else 1
+        # The number of failed attempts is drawn uniformly; ``extra`` leads from the rows' mean to the most.
+        failed = dialogues * (fewest + most) / 2 * (answer + feedback)
         sft, extra = sft + failed, most * (answer + feedback) - failed
     return Workload(
         prompt=prompt,
