@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from data_prep.general_points import Solutions, reasoned_rows, rl_rows, sft_rows, suboptimal_rows
 from data_prep.given_hands import given_hand_rows
@@ -21,7 +21,7 @@ from sftrl_ext.envs.general_points.episode import PlaySettings, as_look, make_fa
 from sftrl_ext.envs.general_points.families import FAMILIES, RuleFamily, find_rules
 from sftrl_ext.envs.general_points.rules import RULES, Rule, bindings_of, held_out_bindings
 from sftrl_ext.envs.task_config import TaskConfig
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, named, unknown_name
 
 
 class HandRows(TaskRows):
@@ -54,6 +54,23 @@ class HandRows(TaskRows):
     def card(cls) -> HandCard:
         """See `TaskRows`."""
         return HandCard()
+
+    @classmethod
+    def check(cls, config: TaskConfig, splits: Mapping[str, Sequence[str]]) -> None:
+        """See `TaskRows`."""
+        if config.solutions not in get_args(Solutions):
+            known = get_args(Solutions)
+            raise SftrlError(
+                f"task.solutions: {unknown_name('choice of solutions', config.solutions, known)}"
+            )
+        with named("task"):
+            make = cls(config, Path())
+            for pretraining in (False, True):
+                make.source("id", 0, pretraining=pretraining).resolved()
+        for key, names in splits.items():
+            with named(key):
+                for name in names:
+                    get_split(name).settings(make.settings)
 
     @classmethod
     def read_answer(cls, answer: str, config: TaskConfig) -> dict[str, Any]:

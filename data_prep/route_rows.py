@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -21,8 +21,9 @@ from data_prep.virl_splits import ROUTE_SPLITS
 from sftrl_ext.envs.task_config import CityConfig, RoutesConfig, TaskConfig
 from sftrl_ext.envs.virl.episode import PlaySettings
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
+from sftrl_ext.envs.virl.track import MISSING
 from sftrl_ext.envs.virl.verifier import MODALITIES
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import SftrlError, named, unknown_name
 
 _SAMPLE_TEXTS = [
     "No other text than one JSON object: current observation, current instruction, action. "
@@ -57,6 +58,39 @@ class RouteRows(TaskRows):
     def split_names(cls) -> Collection[str]:
         """See `TaskRows`."""
         return [*ROUTE_SPLITS]
+
+    @classmethod
+    def check(cls, config: TaskConfig, splits: Mapping[str, Sequence[str]]) -> None:
+        """See `TaskRows`."""
+        from sftrl_ext.envs.virl.city import City
+
+        super().check(config, splits)
+        routes = config.routes
+        with named("task.routes.missing_panorama"):
+            if routes.missing_panorama not in MISSING:
+                raise unknown_name("choice", routes.missing_panorama, MISSING)
+        for key, city in (
+            ("home", routes.home),
+            *((f"away[{number}]", city) for number, city in enumerate(routes.away)),
+            *((f"pretrain[{number}]", city) for number, city in enumerate(routes.pretrain)),
+        ):
+            if city.path is None:
+                with named(f"task.routes.{key}"):
+                    City(
+                        city.style,
+                        city.seed,
+                        city.routes,
+                        width=city.width,
+                        most_legs=city.most_legs,
+                        points_per_leg=routes.points_per_leg,
+                    )
+        with named("task"):
+            PlaySettings(
+                profile=config.profile,
+                template=config.template,
+                modality=config.modality,
+                street_views="." if config.modality == "image" else None,
+            )
 
     @classmethod
     def card(cls) -> RouteCard:

@@ -72,6 +72,23 @@ class TaskRows(ABC):
         """
 
     @classmethod
+    def check(cls, config: TaskConfig, splits: Mapping[str, Sequence[str]]) -> None:
+        """Refuse settings with which no row can be built, before any is.
+
+        Args:
+            config: The settings of a recipe.
+            splits: Key of the recipe to the splits that it names.
+
+        Raises:
+            SftrlError: naming the key.
+        """
+        known = cls.split_names()
+        for key, names in splits.items():
+            for name in names:
+                if name not in known:
+                    raise SftrlError(f"{key}: {unknown_name('split', name, known)}")
+
+    @classmethod
     def read_answer(cls, answer: str, config: TaskConfig) -> dict[str, Any]:
         """Facts of the episode that an imported answer is about; empty if they cannot be read off it."""
         return {}

@@ -17,6 +17,7 @@ from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, print_report_paths
 from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError, error_text
+from sftrl_ext.plain_text import printable
 
 Add = Callable[[argparse.ArgumentParser], None]
 
@@ -30,17 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     # SIGTERM stops the current stage as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(soft_wrap=True)
+    console = _console()
     try:
         args.run(args, console)
     except (SftrlError, OSError) as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {_escape(error_text(error))}", highlight=False
-        )
+        _console(stderr=True).print(f"[bold red]error:[/] {_escape(error_text(error))}", highlight=False)
         return 2
     except KeyboardInterrupt as stop:
         message = str(stop) or "finished stages are kept. Continue with `sftrl resume <run folder>`."
-        Console(stderr=True, soft_wrap=True).print(f"interrupted; {_escape(message)}", highlight=False)
+        _console(stderr=True).print(f"interrupted; {_escape(message)}", highlight=False)
         return 130
     return 0
 
@@ -57,10 +56,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _console(stderr: bool = False) -> Console:
+    """Console that prints ``:x:`` as it is, in a path or a name; rich makes a picture of it."""
+    return Console(stderr=stderr, soft_wrap=True, emoji=False)
+
+
 def _escape(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,7 +134,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
         with needs_matplotlib("a figure"):
             from sftrl_ext.reports.paper.figures import write_paper_figure
         for path in write_paper_figure(args.figure, args.run_dir, args.out, args.axis, args.rl_tokens):
-            console.print(f"  {path}", highlight=False)
+            console.print(f"  {path}", markup=False, highlight=False)
         return
     if args.table:
         console.print(results_table(args.run_dir), markup=False, highlight=False)
@@ -141,7 +145,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
         if args.results is not None:
             from sftrl_ext.reports.results_file import write_results
 
-            console.print(f"  {write_results(run_dir, args.results)}", highlight=False)
+            console.print(f"  {write_results(run_dir, args.results)}", markup=False, highlight=False)
 
 
 def _show(args: argparse.Namespace, console: Console) -> None:
@@ -165,14 +169,14 @@ def _data(args: argparse.Namespace, console: Console) -> None:
 
     options = DataOptions.of(args)
     rows = build_file(options, lambda text: console.print(text, highlight=False, markup=False))
-    console.print(f"{args.out}: {rows} {unit_of(args.kind)}", highlight=False)
+    console.print(f"{args.out}: {rows} {unit_of(args.kind)}", markup=False, highlight=False)
 
 
 def _validate(args: argparse.Namespace, console: Console) -> None:
     from data_prep.validate import validate_file
 
     for path in args.files:
-        console.print(f"{path}: {validate_file(path)}", highlight=False)
+        console.print(f"{path}: {printable(str(validate_file(path)))}", markup=False, highlight=False)
 
 
 def _doctor(args: argparse.Namespace, console: Console) -> None:

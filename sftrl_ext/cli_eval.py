@@ -67,7 +67,11 @@ def add_eval_verbs(verbs: Any) -> None:
     served.add_argument("--concurrency", type=int, help="maximum number of requests in flight")
     served.add_argument("--retries", type=int, help="retries of a failed request")
     served.add_argument(
-        "--timeout", dest="timeout_s", metavar="SECONDS", type=float, help="timeout of one attempt"
+        "--timeout",
+        dest="timeout_s",
+        metavar="SECONDS",
+        type=float,
+        help="time limit of one attempt, from connecting to the last byte",
     )
     served.add_argument(
         "--extra",

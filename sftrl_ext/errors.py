@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -32,6 +33,15 @@ def unknown_name(kind: str, name: object, registered: Iterable[str]) -> SftrlErr
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return SftrlError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or '(none)'}.")
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Name the key of the recipe in an error."""
+    try:
+        yield
+    except SftrlError as error:
+        raise SftrlError(f"{key}: {error}") from None
 
 
 class Registry(Generic[T]):

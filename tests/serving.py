@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 
 @dataclass
@@ -73,7 +73,7 @@ def canned(reply: Callable[[dict[str, Any]], Any]) -> FastAPI:
         said = reply(await request.json())
         if hasattr(said, "__await__"):
             said = await said
-        if isinstance(said, JSONResponse):
+        if isinstance(said, Response):
             return said
         if isinstance(said, str):
             said = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}

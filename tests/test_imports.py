@@ -15,7 +15,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("sftrl_ext", "errors", "files", "paths", "verl_version", "after_import", "hf_folder", "templates"),
+    (
+        "sftrl_ext",
+        "errors",
+        "files",
+        "paths",
+        "verl_version",
+        "after_import",
+        "hf_folder",
+        "templates",
+        "plain_text",
+    ),
     ("envs",),
     ("reward_fns", "data_prep", "runs"),
     ("rollout",),

@@ -19,6 +19,8 @@ from sftrl_ext.envs.base import IMAGE_MARKER, Message
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.files import read_yaml
 
+_SUFFIXES = (".yaml", ".yml")
+
 
 @dataclass(frozen=True, eq=False)
 class TextTemplate:
@@ -121,9 +123,12 @@ class TemplateForm:
             return self.folder / f"{name}.yaml", 0
         path = Path(name).expanduser()
         if not path.is_file():
-            if path.suffix in (".yaml", ".yml") or "/" in name:
+            if path.suffix.lower() in _SUFFIXES or "/" in name:
                 raise SftrlError(f"prompt template file {name} does not exist.")
             raise unknown_name("prompt template", name, self.names)
+        # Rows of a foreign file may name any path: no other file is read, nor quoted in an error.
+        if path.suffix.lower() not in _SUFFIXES:
+            raise SftrlError(f"prompt template {name}: expected a file that ends in .yaml or .yml.")
         return path, path.stat().st_mtime_ns
 
     def read(self, path: Path) -> tuple[dict[str, Template], dict[str, dict[str, Template]], str]:

@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.platform == "linux":
         end_with_parent()
     try:
-        start_or_resume(from_yaml(recipe), run_dir, Console(soft_wrap=True), share=folder)
+        start_or_resume(from_yaml(recipe), run_dir, Console(soft_wrap=True, emoji=False), share=folder)
     except SftrlError as error:
         print(error, flush=True)  # noqa: T201
         return 2

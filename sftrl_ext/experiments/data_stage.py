@@ -12,8 +12,8 @@ from data_prep.origins import Origin, origins_text, path_digest, write_origins
 from data_prep.task_rows import Splits, Tables, TaskRows, find_rows
 from data_prep.writer import write_rows
 from sftrl_ext.envs.task_config import TaskConfig
+from sftrl_ext.errors import named
 from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, is_row_file, needs_init
-from sftrl_ext.experiments.recipe.given_paths import named
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.user_rows import import_arm_rows
 from sftrl_ext.runs.layout import RunLayout

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from data_prep.origins import Origin
 from data_prep.row_files import RowsRequest, import_rows
+from sftrl_ext.errors import named
 from sftrl_ext.experiments.recipe.arms import ArmRun
-from sftrl_ext.experiments.recipe.given_paths import named
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.runs.layout import RunLayout
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
+from sftrl_ext.plain_text import safe_name
 from sftrl_ext.reports.analysis.curves import change_between, divergence_over_seeds
 from sftrl_ext.reports.analysis.run_analysis import Analysis, analyse
 from sftrl_ext.reports.pages.tables import Row, all_rows, compared_rows
@@ -180,7 +181,7 @@ def write_results(run_dir: Path, folder: Path) -> Path:
         SftrlError: if the run has no evaluated arm.
     """
     results = results_of(analyse(Path(run_dir), rl_tokens="per_epoch"))
-    path = Path(folder) / f"{results.recipe}-{results.scale}.json"
+    path = Path(folder) / f"{safe_name(results.recipe)}-{safe_name(results.scale)}.json"
     write_json(path, results_json(results))
     return path
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plain_text import safe_name
 from sftrl_ext.reports.analysis.arms import arms_of
 from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.analysis.curves import Checkpoint, Curve, Curves, at_equal_compute
@@ -128,6 +129,7 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
     from sftrl_ext.reports.figures.tradeoff_figure import ood_against_id
 
     paths = []
+    state = analysis.run.state
     with look():
         figures = {
             "compute": success_against_compute(analysis, "counted"),
@@ -139,7 +141,7 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
             if figure is not None:
                 if analysis.mark:
                     mark_figure(figure, analysis.mark)
-                path = folder / f"{analysis.run.state.recipe}-{analysis.run.state.scale}-{name}.png"
+                path = folder / f"{safe_name(str(state.recipe))}-{safe_name(str(state.scale))}-{name}.png"
                 write_figure(figure, path)
                 paths.append(path)
     return paths

@@ -7,17 +7,13 @@ model's tokens are the server's affair: there are counts of them, but no masks, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sftrl_ext.envs.base import Episode
-from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.rollout.tokens import with_images
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,12 +35,8 @@ class Completion:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-class DialogueRefused(Exception):
-    """Raised if the engine refuses one dialogue; it ends the episode, not the evaluation."""
-
-    def __init__(self, message: str, *, too_long: bool) -> None:
-        super().__init__(message)
-        self.too_long = too_long
+class DialogueTooLong(Exception):
+    """Raised if a dialogue does not fit into the model's context; it ends the episode, not the evaluation."""
 
 
 Complete = Callable[[list[dict[str, Any]], int], Awaitable[Completion]]
@@ -54,16 +46,16 @@ Complete = Callable[[list[dict[str, Any]], int], Awaitable[Completion]]
 async def play_messages(episode: Episode, complete: Complete) -> PlayedEpisode:
     """Play an episode to its end.
 
-    A dialogue that the engine refuses, or an exception in the task, ends this episode only, as in
-    `sftrl_ext.rollout.player.play`. In the result ``prompt_tokens`` counts each prompt that was begun, and
-    ``prefill_tokens`` what all requests together sent.
+    A dialogue that is too long ends this episode, as in `sftrl_ext.rollout.player.play`. In the result
+    ``prompt_tokens`` counts each prompt that was begun, and ``prefill_tokens`` what all requests together
+    sent.
 
     Args:
         episode: A fresh episode; it is played in place.
         complete: The engine.
 
     Raises:
-        SftrlError: whatever ``complete`` raises of this kind; the evaluation cannot go on.
+        Exception: any other of ``complete`` or of the task: a fault is no result of the model.
     """
     played = PlayedEpisode()
     # True while the next request begins a new prompt; later turns repeat its tokens.
@@ -79,15 +71,10 @@ async def play_messages(episode: Episode, complete: Complete) -> PlayedEpisode:
             played.extra.append(completion.extra)
             played.steps.append(episode.submit(completion.text))
             begun = played.steps[-1].new_prompt
-    except DialogueRefused as refused:
+    except DialogueTooLong as error:
         # As for tokens: a first prompt that does not fit is an error, a later one ends the episode.
-        played.out_of_tokens = refused.too_long and bool(played.steps)
-        played.error = None if played.out_of_tokens else str(refused)
-    except SftrlError:
-        raise
-    except Exception as error:
-        logger.exception("an episode ended with an error after %d turns", len(played.steps))
-        played.error = f"{type(error).__name__}: {error}"
+        played.out_of_tokens = bool(played.steps)
+        played.error = None if played.out_of_tokens else str(error)
     played.solved = episode.solved
     played.metrics = episode.metrics()
     return played

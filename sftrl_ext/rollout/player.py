@@ -128,7 +128,10 @@ class PlayedEpisode:
     out_of_tokens: bool = False
     """The budget of tokens or prompts ended the episode, not the task."""
     error: str | None = None
-    """The exception that ended the episode, if one did."""
+    """The error that ended the episode: a first prompt over the limit, or a ``fault``."""
+    fault: Exception | None = None
+    """The exception of the engine, the task or the reward that ended the episode. Training leaves such an
+    episode out of the loss, and no evaluation counts it."""
     cut_turns: int = 0
     """Turns that reached the limit of a turn before the model ended them."""
     prompt_tokens: int = 0
@@ -160,7 +163,7 @@ async def play(
     """Play an episode to its end.
 
     An exception in the engine, the task or the reward ends this episode only: it is logged with its traceback
-    and named in ``error``, and the turns played until then are kept. If the budget ends it, every turn
+    and kept in ``fault``, and so are the turns played until then. If the budget ends it, every turn
     played keeps its reward.
 
     Args:
@@ -186,8 +189,9 @@ async def play(
                 # The first prompt shows a wrong limit or template; a later one only a long episode.
                 if len(opened.prompt_ids) > limits.prompt:
                     if not played.segments:
-                        raise _too_long(opened, limits)
-                    played.out_of_tokens = True
+                        played.error = _too_long(opened, limits)
+                        logger.error("an episode was not begun: %s", played.error)
+                    played.out_of_tokens = bool(played.segments)
                     break
                 dialogue = opened
                 played.prompt_tokens += len(dialogue.prompt_ids)
@@ -212,7 +216,7 @@ async def play(
             played.feedback_tokens += feedback.added
     except Exception as error:
         logger.exception("an episode ended with an error after %d turns", len(played.steps))
-        played.error = f"{type(error).__name__}: {error}"
+        played.error, played.fault = f"{type(error).__name__}: {error}", error
     if dialogue is not None:
         _close(played, dialogue, rewards)
     played.solved = episode.solved
@@ -230,8 +234,8 @@ async def _open(chat: ChatTokens, episode: Episode, image_work: ImageWork | None
     )
 
 
-def _too_long(dialogue: Dialogue, limits: Limits) -> SftrlError:
-    return SftrlError(
+def _too_long(dialogue: Dialogue, limits: Limits) -> str:
+    return (
         f"a prompt has {len(dialogue.prompt_ids)} tokens, more than the limit of {limits.prompt}: "
         "raise data.max_prompt_length, or use a shorter prompt template."
     )

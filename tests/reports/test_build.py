@@ -7,6 +7,7 @@ import re
 import shutil
 
 import pytest
+import yaml
 from matplotlib.image import imread
 
 from sftrl_ext.reports import build_report, results_table
@@ -142,3 +143,20 @@ def test_results_table_has_one_row_per_arm_and_run(tmp_path):
     assert lines[0].startswith("| Run | Arm | lr | Seeds | id (%) | rule_ood (%) | all_5 (%)")
     assert all(line.count("|") == lines[0].count("|") for line in lines)
     assert "0123456 |" in lines[-1]
+
+
+def test_titles_of_a_foreign_run_are_no_markup(built, tmp_path):
+    run_dir = shutil.copytree(built[0], tmp_path / "run")
+    evil = "A\n\n# <script>alert(1)</script> ![x](http://a/b)"
+    state = json.loads((run_dir / "state.json").read_text())
+    (run_dir / "state.json").write_text(json.dumps({**state, "title": evil}))
+    recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text())
+    arms = {"sft": {"kind": "sft", "title": evil}}
+    (run_dir / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "arms": arms}))
+    paths = build_report(run_dir)
+    pages = paths.markdown.read_text(), paths.html.read_text()
+    safe = r"A # \<script>alert(1)\</script> !\[x](http://a/b)"
+    assert pages[0].startswith(f"# {safe} (scale synthetic)\n")
+    assert f"| {safe} |" in pages[0] and f"- Learning rate, {safe}:" in pages[0]
+    for page in pages:
+        assert not re.search(r"(?<!\\)<script|^# <", page, re.MULTILINE)

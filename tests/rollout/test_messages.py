@@ -10,7 +10,7 @@ from PIL import Image
 pytest.importorskip("verl")
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.rollout.messages import Completion, DialogueRefused, play_messages
+from sftrl_ext.rollout.messages import Completion, DialogueTooLong, play_messages
 from sftrl_ext.rollout.player import Limits, play
 from sftrl_ext.rollout.tokens import chat_tokens
 from tests.rollout.tiny import Guess, Script, Walk, builder_for, tiny_tokenizer
@@ -63,16 +63,20 @@ def test_tokens_are_counted_per_prompt_and_per_request():
     assert run(Guess(), "cut", "yes")[0].cut_turns == 1
 
 
-def test_a_refused_dialogue_ends_the_episode_alone():
-    played, _ = run(Guess(), "no", DialogueRefused("too long", too_long=True))
+def test_a_dialogue_that_is_too_long_ends_the_episode_alone():
+    played, _ = run(Guess(), "no", DialogueTooLong("too long"))
     assert played.out_of_tokens and played.error is None and not played.solved
     assert len(played.steps) == 1
-    played, _ = run(Guess(), DialogueRefused("too long", too_long=True))
+    played, _ = run(Guess(), DialogueTooLong("too long"))
     assert not played.out_of_tokens and played.error == "too long"
-    played, _ = run(Guess(), "crash")
-    assert played.error == "RuntimeError: the verifier crashed"
-    with pytest.raises(SftrlError, match="wrong key"):
-        run(Guess(), SftrlError("wrong key"))
+
+
+def test_a_fault_is_no_result_of_an_episode():
+    with pytest.raises(RuntimeError, match="the verifier crashed"):
+        run(Guess(), "crash")
+    for fault in (SftrlError("wrong key"), TypeError("'str' object")):
+        with pytest.raises(type(fault)):
+            run(Guess(), "no", fault)
 
 
 def test_pictures_stand_where_their_markers_are():

@@ -107,7 +107,8 @@ def test_the_last_failed_attempt_ends_without_feedback():
 def test_an_error_ends_the_episode_and_keeps_what_was_played(says, caplog):
     tokenizer = tiny_tokenizer()
     played = run(Guess(), Script(tokenizer, says))
-    assert played.error is not None and "Error" in played.error
+    assert played.fault is not None
+    assert played.error == f"{type(played.fault).__name__}: {played.fault}"
     assert len(played.segments) == 1 and len(played.rewards) == len(played.steps) == (
         len(says) - (says[-1] == "crash")
     )
@@ -135,6 +136,7 @@ def test_a_task_with_a_new_prompt_per_point_gives_a_segment_per_prompt():
 def test_a_prompt_over_the_limit_is_an_error_that_names_the_key():
     played = run(Guess(), Script(tiny_tokenizer(), ["yes"]), Limits(prompt=10, response=50, turn=8))
     assert played.error is not None and "max_prompt_length" in played.error and not played.segments
+    assert played.fault is None and not played.out_of_tokens
 
 
 def test_rewards_of_ones_own_and_sampling_parameters():

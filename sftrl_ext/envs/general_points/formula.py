@@ -22,7 +22,10 @@ from fractions import Fraction
 MAX_LENGTH = 4000
 """The longest formula that is read, in characters."""
 
-_LEGAL = re.compile(r"[0-9+\-*/() \t\r\n]*")
+BLANKS = " \t\r\n"
+"""Blanks a formula may hold; those of other alphabets are illegal, as all look-alikes are."""
+
+_LEGAL = re.compile(rf"[0-9+\-*/(){BLANKS}]*")
 _DIGIT = re.compile(r"\d")
 _TOKEN = re.compile(r"[0-9]+|[+\-*/()]")
 # A parenthesis binds least, so that no operator takes it from the stack.

@@ -24,7 +24,7 @@ from fractions import Fraction
 from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.general_points.answer import QUOTED, extract_answer
 from sftrl_ext.envs.general_points.authors import grade_as_authors
-from sftrl_ext.envs.general_points.formula import is_attempt, parse
+from sftrl_ext.envs.general_points.formula import BLANKS, is_attempt, parse
 from sftrl_ext.errors import unknown_name
 
 REWARDS: dict[str, float] = {
@@ -56,7 +56,7 @@ def grade(formula: str, numbers: Sequence[int], target: int = 24) -> Verdict:
         return Verdict(outcome, REWARDS[outcome], feedback, {"formula": formula[:QUOTED]})
     inner = extract_answer(formula).formula
     if inner is None:
-        inner = formula.strip().strip("`").strip() if len(formula) < 1000 else formula
+        inner = formula.strip(BLANKS + "`") if len(formula) < 1000 else formula
     if inner != formula:
         outcome, feedback = judge(inner, numbers, target)
     return Verdict(outcome, REWARDS[outcome], feedback, {"formula": inner[:QUOTED]})

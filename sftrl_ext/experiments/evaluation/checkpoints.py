@@ -22,7 +22,7 @@ def evaluate_checkpoints(recipe: Recipe, state: RunState, layout: RunLayout, set
     """Evaluate the checkpoints of a run's stages on some splits, those that have no records yet."""
     import torch
 
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, emoji=False)
     if worker_count(recipe.scale) > 0:
         evaluate_in_parallel(recipe, state, layout, sets, console)
         return

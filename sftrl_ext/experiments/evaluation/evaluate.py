@@ -237,7 +237,11 @@ def turn_seed(seed: int, split: str, index: int, turn: int, sample: int = 0) -> 
 async def play_one(
     settings: EvalPlay, chosen: EvalSet, index: int, engine: EvalEngine, sample: int = 0
 ) -> PlayedEpisode:
-    """Play one instance of a split; samples of an instance differ in the seeds of their responses."""
+    """Play one instance of a split; samples of an instance differ in the seeds of their responses.
+
+    Raises:
+        Exception: of the engine or the task; a fault is no result of the model.
+    """
     turn = 0
 
     async def generate(
@@ -250,9 +254,12 @@ async def play_one(
         return await engine.generate(prompt_ids, {**sampling_params, "seed": seed}, images)
 
     episode = make_episode(chosen.facts[index])
-    return await play(
+    played = await play(
         episode, generate, engine.chat_tokens(), settings.limits, sampling_params=settings.sampling
     )
+    if played.fault is not None:
+        raise played.fault
+    return played
 
 
 def summarise(chosen: EvalSet, played: Sequence[PlayedEpisode], samples: int = 1) -> dict[str, Any]:

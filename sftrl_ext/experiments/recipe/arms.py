@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
+from sftrl_ext.experiments.recipe.ranges import check_ranges
 from sftrl_ext.experiments.recipe.schema import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.recipe.trainer_modes import gpu_split
 from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
@@ -237,6 +238,7 @@ def check_arms(path: Path, recipe: Recipe) -> None:
                 raise SftrlError(f"{where}.{key}: has no effect beside the arm's other keys; leave it out.")
     try:
         for run in arm_runs(recipe):
+            check_ranges(run.budget, f"arms.{run.arm}: budget.{run.config.kind}")
             _check_batches(run, _ranks(recipe, run.config))
     except SftrlError as error:
         raise SftrlError(f"{path}: {error}") from None
@@ -279,10 +281,6 @@ def _check_batches(run: ArmRun, ranks: int) -> None:
             ("episodes", budget.episodes, budget.group * budget.minibatches),
             ("episodes", budget.episodes // max(1, budget.minibatches), ranks),
         ]
-        if budget.responses is not None and budget.responses < 1:
-            raise SftrlError(
-                f"arms.{run.arm}: budget.rl.responses: {budget.responses}; expected above 0, or null."
-            )
     for key, value, by in sizes:
         if by < 1 or value % by:
             raise SftrlError(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, named
 from sftrl_ext.experiments.recipe.arms import is_row_file
 
 if TYPE_CHECKING:
@@ -61,12 +59,3 @@ def _absolute(name: str, folder: Path) -> str:
     path = Path(name).expanduser()
     beside = folder / path
     return str((beside if not path.exists() and beside.exists() else path).resolve())
-
-
-@contextlib.contextmanager
-def named(key: str) -> Iterator[None]:
-    """Name the key of the recipe in an error."""
-    try:
-        yield
-    except SftrlError as error:
-        raise SftrlError(f"{key}: {error}") from None

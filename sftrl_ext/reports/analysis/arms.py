@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from sftrl_ext.plain_text import one_line
 from sftrl_ext.reports.analysis.splits import arm_label
 from sftrl_ext.runs.run_folder import RunFolder
 
@@ -43,7 +44,7 @@ class Arms:
 
     def label(self, arm: str) -> str:
         """An arm as it is written in a figure."""
-        return self.titles.get(arm) or arm_label(arm)
+        return one_line(self.titles.get(arm) or arm_label(arm))
 
     def order(self, arms: Iterable[str]) -> list[str]:
         """Distinct arms: the base, SFT, the start, RL, others; those of a kind as the recipe has them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sftrl_ext.envs.task import load_task_module, task_of_source
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plain_text import one_line
 from sftrl_ext.reports.analysis.arms import Arms, arms_of
 from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
 from sftrl_ext.reports.analysis.curves import (
@@ -187,7 +188,7 @@ class Analysis:
         """Heading of the report: the recipe's title and the scale, else the run's name."""
         state = self.run.state
         heading = f"{state.title} (scale {state.scale})" if state.title else self.name
-        return f"{heading}, {self.mark}" if self.synthetic else heading
+        return one_line(f"{heading}, {self.mark}" if self.synthetic else heading)
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from sftrl_ext.plain_text import one_line
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.episodes.dialogues import Line, dialogue, fact_items
 from sftrl_ext.reports.episodes.pictures import in_words, pictures
@@ -67,7 +68,8 @@ def _left(line: Line) -> float:
 
 def _title(figure: Figure, arms: Arms, episode: SampleEpisode, shown_text: str, height: float) -> float:
     """Write what it is; where there is room below, in inches."""
-    title = f"{arms.label(episode.arm)} · {episode.split} · step {episode.step} · seed {episode.seed} ·"
+    split = one_line(episode.split)
+    title = f"{arms.label(episode.arm)} · {split} · step {episode.step} · seed {episode.seed} ·"
     x, top = 0.2 / WIDTH, height - 0.12
     text = figure.text(x, top / height, title, va="top", fontsize=10.5, fontweight="bold", gid="title")
     figure.text(

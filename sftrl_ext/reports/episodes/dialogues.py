@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sftrl_ext.plain_text import one_line, printable
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import split_order
 from sftrl_ext.reports.analysis.verdict import ID_SPLIT
@@ -68,7 +69,8 @@ def dialogue(episode: SampleEpisode) -> Iterator[Line]:
         prompt: list[str] = []
         answered = False
         for message in segment.messages:
-            role, content = str(message.get("role", "")), str(message.get("content", ""))
+            role = one_line(str(message.get("role", "")))
+            content = printable(str(message.get("content", "")))
             if role == "assistant":
                 answered = True
                 yield _answer(content, next(verdicts), point)
@@ -86,7 +88,7 @@ def dialogue(episode: SampleEpisode) -> Iterator[Line]:
 def _answer(content: str, attempt: Mapping[str, Any], point: int | None) -> Line:
     outcome, reward = attempt.get("outcome"), attempt.get("reward")
     number = float(reward) if isinstance(reward, int | float) else None
-    return Line("assistant", content, None if outcome is None else str(outcome), number, point)
+    return Line("assistant", content, None if outcome is None else one_line(str(outcome)), number, point)
 
 
 def new_part(before: str, now: str) -> str:
@@ -114,7 +116,7 @@ def fact_items(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             continue
         if len(text) <= 60:
-            items.append((str(key), text))
+            items.append((one_line(str(key)), one_line(text)))
     return items
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plain_text import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,7 @@ def has_picture(facts: Mapping[str, Any]) -> bool:
 def in_words(facts: Mapping[str, Any]) -> str:
     """Describe what an episode shows at its start; "" if it has no image. See `TaskSpec.describe`."""
     task = str(facts.get("task"))
-    return TASKS[task].describe(facts) if has_picture(facts) and task in TASKS else ""
+    return one_line(TASKS[task].describe(facts)) if has_picture(facts) and task in TASKS else ""
 
 
 def pictures(facts: Mapping[str, Any], side: int | None = SIDE, points: Sequence[int] = ()) -> list[Image]:

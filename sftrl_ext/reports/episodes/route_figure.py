@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sftrl_ext.plain_text import one_line
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.episodes.dialogues import Line
 from sftrl_ext.reports.episodes.pictures import PointView, views_of
@@ -36,7 +37,7 @@ _LINE = 0.148
 
 def title_of(arms: Arms, episode: SampleEpisode, walk: Walk) -> str:
     """Title of an episode's figure."""
-    parts = [arms.label(episode.arm), episode.split, f"step {episode.step}", f"seed {episode.seed}"]
+    parts = [arms.label(episode.arm), one_line(episode.split), f"step {episode.step}", f"seed {episode.seed}"]
     return " · ".join([*parts, f"route {walk.view.index}"])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftrl_ext.plain_text import safe_name
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.episodes.dialogues import SideBySide
 from sftrl_ext.reports.episodes.pictures import write_pictures
@@ -50,7 +51,7 @@ def _draw(arms: Arms, shown: SideBySide, folder: Path, stem: str) -> SamplePictu
     with look():
         for episode, walk in zip(shown.episodes, walks, strict=True):
             assert walk is not None
-            maps.append(folder / f"{stem}-{episode.arm}.png")
+            maps.append(folder / f"{stem}-{safe_name(episode.arm)}.png")
             write_figure(map_figure(arms, episode, walk), maps[-1])
         views = views_figure(shown.facts, [walk for walk in walks if walk is not None])
         if views is None:

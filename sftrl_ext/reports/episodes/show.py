@@ -11,6 +11,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.plain_text import one_line, safe_name
 from sftrl_ext.reports.analysis.arms import Arms, arms_of
 from sftrl_ext.reports.episodes.dialogues import Line, fact_items
 from sftrl_ext.reports.episodes.pictures import in_words, write_pictures
@@ -48,7 +49,7 @@ def _print_episode(
     colour = _ARM_STYLES.get(arms.kind(episode.arm), "green4")
     title = Text.assemble(
         (f" {arms.label(episode.arm)} ", f"bold white on {colour}"),
-        f" {episode.split} · step {episode.step} · seed {episode.seed} · ",
+        f" {one_line(episode.split)} · step {episode.step} · seed {episode.seed} · ",
         ("solved", "bold green") if episode.solved else ("not solved", "bold red"),
     )
     console.print(Rule(title, align="left", style=colour))
@@ -60,7 +61,7 @@ def _print_episode(
         console.print(_way(walk))
     if shown_text := in_words(episode.facts):
         console.print(Text(f"shown: {shown_text}", style="dim"))
-        stem = f"{episode.split}-{episode.arm}-{episode.step}-{number}"
+        stem = f"{safe_name(episode.split)}-{safe_name(episode.arm)}-{episode.step}-{number}"
         points = [visit.number for visit in walk.reached] if walk else []
         for path in write_pictures(episode.facts, pictures, stem, None, points) if pictures else ():
             console.print(Text(f"picture: {path}", style="dim"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import write_text
+from sftrl_ext.plain_text import safe_name
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.episodes.pictures import write_pictures
 from sftrl_ext.reports.episodes.walks import walk_of
@@ -55,7 +56,8 @@ def write_episodes(episodes: Sequence[SampleEpisode], out: Path, arms: Arms | No
         if suffix:
             paths.append(out if number == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}"))
         else:
-            paths.append(out / f"{episode.split}-{episode.arm}-{episode.step}-{number}.png")
+            name = f"{safe_name(episode.split)}-{safe_name(episode.arm)}-{episode.step}-{number}"
+            paths.append(out / f"{name}.png")
         _picture(arms, episode, paths[-1])
     return paths
 

@@ -14,6 +14,7 @@ import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.route_view import RoutePoint, RouteView
 from sftrl_ext.envs.task import TASKS
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plain_text import one_line
 from sftrl_ext.reports.episodes.dialogues import Line, dialogue
 from sftrl_ext.runs.records import SampleEpisode
 
@@ -97,7 +98,7 @@ class Walk:
         ]
         if self.view.image:
             facts.append(f"to see: {point.observation}")
-        return " · ".join(facts)
+        return one_line(" · ".join(facts))
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _placed(episode: SampleEpisode, first: int, last: int) -> dict[int, list[Lin
     for attempt in episode.attempts:
         outcome, reward = attempt.get("outcome"), attempt.get("reward")
         number = float(reward) if isinstance(reward, int | float) else None
-        placed.setdefault(here, []).append(Line("assistant", NOT_STORED, str(outcome), number))
+        placed.setdefault(here, []).append(Line("assistant", NOT_STORED, one_line(str(outcome)), number))
         if outcome == "correct" and here < last:
             here += 1
     stored = list(dialogue(episode))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+from sftrl_ext.plain_text import markdown_line, printable
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.analysis.run_analysis import Analysis
 from sftrl_ext.reports.analysis.splits import split_title
@@ -106,7 +107,8 @@ def report_pages(
     }
     environment = _environment()
     return {
-        name: environment.get_template(f"{name}.j2").render(content) for name in ("report.md", "report.html")
+        name: printable(environment.get_template(f"{name}.j2").render(content))
+        for name in ("report.md", "report.html")
     }
 
 
@@ -136,7 +138,8 @@ def episodes_page(
         }
         for episode, walk, paths in zip(episodes, walks, pictures, strict=True)
     ]
-    return _environment().get_template("episodes.html.j2").render(title=title, arms=arms, episodes=played)
+    template = _environment().get_template("episodes.html.j2")
+    return printable(template.render(title=title, arms=arms, episodes=played))
 
 
 def number_tables(analysis: Analysis) -> list[NumberTable]:
@@ -211,6 +214,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "prose": _prose,
         "fenced": _fenced,
+        "line": lambda text: markdown_line(str(text)),
         "uri": _file_uri,
         "fact_items": fact_items,
         "arm_class": lambda kind: kind if kind in _ARM_CLASSES else "other",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftrl_ext.plain_text import markdown_line
 from sftrl_ext.reports.analysis.curves import (
     Checkpoint,
     Curve,
@@ -45,7 +46,8 @@ class Table:
     def to_markdown(self) -> str:
         """The table as GitHub Markdown."""
         marks = [":--" if i < self.text_columns else "--:" for i in range(len(self.header))]
-        header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows))
+        lines = ([markdown_line(cell) for cell in row] for row in (self.header, *self.rows))
+        header, *rows = ([cell.replace("|", "\\|") for cell in line] for line in lines)
         return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
 

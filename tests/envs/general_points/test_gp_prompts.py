@@ -197,6 +197,15 @@ def test_missing_templates():
         load_template("/nowhere/mine.yaml")
 
 
+@pytest.mark.parametrize("name", ["secret.txt", "secret", "secret.yaml"])
+def test_no_other_file_is_quoted(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("root:x:0:0:root:/root:/bin/sh")
+    with pytest.raises(SftrlError, match=r"that ends in \.yaml or \.yml|expected a mapping") as error:
+        load_template(str(path))
+    assert "/bin/sh" not in str(error.value)
+
+
 IMAGE = "prompt: $cards\nimage_prompt: look $image\nfeedback: {otherwise: nope}\n"
 
 

@@ -173,3 +173,13 @@ def test_any_number_of_numbers():
     assert grade("+".join(["1"] * 24), [1] * 24).correct
     assert grade("14+19-9", [14, 19, 9]).correct
     assert grade("1-2", [1, 2], -1).correct
+
+
+@pytest.mark.parametrize(
+    "blank", ["\u00a0", "\u2003", "\u3000", "\u2028", "\u200b", "\ufeff", "\x85", "\x0b"]
+)
+def test_a_formula_holds_no_blanks_but_those_of_ascii(blank):
+    formula = "(1+2)*(3+5)"
+    for text in (f"{blank}{formula}", f"{formula}{blank}", f"`{blank}{formula}`", f"{formula}{blank}=24"):
+        assert grade(text, [1, 2, 3, 5]).outcome == "illegal_formula"
+    assert grade(f" \t\r\n{formula} \n", [1, 2, 3, 5]).correct

@@ -18,6 +18,7 @@ from sftrl_ext.cli import main
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
+from sftrl_ext.experiments.evaluation.targets import load_eval_set
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.planner.stages.eval_stage import evaluated_hands
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
@@ -43,6 +44,20 @@ def facts_of(layout, split):
 
 def ranks(facts):
     return [[card[:-1] for card in one["cards"]] for one in facts]
+
+
+@pytest.mark.parametrize(
+    ("splits", "found"), [([None, None], "None"), (["id", None], "None, id"), ("ab", "a, b")]
+)
+def test_a_file_without_exactly_one_split_is_refused(tmp_path, splits, found):
+    write_rows(tmp_path / "rows.parquet", rl_rows(Source("id", train=False), 2))
+    table = pq.read_table(tmp_path / "rows.parquet")
+    rows = table.to_pylist()
+    for row, split in zip(rows, splits, strict=True):
+        row["extra_info"]["split"] = split
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), tmp_path / "foreign.parquet")
+    with pytest.raises(SftrlError, match=rf"foreign\.parquet: column extra_info\.split: found {found};"):
+        load_eval_set(tmp_path / "foreign.parquet")
 
 
 def test_hands_of_a_csv_are_a_split_of_the_run(tmp_path):

@@ -142,6 +142,19 @@ def test_samples_of_an_instance_have_seeds_of_their_own(tmp_path, chat):
     assert len(stored) == 3, "one episode of each instance is kept word for word"
 
 
+def test_a_fault_of_the_engine_is_no_result(tmp_path, chat):
+    recipe, _, _ = make_run(tmp_path)
+    chosen = evaluate.EvalSet("id", "gp_l/id", [FACTS])
+
+    class Broken(Canned):
+        async def generate(self, prompt_ids, sampling_params, images=()):
+            raise RuntimeError("out of memory")
+
+    engine = Broken(chat)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        asyncio.run(evaluate.play_all(evaluate.EvalPlay.of(recipe), chosen, engine, lambda: None))
+
+
 def test_facts_are_json_like():
     assert json.loads(json.dumps(FACTS)) == FACTS
 

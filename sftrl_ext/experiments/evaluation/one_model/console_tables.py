@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from sftrl_ext.plain_text import one_line
 from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.runs.stats import over_seeds, over_seeds_by_route
 
@@ -60,7 +62,7 @@ def success_table(records: Sequence[dict[str, Any]]) -> Table:
         shares += [_share(record["solved"], episodes)]
         shares += [_share(record.get("recognized_first"), episodes)] if images else []
         table.add_row(
-            str(record["split"]),
+            _name(record["split"]),
             str(episodes),
             *shares,
             f"{record['attempts_mean']:.2f}",
@@ -70,16 +72,16 @@ def success_table(records: Sequence[dict[str, Any]]) -> Table:
 
 def city_table(record: Mapping[str, Any]) -> Table:
     """Routes walked to the end, and per-step accuracy, of each city of a split with ``by_city``."""
-    table = Table("city", "routes", "walked to the end", "per step %", title=str(record["split"]))
+    table = Table("city", "routes", "walked to the end", "per step %", title=_name(record["split"]))
     for city, count in record["by_city"].items():
         numbers = str(count["episodes"]), str(count["solved"])
-        table.add_row(city, *numbers, _share(count["correct_actions"], count["responses"]))
+        table.add_row(_name(city), *numbers, _share(count["correct_actions"], count["responses"]))
     return table
 
 
 def usage_table(records: Sequence[dict[str, Any]]) -> Table:
     """Requests, tokens and cost of each split, and of all if there are several."""
-    usages = [(str(record["split"]), record["usage"]) for record in records]
+    usages = [(_name(record["split"]), record["usage"]) for record in records]
     if len(usages) > 1:
         keys = dict.fromkeys(key for _, usage in usages for key in usage)
         usages.append(("all", {key: sum(usage.get(key, 0) for _, usage in usages) for key in keys}))
@@ -103,7 +105,7 @@ def remarks(records: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences about what the tables do not show."""
     sentences = []
     for record in records:
-        split, usage = record["split"], record.get("usage", {})
+        split, usage = one_line(str(record["split"])), record.get("usage", {})
         if record["errors"]:
             sentences.append(
                 f"{split}: {record['errors']} episodes ended with an error and count as not solved."
@@ -115,6 +117,11 @@ def remarks(records: Sequence[dict[str, Any]]) -> list[str]:
         if usage.get("uncounted"):
             sentences.append(f"{split}: {usage['uncounted']} answers came without a count of their tokens.")
     return sentences
+
+
+def _name(text: object) -> str:
+    """A name of a data file as a cell, without markup of its own."""
+    return escape(one_line(str(text)))
 
 
 def _step_share(record: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """A model behind an OpenAI-compatible address: requests, retries, and what its refusals mean.
 
-The `openai` package sends the requests. It tries again after 408, 409, 429, 5xx, a timeout or a broken
-connection, waiting longer each time (with jitter, or as long as the server's Retry-After says).
+The `openai` package sends the requests. It tries again after 408, 409, 429, 5xx, a timeout, a broken
+connection or an answer that is no chat completion, waiting longer each time (with jitter, or as long as the
+server's Retry-After says).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.rollout.messages import Completion, DialogueRefused
+from sftrl_ext.experiments.evaluation.one_model.bounded_client import bounded_client, httpx_of
+from sftrl_ext.rollout.messages import Completion, DialogueTooLong
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,10 +36,12 @@ _TOO_LONG = re.compile(
 """Messages of servers about a dialogue that does not fit; there is no common code for it."""
 
 _FILTERED = ("content_filter", "content_policy_violation")
+_FAULTS = ("error", "abort")
+"""Finish reasons of servers that failed after they had answered with status 200."""
 
 
 class Unanswered(SftrlError):
-    """All tries of a request failed for a reason that may pass."""
+    """A request without an answer of the model: all its tries failed, or the server refuses it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class EndpointOptions:
         key_variable: Environment variable with the key. The key itself is kept out of every message and file.
         concurrency: Most requests in flight.
         retries: How often a request is tried again.
-        timeout_s: How long one try may take, in seconds.
+        timeout_s: Limit of one try, from connecting to the last byte, in seconds.
         extra: Further keys of the request's body; a key that is None is left out of it.
     """
 
@@ -106,7 +111,7 @@ class Endpoint:
             base_url=options.url,
             api_key=self._key or "none",  # a server without keys takes any
             max_retries=options.retries,
-            timeout=openai.Timeout(options.timeout_s, connect=10.0),
+            http_client=bounded_client(openai, options.timeout_s, check_body),
         )
 
     async def __aenter__(self) -> Endpoint:
@@ -122,9 +127,10 @@ class Endpoint:
             SftrlError: if the server cannot be reached, or says that it serves none or several.
         """
         try:
-            names = [model.id async for model in self._client.models.list()]
+            raw = await self._client.models.with_raw_response.list()
         except self._openai.APIError as error:
             raise self._translated(error) from None
+        names = parse_models(raw.content)
         if len(names) != 1:
             some = ", ".join(sorted(names)[:10]) or "none"
             raise SftrlError(f"{self.options.url} serves {len(names)} models ({some}); name one by --model.")
@@ -152,8 +158,8 @@ class Endpoint:
             The answer; its text is empty if the model gave none or a filter took it.
 
         Raises:
-            DialogueRefused: if the server does not take this dialogue.
-            Unanswered: if every try failed for a reason that may pass.
+            DialogueTooLong: if this dialogue does not fit into the model's context.
+            Unanswered: if every try failed for a reason that may pass, or this dialogue is refused.
             SftrlError: if no request can succeed: a wrong key, name, address or parameter.
         """
         parameters = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **sampling}
@@ -163,24 +169,12 @@ class Endpoint:
         create: Any = self._client.chat.completions.with_raw_response.create
         try:
             raw = await create(model=self.model, messages=wired, extra_body=body)
-            answer = raw.parse()
         except self._openai.APIError as error:
             if getattr(error, "code", None) in _FILTERED:
                 return Completion("", extra={"finish_reason": "content_filter"})
             raise self._translated(error) from None
-        except ValueError as error:
-            raise Unanswered(f"{self.options.url} answered with broken JSON ({error}).") from None
-        choices = getattr(answer, "choices", None)
-        if not choices:
-            answered = str(getattr(answer, "error", None) or answer)[:200]
-            raise Unanswered(
-                self._clean(
-                    f"{self.options.url}: the answer is not a chat completion but {answered!r}. "
-                    "The address usually ends in /v1."
-                )
-            )
         self._answered = True
-        return _read(choices[0], answer.usage, raw.retries_taken)
+        return _read(*parse_completion(raw.content), raw.retries_taken)
 
     def _translated(self, error: Any) -> Exception:
         """The error of the evaluation for an error of the package."""
@@ -188,10 +182,13 @@ class Endpoint:
         if isinstance(error, openai.APITimeoutError):
             return Unanswered(f"{url} gave no answer within {self.options.timeout_s:g} seconds.")
         if isinstance(error, openai.APIConnectionError):
-            why = str(error.__cause__ or error)
-            return SftrlError(self._clean(f"{url} cannot be reached ({why}). Is the server running?"))
+            cause = error.__cause__ or error
+            if isinstance(cause, (httpx_of(openai).ConnectError, httpx_of(openai).ProxyError)):
+                return SftrlError(self._clean(f"{url} cannot be reached ({cause}). Is the server running?"))
+            reason = str(cause).rstrip(".") or type(cause).__name__
+            return Unanswered(self._clean(f"{url} failed {self._tries} times, at last with: {reason}."))
         status = getattr(error, "status_code", None)
-        message = self._clean(str(error.message)[:500]).rstrip(".") + "."
+        message = self._clean(str(error.message))[:500].rstrip(".") + "."
         if status == 401:
             state = "" if self._key else ", which is not set"
             return SftrlError(
@@ -206,32 +203,127 @@ class Endpoint:
                 "The address usually ends in /v1."
             )
         if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
-            too_long = error.code == "context_length_exceeded" or bool(_TOO_LONG.search(message))
-            # After a first answer key, name and parameters are known to be right: what is refused is the
-            # dialogue.
-            if too_long or self._answered:
-                return DialogueRefused(message, too_long=too_long)
+            if error.code == "context_length_exceeded" or _TOO_LONG.search(message):
+                return DialogueTooLong(message)
+            # After a first answer key, name and parameters are known to be right. What is refused is this
+            # dialogue, or any one from now on (402: the credit is used up); the model has answered neither.
+            if self._answered:
+                return Unanswered(f"{url} refuses a dialogue: {message}")
             return SftrlError(f"{url} does not take the request: {message} --extra changes its parameters.")
-        return Unanswered(f"{url} failed {self.options.retries + 1} times, at last with: {message}")
+        return Unanswered(f"{url} failed {self._tries} times, at last with: {message}")
+
+    @property
+    def _tries(self) -> int:
+        return self.options.retries + 1
 
     def _clean(self, text: str) -> str:
-        """A text of the server's without the key that it may repeat."""
-        return text.replace(self._key, "***") if self._key else text
+        """A text of the server's without the key, or the parts of it, that it may repeat."""
+        return without_key(text, self._key)
 
 
-def _read(choice: Any, usage: Any, retries: int) -> Completion:
-    message = choice.message
-    text = (message.content if message is not None else None) or ""
-    extra = {"finish_reason": choice.finish_reason, "retries": retries}
-    if usage is None:
+def check_body(method: str, body: bytes) -> None:
+    """Check an answer: only chats are posted, and only the list of models is got.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    parse_completion(body) if method == "POST" else parse_models(body)
+
+
+def parse_models(body: bytes) -> list[str]:
+    """Names in a list of models.
+
+    Raises:
+        ValueError: if the body is something else.
+    """
+    answer = _parse_json(body)
+    try:
+        names = [model["id"] for model in answer["data"]]
+    except (TypeError, KeyError):
+        names = [None]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"the answer is not a list of models but {_start(body)!r}. The address usually ends in /v1"
+        )
+    return [without_surrogates(name) for name in names]
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"broken JSON ({str(error)[:100]}) in {_start(body)!r}") from None
+
+
+def _start(body: bytes) -> str:
+    return body[:200].decode(errors="replace")
+
+
+def parse_completion(body: bytes) -> tuple[dict[str, Any], dict[str, int]]:
+    """First choice and token counts of a chat completion; the counts are empty where the server gives none.
+
+    Raises:
+        ValueError: if the body is something else.
+    """
+    answer = _parse_json(body)
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict) or not message:
+        raise ValueError(
+            f"the answer is not a chat completion but {_start(body)!r}. The address usually ends in /v1"
+        )
+    for key, value in (
+        ("content", message.get("content")),
+        ("finish_reason", choice.get("finish_reason")),
+    ):
+        if not isinstance(value, str | None):
+            raise ValueError(f"{key} is {str(value)[:100]!r}; expected a text or null")
+    if choice.get("finish_reason") in _FAULTS:
+        raise ValueError(f"the server broke off: finish_reason is {choice['finish_reason']!r}")
+    return choice, _token_counts(answer.get("usage"))
+
+
+def _token_counts(usage: Any) -> dict[str, int]:
+    names = ("prompt_tokens", "completion_tokens")
+    counts = {name: usage.get(name) or 0 for name in names} if isinstance(usage, dict) else {}
+    return counts if all(type(count) is int and 0 <= count < 2**53 for count in counts.values()) else {}
+
+
+def _read(choice: Mapping[str, Any], counts: Mapping[str, int], retries: int) -> Completion:
+    finish_reason = choice.get("finish_reason")
+    extra = {"finish_reason": finish_reason, "retries": retries}
+    if not counts:
         extra["no_usage"] = True
+    text = choice["message"].get("content") or ""
     return Completion(
-        text="" if choice.finish_reason == "content_filter" else text,
-        cut=choice.finish_reason == "length",
-        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", None) or 0,
+        text="" if finish_reason == "content_filter" else without_surrogates(text),
+        cut=finish_reason == "length",
+        prompt_tokens=counts.get("prompt_tokens", 0),
+        completion_tokens=counts.get("completion_tokens", 0),
         extra=extra,
     )
+
+
+_KEY_PART = 4
+"""Characters of a key that give a part of it away; servers repeat as many of a wrong one, from either end."""
+
+
+def without_key(text: str, key: str) -> str:
+    """Replace the key, and every part of it of `_KEY_PART` characters or more, by ``***``."""
+    size = max(1, min(_KEY_PART, len(key)))
+    parts = {key[start : start + size] for start in range(len(key) - size + 1)}
+    hidden = set[int]()
+    for start in range(len(text) - size + 1):
+        if text[start : start + size] in parts:
+            hidden.update(range(start, start + size))
+    shown = ("\0" if index in hidden else character for index, character in enumerate(text))
+    return re.sub("\0+", "***", "".join(shown)) if hidden else text
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates: JSON can escape them, but no file and no request can hold them."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _wire(message: Mapping[str, Any]) -> dict[str, Any]:

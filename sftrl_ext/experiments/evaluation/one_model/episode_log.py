@@ -1,7 +1,8 @@
 """The file that keeps every finished episode of an evaluation, so that a stopped one can go on.
 
 Its first line says of which model, data and settings it is; every further line is one episode. A line holds
-the model's responses; verdicts are made of them again, so a file goes on only with a grader that agrees.
+the model's responses; verdicts are made of them again, so a file goes on only with a grader that agrees. An
+episode that ended with an error is played again, and its later line counts.
 """
 
 from __future__ import annotations
@@ -140,6 +141,8 @@ def _read(path: Path, sets: Sequence[EvalSet]) -> dict[Place, PlayedEpisode]:
         if number == 1:
             continue
         try:
+            if line["error"] is not None:
+                continue
             key = int(line["set"]), int(line["index"])
             done[key] = _replay(sets[key[0]].facts[key[1]], line)
         except (KeyError, IndexError, TypeError, RuntimeError) as error:

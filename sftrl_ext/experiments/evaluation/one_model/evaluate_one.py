@@ -77,7 +77,7 @@ def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, Any
         )
     _show(records, console)
     if path is not None:
-        console.print(f"every episode: {path}", highlight=False, soft_wrap=True)
+        console.print(f"every episode: {path}", markup=False, highlight=False, soft_wrap=True)
     if failed:
         raise SftrlError(
             f"{len(failed)} episodes got no answer and are not counted ({failed[-1]}) "
@@ -167,7 +167,7 @@ def _show(records: Sequence[dict[str, Any]], console: Console) -> None:
     if any("usage" in record for record in records):
         console.print(usage_table(records))
     for sentence in remarks(records):
-        console.print(sentence, highlight=False)
+        console.print(sentence, markup=False, highlight=False)
 
 
 def append_records(path: Path, records: Sequence[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sftrl_ext.envs.task import make_episode
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluation.engines import open_engine
 from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, play_one, turn_seed
 from sftrl_ext.experiments.evaluation.one_model.endpoint import Endpoint, EndpointOptions, Unanswered
@@ -78,6 +79,7 @@ async def play_places(
 
     Raises:
         Unanswered: if so many could not be played one after the other that the server must be out of order.
+        SftrlError: if the engine or the task fails.
     """
     gate = asyncio.Semaphore(at_once)
     failed: list[Unanswered] = []
@@ -96,6 +98,14 @@ async def play_places(
                     if in_a_row >= max(at_once, 3):
                         raise
                     return
+                except SftrlError:
+                    raise
+                except Exception as error:
+                    number, index = key
+                    raise SftrlError(
+                        f"row {index} of data file {number + 1} could not be played: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
             in_a_row = 0
             finish(key, played)
 

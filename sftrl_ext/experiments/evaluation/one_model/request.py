@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -59,10 +60,13 @@ class EvalRequest:
     episodes: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.top_p <= 1:
-            raise SftrlError(f"--top-p {self.top_p:g}: expected above 0 and at most 1.")
-        if self.batch_size < 1:
-            raise SftrlError(f"--batch-size {self.batch_size}: expected 1 or more.")
+        check_sampling("--temperature", "--top-p", self.temperature, self.top_p)
+        for option, value in (("--max-turn-tokens", self.max_turn_tokens), ("--batch-size", self.batch_size)):
+            if value < 1:
+                raise SftrlError(f"{option} {value}: expected 1 or more.")
+        for option, price in (("--price-in", self.prices.prompt), ("--price-out", self.prices.completion)):
+            if price is not None and not 0 <= price < math.inf:
+                raise SftrlError(f"{option} {price:g}: expected 0 or more.")
         if self.generation_config and self.endpoint is not None:
             raise SftrlError("--generation-config reads a model's folder; expected none with --endpoint.")
         check_device(self.device, None if self.endpoint is not None else self.engine)
@@ -105,7 +109,19 @@ def own_sampling(folder: Path) -> tuple[float, float, int]:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SftrlError(f"{path}: {name}: expected a number; found {value!r}.")
-    return float(values["temperature"]), float(values["top_p"]), int(values["top_k"]) or -1
+    temperature, top_p, top_k = float(values["temperature"]), float(values["top_p"]), values["top_k"]
+    check_sampling(f"{path}: temperature", f"{path}: top_p", temperature, top_p)
+    if top_k < -1 or top_k != top_k // 1:
+        raise SftrlError(f"{path}: top_k: expected a whole number of 0 or more, or -1; found {top_k!r}.")
+    return temperature, top_p, int(top_k) or -1
+
+
+def check_sampling(temperature_key: str, top_p_key: str, temperature: float, top_p: float) -> None:
+    """Refuse a temperature or a nucleus threshold out of its range, by the key that it was given as."""
+    if not 0 <= temperature < math.inf:
+        raise SftrlError(f"{temperature_key} {temperature:g}: expected 0 (greedy) or more.")
+    if not 0 < top_p <= 1:
+        raise SftrlError(f"{top_p_key} {top_p:g}: expected above 0 and at most 1.")
 
 
 def check_device(device: str | None, engine: str | None) -> None:

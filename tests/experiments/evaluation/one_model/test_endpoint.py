@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("openai")
 pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
+from fastapi.responses import JSONResponse, Response
 from rich.console import Console
 
 from sftrl_ext.cli import main
@@ -192,6 +196,112 @@ def test_a_flaky_server_is_asked_again(rows, tmp_path):
     assert len(tries) == record["usage"]["requests"] + 5
 
 
+def choice(**fields):
+    return json.dumps({"choices": [{"message": {"content": WRONG}, "finish_reason": "stop", **fields}]})
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"choices": "abc"}', "not a chat completion"),
+        ('{"choices": [null]}', "not a chat completion"),
+        ('{"choices": []}', "not a chat completion"),
+        ('["choices"]', "not a chat completion"),
+        ('{"error": {"message": "overloaded"}}', "overloaded"),
+        (choice(message=None), "not a chat completion"),
+        (choice(message={}), "not a chat completion"),
+        (choice(message={"content": 17}), "content is '17'"),
+        (choice(message={"content": [{"type": "text", "text": WRONG}]}), "expected a text or null"),
+        (choice(finish_reason=3), "finish_reason is '3'"),
+        (choice(finish_reason="error"), "the server broke off"),
+        ("[" * 100_000, "broken JSON"),
+        (choice()[:-20], "broken JSON"),
+        ("", "broken JSON"),
+        (b"\xff\xfe\x00", "broken JSON"),
+    ],
+)
+def test_an_answer_that_is_no_completion_is_a_fault_of_the_server(rows, tmp_path, body, reason):
+    broken = Response(body, media_type="application/json")
+    with served(canned(lambda _: broken)) as seen, pytest.raises(SftrlError, match=reason) as caught:
+        run(request(seen, rows, tmp_path, options={"retries": 0}))
+    assert seen.url in str(caught.value)
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 1  # the settings
+    if body == '{"choices": "abc"}':  # nothing of the fault is left
+        with served(canned(knows(rows))) as seen:
+            record, shown = run(request(seen, rows, tmp_path))
+        assert (record["solved"], record["errors"]) == (3, 0) and "played before" not in shown
+
+
+@pytest.mark.parametrize("junk", ["\ud800", "\udfff\ud83d", "\x00", "\x1b[2J\x1b]0;x\x07", "\u202e\ufeff"])
+def test_model_text_is_graded_whatever_it_holds(rows, tmp_path, junk):
+    right = answers(rows)
+
+    def reply(body):
+        first, *tries = (m["content"] for m in body["messages"] if m["role"] != "system")
+        return Response(choice(message={"content": junk + (right[first][1] if tries else WRONG) + junk}))
+
+    with served(canned(reply)) as seen:
+        record, _ = run(request(seen, rows, tmp_path))
+        again, shown = run(request(seen, rows, tmp_path))
+    assert record["outcomes"] == {"correct": 6, "wrong_numbers": 6}
+    assert again == record and "6 of 6 episodes were played before" in shown
+    said = seen.requests[-1]["messages"][-2]["content"]
+    if junk.isprintable():
+        assert junk in said
+
+
+def test_a_malformed_answer_is_asked_for_again(rows, tmp_path):
+    good, bodies = knows(rows), iter(['{"choices": [null]}', "<html>"])
+
+    def reply(body):
+        broken = next(bodies, None)
+        return good(body) if broken is None else Response(broken)
+
+    with served(canned(reply)) as seen:
+        record, _ = run(request(seen, rows, tmp_path))
+    assert (record["solved"], record["usage"]["retries"], record["errors"]) == (3, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "usage", ["many", {"prompt_tokens": "x"}, {"prompt_tokens": -1}, {"prompt_tokens": 10**400}, None]
+)
+def test_an_unusable_count_of_tokens_is_no_count(rows, tmp_path, usage):
+    body = json.loads(choice()) | {"usage": usage}
+    with served(canned(lambda _: JSONResponse(body))) as seen:
+        record, _ = run(request(seen, rows, tmp_path, prices=Prices(2.0, 10.0)))
+    assert record["usage"]["uncounted"] == record["usage"]["requests"] == 18
+    assert record["usage"]["prompt_tokens"] == 0
+
+
+def test_stored_episodes_with_an_error_are_played_again(rows, tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    with served(canned(knows(rows))) as seen:
+        whole, _ = run(request(seen, rows, tmp_path))
+        head, *lines = path.read_text().splitlines()
+        failed = {"responses": [], "attempts": [], "solved": False, "error": "TypeError: 'str' object"}
+        first = json.dumps(json.loads(lines[0]) | failed)
+        path.write_text("\n".join([head, first, *lines[1:], ""]))
+        for message in ("5 of 6 episodes were played before", "6 of 6 episodes were played before"):
+            record, shown = run(request(seen, rows, tmp_path))
+            assert message in shown
+            assert record == whole
+
+
+def test_a_refusal_after_the_first_answer_is_not_stored(rows, tmp_path):
+    good, answered = knows(rows), []
+
+    def reply(body):
+        if len(answered) == 4:
+            return error(402, "the credit is used up")
+        answered.append(body)
+        return good(body)
+
+    with served(canned(reply)) as seen, pytest.raises(SftrlError, match="the credit is used up"):
+        run(request(seen, rows, tmp_path, options={"concurrency": 1}))
+    stored = list(read_jsonl(tmp_path / "episodes.jsonl"))[1:]
+    assert len(stored) == 2 and all(line["error"] is None for line in stored)
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -210,6 +320,27 @@ def test_what_cannot_succeed_is_said_once(rows, tmp_path, monkeypatch, answer, w
     assert all(word in told for word in words), told
     assert KEY not in told
     assert KEY not in (tmp_path / "episodes.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("echo", "shown"),
+    [
+        (KEY, "***"),
+        (f"{KEY[:7]}*****{KEY[-4:]}", "********"),
+        (f"..{KEY[-6:]} of 17", "..*** of 17"),
+        (f"{KEY[:-1]}", "***"),
+    ],
+)
+def test_parts_of_the_key_are_not_repeated(rows, tmp_path, monkeypatch, echo, shown):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    answer = error(401, f"Incorrect API key: {echo}")
+    with served(canned(lambda body: answer)) as seen, pytest.raises(SftrlError) as caught:
+        run(request(seen, rows, tmp_path))
+    told = str(caught.value)
+    assert (
+        re.search(r"Incorrect API key: (.*)\. The key is read", told)[1].replace("*" * 11, "*" * 8) == shown
+    )
+    assert not any(KEY[start : start + 4] in told for start in range(len(KEY) - 3))
 
 
 def test_an_unreachable_server_is_named(rows, tmp_path):
@@ -369,6 +500,22 @@ def test_the_command_line(rows, tmp_path, capsys, monkeypatch):
     told = capsys.readouterr().err
     assert "password" in told and "secret@" not in told
     assert main(["eval", "--endpoint", "localhost:1", "--model", "m", "--data", str(rows)]) == 2
+
+
+def test_names_of_a_data_file_are_no_markup(rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = pq.read_table(rows)
+    foreign = [
+        row | {"extra_info": row["extra_info"] | {"split": ":x: [/b]\x1b[2J"}} for row in table.to_pylist()
+    ]
+    pq.write_table(pa.Table.from_pylist(foreign, schema=table.schema), ":x:[b].parquet")
+    with served(canned(knows(rows))) as seen:
+        words = ["eval", "--endpoint", seen.url, "--model", ":x:", "--data", ":x:[b].parquet"]
+        assert main([*words, "--episodes", ":x:[b].jsonl"]) == 0
+    shown = capsys.readouterr().out
+    assert ":x: [/b]␛[2J" in shown and "every episode: :x:[b].jsonl" in shown
+    assert main(["validate", ":x:[c].parquet"]) == 2
+    assert ":x:[c].parquet: no such file" in capsys.readouterr().err
 
 
 def test_no_torch_is_needed(rows, tmp_path):

@@ -16,6 +16,7 @@ from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluation import engines
 from sftrl_ext.experiments.evaluation.one_model import players
+from sftrl_ext.experiments.evaluation.one_model.console_tables import Prices
 from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
 from sftrl_ext.experiments.evaluation.one_model.request import (
     EvalRequest,
@@ -107,6 +108,29 @@ def test_a_generation_config_that_cannot_be_used_is_named(tmp_path):
         own_sampling(write_generation_config(tmp_path, do_sample=True, top_p="all"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"temperature": -1}, "generation_config.json: temperature -1: expected 0"),
+        ({"temperature": float("nan")}, "generation_config.json: temperature nan"),
+        ({"top_p": 0}, "generation_config.json: top_p 0: expected above 0"),
+        ({"top_k": -7}, "generation_config.json: top_k: expected a whole number of 0 or more"),
+        ({"top_k": 2.5}, "found 2.5"),
+    ],
+)
+def test_a_generation_config_out_of_range_is_refused(tmp_path, content, message):
+    with pytest.raises(SftrlError, match=message):
+        own_sampling(write_generation_config(tmp_path, do_sample=True, **content))
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+def test_a_temperature_out_of_range_is_refused_before_anything_is_loaded(value, tmp_path, capsys):
+    # Neither the model nor the data is there.
+    words = ["eval", str(tmp_path / "model"), "--data", str(tmp_path / "rows.parquet")]
+    assert main([*words, f"--temperature={value}"]) == 2
+    assert f"--temperature {value}: expected 0 (greedy) or more" in " ".join(capsys.readouterr().err.split())
+
+
 def test_devices(monkeypatch):
     assert torch_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -125,7 +149,11 @@ def test_devices(monkeypatch):
     ("keys", "message"),
     [
         ({"batch_size": 0}, "--batch-size 0: expected 1 or more"),
+        ({"max_turn_tokens": 0}, "--max-turn-tokens 0: expected 1 or more"),
+        ({"prices": Prices(prompt=-1.0)}, "--price-in -1: expected 0 or more"),
+        ({"prices": Prices(completion=float("nan"))}, "--price-out nan: expected 0 or more"),
         ({"top_p": 0.0}, "--top-p 0: expected above 0"),
+        ({"top_p": float("nan")}, "--top-p nan: expected above 0"),
         ({"device": "cpu", "engine": "vllm"}, "engine 'vllm' chooses its own"),
         (
             {"device": "cpu", "endpoint": EndpointOptions("http://localhost:1/v1")},
@@ -140,6 +168,25 @@ def test_devices(monkeypatch):
 def test_options_without_effect_are_refused(keys, message):
     with pytest.raises(SftrlError, match=message):
         EvalRequest("m", [], **keys)
+
+
+def test_a_fault_of_the_engine_ends_the_evaluation_and_is_not_stored(folder, tmp_path, monkeypatch, capsys):
+    rows, kept = tmp_path / "rows.parquet", tmp_path / "kept.jsonl"
+    assert main(["data", "rl", "--rows", "2", "--eval", "--template", "compact", "--out", str(rows)]) == 0
+
+    class Engine:
+        name = "hf"
+
+        async def generate(self, prompt_ids, sampling_params, images=()):
+            raise RuntimeError("out of memory")
+
+        def chat_tokens(self):
+            return load_chat_tokens(folder)
+
+    monkeypatch.setattr(players, "open_engine", lambda *args, **options: Engine())
+    assert main(["eval", str(folder), "--data", str(rows), "--episodes", str(kept)]) == 2
+    assert "could not be played: RuntimeError: out of memory" in " ".join(capsys.readouterr().err.split())
+    assert len(kept.read_text().splitlines()) == 1  # the settings
 
 
 def test_the_command_line_reaches_engine_and_sampling(folder, tmp_path, monkeypatch, capsys):
