@@ -80,7 +80,7 @@ def recipe_table(results: Path) -> str:
         for path, recipe in recipes.items()
     ]  # fmt: skip
     header = ["Recipe", "Experiment", "Source", "Has run"]
-    table = Table(header, rows, text_columns=len(header)).to_markdown()
+    table = Table(header, rows, text_columns=len(header), markup=True).to_markdown()
     head = _HEAD.format(scales=", ".join(f"`{scale}`" for scale in SCALES))
     return f"{head}\n{table}\n\n{_settings_text(list(recipes.values()))}"
 

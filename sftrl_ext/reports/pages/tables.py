@@ -36,17 +36,21 @@ class Table:
 
     Attributes:
         marked: Rows that the HTML page shows in red.
+        markup: The cells are Markdown of our own; otherwise they are texts, which may be a stranger's.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     text_columns: int = 1
     marked: frozenset[int] = frozenset()
+    markup: bool = False
 
     def to_markdown(self) -> str:
         """The table as GitHub Markdown."""
         marks = [":--" if i < self.text_columns else "--:" for i in range(len(self.header))]
-        lines = ([markdown_line(cell) for cell in row] for row in (self.header, *self.rows))
+        lines: Sequence[Sequence[str]] = [self.header, *self.rows]
+        if not self.markup:
+            lines = [list(map(markdown_line, line)) for line in lines]
         header, *rows = ([cell.replace("|", "\\|") for cell in line] for line in lines)
         return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
