@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data_prep.build import kinds_of
 from data_prep.options import GIVEN
@@ -24,7 +25,9 @@ from data_prep.splits import get_split
 from data_prep.virl_splits import ROUTE_SPLITS
 from sftrl_ext.cli import _parse
 from sftrl_ext.envs import TASKS
+from sftrl_ext.envs.general_points.cards import RANKS, SUITS
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.reward_fns import REWARDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -66,11 +69,27 @@ def test_there_is_something_to_check():
 USER_FILES = ("data.json", "prompts.parquet", "hands.csv", "routes.csv")
 """Files that a reader is to have in the working folder."""
 
+USER_DECK = "my_cards"
+"""Folder of card pictures that a reader is to have there."""
+
+
+def put_user_files(page, folder):
+    """Write what a reader of a page has in the working folder, what the page says to write there included."""
+    for name in USER_FILES:
+        (folder / name).touch()
+    for mark, _, text in blocks(page):
+        if mark.startswith("file:"):
+            (folder / mark.removeprefix("file:").strip()).write_text(text)
+    (folder / USER_DECK).mkdir()
+    for rank in RANKS:
+        for suit in SUITS:
+            Image.new("RGB", (63, 88), "white").save(folder / USER_DECK / f"{rank}{suit}.png")
+
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_line_parses_and_names_what_there_is(page, capsys, tmp_path, monkeypatch):
-    for name in USER_FILES:
-        (tmp_path / name).touch()
+    put_user_files(page, tmp_path)
+    monkeypatch.setattr(REWARDS, "_items", dict(REWARDS._items))  # a page may register one
     monkeypatch.chdir(tmp_path)
     for words in commands(page):
         try:
