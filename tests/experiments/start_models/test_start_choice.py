@@ -120,10 +120,10 @@ def test_a_choice_evaluates_its_candidates_and_is_noted(tmp_path, monkeypatch):
         put_records(layout, record(2, 7), record(4, 3), record(2, 0, "id"), record(9, 0, stage="init"))
 
     monkeypatch.setattr("sftrl_ext.experiments.evaluation.checkpoints.evaluate_checkpoints", measured)
-    monkeypatch.setattr("sftrl_ext.experiments.evaluation.targets.load_eval_set", lambda path: path.name)
+    monkeypatch.setattr("sftrl_ext.experiments.evaluation.targets.eval_set_of", lambda _, __, split: split)
     choose_start(recipe, layout, CHOSEN)
     choose_start(recipe, layout, CHOSEN)  # as after a kill
-    assert asked[0] == ([SFT], ["eval-rule_ood.parquet"])
+    assert asked[0] == ([SFT], ["rule_ood"])
     assert json.loads((layout.stage(CHOSEN) / MODEL / "config.json").read_text()) == {"step": 4}
     assert "30 %" in note_choice(state, layout, CHOSEN)
     assert state.stage("rl-lr0.0002-s0").start == f"{SFT}@4"
@@ -168,7 +168,7 @@ def test_a_run_goes_on_from_the_choice_when_resumed(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sftrl_ext.experiments.evaluation.checkpoints.evaluate_checkpoints", lambda *_: None)
-    monkeypatch.setattr("sftrl_ext.experiments.evaluation.targets.load_eval_set", lambda path: path)
+    monkeypatch.setattr("sftrl_ext.experiments.evaluation.targets.eval_set_of", lambda *_: None)
     monkeypatch.setattr(runner, "run_child", child)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
