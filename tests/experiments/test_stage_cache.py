@@ -65,7 +65,7 @@ def test_the_same_arm_has_one_key_under_any_name(first, tmp_path):
         ("budget.init.steps=3", {"init", "sft", "rl"}),
         ("budget.rl.temperature=0.9", {"rl"}),
         ("budget.sft.rows=64", {"sft"}),
-        ("task.reward=sparse", {"rl"}),
+        ("task.reward=binary", {"rl"}),
         ("model.layers=3", {"model", "base", "dialogues", "init", "sft", "rl"}),
         ("scale.threads=2", {"base", "dialogues", "init", "sft", "rl"}),
         ("budget.eval.hands=5", set()),
