@@ -272,7 +272,7 @@ def test_unknown_remarks_and_fields_are_refused(write, line, message):
 
 def test_a_file_that_is_no_template_is_not_repeated(tmp_path):
     """Rows of others name templates: an error about one must not show what stands in the file."""
-    (tmp_path / "secret").write_text("root:x:0:0:the root password")
+    (tmp_path / "secret.yaml").write_text("root:x:0:0:the root password")
     with pytest.raises(SftrlError, match="found str") as error:
-        load_template(str(tmp_path / "secret"))
+        load_template(str(tmp_path / "secret.yaml"))
     assert "password" not in str(error.value)
