@@ -78,7 +78,7 @@ def test_every_file_of_a_run_is_built_and_valid(name, words, tmp_path):
 
 
 UNSEEN = [
-    *("budget.base.rows=600", "budget.dialogues.rows=100", "budget.init.rows=64", "budget.sft.rows=100"),
+    *("budget.base.rows=600", "budget.init.rows=64", "budget.sft.rows=100"),
     *("budget.rl.rows=50", "budget.eval.hands=20"),
 ]
 
@@ -115,7 +115,7 @@ def test_a_base_reads_its_share_of_dialogues_and_every_answer_shows_its_working(
     base = rows(layout, "base")
     turns = [len(row["messages"]) for row in base]
     assert turns[:150] == [2] * 150 and max(turns[150:]) > 4
-    for name in ("base", "dialogues", "init", "sft-s0"):
+    for name in ("base", "init", "sft-s0"):
         answers = [row["messages"][-1]["content"] for row in rows(layout, name)]
         assert all('"working": ' in answer for answer in answers)
 

@@ -94,6 +94,12 @@ def load_recipe(
         raise SftrlError(f"{path}: a value in it holds itself (a YAML alias); expected none.") from None
     except MissingConfigException as error:
         raise SftrlError(f"{path}: {_first_line(error)}") from None
+    except AssertionError:  # omegaconf's, where a key lies below one that is null
+        words = ", ".join(overrides)
+        raise SftrlError(
+            f"{path}: one of {words} sets a key of a group that is null in this recipe; expected the whole "
+            "group, as in budget.dialogues={rows: 100, steps: 2, lr: 1e-3}."
+        ) from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise SftrlError(_explain(path, error)) from None
     finally:

@@ -31,6 +31,11 @@ def test_overrides_reach_the_recipe_and_survive_yaml(tmp_path):
     assert from_yaml(tmp_path / "recipe.yaml") == recipe
 
 
+def test_a_key_of_a_null_group_is_named():
+    with pytest.raises(SftrlError, match=r"budget\.dialogues\.rows=9 sets a key of a group that is null"):
+        load_recipe("beyond_unseen_rules", "smoke", ["budget.dialogues.rows=9"])
+
+
 def test_an_arm_can_be_added_and_left_out():
     recipe = load_recipe("fig6_gp_l", "smoke", ["~arms.rl", "arms.late.kind=rl", "arms.late.start=sft@50%"])
     assert list(recipe.arms) == ["sft", "late"]
