@@ -19,8 +19,9 @@ reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
 	else $(BIN)/sftrl run recipes/fig6_gp_l.yaml --scale laptop --run-dir $(RUN); fi
 
+# Two files of tests side by side: starting Ray and importing verl leave a core idle half of the time.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every recipe at scale smoke, from data to report; shared stages run once.
 smoke: $(VENV)/.cpu
