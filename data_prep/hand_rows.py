@@ -21,7 +21,7 @@ from sftrl_ext.envs.general_points.episode import PlaySettings, as_look, make_fa
 from sftrl_ext.envs.general_points.families import FAMILIES, RuleFamily, find_rules
 from sftrl_ext.envs.general_points.rules import RULES, Rule, bindings_of, held_out_bindings
 from sftrl_ext.envs.task_config import TaskConfig
-from sftrl_ext.errors import SftrlError, named, unknown_name
+from sftrl_ext.errors import SftrlError, check_known, named
 
 
 class HandRows(TaskRows):
@@ -58,11 +58,7 @@ class HandRows(TaskRows):
     @classmethod
     def check(cls, config: TaskConfig, splits: Mapping[str, Sequence[str]]) -> None:
         """See `TaskRows`."""
-        if config.solutions not in get_args(Solutions):
-            known = get_args(Solutions)
-            raise SftrlError(
-                f"task.solutions: {unknown_name('choice of solutions', config.solutions, known)}"
-            )
+        check_known("task.solutions", "choice of solutions", config.solutions, get_args(Solutions))
         with named("task"):
             make = cls(config, Path())
             for pretraining in (False, True):

@@ -13,12 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from data_prep.schema import read_schema
+from data_prep.schema import iter_rows, read_schema
 from sftrl_ext.envs.base import parse_facts
 from sftrl_ext.envs.general_points.rules import LETTERS, RULES, Binding, Bindings, bindings_of
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, named
 
 _RANK = r"['\"]?(?:\b[AJQK]\b|\b(?i:aces?|jacks?|queens?|kings?)\b)['\"]?"
 _NUMBER = r"['\"]?[0-9]+['\"]?"
@@ -74,14 +72,10 @@ def check_held_out(path: Path, held: Sequence[Bindings]) -> HeldOutCheck:
     """
     read_schema(path)
     rows = 0
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["prompt", "messages", "extra_info"]):
-            for row in batch.to_pylist():
-                try:
-                    _check_row(row, held)
-                except SftrlError as error:
-                    raise SftrlError(f"{path}: row {rows}: {error}") from None
-                rows += 1
+    for row in iter_rows(path, ["prompt", "messages", "extra_info"]):
+        with named(f"{path}: row {rows}"):
+            _check_row(row, held)
+        rows += 1
     return HeldOutCheck(path.stem, rows, held)
 
 

@@ -23,7 +23,7 @@ from sftrl_ext.envs.virl.episode import PlaySettings
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.envs.virl.track import MISSING
 from sftrl_ext.envs.virl.verifier import MODALITIES
-from sftrl_ext.errors import SftrlError, named, unknown_name
+from sftrl_ext.errors import SftrlError, check_known, named, unknown_name
 
 _SAMPLE_TEXTS = [
     "No other text than one JSON object: current observation, current instruction, action. "
@@ -66,9 +66,7 @@ class RouteRows(TaskRows):
 
         super().check(config, splits)
         routes = config.routes
-        with named("task.routes.missing_panorama"):
-            if routes.missing_panorama not in MISSING:
-                raise unknown_name("choice", routes.missing_panorama, MISSING)
+        check_known("task.routes.missing_panorama", "choice", routes.missing_panorama, MISSING)
         for key, city in (
             ("home", routes.home),
             *((f"away[{number}]", city) for number, city in enumerate(routes.away)),

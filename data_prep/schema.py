@@ -8,8 +8,9 @@ whenever the column is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,6 +94,15 @@ def read_schema(path: str | Path) -> pa.Schema:
     with parquet_errors(path):
         schema = pq.read_schema(path)
     return check_schema(schema, path)
+
+
+def iter_rows(
+    path: str | Path, columns: list[str] | None = None, batch: int = 4096
+) -> Iterator[dict[str, Any]]:
+    """Rows of a parquet file, in constant memory."""
+    with parquet_errors(path), pq.ParquetFile(path) as file:
+        for part in file.iter_batches(batch_size=batch, columns=columns):
+            yield from part.to_pylist()
 
 
 def messages_array(roles: list[str], contents: list[pa.Array]) -> pa.ListArray:

@@ -14,7 +14,7 @@ from data_prep.schema import dialogues_array, rows_table
 from sftrl_ext.envs.base import Message, facts_text
 from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.envs.task_config import TaskConfig
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import SftrlError, check_known, unknown_name
 
 if TYPE_CHECKING:
     from data_prep.held_out import HeldOutCheck
@@ -82,11 +82,9 @@ class TaskRows(ABC):
         Raises:
             SftrlError: naming the key.
         """
-        known = cls.split_names()
         for key, names in splits.items():
             for name in names:
-                if name not in known:
-                    raise SftrlError(f"{key}: {unknown_name('split', name, known)}")
+                check_known(key, "split", name, cls.split_names())
 
     @classmethod
     def read_answer(cls, answer: str, config: TaskConfig) -> dict[str, Any]:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from data_prep.authors import SPLIT as IMPORTED
 from data_prep.images import IMAGE_ROW_GROUP
-from data_prep.schema import read_schema
+from data_prep.schema import iter_rows, read_schema
 from sftrl_ext.envs import Episode, Step, count_markers, make_episode, parse_facts
 from sftrl_ext.envs.picture_file import picture_errors
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.files import parquet_errors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,15 +48,6 @@ class FileReport:
         dialogues = f"{self.sft_rows} dialogues with {self.turns} trained answers"
         pictures = f"; {self.pictures} pictures" if self.pictures else ""
         return f"{self.rows} rows are valid ({splits or 'none'}); {dialogues}{pictures}"
-
-
-def iter_rows(
-    path: str | Path, columns: list[str] | None = None, batch: int = 4096
-) -> Iterator[dict[str, Any]]:
-    """Rows of a parquet file, in constant memory."""
-    with parquet_errors(path), pq.ParquetFile(path) as file:
-        for part in file.iter_batches(batch_size=batch, columns=columns):
-            yield from part.to_pylist()
 
 
 def validate_file(path: str | Path, limit: int | None = None) -> FileReport:

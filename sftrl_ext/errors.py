@@ -35,6 +35,22 @@ def unknown_name(kind: str, name: object, registered: Iterable[str]) -> SftrlErr
     return SftrlError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or '(none)'}.")
 
 
+def check_known(key: str, kind: str, name: str, registered: Iterable[str]) -> None:
+    """Refuse a recipe's value that is none of the registered names.
+
+    Raises:
+        SftrlError: naming the key, with the nearest registered name.
+    """
+    names = list(registered)
+    if name not in names:
+        raise SftrlError(f"{key}: {unknown_name(kind, name, names)}")
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message, or the type of an error without one."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextmanager
 def named(key: str) -> Iterator[None]:
     """Name the key of the recipe in an error."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, first_line
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> Any:
         raise SftrlError(f"{path}: not a YAML file: {error.problem}{at}.") from None
     # Some scalars, such as the date 2020-99-99, fail outside the parser.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SftrlError(f"{path}: not a YAML file: {_first_line(error)}.") from None
+        raise SftrlError(f"{path}: not a YAML file: {first_line(error)}.") from None
 
 
 @contextmanager
@@ -86,11 +86,7 @@ def parquet_errors(path: str | Path) -> Iterator[None]:
         # pyarrow has no error of its own for broken pages: they are an OSError without a number.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise SftrlError(f"{path}: not a parquet file, or a broken one ({_first_line(error)}).") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SftrlError(f"{path}: not a parquet file, or a broken one ({first_line(error)}).") from None
 
 
 def read_jsonl_lines(path: Path, on_torn_tail: Callable[[], None] | None = None) -> Iterator[tuple[int, Any]]:

@@ -17,7 +17,7 @@ OnTokens = Callable[[list[int]], None]
 """Takes the tokens that an engine has just sampled; called in the engine's thread."""
 
 _INCOMPLETE = "\ufffd"
-"""What a tokenizer writes for the bytes of a character that is not whole yet."""
+"""Text that a tokenizer writes for the bytes of a character that is not whole yet."""
 
 
 class ServedEngine(Protocol):
@@ -207,8 +207,8 @@ class StopSequences:
         return "" if self.reached else self._take(len(self._held))
 
     def _take(self, count: int) -> str:
-        taken, self._held = self._held[:count], self._held[count:]
-        return taken
+        released, self._held = self._held[:count], self._held[count:]
+        return released
 
     def _beginning(self) -> int:
         """Length of the longest end of the text that begins a sequence."""

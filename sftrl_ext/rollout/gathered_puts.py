@@ -7,19 +7,19 @@ by one, the rows of an update take about as long as all its turns.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 Send = Callable[[list[str], str, Sequence[Row] | None, Sequence[Row]], Awaitable[None]]
 """Send keys, partition, rows (None: tags alone) and tags."""
 
 
 @dataclass
 class _Gathering:
-    """What waits for the next put of its kind."""
+    """Rows and tags that wait for the next put of their kind."""
 
     done: asyncio.Future[None]
     keys: list[str] = field(default_factory=list)

@@ -163,7 +163,7 @@ async def _send_to_queue(
     keys: list[str], partition: str, rows: Sequence[Row] | None, tags: Sequence[Row]
 ) -> None:
     """Put rows and tags into TransferQueue; without rows the tags alone."""
-    fields = list_of_dict_to_tensordict([dict(row) for row in rows]) if rows else None
+    fields = list_of_dict_to_tensordict(list(rows)) if rows else None
     await agent_loop_tq.tq.async_kv_batch_put(keys=keys, fields=fields, tags=tags, partition_id=partition)
 
 

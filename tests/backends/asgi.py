@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """What the application answered, and what it read of the request."""
+    """Answer of the application, and the parts of the request that it read."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What `sftrl serve` refuses, how it ends, and that clients do not hold it up."""
+"""Requests that `sftrl serve` refuses, its end, and that clients do not hold it up."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class HandSpec:
         return (0 if self.family is None else len(LETTERS)) + (self.targets is not None)
 
     def rule_and_target(self, choices: Sequence[int]) -> tuple[Rule, int]:
-        """What one hand has of its own or shares with all; see `HandArrays.choices`."""
+        """Rule and target of a hand, its own or those of all; see `HandArrays.choices`."""
         rule = RULES[self.rule] if self.family is None else drawn_rule(*choices[: len(LETTERS)])
         return rule, self.target if self.targets is None else choices[-1]
 

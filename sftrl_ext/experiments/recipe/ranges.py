@@ -7,13 +7,13 @@ stages before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from sftrl_ext.envs.task import load_outside_tasks
 from sftrl_ext.envs.task_config import CityConfig, RoutesConfig, TaskConfig
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import SftrlError, check_known, named
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.launcher_config import KubeRayConfig, SkyConfig, SlurmConfig
 from sftrl_ext.experiments.recipe.schema import (
@@ -89,7 +89,7 @@ RANGES: dict[type, dict[str, Range]] = {
     SFTConfig: dict.fromkeys(
         ("rows", "steps", "batch_size", "micro_batch_size", "micro_tokens", "max_length"), _COUNT
     )
-    | {"lr": _ABOVE_0, "warmup_ratio": _SHARE, "betas": _NOT_ALL, "save_every": _STEPS, "dialogues": _ANY},
+    | {"lr": _ABOVE_0, "warmup_ratio": _SHARE, "betas": _NOT_ALL, "save_every": _STEPS, "dialogues": _SHARE},
     RLConfig: dict.fromkeys(
         (
             "rows",
@@ -164,29 +164,22 @@ def check_names(recipe: Recipe) -> None:
     Raises:
         SftrlError: naming the key, with the nearest known name.
     """
-    _check_name("model.dtype", "type", recipe.model.dtype, DTYPES)
+    check_known("model.dtype", "type", recipe.model.dtype, DTYPES)
     algorithms = [path.stem for path in (configs_dir() / "algorithm").glob("[!_]*.yaml")]
-    _check_name("budget.rl.algorithm", "algorithm", recipe.budget.rl.algorithm, algorithms)
+    check_known("budget.rl.algorithm", "algorithm", recipe.budget.rl.algorithm, algorithms)
     for name, arm in recipe.arms.items():
         if arm.kind == "rl" and "algorithm" in arm.budget:
             key = f"arms.{name}.budget.algorithm"
-            _check_name(key, "algorithm", str(arm.budget["algorithm"]), algorithms)
-
-
-def _check_name(key: str, kind: str, name: str, known: Iterable[str]) -> None:
-    if name not in (names := list(known)):
-        raise SftrlError(f"{key}: {unknown_name(kind, name, names)}")
+            check_known(key, "algorithm", str(arm.budget["algorithm"]), algorithms)
 
 
 def _check_reward(task: TaskConfig) -> None:
     from sftrl_ext.reward_fns import REWARDS, load_reward_file
 
     if task.reward_file is not None:
-        try:
+        with named("task.reward_file"):
             load_reward_file(task.reward_file)
-        except SftrlError as error:
-            raise SftrlError(f"task.reward_file: {error}") from None
-    _check_name("task.reward", "reward function", task.reward, (key for key in REWARDS if "/" not in key))
+    check_known("task.reward", "reward function", task.reward, (key for key in REWARDS if "/" not in key))
 
 
 def check_task(recipe: Recipe) -> None:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.task import load_task_module
-from sftrl_ext.errors import SftrlError, named, unknown_name
+from sftrl_ext.errors import SftrlError, first_line, named, unknown_name
 from sftrl_ext.experiments.recipe import launcher_config
 from sftrl_ext.experiments.recipe import schema as schemas
 from sftrl_ext.experiments.recipe.arms import check_arms
@@ -93,7 +93,7 @@ def load_recipe(
     except RecursionError:
         raise SftrlError(f"{path}: a value in it holds itself (a YAML alias); expected none.") from None
     except MissingConfigException as error:
-        raise SftrlError(f"{path}: {_first_line(error)}") from None
+        raise SftrlError(f"{path}: {first_line(error)}") from None
     except AssertionError:  # omegaconf's, where a key lies below one that is null
         words = ", ".join(overrides)
         raise SftrlError(
@@ -202,10 +202,6 @@ def _require_mapping(path: Path) -> None:
         raise SftrlError(f"{path}: defaults: expected a list, found {type(defaults).__name__}.")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
 def _explain(path: Path, error: Exception) -> str:
     """Turn a composition error into one sentence with the nearest known key."""
     text = str(error)
@@ -228,7 +224,7 @@ def _explain(path: Path, error: Exception) -> str:
     missing = re.search(r"[Mm]issing mandatory value: (\S+)|Structured config of type .* missing", text)
     if missing:
         return f"{path}: the key {missing.group(1)} has no value; the recipe or its groups must set it."
-    return f"{path}: {_first_line(error)}"
+    return f"{path}: {first_line(error)}"
 
 
 def _check(path: Path, recipe: Recipe) -> None:
@@ -296,12 +292,13 @@ def _check(path: Path, recipe: Recipe) -> None:
 
 
 def _check_dialogues(path: Path, recipe: Recipe) -> None:
-    for name in ("base", "dialogues", "init", "sft"):
+    for name in ("dialogues", "init", "sft"):
         config = getattr(recipe.budget, name)
-        share = 0.0 if config is None else config.dialogues
-        if not 0 <= share <= (name == "base"):
-            expected = "a share between 0 and 1" if name == "base" else "0, as it is of budget.base alone"
-            raise SftrlError(f"{path}: budget.{name}.dialogues: {share}; expected {expected}.")
+        if config is not None and config.dialogues:
+            raise SftrlError(
+                f"{path}: budget.{name}.dialogues: {config.dialogues}; expected 0, as it is of budget.base "
+                "alone."
+            )
 
 
 def _check_role(path: Path, recipe: Recipe) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, first_line
 from sftrl_ext.experiments.start_models.model_files import SMALL_FILES, stored_weights
 from sftrl_ext.runs.checkpoints import list_checkpoints, model_folder
 
@@ -85,18 +85,16 @@ def _download(name: str, patterns: tuple[str, ...]) -> Path:
     except RepositoryNotFoundError:
         problem = "there is no such model, or it is private and HF_TOKEN is not a token that may read it"
     except LocalEntryNotFoundError as error:
-        mode = "offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else _first_line(error)
+        mode = first_line(error).rstrip(".")
+        if constants.HF_HUB_OFFLINE:
+            mode = "offline mode is on (HF_HUB_OFFLINE)"
         problem = (
             f"not all of it is in the hub's cache ({constants.HF_HUB_CACHE}; moved by HF_HOME), and {mode}; "
             f"download it where there is a network (`hf download {name}`), or name a folder"
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        problem = _first_line(error)
+        problem = first_line(error).rstrip(".")
     raise SftrlError(f"{problem}.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def family_settings(model_type: str | None) -> dict[str, str]:
