@@ -245,7 +245,8 @@ def _env(recipe: Recipe, engine: Mapping[str, str] | None, checkpoints: Path) ->
     env = {"HYDRA_FULL_ERROR": "1", **({} if joins_cluster(recipe) else local_ray_env())}
     env |= tracker_env(recipe.trackers, checkpoints.parent, f"{recipe.name}-{recipe.scale.name}")
     if recipe.scale.backend == "cpu":
-        env |= CPU_ENV | {"OMP_NUM_THREADS": str(recipe.scale.threads)}
+        # TransferQueue takes eight threads for each of its calls, and warns at each of fewer cores.
+        env |= CPU_ENV | dict.fromkeys(("OMP_NUM_THREADS", "TQ_NUM_THREADS"), str(recipe.scale.threads))
     env |= dict(engine or {})
     if recipe.task.module is not None:
         env[TASKS_VARIABLE] = recipe.task.module
