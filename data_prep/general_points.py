@@ -29,7 +29,7 @@ from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.envs.general_points.working import calculations
 from sftrl_ext.errors import SftrlError, unknown_name
 
-Solutions = Literal["random", "first"]
+Solutions = Literal["random", "first", "last"]
 """Which solution an expert row shows."""
 
 
@@ -116,11 +116,11 @@ def sft_rows(
     Args:
         source: Where the hands come from.
         rows: How many.
-        solutions: "random" chooses a solution per row by the seed, "first" takes the first of `solve`.
+        solutions: "random" chooses a solution per row by the seed, "first" and "last" take that of `solve`.
         images: As in `rl_rows`.
 
     Raises:
-        SftrlError: if ``solutions`` is neither, or the grader cannot read the template's answers.
+        SftrlError: if ``solutions`` is none of them, or the grader cannot read the template's answers.
     """
     return _answered(source, rows, solutions, images, reasoned=False)
 

@@ -101,7 +101,8 @@ class HandWords:
     def answer(self, key: Key, chance: float, solutions: str, reasoned: bool = False) -> str:
         """An expert's answer; ``chance`` in [0, 1) chooses the solution, ``reasoned`` shows its working."""
         formulas, text = self.expert(key, reasoned)
-        formula = formulas[int(chance * len(formulas)) if solutions == "random" else 0]
+        fixed = {"first": 0, "last": -1}
+        formula = formulas[fixed[solutions] if solutions in fixed else int(chance * len(formulas))]
         text = text.replace(_FORMULA, formula)
         return text.replace(_STEPS, self.steps(formula)) if reasoned else text
 

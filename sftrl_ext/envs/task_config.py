@@ -107,7 +107,7 @@ class TaskConfig:
     reward_file: str | None = None
     """A Python file of yours that registers reward functions."""
     solutions: str = "random"
-    """Which solution an expert row shows: ``random``, or the ``first`` of each hand."""
+    """Which solution an expert row shows: ``random``, or the ``first`` or ``last`` of each hand."""
     working: bool = False
     """Every expert answer shows its working before the formula, from pre-training on; see ``rows: reasoned``
     of an arm, which is one with it while the start model has read none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from data_prep.held_out import HeldOutCheck, held_out_text
 from data_prep.origins import Origin, origins_text, path_digest, write_origins
 from data_prep.task_rows import Splits, Tables, TaskRows, find_rows
 from data_prep.writer import write_rows
-from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import named
 from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, is_row_file, needs_init
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.user_rows import import_arm_rows
 from sftrl_ext.runs.layout import RunLayout
+
+_REPLAY_SEED = 1_010
+"""First seed of replayed rows: other hands than those of pre-training."""
 
 
 def build_data(recipe: Recipe, layout: RunLayout) -> None:
@@ -44,7 +47,8 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
         if is_row_file(run.config.rows):
             origins[run.rows] = import_arm_rows(recipe, run, layout)
         else:
-            write_rows(layout.rows(run.rows), _rows_of(run, make, task))
+            name = run.rows if run.sampled_by is None else run.prompts
+            write_rows(layout.rows(name), _rows_of(run, make, recipe, layout.cities))
     for split in task.eval_splits:
         out = layout.eval_rows(split)
         if split in task.eval_sets:
@@ -63,13 +67,22 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     write_card(files, layout.data / "dataset_card.md", make.notes, sections)
 
 
-def _rows_of(run: ArmRun, make: TaskRows, task: TaskConfig) -> Tables:
-    """Training rows of one run of an arm."""
-    arm, rows = run.config, run.budget.rows
+def _rows_of(run: ArmRun, make: TaskRows, recipe: Recipe, folder: Path) -> Tables:
+    """Training rows of one run of an arm, or the prompts that they are sampled for."""
+    arm, rows, task = run.config, run.budget.rows, recipe.task
     splits: Splits = list(arm.splits) or task.train_split
-    if arm.kind == "rl":
+    if arm.kind == "rl" or run.sampled_by is not None:
         return make.prompts(splits, rows, run.seed, attempts=arm.max_attempts)
+    if arm.solutions is not None:
+        make = find_rows(task.kind)(replace(task, solutions=arm.solutions), folder)
     if arm.rows == "suboptimal":
         return make.dialogues(splits, rows, run.seed, fewest=1, pretraining=False, attempts=arm.max_attempts)
-    answers = make.reasoned if arm.rows == "reasoned" else make.sft
-    return answers(splits, rows, run.seed, attempts=arm.max_attempts)
+    if arm.rows == "reasoned":
+        return make.reasoned(splits, rows, run.seed, attempts=arm.max_attempts)
+    replayed = round(arm.replay * rows)
+    answers = make.sft(splits, rows - replayed, run.seed, attempts=arm.max_attempts)
+    if not replayed:
+        return answers
+    pretrained = list(task.pretrain_splits) or task.train_split
+    # The trainer shuffles them.
+    return chain(answers, make.sft(pretrained, replayed, _REPLAY_SEED + run.seed, pretraining=True))

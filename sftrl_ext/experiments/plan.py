@@ -23,7 +23,7 @@ class Stage:
 
     Attributes:
         name: Unique in the run; also its folder.
-        kind: ``data``, ``model``, ``sft``, ``rl``, ``choice``, ``eval`` or ``report``.
+        kind: ``data``, ``model``, ``sft``, ``rl``, ``choice``, ``answers``, ``eval`` or ``report``.
         command: The argument list.
         env: Variables the command needs beyond the caller's.
         arm: ``base``, ``init``, or the name of an arm, for training stages.
@@ -32,6 +32,7 @@ class Stage:
         total: Steps, for progress; None where there are none.
         start: ``<stage>@<step>`` an arm's stage starts from, or ``<stage>@lowest:<split>``.
         title: What it does, in words.
+        sampled_by: The stage that sampled its rows, whose compute counts as its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stage:
     lr: float | None = None
     total: int | None = None
     start: str | None = None
+    sampled_by: str | None = None
 
 
 def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
@@ -64,9 +66,9 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
         stages.append(_sft(recipe, layout, "init", "init", budget.init, base, "init"))
     for run in arm_runs(recipe):
         chosen = _choice(layout, run.start)
-        if chosen is not None and chosen.name not in {stage.name for stage in stages}:
-            stages.append(chosen)
-        stages.append(_arm(recipe, layout, run, base, base_is))
+        before = [stage for stage in (chosen, _answers(layout, run)) if stage is not None]
+        stages += [stage for stage in before if stage.name not in {planned.name for planned in stages}]
+        stages.append(_arm(recipe, layout, run, base_is))
     stages.append(_internal("eval", "eval", _eval_title(recipe), run_dir))
     stages.append(_internal("report", "report", "draw the figures and write the report", run_dir))
     return stages
@@ -136,15 +138,31 @@ def _choice(layout: RunLayout, start: Start) -> Stage | None:
     return replace(stage, command=(*stage.command, name))
 
 
-def _arm(recipe: Recipe, layout: RunLayout, run: ArmRun, base: Path, base_is: str) -> Stage:
+def _answers(layout: RunLayout, run: ArmRun) -> Stage | None:
+    """The stage that samples an arm's rows from the model it starts from; None if there is none."""
+    if run.sampled_by is None:
+        return None
+    stage = _internal(
+        run.sampled_by, "answers", f"sample the rows of {run.stage} from its start", layout.root
+    )
+    return replace(stage, command=(*stage.command, run.sampled_by))
+
+
+def start_folder(recipe: Recipe, layout: RunLayout, start: Start) -> Path:
+    """The model folder that a run starts from, before or after it is there."""
+    if start.lowest is not None:
+        return layout.stage(choice_stage(start)) / MODEL
+    if start.stage is not None:
+        return saved_model(layout, start.stage, start.step, start.kind)
+    trained = [(name, getattr(recipe.budget, name)) for name in ("dialogues", "base")]
+    last = next(((name, config.steps) for name, config in trained if config is not None), None)
+    return layout.start_model if last is None else saved_model(layout, *last)
+
+
+def _arm(recipe: Recipe, layout: RunLayout, run: ArmRun, base_is: str) -> Stage:
     """One run of an arm."""
     name, arm, start = run.stage, run.config, run.start
-    if start.stage is None:
-        model = base
-    elif start.lowest is not None:
-        model = layout.stage(choice_stage(start)) / MODEL
-    else:
-        model = saved_model(layout, start.stage, start.step, start.kind)
+    model = start_folder(recipe, layout, start)
     rows, checkpoints = layout.rows(run.rows), layout.checkpoints(name)
     engine = engine_env(arm.freeze or recipe.model.freeze, arm.loss, arm.kl_coef)
     if isinstance(run.budget, SFTConfig):
@@ -159,5 +177,15 @@ def _arm(recipe: Recipe, layout: RunLayout, run: ArmRun, base: Path, base_is: st
     title = arm.title or _TITLES.get(run.arm, f"{_TITLES[arm.kind]} {run.arm}")
     origin = base_is if start.stage is None else selector(start)
     return Stage(
-        name, arm.kind, tuple(command), title, env, run.arm, run.seed, run.budget.lr, run.total, origin
+        name,
+        arm.kind,
+        tuple(command),
+        title,
+        env,
+        run.arm,
+        run.seed,
+        run.budget.lr,
+        run.total,
+        origin,
+        run.sampled_by,
     )

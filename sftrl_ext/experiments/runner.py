@@ -38,7 +38,7 @@ from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.machine import describe_commit, describe_hardware
 from sftrl_ext.runs.metrics import Follower, merge_launches
 from sftrl_ext.runs.state import ModelState, RunState, StageState
-from sftrl_ext.runs.token_files import write_given_tokens, write_tokens
+from sftrl_ext.runs.token_files import sampled_tokens, write_given_tokens, write_tokens
 
 
 def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
@@ -315,6 +315,7 @@ class Runner:
                 model.parameters,
                 critic_parameters=model.critic_parameters,
                 paper=self._paper_formula(),
+                sampled=None if stage.sampled_by is None else sampled_tokens(self.layout, stage.sampled_by),
             )
         entry.status = "done"
         self._save()

@@ -15,6 +15,7 @@ from sftrl_ext.errors import Registry, SftrlError, error_text
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.evaluation.checkpoints import evaluate_checkpoints
 from sftrl_ext.experiments.evaluation.targets import eval_set_of
+from sftrl_ext.experiments.own_answers import sample_rows
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.start_models.start_choice import choose_start
@@ -23,11 +24,12 @@ from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.state import RunState
 
 KINDS: Registry[Callable[..., None]] = Registry("kind of stage")
-"""Function of each kind of stage; it gets the recipe, the run, and a choice its name."""
+"""Function of each kind of stage; it gets the recipe, the run, and where there can be several its name."""
 
 
 KINDS.add("data", build_data)
 KINDS.add("choice", choose_start)
+KINDS.add("answers", sample_rows)
 
 
 @KINDS.register("model")

@@ -58,6 +58,7 @@ def write_tokens(
     *,
     critic_parameters: int | None = None,
     paper: PaperFormula | None = None,
+    sampled: TokenCount | None = None,
 ) -> None:
     """Write ``tokens.jsonl`` of a stage: cumulative counts and FLOPs of the stage alone at each saved step.
 
@@ -70,6 +71,7 @@ def write_tokens(
         parameters: Parameters of the model.
         critic_parameters: Parameters of the critic; None takes those of the model.
         paper: The paper's formula for the task; by default with the default lambda.
+        sampled: Tokens of sampling its rows, before its first step.
 
     Raises:
         SftrlError: if a step logged no token count.
@@ -82,7 +84,7 @@ def write_tokens(
     checkpoints = list_checkpoints(layout.checkpoints(stage))
     unlogged = (c.step for c in checkpoints if c.step not in logged)
     saved = {step: count for step in unlogged if (count := _saved_count(layout, stage, step)) is not None}
-    count = TokenCount()
+    count = sampled or TokenCount()
     at_step: dict[int, TokenCount] = {0: count}
     for step in sorted({*logged, *saved}):
         # The totals of a checkpoint replace the sum so far: its step was saved, but a kill kept it from being
@@ -107,6 +109,17 @@ def write_tokens(
         }
         lines.append({"step": checkpoint.step, **used.as_line(), **flops})
     write_text(layout.tokens(stage), jsonl(lines))
+
+
+def write_sampled_tokens(layout: RunLayout, stage: str, parameters: int, tokens: TokenCount) -> None:
+    """Write ``tokens.jsonl`` of a stage that samples rows: its tokens at step 0."""
+    line = {"step": 0, **tokens.as_line(), "flops_counted": flops_counted(parameters, tokens)}
+    write_text(layout.tokens(stage), jsonl([line]))
+
+
+def sampled_tokens(layout: RunLayout, stage: str) -> TokenCount:
+    """Tokens of a stage that sampled rows."""
+    return read_token_counts(layout.tokens(stage))[0]
 
 
 def write_given_tokens(

@@ -38,10 +38,15 @@ class ArmConfig:
     freeze: str | None = None
     """Part of a vision-language model it leaves as it is, as in ``model.freeze``; null: what that says."""
     rows: str = "expert"
-    """SFT: ``expert`` answers, ``reasoned`` ones that show their working before the formula (cards only), or
-    ``suboptimal`` dialogues with failed attempts and feedback before the answer. SFT and RL: a ``.parquet``
-    file of rows; SFT: the authors' ``data.json``. The first ``budget.rows`` of a file are read; a shorter one
-    is repeated."""
+    """SFT: ``expert`` answers, ``reasoned`` ones that show their working before the formula (cards only),
+    ``suboptimal`` dialogues with failed attempts and feedback before the answer, or the ``own`` correct
+    answers of the model it starts from, which answers ``budget.rows`` prompts once each. SFT and RL: a
+    ``.parquet`` file of rows; SFT: the authors' ``data.json``. The first ``budget.rows`` of a file are read;
+    a shorter one is repeated, as are own answers."""
+    solutions: str | None = None
+    """SFT, cards: which solution an expert row shows, as in ``task.solutions``; null: what that says."""
+    replay: float = 0.0
+    """SFT: share of its expert rows that are rows of pre-training (``task.pretrain_splits``)."""
     loss: str = "nll"
     """SFT: the loss; one of `sftrl_ext.training.engine_settings.LOSSES`."""
     kl_coef: float | None = None

@@ -15,8 +15,9 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from data_prep.task_rows import find_rows
 from sftrl_ext.envs import TASKS
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import SftrlError, named, unknown_name
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.ranges import check_ranges
 from sftrl_ext.experiments.recipe.schema import Recipe, RLConfig, SFTConfig
@@ -24,7 +25,7 @@ from sftrl_ext.experiments.recipe.trainer_modes import gpu_split
 from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
 
 KINDS = ("sft", "rl")
-ROWS = ("expert", "reasoned", "suboptimal")
+ROWS = ("expert", "reasoned", "suboptimal", "own")
 ROW_FILES = (".parquet", ".json")
 """Endings of a file of rows: our schema, or the authors' list of conversations."""
 
@@ -80,6 +81,16 @@ class ArmRun:
     def total(self) -> int:
         """Steps of SFT, updates of RL."""
         return total_steps(self.budget)
+
+    @property
+    def sampled_by(self) -> str | None:
+        """Stage that samples its rows from the model it starts from; None if the data stage makes them."""
+        return f"answers-{self.rows}" if self.config.rows == "own" else None
+
+    @property
+    def prompts(self) -> str:
+        """Name of the file of prompts that its rows are sampled for."""
+        return f"{self.rows}-prompts"
 
 
 def stage_name(arm: str, lr: float, seed: int) -> str:
@@ -212,6 +223,7 @@ def check_arms(path: Path, recipe: Recipe) -> None:
                 choices = [choice for choice in values if choice is not None]
                 raise SftrlError(f"{where}.{key}: {unknown_name(key, str(value), choices)}")
         _check_rows(where, arm)
+        _check_made_rows(where, arm, recipe)
         no_working = TASKS[recipe.task.kind].no_working
         if arm.rows == "reasoned" and no_working is not None:
             raise SftrlError(
@@ -231,6 +243,11 @@ def check_arms(path: Path, recipe: Recipe) -> None:
             "loss": arm.kind == "rl" and arm.loss != "nll",
             "kl_coef": arm.kl_coef is not None and (arm.kind == "rl" or arm.loss not in KL_LOSSES),
             "freeze": arm.freeze is not None and recipe.task.modality != "image",
+            "solutions": arm.solutions is not None
+            and (
+                arm.kind == "rl" or from_file or arm.rows == "own" or TASKS[recipe.task.kind].solution is None
+            ),
+            "replay": arm.replay > 0 and (arm.kind == "rl" or arm.rows != "expert"),
             "budget.lr": "lr" in arm.budget and bool(arm.lrs),
         }
         for key, without in dead.items():
@@ -263,6 +280,23 @@ def _check_rows(where: str, arm: ArmConfig) -> None:
             f"{where}.rows: {arm.rows} holds answers, which RL does not train on; expected a .parquet file "
             "of prompts with the facts of their episodes, as `sftrl data rl` builds."
         )
+
+
+def _check_made_rows(where: str, arm: ArmConfig, recipe: Recipe) -> None:
+    """Refuse rows that the task cannot make, or not in that way."""
+    if arm.rows == "own" and TASKS[recipe.task.kind].several_prompts:
+        raise SftrlError(
+            f"{where}.rows: 'own' is not for task kind {recipe.task.kind!r}, whose episodes have several "
+            f"prompts; expected one of {', '.join(ROWS[:-1])}."
+        )
+    if arm.replay and recipe.budget.base is None:
+        raise SftrlError(
+            f"{where}.replay: {arm.replay:g}; expected 0, as this run has no pre-training (budget.base)."
+        )
+    if arm.solutions is not None:
+        task = replace(recipe.task, solutions=arm.solutions)
+        with named(f"{where}.solutions"):
+            find_rows(task.kind).check(task, {})
 
 
 def _ranks(recipe: Recipe, arm: ArmConfig) -> int:
@@ -362,7 +396,9 @@ def _first_with_rows_of(recipe: Recipe, budgets: Mapping[str, SFTConfig | RLConf
         config = recipe.arms[arm]
         splits = tuple(config.splits or [recipe.task.train_split])
         attempts = config.max_attempts or recipe.task.max_attempts
-        return config.kind, config.rows, splits, attempts, budgets[arm].rows
+        sampled_by = config.start if config.rows == "own" else None
+        made = config.rows, config.solutions, config.replay, sampled_by
+        return config.kind, made, splits, attempts, budgets[arm].rows
 
     return next(arm for arm in recipe.arms if rows(arm) == rows(name))
 

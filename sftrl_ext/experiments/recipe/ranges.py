@@ -29,6 +29,7 @@ from sftrl_ext.experiments.recipe.schema import (
 from sftrl_ext.paths import configs_dir
 
 DTYPES = ("float32", "bfloat16", "float16")
+OWN_ANSWERS = ("correct", "all")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ RANGES: dict[type, dict[str, Range]] = {
     | {"top_p": Range(0, 1, open_low=True)},
     SweepConfig: {"seeds": _FROM_0, "sft_lrs": _ABOVE_0, "rl_lrs": _ABOVE_0},
     ArmConfig: dict.fromkeys(("lrs", "lr_times", "times"), _ABOVE_0)
-    | {"seeds": _FROM_0, "max_attempts": _COUNT, "kl_coef": _FROM_0},
+    | {"seeds": _FROM_0, "max_attempts": _COUNT, "kl_coef": _FROM_0, "replay": _SHARE},
     TaskConfig: {"max_attempts": _COUNT, "cards": Range(3, 6), "target": _ANY, "targets": _ANY},
     CityConfig: {"seed": _FROM_0, "routes": _COUNT, "width": _COUNT, "most_legs": Range(2, 8)},
     RoutesConfig: dict.fromkeys(("points_per_leg", "most_legs", "image_size"), _COUNT)
@@ -165,6 +166,7 @@ def check_names(recipe: Recipe) -> None:
         SftrlError: naming the key, with the nearest known name.
     """
     check_known("model.dtype", "type", recipe.model.dtype, DTYPES)
+    check_known("budget.own_answers", "choice of answers", recipe.budget.own_answers, OWN_ANSWERS)
     algorithms = [path.stem for path in (configs_dir() / "algorithm").glob("[!_]*.yaml")]
     check_known("budget.rl.algorithm", "algorithm", recipe.budget.rl.algorithm, algorithms)
     for name, arm in recipe.arms.items():

@@ -219,6 +219,9 @@ class BudgetConfig:
     sft: SFTConfig = REQUIRED
     sft_by_rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Keys of ``sft`` that arms with other ``rows`` change: steps over longer rows cost more."""
+    own_answers: str = "correct"
+    """Answers that arms with ``rows: own`` train on: the ``correct`` ones, or ``all``, for toy models that
+    solve nothing."""
     rl: RLConfig = REQUIRED
     eval: EvalConfig = field(default_factory=EvalConfig)
 

@@ -64,6 +64,7 @@ def rehearsed(recipe: Recipe) -> Recipe:
         budget=replace(
             budget,
             init=_sft(budget.init, ranks, steps=1),
+            own_answers="all",
             sft=_sft(budget.sft, ranks, steps=2),
             sft_by_rows={
                 rows: {key: value for key, value in changed.items() if key not in _SIZES}

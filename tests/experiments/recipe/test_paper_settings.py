@@ -31,6 +31,7 @@ VARIED = {
         "grpo": ["algorithm", "epochs", "group", "minibatches"],
     },
     "beyond_losses": {"sft_kl": ["steps"], "dft_kl": ["steps"]},
+    "beyond_on_policy": {"sft_own": ["steps"]},
     "beyond_prompts": {"sft_cot": ["steps"], "sft_rules_cot": ["steps"]},
     "fig9_rl_without_init": {"rl": ["lr"]},
     "fig10_attempts": {"attempts_1": ["updates"], "attempts_3": ["updates"], "attempts_10": ["updates"]},

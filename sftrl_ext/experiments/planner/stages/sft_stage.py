@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sftrl_ext.experiments.plan import Stage
@@ -11,13 +12,34 @@ from sftrl_ext.experiments.planner.memory import Keys
 from sftrl_ext.experiments.planner.stages.engines import engine_of, has_flash, is_packed, micro_batch
 from sftrl_ext.experiments.planner.stages.stage import PlanContext, StagePlan, finish, on_cpu
 from sftrl_ext.experiments.planner.stages.verl_settings import command_settings
-from sftrl_ext.experiments.planner.stages.workload import workload_of
+from sftrl_ext.experiments.planner.stages.workload import Workload, workload_of
+from sftrl_ext.experiments.planner.work import RLShape, Work
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.arms import saved_steps
+from sftrl_ext.runs.token_counts import TokenCount
 from sftrl_ext.training.engine_settings import KL_LOSSES
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.recipe.schema import SFTConfig
+
+
+def _with_sampling(context: PlanContext, workload: Workload, prompts: float, amount: Work) -> Work:
+    """The work of a stage with that of sampling its rows: one answer of one engine to each prompt."""
+    answered = replace(workload, turns=1.0)
+    weight = 4 if context.cpu else 2
+    shape = RLShape(updates=1, episodes=prompts, epochs=0, devices=1, weight_bytes=weight)
+    sampled = work.rl_work(context.architecture, context.hardware, context.efficiency, answered, shape)
+    flops = {phase: sampled.flops[phase] for phase in ("prefill", "decode")}
+    seconds = {phase: sampled.seconds[phase] for phase in ("prefill", "decode", "start")}
+    seconds["start"] += amount.seconds["start"]
+    tokens = TokenCount(generated=prompts * answered.answer, prefill=prompts * answered.prompt)
+    return replace(
+        amount,
+        generated=tokens.generated,
+        flops=amount.flops | flops,
+        seconds=amount.seconds | seconds,
+        tokens=amount.tokens + tokens,
+    )
 
 
 def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConfig | None) -> StagePlan:
@@ -65,6 +87,8 @@ def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConf
         rows=float(config.steps * config.batch_size), steps=config.steps,
         devices=context.ranks, recompute=checkpointing, padding=padding, anchored=anchored,
     )  # fmt: skip
+    if arm is not None and arm.rows == "own":
+        amount = _with_sampling(context, workload, float(config.rows), amount)
     saves = len(saved_steps(config))
     return finish(
         context, stage.name, "sft", phases, [engine], saves, workload, amount, traffic=0.0, rows=0.0

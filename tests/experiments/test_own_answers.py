@@ -1,0 +1,200 @@
+"""Rows of own answers: sampled from the start, graded, kept if correct, counted as compute of their arm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from data_prep.general_points import sft_rows
+from data_prep.sources import Source
+from data_prep.validate import validate_file
+from sftrl_ext.envs.general_points.episode import PlaySettings
+from sftrl_ext.envs.task import make_episode
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments import own_answers
+from sftrl_ext.experiments.data_stage import build_data
+from sftrl_ext.experiments.own_answers import sample_rows
+from sftrl_ext.experiments.plan import make_plan
+from sftrl_ext.experiments.recipe.arms import arm_runs
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.runner import Runner
+from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
+from sftrl_ext.files import write_text
+from sftrl_ext.rollout.player import Generation
+from sftrl_ext.runs.checkpoints import LATEST
+from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import ModelState, RunState
+from sftrl_ext.runs.token_files import read_token_counts
+
+NAME, STAGE = "answers-sft_own-s0", "sft_own-lr0.0002-s0"
+SMALL = ["budget.base.rows=64", "budget.dialogues.rows=32", "budget.init.rows=32", "budget.eval.hands=4"]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run whose data are built and whose init has random weights."""
+    layout = RunLayout(tmp_path_factory.mktemp("own") / "run")
+    recipe = load_recipe("beyond_on_policy", "smoke", [*SMALL, "arms.sft_own.budget={rows: 200}"])
+    build_data(recipe, layout)
+    texts = [m["content"] for row in rows_of(layout, "base") for m in row["messages"]]
+    build_tiny_llama(
+        layout.checkpoints("init") / "global_step_4/huggingface", texts * 9, recipe.model, seed=1
+    )
+    return recipe, layout
+
+
+def rows_of(layout, name):
+    return pq.read_table(layout.rows(name)).to_pylist()
+
+
+def solution(row):
+    """The first solution of a row's hand, as an expert of its template writes it."""
+    facts = json.loads(row["extra_info"]["facts"])
+    settings = PlaySettings(template=facts["template"], max_attempts=facts["max_attempts"])
+    seed, index = row["extra_info"]["seed"], row["extra_info"]["index"]
+    table = next(sft_rows(Source("id", seed=seed, settings=settings), index + 1, "first"))
+    expert = table.slice(index, 1).to_pylist()[0]
+    assert expert["extra_info"]["facts"] == row["extra_info"]["facts"]
+    return expert["messages"][-1]["content"]
+
+
+class Scripted:
+    """An engine with the tokens of a real model that gives each prompt its answer in a list."""
+
+    name = "scripted"
+
+    def __init__(self, real, answers):
+        self.real, self.answers, self.asked = real, answers, []
+
+    def chat_tokens(self):
+        return self.real.chat_tokens()
+
+    async def generate(self, prompt_ids, sampling_params, images=()):
+        tokenizer = self.real.chat_tokens().tokenizer
+        prompt = tokenizer.decode(prompt_ids, skip_special_tokens=True)
+        self.asked.append((prompt, sampling_params))
+        answer = next(text for opening, text in self.answers if opening in prompt)
+        ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return Generation([*ids, tokenizer.eos_token_id])
+
+
+def test_correct_answers_become_rows_and_wrong_ones_do_not(begun, monkeypatch):
+    recipe, layout = begun
+    recipe.budget.own_answers = "correct"
+    prompts = rows_of(layout, "sft_own-s0-prompts")
+    right = {number: solution(row) for number, row in enumerate(prompts) if number % 3 == 0}
+    answers = [
+        (row["prompt"][-1]["content"], right.get(number, "no idea")) for number, row in enumerate(prompts)
+    ]
+    openings = [opening for opening, _ in answers]
+    first = [openings.index(opening) for opening in openings]  # a hand can be drawn twice
+    engines, real = [], own_answers.open_engine
+
+    def scripted(*args, **options):
+        engines.append(Scripted(real(*args, **options), answers))
+        return engines[-1]
+
+    monkeypatch.setattr(own_answers, "open_engine", scripted)
+    sample_rows(recipe, layout, NAME)
+    made = rows_of(layout, "sft_own-s0")
+    kept = [number for number in range(len(prompts)) if first[number] in right]
+    assert 0 < len(kept) < len(prompts) and len(made) == 90
+    for number, row in enumerate(made):
+        source = prompts[kept[number % len(kept)]]
+        assert row["prompt"] == source["prompt"] and row["extra_info"] == source["extra_info"]
+        assert row["messages"][:-1] == source["prompt"] and row["train_turns"] == [len(source["prompt"])]
+        episode = make_episode(json.loads(row["extra_info"]["facts"]))
+        assert episode.submit(row["messages"][-1]["content"]).attempt.verdict.correct
+    assert "90" in str(validate_file(layout.rows("sft_own-s0")))
+    # One answer to each prompt, with a seed of its own, at the temperature of RL.
+    asked = engines[0].asked
+    assert len(asked) == len(prompts)
+    assert {sampling["temperature"] for _, sampling in asked} == {recipe.budget.rl.temperature}
+    assert len({sampling["seed"] for _, sampling in asked}) == len(prompts)
+
+
+def test_a_model_that_solves_nothing_gives_no_rows(begun):
+    recipe, layout = begun
+    recipe.budget.own_answers = "correct"
+    layout.rows("sft_own-s0").unlink(missing_ok=True)
+    with pytest.raises(SftrlError, match=r"of 90 answers of .* none is correct.*arms\.sft_own"):
+        sample_rows(recipe, layout, NAME)
+    assert not layout.rows("sft_own-s0").exists()
+
+
+def test_sampling_is_compute_of_the_arm(begun):
+    recipe, layout = begun
+    recipe.budget.own_answers = "all"
+    sample_rows(recipe, layout, NAME)
+    made, prompts = rows_of(layout, "sft_own-s0"), rows_of(layout, "sft_own-s0-prompts")
+    assert [row["prompt"] for row in made] == [row["prompt"] for row in prompts]
+    sampled = read_token_counts(layout.tokens(NAME))[0]
+    assert sampled.generated >= 90 and sampled.prefill > 90 * 5 and sampled.trained == 0
+    stage = next(stage for stage in make_plan(recipe, layout.root) if stage.name == STAGE)
+    assert stage.sampled_by == NAME
+    checkpoint = layout.checkpoints(STAGE) / "global_step_2/huggingface"
+    shutil.copytree(layout.checkpoints("init") / "global_step_4/huggingface", checkpoint)
+    (layout.checkpoints(STAGE) / LATEST).write_text("2")
+    lines = [{"step": step, "data": {"train/global_tokens": 100}} for step in (1, 2)]
+    write_text(layout.metrics(STAGE), "".join(json.dumps(line) + "\n" for line in lines))
+    finish(layout, recipe, stage)
+    count = read_token_counts(layout.tokens(STAGE))[2]
+    assert (count.trained, count.generated, count.prefill) == (200, sampled.generated, sampled.prefill)
+
+
+def finish(layout, recipe, stage):
+    """Finish a stage as the runner does."""
+    state = RunState("beyond_on_policy", "smoke")
+    state.model = ModelState("tiny", 1000, 900)
+    state.save(layout.state)
+    runner = Runner(recipe, layout, Console(quiet=True))
+    launched = layout.stage(STAGE) / "metrics-1.jsonl"
+    launched.write_text(layout.metrics(STAGE).read_text())
+    runner._finish(stage, runner.state.stage(STAGE))
+
+
+def test_the_stage_stands_before_its_arm_and_arms_of_one_start_share_it(tmp_path):
+    words = ["arms.again={kind: sft, rows: own, start: sft_own@last}", "arms.twin={kind: sft, rows: own}"]
+    recipe = load_recipe("beyond_on_policy", "laptop", [*words, "arms.twin.times={rows: 0.45}"])
+    names = [stage.name for stage in make_plan(recipe, tmp_path)]
+    assert names.index(NAME) == names.index(STAGE) - 1
+    assert names.count(NAME) == 1 and "answers-twin-s0" not in names
+    assert names.index("answers-again-s0") == names.index("again-lr0.0002-s0") - 1 > names.index(STAGE)
+    rows = {run.arm: run.rows for run in arm_runs(recipe)}
+    assert rows["twin"] == rows["sft_own"] != rows["again"]
+
+
+def test_arms_choose_solutions_and_replay(tmp_path):
+    words = [*SMALL, "arms.mixed={kind: sft, replay: 0.25}", "task.pretrain_splits=[rule_ood]"]
+    recipe = load_recipe("beyond_on_policy", "smoke", words)
+    layout = RunLayout(tmp_path)
+    build_data(recipe, layout)
+    first, last = rows_of(layout, "sft-s0"), rows_of(layout, "sft_last-s0")
+    assert [row["prompt"] for row in first] == [row["prompt"] for row in last]
+    changed = sum(a["messages"][-1] != b["messages"][-1] for a, b in zip(first, last, strict=True))
+    assert changed > len(first) / 2
+    splits = [row["extra_info"]["split"] for row in rows_of(layout, "mixed-s0")]
+    assert splits.count("rule_ood") == round(0.25 * len(splits)) and "id" in splits
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "message"),
+    [
+        ("fig6_virl_l", ["++arms.sft.rows=own"], r"arms\.sft\.rows: 'own' is not for task kind 'virl'"),
+        ("fig6_gp_l", ["++arms.sft.solutions=frist"], r"arms\.sft\.solutions.*Did you mean 'first'"),
+        ("fig6_gp_l", ["++arms.rl.rows=own"], r"arms\.rl\.rows: has no effect"),
+        ("fig6_gp_l", ["++arms.rl.replay=0.1"], r"arms\.rl\.replay: has no effect"),
+        ("fig6_virl_l", ["++arms.sft.solutions=first"], r"arms\.sft\.solutions: has no effect"),
+        ("fig6_gp_l", ["++arms.sft.replay=1.5"], r"replay.*1\.5"),
+        ("fig6_gp_l", ["++arms.sft.replay=0.1", "scale=gpu"], r"arms\.sft\.replay.*no pre-training"),
+        ("fig6_gp_l", ["budget.own_answers=wrong"], r"budget\.own_answers: unknown choice of answers"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(recipe, words, message):
+    scale = "gpu" if "scale=gpu" in words else "smoke"
+    with pytest.raises(SftrlError, match=message):
+        load_recipe(recipe, scale, [word for word in words if word != "scale=gpu"])
