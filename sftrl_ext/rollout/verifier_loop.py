@@ -138,7 +138,7 @@ class VerifierLoop(AgentLoopBase):
         steps = int(kwargs.get("global_steps", 1))
         try:
             played = await self._play(sampling_params, kwargs)
-        except Exception as error:
+        except Exception as error:  # the row is left out of the update, and of the means of scores
             logger.exception("a row could not be played (index %s)", kwargs.get("index"))
             played = PlayedEpisode(error=f"{type(error).__name__}: {error}")
         # One entry per turn: (first, last) policy version that wrote tokens of it, or None.
