@@ -17,6 +17,9 @@ T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 """A whole number that is not negative."""
 
+Amount = Annotated[float, Field(ge=0, lt=1e30)]
+"""A number that is not negative, and so small that products of a few are finite."""
+
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
