@@ -22,6 +22,8 @@ from tests.faults.file_kinds import file_kinds
 
 pytest.importorskip("matplotlib")
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("SFTRL_FUZZ_FILES", "400"))
 SEED = int(os.environ.get("SFTRL_FUZZ_SEED", "0"))
 PATIENCE_S = 60

@@ -28,6 +28,8 @@ from tests.experiments.evaluation.one_model.test_endpoint import WRONG, answers,
 from tests.experiments.evaluation.one_model.test_endpoint import request as evaluation
 from tests.serving import Seen
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("SFTRL_FAULT_EPISODES", "200"))
 SEED = int(os.environ.get("SFTRL_FAULT_SEED", "0"))
 SHARE = 0.05

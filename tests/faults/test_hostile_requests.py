@@ -26,6 +26,8 @@ from tests.backends.ascii_models import image_model
 from tests.backends.asgi import send
 from tests.faults.damage import damaged_bytes, damaged_value
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("SFTRL_FUZZ_REQUESTS", "300"))
 SEED = int(os.environ.get("SFTRL_FUZZ_SEED", "0"))
 AT_ONCE = 16
