@@ -1,6 +1,7 @@
 """Damaged files end in one line or are read; nothing else is raised, and nothing half-written is left.
 
-``SFTRL_FUZZ_FILES`` is the number of damaged files of all kinds together: `make nightly` takes 100,000.
+``SFTRL_FUZZ_FILES`` is the number of damaged files of all kinds together: `make nightly` takes 100,000. None
+is damaged after ``SFTRL_FUZZ_SECONDS``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.slow
 
 COUNT = int(os.environ.get("SFTRL_FUZZ_FILES", "400"))
 SEED = int(os.environ.get("SFTRL_FUZZ_SEED", "0"))
+SECONDS = float(os.environ.get("SFTRL_FUZZ_SECONDS", "7200"))
 PATIENCE_S = 60
 
 
@@ -50,25 +53,25 @@ def test_intact_files_are_read(kinds, tmp_path):
 
 
 def test_damaged_files_are_refused_in_one_line_or_read(kinds, tmp_path):
-    share, counts, faults = max(1, COUNT // len(kinds)), Counter(), {}
-    out = tmp_path / "out.parquet"
-    for kind in kinds:
-        source = random.Random(f"{SEED}/{kind.name}")
-        try:
-            for number in range(share):
-                data = kind.damaged(source)
-                kind.path.write_bytes(data)
-                ending = _ending(kind, out)
-                counts[kind.name, "read" if ending is None else "refused" if ending == "" else "FAULT"] += 1
-                if ending:
-                    faults.setdefault(f"{kind.name}: {ending}", []).append(number)
-                    _keep(kind.name, number, data)
-                left = {path.name for path in tmp_path.iterdir()} - ({out.name} if ending is None else set())
-                assert not left, f"{kind.name}, number {number}: {left} is left behind"
-                out.unlink(missing_ok=True)
-        finally:
+    counts, faults, out = Counter(), {}, tmp_path / "out.parquet"
+    sources = {kind.name: random.Random(f"{SEED}/{kind.name}") for kind in kinds}
+    end = time.monotonic() + SECONDS
+    for number in range(max(1, COUNT // len(kinds))):
+        if time.monotonic() > end:
+            break
+        for kind in kinds:
+            data = kind.damaged(sources[kind.name])
+            kind.path.write_bytes(data)
+            ending = _ending(kind, out)
             kind.path.write_bytes(kind.intact)
-    table = [f"\n{share * len(kinds):,} damaged files, seed {SEED}\n"]
+            counts[kind.name, "read" if ending is None else "refused" if ending == "" else "FAULT"] += 1
+            if ending:
+                faults.setdefault(f"{kind.name}: {ending}", []).append(number)
+                _keep(kind.name, number, data)
+            left = {path.name for path in tmp_path.iterdir()} - ({out.name} if ending is None else set())
+            assert not left, f"{kind.name}, number {number}: {left} is left behind"
+            out.unlink(missing_ok=True)
+    table = [f"\n{counts.total():,} damaged files, seed {SEED}\n"]
     for kind in kinds:
         numbers = (counts[kind.name, name] for name in ("refused", "read", "FAULT"))
         table.append("{:30} {:>7,} refused {:>7,} read {:>4} faults\n".format(kind.name, *numbers))
