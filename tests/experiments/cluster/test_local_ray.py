@@ -103,6 +103,7 @@ def stray_ray(short_tmp, monkeypatch):
     words = ["--head", "--port", free_port(), "--ray-client-server-port", free_port()]
     words += ["--num-cpus", 4, "--num-gpus", 1, "--object-store-memory", 100_000_000]
     words += ["--min-worker-port", 0, "--max-worker-port", 0, "--include-dashboard", "false"]
+    words += ["--dashboard-port", free_port()]  # checked even without a dashboard
     program = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
     with (short_tmp / "ray.log").open("w") as log:
         node = psutil.Popen(
