@@ -149,6 +149,18 @@ def test_a_failed_episode_is_a_row_without_loss(row, says, caplog):
     assert "Traceback" in caplog.text
 
 
+def test_a_lost_engine_is_told_from_a_bad_row():
+    from ray.exceptions import ActorDiedError
+
+    class Dead(Server):
+        async def generate(self, request_id, **unused):
+            raise ActorDiedError()
+
+    rows = ((Dead, guess_row()), (Server, guess_row(extra_info={"facts": "["})))
+    outputs = [run(server(tiny_tokenizer(), ["no"]), row) for server, row in rows]
+    assert [output.extra_fields["engine_lost"] for [output] in outputs] == [True, False]
+
+
 def test_rewards_by_name_by_file_and_by_data_source(tmp_path):
     tokenizer = tiny_tokenizer()
     (output,) = run(Server(tokenizer, ["no", "yes"]), reward="binary")

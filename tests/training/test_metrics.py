@@ -12,11 +12,11 @@ from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.training.metrics import StepRows, row_metrics
 
 
-def rows_of(*episodes):
+def rows_of(*episodes, lost=False):
     extras = [{"reward_extra_info": episode_metrics(episode)} for episode in episodes]
     for extra, episode in zip(extras, episodes, strict=True):
         if episode.error is not None:
-            extra["error"] = episode.error
+            extra |= {"error": episode.error, "engine_lost": lost}
     keys = [f"p_{number}_0" for number in range(len(episodes))]
     return StepRows(keys, [{"seq_len": 1}] * len(episodes), extras)
 
@@ -31,6 +31,11 @@ def test_a_fault_is_in_no_mean_of_scores():
     assert (metrics["episode/acc"], metrics["episode/solved"], metrics["episode/reward_total"]) == (1, 1, 5)
     assert metrics["episode/episode_error"] == 0.5
     assert rows.sum("generated_tokens") == 6  # what was computed is counted
-    rows.require_some_played()
+    rows.refuse_faults()
     with pytest.raises(SftrlError, match="all 1 episodes .* OSError: x"):
-        rows_of(failed).require_some_played()
+        rows_of(failed).refuse_faults()
+
+
+def test_no_update_is_made_of_what_a_lost_engine_left():
+    with pytest.raises(SftrlError, match="1 of 2 episodes .* lost their rollout engine.*: ActorDied"):
+        rows_of(PlayedEpisode(solved=True), PlayedEpisode(error="ActorDied"), lost=True).refuse_faults()

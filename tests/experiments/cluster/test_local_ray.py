@@ -120,7 +120,7 @@ def stray_ray(short_tmp, monkeypatch):
         psutil.wait_procs(tree, timeout=30)
 
     try:
-        deadline = 300
+        deadline = 900
         while not address_file().is_file() and node.poll() is None and deadline:
             deadline -= 1
             time.sleep(1)
