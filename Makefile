@@ -8,12 +8,13 @@ DOCS   := .venv-docs
 GPU    := .venv-gpu
 VLLM   := .venv-vllm-cpu
 PEERS  := .venv-peers
+AUDIT  := .venv-audit
 PEERS_ARGS ?=
 REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs licences peers bench-check
+.PHONY: reproduce test smoke rehearse vllm-env nightly faults gpu-imports check docs licences audit peers bench-check
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -33,12 +34,22 @@ rehearse: $(VLLM)/.ready
 
 # The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "" --ignore tests/faults
 	SFTRL_ORACLE_RESPONSES=1000000 $(BIN)/python -m pytest -s tests/oracle
+	$(MAKE) faults
 	$(MAKE) smoke
 	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
 	$(MAKE) gpu-imports
 	$(MAKE) bench-check
+
+# Damaged files and requests, a faulty endpoint, a loaded server, killed runs: counts as in docs/promises.md.
+faults: export SFTRL_FUZZ_FILES = 100000
+faults: export SFTRL_FUZZ_REQUESTS = 10000
+faults: export SFTRL_FAULT_EPISODES = 20000
+faults: export SFTRL_LOAD_SECONDS = 600
+faults: export SFTRL_LOAD_LEAVERS = 1000
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "" -s tests/faults
 
 # Imports every module of a GPU run, with the extra gpu as installed on a GPU node (8 GB of wheels).
 gpu-imports: $(GPU)/.ready
@@ -56,6 +67,12 @@ docs: $(DOCS)/.ready
 # The licences of all installed dependencies, into docs/licences.md.
 licences: $(VENV)/.dev
 	$(BIN)/python docs/dependency_licences.py
+
+# Known vulnerabilities of the pinned versions. It asks the public index for each, so it needs a network; a
+# version that the index has no word of is a failure, not a pass.
+audit: $(AUDIT)/.ready
+	failed=; for file in constraints/*.txt; do echo "$$file"; $(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps \
+		--progress-spinner off --requirement "$$file" || failed=1; done; test -z "$$failed"
 
 # What a user would take instead, beside ours; PEERS_ARGS="--free-cores --part generation" chooses.
 peers: $(PEERS)/.ready
@@ -98,6 +115,11 @@ $(PEERS)/.ready: pyproject.toml constraints/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --constraint constraints/peers.txt torch
 	$(PEERS)/bin/python -m pip install --quiet --constraint constraints/peers.txt --editable '.[cpu]' trl reasoning-gym
+	@touch $@
+
+$(AUDIT)/.ready:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt

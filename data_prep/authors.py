@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 
@@ -43,7 +43,7 @@ def read_records(path: str | Path) -> Iterator[tuple[int, Any]]:
     """
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8-sig") as file:
-        text = file.read(_CHUNK).lstrip()
+        text = _read(path, file, _CHUNK).lstrip()
         if text[:1] != "[":
             raise SftrlError(f"{path}: expected a JSON list of records, found {text[:20]!r}.")
         position, index = 1, 0
@@ -60,15 +60,29 @@ def read_records(path: str | Path) -> Iterator[tuple[int, Any]]:
                 # the cut.
                 if error.pos + _SLACK < len(text) and not error.msg.startswith("Unterminated string"):
                     raise SftrlError(f"{path}: record {index}: {problem}") from None
+            except (ValueError, RecursionError) as error:  # a number of too many digits, too deep a nesting
+                raise SftrlError(f"{path}: record {index}: not JSON: {error}.") from None
             if end < len(text):
                 yield index, item
                 index, position = index + 1, end
                 continue
             # The item may go on. At least double the text, so that a record of any length takes linear time.
-            piece = file.read(max(_CHUNK, len(text) - position))
+            piece = _read(path, file, max(_CHUNK, len(text) - position))
             if not piece:
                 raise SftrlError(f"{path}: record {index}: {problem}")
             text, position = text[position:] + piece, 0
+
+
+def _read(path: str | Path, file: TextIO, characters: int) -> str:
+    """Read from a text file.
+
+    Raises:
+        SftrlError: if it is not UTF-8.
+    """
+    try:
+        return file.read(characters)
+    except UnicodeDecodeError as error:
+        raise SftrlError(f"{path}: expected a JSON file in UTF-8 ({error}).") from None
 
 
 def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
@@ -87,7 +101,7 @@ def _messages(path: Path, index: int, record: Any) -> list[tuple[str, str]]:
     for turn in turns:
         who = turn.get("from") if isinstance(turn, dict) else None
         text = turn.get("value") if isinstance(turn, dict) else None
-        if who not in ROLES or not isinstance(text, str):
+        if not isinstance(who, str) or who not in ROLES or not isinstance(text, str):
             raise SftrlError(
                 f"{path}: record {index}: expected turns {{'from': ..., 'value': text}} with 'from' one of "
                 f"{', '.join(ROLES)}; found {str(turn)[:80]}."

@@ -60,8 +60,17 @@ def read_yaml(path: Path) -> Any:
     """
     import yaml
 
-    try:
+    with yaml_errors(path):
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def yaml_errors(path: Path) -> Iterator[None]:
+    """Turn errors of reading a YAML file into errors that name it and the position."""
+    import yaml
+
+    try:
+        yield
     except FileNotFoundError:
         raise SftrlError(f"{path}: no such file.") from None
     except yaml.MarkedYAMLError as error:

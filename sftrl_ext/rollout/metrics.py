@@ -1,4 +1,4 @@
-"""Metrics of a played episode, with the same keys for every episode of a task."""
+"""Metrics of a played episode, with the same keys for every episode of a task that ended without an error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sftrl_ext.rollout.player import PlayedEpisode
 def episode_metrics(played: PlayedEpisode) -> dict[str, float]:
     """Metrics of an episode; verl takes ``acc`` as the core metric of a data source.
 
-    The task's metrics (`Episode.metrics`) come first; counts of tokens and errors are added here.
+    The task's metrics (`Episode.metrics`) come first; counts of tokens and errors are added here. An episode
+    that ended with an error has those only: a fault is no failure of the model, and is in no mean of scores.
     """
+    scores = {**played.metrics, "acc": float(played.solved), "turns": float(len(played.steps))}
     return {
-        **played.metrics,
-        "acc": float(played.solved),
-        "turns": float(len(played.steps)),
+        **(scores if played.error is None else {}),
         "prompt_tokens": float(played.prompt_tokens),
         "generated_tokens": float(played.generated_tokens),
         "feedback_tokens": float(played.feedback_tokens),

@@ -214,7 +214,7 @@ async def play(
                 break
             dialogue.add_feedback(feedback)
             played.feedback_tokens += feedback.added
-    except Exception as error:
+    except Exception as error:  # raised by evaluation, left out by training
         logger.exception("an episode ended with an error after %d turns", len(played.steps))
         played.error, played.fault = f"{type(error).__name__}: {error}", error
     if dialogue is not None:

@@ -29,6 +29,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 from PIL.Image import Image
+from ray.exceptions import RayActorError
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 import sftrl_ext.envs  # noqa: F401  registers the tasks
@@ -138,9 +139,9 @@ class VerifierLoop(AgentLoopBase):
         steps = int(kwargs.get("global_steps", 1))
         try:
             played = await self._play(sampling_params, kwargs)
-        except Exception as error:
+        except Exception as error:  # the row is left out of the update, and of the means of scores
             logger.exception("a row could not be played (index %s)", kwargs.get("index"))
-            played = PlayedEpisode(error=f"{type(error).__name__}: {error}")
+            played = PlayedEpisode(error=f"{type(error).__name__}: {error}", fault=error)
         # One entry per turn: (first, last) policy version that wrote tokens of it, or None.
         turns = [extra.get("versions") for extra in played.extra]
         versions = [version for turn in turns if turn is not None for version in turn]
@@ -151,6 +152,7 @@ class VerifierLoop(AgentLoopBase):
         }
         if played.error is not None:
             fields["error"] = played.error
+            fields["engine_lost"] = isinstance(played.fault, RayActorError)
         segments = played.segments if played.error is None else [self._empty_segment(played)]
         metrics = AgentLoopMetrics(generate_sequences=time.perf_counter() - started)
         outputs: list[AgentLoopOutput] = []

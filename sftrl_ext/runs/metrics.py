@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -88,8 +88,9 @@ def read_training(
     for path in [merged_file] if merged_file.is_file() else _launches(folder):
         torn = None if on_torn_tail is None else partial(on_torn_tail, path)
         for _, line in read_records(_MetricsLine, path, torn):
-            numbers = {k: float(v) for k, v in line.data.items() if isinstance(v, int | float)}
-            finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+            numbers = {k: v for k, v in line.data.items() if isinstance(v, int | float)}
+            # Neither infinite, nor a whole number beyond all floats.
+            finite = {k: float(v) for k, v in numbers.items() if abs(v) <= sys.float_info.max}
             merged.setdefault(line.step, {}).update(finite)
     return sorted(merged.items())
 

@@ -229,7 +229,7 @@ class StoredSegment:
     """One prompt of an episode and the turns that followed it; of a route, those at one point."""
 
     point: int
-    messages: tuple[dict[str, Any], ...]
+    messages: tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +248,7 @@ class SampleEpisode:
     step: Count = 0
     split: str
     facts: dict[str, Any] = field(default_factory=dict)
-    messages: tuple[dict[str, Any], ...] = ()
+    messages: tuple[dict[str, str], ...] = ()
     attempts: tuple[dict[str, Any], ...] = ()
     solved: bool = False
     segments: tuple[StoredSegment, ...] = ()

@@ -12,7 +12,7 @@ from sftrl_ext.runs.checkpoints import list_checkpoints, step_folder
 from sftrl_ext.runs.compute import PaperFormula, flops_counted, paper_formula_absent
 from sftrl_ext.runs.layout import TOKENS_FILE, RunLayout
 from sftrl_ext.runs.token_counts import TokenCount
-from sftrl_ext.runs.typed_json import Count, read_records
+from sftrl_ext.runs.typed_json import Amount, Count, read_records
 
 SFT_TOKENS = "train/global_tokens"
 """Tokens of one SFT step, as verl logs them."""
@@ -29,15 +29,15 @@ class TokenLine:
     """
 
     step: Count
-    trained_tokens: float
-    generated_tokens: float
-    prefill_tokens: float
-    forward_tokens: float
-    trained_critic_tokens: float = 0.0
-    forward_critic_tokens: float = 0.0
-    sequence_tokens: float = 0.0
-    flops_counted: float | None = None
-    flops_paper: float | None = None
+    trained_tokens: Amount
+    generated_tokens: Amount
+    prefill_tokens: Amount
+    forward_tokens: Amount
+    trained_critic_tokens: Amount = 0.0
+    forward_critic_tokens: Amount = 0.0
+    sequence_tokens: Amount = 0.0
+    flops_counted: Amount | None = None
+    flops_paper: Amount | None = None
 
 
 def read_token_counts(path: Path, on_torn_tail: Callable[[], None] | None = None) -> dict[int, TokenCount]:

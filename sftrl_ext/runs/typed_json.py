@@ -1,4 +1,7 @@
-"""Dataclasses from JSON: values are checked against the annotations; errors name source, key and value."""
+"""Dataclasses from JSON: values are checked against the annotations; errors name source, key and value.
+
+Numbers are finite.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_jsonl_lines
@@ -17,10 +20,14 @@ T = TypeVar("T")
 Count = Annotated[int, Field(ge=0)]
 """A whole number that is not negative."""
 
+Amount = Annotated[float, Field(ge=0, lt=1e30)]
+"""A number that is not negative, and so small that products of a few are finite."""
+
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    # JSON of Python may hold NaN and Infinity.
+    return TypeAdapter(with_config(ConfigDict(allow_inf_nan=False))(kind))
 
 
 def from_json(kind: type[T], value: Any, source: str) -> T:

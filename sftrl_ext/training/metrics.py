@@ -46,6 +46,7 @@ class StepRows:
         self.infos: dict[int, Mapping[str, float]] = {}
         self.sequence_tokens = 0
         self.errors: list[str] = []
+        self.lost = 0
         versions: dict[int, dict[int, Sequence[Any]]] = {}
         for key, tag, extra in zip(keys, tags, extra_fields, strict=True):
             # A prompt's own name may contain underscores.
@@ -65,6 +66,7 @@ class StepRows:
                 self.infos[number] = dict(extra.get("reward_extra_info", {}))
                 if "error" in extra:
                     self.errors.append(str(extra["error"]))
+                    self.lost += bool(extra.get("engine_lost"))
         self.versions = {
             number: [turn for _, turns in sorted(parts.items()) for turn in turns]
             for number, parts in versions.items()
@@ -75,12 +77,20 @@ class StepRows:
         """Sum of one of the rollout's numbers over the episodes."""
         return sum(info.get(key, 0.0) for info in self.infos.values())
 
-    def require_some_played(self) -> None:
-        """Refuse a step in which every episode failed, since there is nothing to learn from.
+    def refuse_faults(self) -> None:
+        """Refuse a step in which every episode failed, or one that lost an engine.
+
+        The other engines' episodes would make a smaller update, and its checkpoint would be resumed from.
 
         Raises:
             SftrlError: naming the first error.
         """
+        if self.lost:
+            raise SftrlError(
+                f"{self.lost} of {len(self.infos)} episodes of this step lost their rollout engine, whose "
+                f"process died; the first error: {self.errors[0]} This step is not trained on: "
+                "`sftrl resume` plays it again."
+            )
         if self.infos and len(self.errors) == len(self.infos):
             raise SftrlError(
                 f"all {len(self.infos)} episodes of this step ended in an error; the first: {self.errors[0]} "

@@ -261,7 +261,7 @@ class TurnCreditMixin(PPOTrainer):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         rows = StepRows(batch.keys, batch.tags, self._extra_fields(batch))
         metrics.update(row_metrics(rows))
-        rows.require_some_played()
+        rows.refuse_faults()
         # verl's own advantages are replaced below; its KL penalty and rollout correction, if asked for, stay.
         batch = super()._compute_advantage(batch, metrics)
         data, nested_mask = self._token_data(batch)

@@ -57,6 +57,22 @@ def test_a_broken_file_is_named_with_the_record(tmp_path, monkeypatch, chunk, te
     assert "data.json" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'[{"a": "\xff"}]', "UTF-8"),
+        (b"[" * 100_000, "record 0: not JSON"),
+        (b"[" + b"9" * 5000 + b"]", "record 0: not JSON"),
+        (b'[{"conversations": [{"from": {}, "value": "x"}]}]', "found {'from': {}"),
+    ],
+)
+def test_text_that_python_cannot_hold_is_named(tmp_path, data, words):
+    (tmp_path / "data.json").write_bytes(data)
+    with pytest.raises(SftrlError, match=words) as error:
+        import_authors(tmp_path / "data.json", tmp_path / "out.parquet")
+    assert "data.json" in str(error.value) and not (tmp_path / "out.parquet").exists()
+
+
 def test_rows_keep_their_words_and_know_their_hand(tmp_path):
     path = _write(tmp_path / "data.json", [_record(), _record("I cannot tell")])
     out = tmp_path / "out.parquet"

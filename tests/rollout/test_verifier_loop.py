@@ -144,9 +144,21 @@ def test_a_failed_episode_is_a_row_without_loss(row, says, caplog):
         assert fields[name].tolist() == [0], name
     assert says in fields["extra_fields"]["error"]
     info = fields["extra_fields"]["reward_extra_info"]
-    assert info["episode_error"] == 1.0 and info["acc"] == 0.0
+    assert info["episode_error"] == 1.0 and not {"acc", "solved", "turns"} & set(info)
     assert isinstance(fields["extra_fields"]["min_global_steps"], int)
     assert "Traceback" in caplog.text
+
+
+def test_a_lost_engine_is_told_from_a_bad_row():
+    from ray.exceptions import ActorDiedError
+
+    class Dead(Server):
+        async def generate(self, request_id, **unused):
+            raise ActorDiedError()
+
+    rows = ((Dead, guess_row()), (Server, guess_row(extra_info={"facts": "["})))
+    outputs = [run(server(tiny_tokenizer(), ["no"]), row) for server, row in rows]
+    assert [output.extra_fields["engine_lost"] for [output] in outputs] == [True, False]
 
 
 def test_rewards_by_name_by_file_and_by_data_source(tmp_path):

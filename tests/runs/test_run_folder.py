@@ -120,3 +120,25 @@ def test_launches_of_a_stage_stand_in_for_its_merged_metrics(run_dir):
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics-2.jsonl").write_text('{"step": 1, "data": {"a": 2}}\n{"step": 2, "da')
     assert load_run(run_dir).training["rl-s0"] == [(1, {"a": 2.0})]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "key"),
+    [
+        ("stages/rl-s0/tokens.jsonl", '"trained_tokens": Infinity', "trained_tokens"),
+        ("stages/rl-s0/tokens.jsonl", '"trained_tokens": -1', "trained_tokens"),
+        ("eval/records.jsonl", '"lr": NaN', "lr"),
+        ("eval/episodes.jsonl", '"messages": [{"role": {}}]', r"messages\[0\].role"),
+    ],
+)
+def test_numbers_are_finite_and_messages_are_texts(run_dir, name, line, key):
+    path = run_dir / name
+    *lines, last = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, last[:-1] + f", {line}}}", ""]))
+    with pytest.raises(SftrlError, match=rf"{path.name}, line {len(lines) + 1}: key '{key}'"):
+        load_run(run_dir)
+
+
+def test_a_number_beyond_all_floats_is_left_out_of_training_metrics(run_dir):
+    append(run_dir / "stages/rl-s0/metrics.jsonl", f'{{"step": 99, "data": {{"a": 1{"0" * 400}, "b": 1}}}}\n')
+    assert load_run(run_dir).training["rl-s0"][-1] == (99, {"b": 1.0})

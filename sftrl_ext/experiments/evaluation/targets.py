@@ -152,11 +152,12 @@ def load_eval_set(path: Path) -> EvalSet:
     infos = table["extra_info"].to_pylist()
     if len(sources) != 1:
         raise SftrlError(
-            f"{path}: rows of {len(sources)} data sources ({sorted(sources)}), expected exactly one."
+            f"{path}: rows of {len(sources)} data sources ({', '.join(sorted(map(repr, sources)))}); "
+            "expected exactly one."
         )
     splits = {info and info["split"] for info in infos}
     if len(splits) != 1 or None in splits:
-        names = ", ".join(sorted(map(str, splits)))
+        names = ", ".join(sorted(map(repr, splits)))
         raise SftrlError(f"{path}: column extra_info.split: found {names}; expected exactly one split.")
     facts = [parse_facts(info["facts"], f"{path}, row {row}: facts") for row, info in enumerate(infos)]
     return EvalSet(infos[0]["split"], sources.pop(), facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from sftrl_ext.experiments.recipe.schema import (
 )
 from sftrl_ext.experiments.recipe.trackers import check_names
 from sftrl_ext.experiments.recipe.trainer_modes import check_mode
-from sftrl_ext.files import read_yaml
+from sftrl_ext.files import read_yaml, yaml_errors
 from sftrl_ext.paths import configs_dir, recipes_dir
 from sftrl_ext.runs.compute import RL_TOKENS
 
@@ -100,7 +101,8 @@ def load_recipe(
             f"{path}: one of {words} sets a key of a group that is null in this recipe; expected the whole "
             "group, as in budget.dialogues={rows: 100, steps: 2, lr: 1e-3}."
         ) from None
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+    # Hydra raises a ValueError for a list of defaults that is none.
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException, ValueError) as error:
         raise SftrlError(_explain(path, error)) from None
     finally:
         GlobalHydra.instance().clear()
@@ -195,6 +197,9 @@ def _require_mapping(path: Path) -> None:
         SftrlError: naming the file and the position.
     """
     content = read_yaml(path)
+    # Values are checked later, with the groups beside them.
+    with yaml_errors(path), suppress(OmegaConfBaseException, RecursionError):
+        OmegaConf.create(path.read_text(encoding="utf-8"))  # refuses a key that is there twice
     if not isinstance(content, dict):
         raise SftrlError(f"{path}: expected a mapping of a recipe's keys, found {type(content).__name__}.")
     defaults = content.get("defaults", [])

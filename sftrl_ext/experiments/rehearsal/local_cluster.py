@@ -81,7 +81,9 @@ class LocalCluster:
     def head_args(self) -> list[object]:
         """Options of `ray start` for the first node."""
         args: list[object] = ["--head", "--port", self.address.partition(":")[2], "--temp-dir", self.temp]
-        return [*args, "--ray-client-server-port", free_port(), "--include-dashboard", "false"]
+        args += ["--ray-client-server-port", free_port(), "--include-dashboard", "false"]
+        # Checked even without a dashboard, where another cluster of the machine has the default.
+        return [*args, "--dashboard-port", free_port()]
 
     def worker_args(self, number: int) -> list[object]:
         """Options of `ray start` for another node: another address, so that Ray takes it for a machine."""

@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from data_prep.build import build_file
 from data_prep.options import DataOptions
-from sftrl_ext.experiments.cluster.local_ray import address_file, describe_ray
+from sftrl_ext.experiments.cluster.local_ray import address_file, describe_ray, local_ray_env
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.experiments.verl_commands import ppo_command
@@ -92,49 +93,89 @@ def free_port():
 
 @pytest.fixture
 def stray_ray(short_tmp, monkeypatch):
-    """A Ray cluster that somebody else started on this machine, and the address file of one that died."""
+    """A Ray cluster that somebody else started on this machine: its address file, and what kills it."""
     pytest.importorskip("verl")
+    import psutil
+
+    from sftrl_ext.experiments.subprocesses import end_tree
+
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     words = ["--head", "--port", free_port(), "--ray-client-server-port", free_port()]
     words += ["--num-cpus", 4, "--num-gpus", 1, "--object-store-memory", 100_000_000]
     words += ["--min-worker-port", 0, "--max-worker-port", 0, "--include-dashboard", "false"]
+    words += ["--dashboard-port", free_port()]  # checked even without a dashboard
     program = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
     with (short_tmp / "ray.log").open("w") as log:
-        node = subprocess.Popen(
+        node = psutil.Popen(
             [*program, *map(str, words), "--disable-usage-stats", "--block"],
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    def kill():
+        tree = [*node.children(recursive=True), node]
+        for process in tree:
+            process.kill()
+        psutil.wait_procs(tree, timeout=30)
+
     try:
-        deadline = 120
+        deadline = 900
         while not address_file().is_file() and node.poll() is None and deadline:
             deadline -= 1
-            subprocess.run(["sleep", "1"], check=True)
+            time.sleep(1)
         assert address_file().is_file(), (short_tmp / "ray.log").read_text()
-        yield address_file()
+        yield address_file(), kill
     finally:
-        import psutil
-
-        from sftrl_ext.experiments.subprocesses import end_tree
-
-        end_tree(psutil.Process(node.pid))
+        if node.is_running():
+            end_tree(psutil.Process(node.pid))
 
 
-def joins(variables):
-    """What ``ray.init`` says of resources of its own, as verl calls it on a CPU."""
-    code = "import ray; ray.init(num_cpus=1, num_gpus=1, include_dashboard=False)"
+def run_python(code, **variables):
+    """A program on this machine, in the temporary folder that the other cluster uses."""
     env = {**os.environ, **variables, "RAY_USAGE_STATS_ENABLED": "0"}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=600)
+
+
+JOIN = "import ray; ray.init(num_cpus=1, num_gpus=1, include_dashboard=False)"
+"""As verl calls it on a CPU; 4 CPUs are the other cluster's."""
+
+COUNT_CPUS = "; print('CPUs:', ray.cluster_resources()['CPU'])"
+
+EVALUATE = """
+import ray
+from sftrl_ext.experiments.evaluation.workers import connected_ray
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+with connected_ray(load_recipe("fig6_gp_l", "smoke"), 1):
+    print("CPUs:", ray.cluster_resources()["CPU"])
+"""
 
 
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.nightly
-def test_a_step_of_ppo_beside_another_ray_and_the_address_of_a_dead_one(stray_ray, tmp_path):
-    for address in (stray_ray.read_text(), f"127.0.0.1:{free_port()}"):  # the live one, then a dead one
-        stray_ray.write_text(address)
-        assert "num_cpus and num_gpus must not be provided" in joins({}).stderr
+def test_a_ray_of_ones_own_starts_beside_another_and_after_one_that_was_killed(stray_ray):
+    file, kill = stray_ray
+    address = file.read_text()
+    for killed in (False, True):
+        if killed:
+            kill()
+        assert file.read_text() == address  # of the one that was killed too
+        assert "num_cpus and num_gpus must not be provided" in run_python(JOIN).stderr
+        for code, variables in ((JOIN + COUNT_CPUS, local_ray_env()), (EVALUATE, {})):
+            done = run_python(code, **variables)
+            assert done.returncode == 0 and "CPUs: 1.0" in done.stdout, done.stdout + done.stderr[-3000:]
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_step_of_ppo_beside_another_ray_and_after_one_that_was_killed(killed, stray_ray, tmp_path):
+    file, kill = stray_ray
+    if killed:
+        kill()
+    assert file.is_file()
     model = tmp_path / "model"
     write_tiny_llama(model)
     build_file(DataOptions("rl", tmp_path / "rl.parquet", template="compact", max_attempts=2, rows=8))

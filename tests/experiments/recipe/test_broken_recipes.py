@@ -22,6 +22,9 @@ from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe
         ("[1, 2]", "expected a mapping of a recipe's keys, found list"),
         ("", "found NoneType"),
         ("defaults: 3", "defaults: expected a list, found int"),
+        ("defaults: [1.5]", "Unsupported type in defaults"),
+        ("defaults: [{}]", "Missing group name"),
+        ("name: a\nname: b", "found duplicate key name at line 2, column 1"),
         ("a: &x [*x]", "a value in it holds itself"),
     ],
 )
@@ -34,7 +37,7 @@ def test_a_broken_recipe_is_one_line(tmp_path, capsys, text, message):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("data", [b"{", b"\xff", b"a: [", b""])
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"a: [", b"", b"a: 1\na: 2"])
 def test_the_broken_recipe_of_a_run_is_named(tmp_path, data):
     (tmp_path / "recipe.yaml").write_bytes(data)
     with pytest.raises(SftrlError, match=r"recipe\.yaml: "):

@@ -1,28 +1,27 @@
 """The real pipeline at scale smoke: data, pre-training, SFT, PPO on verl, evaluation, report; and a kill."""
 
-import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 
 import pytest
 
-from sftrl_ext.files import read_json, read_jsonl, write_json
+from sftrl_ext.files import read_json, read_jsonl
 from sftrl_ext.runs.layout import RunLayout
+from tests.experiments.smoke.smoke_runs import (
+    RL,
+    SFT,
+    SFTRL,
+    assert_same_rl,
+    assert_same_sft,
+    kill,
+    resume,
+    sftrl,
+    wait_until,
+    with_stage_undone,
+)
 
 pytest.importorskip("verl")
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-
-SFTRL = [sys.executable, "-m", "sftrl_ext.cli"]
-
-
-def sftrl(*args):
-    done = subprocess.run([*SFTRL, *map(str, args)], capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -129,59 +128,23 @@ def test_a_second_run_in_the_same_folder_is_refused(smoke):
 
 def run_again_and_kill(whole, run_dir, arm):
     """Run one arm of a finished run again in a copy, and kill it and its runner after a first checkpoint."""
-    layout = RunLayout(run_dir)
-    shutil.copytree(whole.root, layout.root)
-    shutil.rmtree(layout.stage(arm))
-    state = read_json(layout.state)
-    for stage in state["stages"]:
-        if stage["name"] == arm:
-            stage.update(status="waiting", launches=0)
-    # The paths in the plan follow the run folder, so the copy trains from its own init.
-    write_json(layout.state, state)
-
-    runner = subprocess.Popen(
-        [*SFTRL, "resume", str(layout.root)], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    tracker = layout.checkpoints(arm) / "latest_checkpointed_iteration.txt"
-    deadline = time.monotonic() + 300
-    while not tracker.exists() and time.monotonic() < deadline:
-        assert runner.poll() is None, "the runner ended before it could be killed"
-        time.sleep(0.02)
-    child = json.loads((layout.stage(arm) / "process.json").read_text())["pid"]
-    os.kill(runner.pid, signal.SIGKILL)
-    os.killpg(child, signal.SIGKILL)
-    runner.wait()
-    assert tracker.exists()
+    layout = with_stage_undone(whole, run_dir, arm)
+    runner = resume(layout, stdout=subprocess.DEVNULL)
+    wait_until((layout.checkpoints(arm) / "latest_checkpointed_iteration.txt").exists, runner)
+    kill(runner, layout, arm)
     return layout
 
 
 def test_sft_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
     whole, _ = smoke
-    arm = "sft-lr0.0002-s0"
-    layout = run_again_and_kill(whole, tmp_path / "run", arm)
+    layout = run_again_and_kill(whole, tmp_path / "run", SFT)
     sftrl("resume", layout.root)
-    relative = f"stages/{arm}/checkpoints/global_step_4/huggingface/model.safetensors"
-    assert (layout.root / relative).read_bytes() == (whole.root / relative).read_bytes()
-    losses = [[e["data"]["train/loss"] for e in read_jsonl(run.metrics(arm))] for run in (whole, layout)]
-    assert len(losses[0]) == 4
-    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert len(list(read_jsonl(whole.metrics(SFT)))) == 4
+    assert_same_sft(whole, layout)
 
 
 def test_ppo_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
-    """The same episodes, to the token; the weights agree but for the rounding of sums."""
-    from safetensors.torch import load_file
-
     whole, _ = smoke
-    arm = "rl-lr0.0002-s0"
-    layout = run_again_and_kill(whole, tmp_path / "run", arm)
+    layout = run_again_and_kill(whole, tmp_path / "run", RL)
     sftrl("resume", layout.root)
-    steps = [{e["step"]: e["data"] for e in read_jsonl(run.metrics(arm))} for run in (whole, layout)]
-    assert set(steps[0]) == set(steps[1]) == {1, 2}
-    for step in (1, 2):
-        for key in ("tokens/step_generated", "episode/reward_total", "turns/mean", "tokens/generated"):
-            assert steps[1][step][key] == pytest.approx(steps[0][step][key], rel=1e-9), (step, key)
-    relative = f"stages/{arm}/checkpoints/global_step_2/actor/huggingface/model.safetensors"
-    weights = [load_file(run.root / relative) for run in (whole, layout)]
-    assert weights[0].keys() == weights[1].keys()
-    for name, tensor in weights[0].items():
-        assert (weights[1][name] - tensor).abs().max() < 1e-5, name
+    assert_same_rl(whole, layout)

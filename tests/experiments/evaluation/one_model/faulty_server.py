@@ -18,7 +18,7 @@ def faulty_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"] or 0))
+            self.body = self.rfile.read(int(self.headers["content-length"] or 0))
             with suppress(BrokenPipeError, ConnectionResetError):  # the client has read enough
                 answer(self)
 

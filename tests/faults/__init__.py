@@ -1,0 +1,1 @@
+"""Hostile input, faults and load: seeded, with counts from environment variables and printed by `-s`."""
