@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "hf_folder",
         "templates",
         "plain_text",
+        "plugins",
     ),
     ("envs",),
     ("reward_fns", "data_prep", "runs"),
@@ -33,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("reports",),
     ("experiments",),
-    ("cli", "cli_eval", "cli_rehearse", "cli_run", "cli_template"),
+    ("cli", "cli_eval", "cli_plugin", "cli_rehearse", "cli_run", "cli_template"),
 )
 """Rooms of each floor of docs/architecture.md, from the ground up; a room imports from lower floors."""
 
@@ -43,7 +44,12 @@ WITHIN_FLOOR = {
     ("hf_folder", "errors"),
     ("hf_folder", "files"),
     ("hf_folder", "after_import"),
+    ("plugins", "errors"),
+    ("plugins", "files"),
     ("cli", "cli_eval"),
+    ("cli", "cli_plugin"),
+    ("cli_eval", "cli_plugin"),
+    ("cli_run", "cli_plugin"),
     ("cli", "cli_rehearse"),
     ("cli", "cli_run"),
     ("cli", "cli_template"),

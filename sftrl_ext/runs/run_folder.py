@@ -63,6 +63,7 @@ def load_run(run_dir: Path) -> RunFolder:
     run = RunFolder(layout.root)
     if layout.state.is_file():
         run.state = RunState.load(layout.state)
+        run.notes += run.state.plugin_changes
     else:
         run.notes.append("`state.json` is not there: no stage times, no hardware, no model size.")
     if layout.recipe.is_file():

@@ -20,13 +20,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sftrl_ext.envs import TASKS
-from sftrl_ext.envs.task import load_task_module
 from sftrl_ext.errors import SftrlError, first_line, named, unknown_name
 from sftrl_ext.experiments.recipe import launcher_config
 from sftrl_ext.experiments.recipe import schema as schemas
 from sftrl_ext.experiments.recipe.arms import check_arms
 from sftrl_ext.experiments.recipe.attention import check_attention
-from sftrl_ext.experiments.recipe.given_paths import absolute_file, add_eval_sets, make_paths_absolute
+from sftrl_ext.experiments.recipe.given_paths import add_eval_sets, make_paths_absolute
 from sftrl_ext.experiments.recipe.ranges import check_names as check_known_names
 from sftrl_ext.experiments.recipe.ranges import check_ranges, check_task
 from sftrl_ext.experiments.recipe.schema import (
@@ -43,9 +42,10 @@ from sftrl_ext.experiments.recipe.trackers import check_names
 from sftrl_ext.experiments.recipe.trainer_modes import check_mode
 from sftrl_ext.files import read_yaml
 from sftrl_ext.paths import configs_dir, recipes_dir
+from sftrl_ext.plugins import absolute_name, inherited_plugins, load_plugins
 from sftrl_ext.runs.compute import RL_TOKENS
 
-_TASK_KEY = re.compile(r"[+~]*(task|arms)\b")
+_TASK_KEY = re.compile(r"[+~]*(task|arms|plugins)\b")
 """Beginnings of overrides that may name a split, a reward or a setting of the task."""
 
 _MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "task.settings.", "budget.eval.hands_of.")
@@ -53,7 +53,11 @@ _MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "task.settings.", "budget.
 
 
 def load_recipe(
-    recipe: str | Path, scale: str, overrides: Sequence[str] = (), launcher: str = "local"
+    recipe: str | Path,
+    scale: str,
+    overrides: Sequence[str] = (),
+    launcher: str = "local",
+    plugins: Sequence[str] = (),
 ) -> Recipe:
     """Compose a recipe at one scale.
 
@@ -62,6 +66,7 @@ def load_recipe(
         scale: One of `SCALES`.
         overrides: Hydra overrides (``budget.rl.lr=1e-5``).
         launcher: A file of ``configs/launcher``.
+        plugins: Plug-ins beside those that the recipe names.
 
     Raises:
         SftrlError: for an unknown recipe, scale, launcher, key or value, naming the nearest right one.
@@ -105,9 +110,9 @@ def load_recipe(
     finally:
         GlobalHydra.instance().clear()
     assert isinstance(loaded, Recipe)
-    if loaded.task.module is not None:
-        loaded.task.module = absolute_file(loaded.task.module, path.parent)
-        load_task_module(loaded.task.module)
+    found_plugins = [absolute_name(name, path.parent) for name in [*loaded.plugins, *plugins]]
+    loaded.plugins = list(dict.fromkeys([*found_plugins, *inherited_plugins()]))
+    load_plugins(loaded.plugins)
     make_paths_absolute(loaded, path.parent)
     try:
         add_eval_sets(loaded)
@@ -115,7 +120,7 @@ def load_recipe(
         raise SftrlError(f"{path}: {error}") from None
     _check(path, loaded)
     # The task's builders take a moment to import. What ships is right, as tests check.
-    if path not in recipe_files().values() or any(_TASK_KEY.match(word) for word in overrides):
+    if plugins or path not in recipe_files().values() or any(_TASK_KEY.match(word) for word in overrides):
         with named(str(path)):
             check_task(loaded)
     return loaded
@@ -183,8 +188,7 @@ def from_yaml(path: Path) -> Recipe:
     except OmegaConfBaseException as error:
         raise SftrlError(_explain(path, error)) from None
     assert isinstance(recipe, Recipe)
-    if recipe.task.module is not None:
-        load_task_module(recipe.task.module)
+    load_plugins(recipe.plugins)
     return recipe
 
 
