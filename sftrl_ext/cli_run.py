@@ -47,7 +47,9 @@ def add_run_verbs(verbs: Any) -> None:
             help="reuse identical finished stages of the runs in this folder",
         )
         verb.add_argument("--jobs", type=int, default=1, help="number of recipes to run concurrently")
-        verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
+        verb.add_argument(
+            "--launcher", default="local", help="local, ray, slurm, sky, kuberay, or one of a plug-in"
+        )
         add_plugin_option(verb)
         verb.add_argument("--or-resume", action="store_true", help="resume the run if it exists")
         verb.add_argument(

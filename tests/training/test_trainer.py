@@ -13,8 +13,8 @@ from transfer_queue import KVBatchMeta
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import trainer as ours
+from sftrl_ext.training.estimators import CreditSettings
 from sftrl_ext.training.metrics import Passes, TokenCounts
-from sftrl_ext.training.settings import CreditSettings
 from tests.training.fake_queue import FakeQueue
 
 GAMMA, LAM = 0.9, 0.95

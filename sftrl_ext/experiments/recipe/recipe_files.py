@@ -48,7 +48,8 @@ from sftrl_ext.runs.compute import RL_TOKENS
 _TASK_KEY = re.compile(r"[+~]*(task|arms|plugins)\b")
 """Beginnings of overrides that may name a split, a reward or a setting of the task."""
 
-_MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "task.settings.", "budget.eval.hands_of.")
+_MAPPINGS: tuple[str, ...] = ("arms.", "task.eval_sets", "task.look.", "task.settings.")
+_MAPPINGS += ("launcher.options.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""
 
 
@@ -65,7 +66,7 @@ def load_recipe(
         recipe: Path of a recipe file, or the name of one that ships with the package.
         scale: One of `SCALES`.
         overrides: Hydra overrides (``budget.rl.lr=1e-5``).
-        launcher: A file of ``configs/launcher``.
+        launcher: A file of ``configs/launcher``, or a launcher of a plug-in.
         plugins: Plug-ins beside those that the recipe names.
 
     Raises:
@@ -75,8 +76,6 @@ def load_recipe(
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     launchers = [path.stem for path in (configs_dir() / "launcher").glob("*.yaml")]
-    if launcher not in launchers:
-        raise unknown_name("launcher", launcher, launchers)
     _require_mapping(path)
     GlobalHydra.instance().clear()
     ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
@@ -87,7 +86,7 @@ def load_recipe(
                 overrides=[
                     f"hydra.searchpath=[file://{configs_dir()}]",
                     f"scale={scale}",
-                    f"+launcher={launcher}",
+                    f"+launcher={launcher if launcher in launchers else 'local'}",
                     # A key that such a mapping may have need not be in the recipe to be set.
                     *(f"++{word}" if word.startswith(_MAPPINGS) else word for word in overrides),
                 ],
@@ -113,6 +112,8 @@ def load_recipe(
     found_plugins = [absolute_name(name, path.parent) for name in [*loaded.plugins, *plugins]]
     loaded.plugins = list(dict.fromkeys([*found_plugins, *inherited_plugins()]))
     load_plugins(loaded.plugins)
+    if launcher not in launchers:
+        _set_launcher(loaded, launcher, launchers)
     make_paths_absolute(loaded, path.parent)
     try:
         add_eval_sets(loaded)
@@ -124,6 +125,24 @@ def load_recipe(
         with named(str(path)):
             check_task(loaded)
     return loaded
+
+
+def _set_launcher(recipe: Recipe, name: str, configured: Sequence[str]) -> None:
+    """Set a launcher that a plug-in has registered.
+
+    Args:
+        recipe: The recipe; it is changed.
+        name: Name of the launcher.
+        configured: Launchers of ``configs/launcher``.
+
+    Raises:
+        SftrlError: if there is no such launcher.
+    """
+    from sftrl_ext.experiments.cluster.launchers import LAUNCHERS
+
+    if name not in LAUNCHERS:
+        raise unknown_name("launcher", name, {*configured, *LAUNCHERS})
+    recipe.launcher.name = name
 
 
 def find_recipe(recipe: str | Path) -> Path:
