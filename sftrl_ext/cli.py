@@ -13,6 +13,7 @@ from rich.console import Console
 import sftrl_ext
 from data_prep.options import DataOptions
 from sftrl_ext.cli_eval import add_eval_verbs
+from sftrl_ext.cli_new import add_new_verb
 from sftrl_ext.cli_plugin import add_plugin_option
 from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, print_report_paths
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(run=_validate)
 
     add_template_verb(verbs)
+    add_new_verb(verbs)
     add_run_verbs(verbs)
     add_rehearse_verb(verbs)
     add_eval_verbs(verbs)

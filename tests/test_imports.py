@@ -28,13 +28,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "plugins",
     ),
     ("envs",),
-    ("reward_fns", "data_prep", "runs"),
+    ("reward_fns", "data_prep", "runs", "new_task"),
     ("rollout",),
     ("training",),
     ("backends",),
     ("reports",),
     ("experiments",),
-    ("cli", "cli_eval", "cli_plugin", "cli_rehearse", "cli_run", "cli_template"),
+    ("cli", "cli_eval", "cli_new", "cli_plugin", "cli_rehearse", "cli_run", "cli_template"),
 )
 """Rooms of each floor of docs/architecture.md, from the ground up; a room imports from lower floors."""
 
@@ -47,6 +47,7 @@ WITHIN_FLOOR = {
     ("plugins", "errors"),
     ("plugins", "files"),
     ("cli", "cli_eval"),
+    ("cli", "cli_new"),
     ("cli", "cli_plugin"),
     ("cli_eval", "cli_plugin"),
     ("cli_run", "cli_plugin"),
