@@ -20,7 +20,7 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -108,6 +108,23 @@ def plugin_digests(names: Sequence[str] = ()) -> dict[str, str]:
     return {plugin.name: plugin.digest for plugin in load_plugins(names)}
 
 
+def plugin_faults(expected: Mapping[str, str]) -> list[str]:
+    """Differences between the plug-ins of this process and those of another, as `plugin_digests` gives them.
+
+    A plug-in that cannot be imported here is one of them.
+    """
+    try:
+        digests = plugin_digests()
+    except SftrlError as error:
+        return [str(error)]
+    pairs = {name: (digests.get(name), expected.get(name)) for name in {**expected, **digests}}
+    return [
+        f"plug-in {name}: found digest {digest}, expected {other}"
+        for name, (digest, other) in sorted(pairs.items())
+        if digest != other
+    ]
+
+
 def absolute_name(name: str, folder: Path | None = None) -> str:
     """Name of a plug-in, valid in any working folder; a module's name stays as it is.
 
@@ -174,20 +191,20 @@ def _import_error(name: str, error: Exception) -> SftrlError:
         )
     if not Path(name).exists() and name.endswith(".py"):
         return SftrlError(f"plug-in {name}: no such file; expected a Python file.")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_code_of(name, frame.filename)]
-    file, line = (own[-1].filename, own[-1].lineno) if own else (name, None)
+    frames = list(traceback.extract_tb(error.__traceback__))
+    frames = [frame for frame in frames if _is_code_of(name, frame.filename)]
+    file, line = (frames[-1].filename, frames[-1].lineno) if frames else (name, None)
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno
-    place = file if line is None else f"{file}, line {line}"
-    at = place if file == name else f"{name}: {place}"
+    position = file if line is None else f"{file}, line {line}"
+    prefix = position if file == name else f"{name}: {position}"
     kind = "" if isinstance(error, SftrlError) else f"{type(error).__name__}: "
-    return SftrlError(f"plug-in {at}: {kind}{error}")
+    return SftrlError(f"plug-in {prefix}: {kind}{error}")
 
 
 def _is_code_of(name: str, file: str) -> bool:
     """True if a file of a traceback belongs to the plug-in or its folder, and is none of ours."""
-    if any(Path(file).is_relative_to(_ROOT / own) for own in _OWN):
+    if any(Path(file).is_relative_to(_ROOT / package) for package in _OWN):
         return False
     if name.endswith(".py"):
         return Path(file).is_relative_to(Path(name).parent)

@@ -153,7 +153,7 @@ def test_imported_names_exist() -> None:
     """Tests import within functions, which nothing but the test itself checks; some run in nightly alone."""
     wrong = [
         f"{path.relative_to(ROOT)}, line {node.lineno}: {node.module} has no {alias.name}"
-        for folder in ("sftrl_ext", "data_prep", "tests", "benchmarks", "docs")
+        for folder in ("sftrl_ext", "data_prep", "tests", "benchmarks", "docs", "examples")
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom)
@@ -193,7 +193,17 @@ def _names(path: Path) -> set[str]:
 
 
 def _texts() -> list[Path]:
-    folders = ("sftrl_ext", "data_prep", "tests", "benchmarks", "configs", "recipes", "docs", "docker")
+    folders = (
+        "sftrl_ext",
+        "data_prep",
+        "tests",
+        "benchmarks",
+        "configs",
+        "recipes",
+        "docs",
+        "docker",
+        "examples",
+    )
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     return [
         path

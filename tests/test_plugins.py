@@ -13,14 +13,19 @@ from sftrl_ext import plugins
 from sftrl_ext.envs.general_points.prompts import TEMPLATES, load_template
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.cluster.launchers import LAUNCHERS, make_job
+from sftrl_ext.experiments.plan import make_plan
+from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.plugins import (
     VARIABLE,
     absolute_name,
     load_plugins,
     plugin_digests,
     plugin_env,
+    plugin_faults,
 )
 from sftrl_ext.reward_fns import REWARDS
+from sftrl_ext.training.engine_settings import LOSSES
 from tests.plugin_state import forgotten_plugins
 
 RULE = """\
@@ -185,3 +190,35 @@ def test_a_file_is_looked_for_beside_the_recipe(tmp_path, monkeypatch):
     write(tmp_path, {"mine.py": ""})
     assert absolute_name("mine.py", beside) == str(tmp_path / "mine.py")
     assert absolute_name("a.module", beside) == "a.module"
+
+
+def test_a_node_with_other_plugins_is_at_fault(tmp_path, monkeypatch):
+    file = write(tmp_path, {"mine.py": "a = 1\n"}) / "mine.py"
+    monkeypatch.setenv(VARIABLE, str(file))
+    expected = plugin_digests()
+    assert plugin_faults(expected) == []
+    file.write_text("a = 2\n")
+    [fault] = plugin_faults({**expected})
+    assert fault.startswith(f"plug-in {file}: found digest ")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone.py"))
+    [missing, *_] = plugin_faults(expected)
+    assert missing == f"plug-in {tmp_path / 'gone.py'}: no such file; expected a Python file."
+
+
+def test_losses_and_launchers_of_a_plugin_compose(tmp_path):
+    text = (
+        "from sftrl_ext.experiments.cluster.launchers import LAUNCHERS, Submission\n"
+        "from sftrl_ext.training.engine_settings import LOSSES, SFTLoss\n"
+        "LOSSES.add('plug_focal', SFTLoss(lambda log_p: (log_p.exp() - 1) * log_p, anchored=True))\n"
+        "LAUNCHERS.add('plug_ssh', lambda job: Submission((job.config.options['host'], *job.driver)))\n"
+    )
+    plugin = str(write(tmp_path, {"mine.py": text}) / "mine.py")
+    words = ["arms.sft.loss=plug_focal", "arms.sft.kl_coef=0.2", "launcher.options.host=far"]
+    with forgotten_plugins(LOSSES, LAUNCHERS):
+        recipe = load_recipe("fig6_gp_l", "smoke", words, "plug_ssh", [plugin])
+        assert LAUNCHERS[recipe.launcher.name](make_job(recipe, "fig6_gp_l", words, None)).command[0] == "far"
+        env = next(stage.env for stage in make_plan(recipe, tmp_path) if stage.arm == "sft")
+        assert env["SFTRL_SFT_LOSS"] == "plug_focal" and env["SFTRL_KL_COEF"] == "0.2"
+        assert env[VARIABLE] == plugin and recipe.plugins == [plugin]
+    with pytest.raises(SftrlError, match=r"unknown launcher 'slrum'\. Did you mean 'slurm'"):
+        load_recipe("fig6_gp_l", "smoke", launcher="slrum")

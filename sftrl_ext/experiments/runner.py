@@ -194,11 +194,11 @@ class Runner:
         """Say and store which plug-ins are others than when the run was begun, or resumed last."""
         before, self.state.plugins = self.state.plugins, plugin_digests(self.recipe.plugins)
         for name in sorted(before.keys() | self.state.plugins.keys()):
-            found, expected = self.state.plugins.get(name, "none"), before.get(name, "none")
-            if found != expected:
+            old, new = before.get(name, "none"), self.state.plugins.get(name, "none")
+            if old != new:
                 done = sum(stage.status == "done" for stage in self.state.stages)
                 text = (
-                    f"Plug-in {name} has changed (digest {expected[:8]}, now {found[:8]}) after {done} of "
+                    f"Plug-in {name} has changed (digest {old[:8]}, now {new[:8]}) after {done} of "
                     f"{len(self.state.stages)} stages, which keep their results."
                 )
                 self.state.plugin_changes.append(text)

@@ -222,12 +222,7 @@ def _probe(
                 device = importlib.import_module("verl.plugin.platform").get_platform().device_name
                 if requested == "cpu" and device != "cpu":
                     wrong.append(f"verl took the platform {device!r}, expected 'cpu'")
-                digests = importlib.import_module("sftrl_ext.plugins").plugin_digests()
-                wrong += [
-                    f"plug-in {name} is another one there"
-                    for name in sorted(set(plugins or {}) | set(digests))
-                    if digests.get(name) != (plugins or {}).get(name)
-                ]
+                wrong += importlib.import_module("sftrl_ext.plugins").plugin_faults(plugins or {})
             except Exception as error:  # noqa: BLE001 - the reason travels to the driver as text
                 wrong.append(f"verl cannot be used: {type(error).__name__}: {error}")
         if flash_attn:
