@@ -1,7 +1,7 @@
 """Plug-ins: modules and Python files from outside the package that add to its registries.
 
 Importing a plug-in registers what it defines: rules, splits, rewards, prompt templates, tasks, losses of SFT,
-credit estimators, launchers. Three things name one:
+credit estimators, trackers, launchers. Three things name one:
 
 * ``plugins: [module, file.py, ..]`` in a recipe, or ``--plugin`` on the command line;
 * the variable ``SFTRL_PLUGINS``, which a run sets for all of its processes on all nodes;
@@ -22,6 +22,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from modulefinder import ModuleFinder
 from pathlib import Path
 from types import ModuleType
@@ -88,9 +89,13 @@ def load_plugins(names: Sequence[str] = ()) -> list[Plugin]:
     """
     if _loading:  # the body of a plug-in has looked up a name that is not registered yet
         return []
-    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    requested = [*(point.module for point in points), *inherited_plugins(), *names]
+    requested = [*_installed(), *inherited_plugins(), *names]
     return [_load(name) for name in dict.fromkeys(map(absolute_name, requested))]
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    return tuple(point.module for point in importlib.metadata.entry_points(group=ENTRY_POINTS))
 
 
 def inherited_plugins() -> list[str]:

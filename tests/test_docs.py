@@ -30,6 +30,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.cluster.launchers import LAUNCHERS
 from sftrl_ext.reward_fns import REWARDS
 from sftrl_ext.training.engine_settings import LOSSES
+from sftrl_ext.training.plugin_trackers import PLUGIN_TRACKERS
 from tests.plugin_state import forgotten_plugins
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +94,7 @@ def put_user_files(page, folder):
 def test_every_command_line_parses_and_names_what_there_is(page, capsys, tmp_path, monkeypatch):
     put_user_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
-    with forgotten_plugins(REWARDS, LOSSES, LAUNCHERS):  # a page may register some
+    with forgotten_plugins(REWARDS, LOSSES, LAUNCHERS, PLUGIN_TRACKERS):  # a page may register some
         for words in commands(page):
             try:
                 args = _parse(words)

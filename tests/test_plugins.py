@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from sftrl_ext import plugins
+from sftrl_ext.cli import main
 from sftrl_ext.envs.general_points.prompts import TEMPLATES, load_template
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.errors import SftrlError
@@ -116,8 +117,9 @@ def test_a_template_of_a_plugin_has_a_name_and_counts(tmp_path):
 
 def test_an_entry_point_is_loaded_wherever_a_name_is_missing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(write(tmp_path, {"plug_installed.py": RULE.format(name="plug_3")})))
-    point = EntryPoint("mine", "plug_installed", plugins.ENTRY_POINTS)
+    point = EntryPoint("mine", "plug_installed:anything", plugins.ENTRY_POINTS)
     monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "_installed", plugins._installed.__wrapped__)
     assert RULES["plug_3"].king == 3
     assert set(plugin_digests()) == {"plug_installed"}
 
@@ -222,3 +224,10 @@ def test_losses_and_launchers_of_a_plugin_compose(tmp_path):
         assert env[VARIABLE] == plugin and recipe.plugins == [plugin]
     with pytest.raises(SftrlError, match=r"unknown launcher 'slrum'\. Did you mean 'slurm'"):
         load_recipe("fig6_gp_l", "smoke", launcher="slrum")
+
+
+def test_a_launcher_hands_a_plugin_on(tmp_path, monkeypatch, capsys):
+    write(tmp_path, {"mine.py": ""})
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "fig6_gp_l", "--scale", "cluster", "--launcher", "ray", "--plugin", "mine.py"]) == 0
+    assert f"--plugin={tmp_path / 'mine.py'}" in capsys.readouterr().out

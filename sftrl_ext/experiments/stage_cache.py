@@ -72,11 +72,12 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     """
     if stage.kind not in SHARED_KINDS:
         return None
+    digests = plugins.plugin_digests(recipe.plugins)
     if stage.kind == "model":
         base = layout.rows("base")
         texts = rows_digest(base, layout.root) if base.is_file() else None
         model = {"model": asdict(recipe.model), "files": _model_digest(recipe.model.path)}
-        return _digest({**model, "texts": texts, **_code(recipe)})
+        return _digest({**model, "texts": texts, **_code(digests)})
     # Plug-ins count by their content.
     variables = sorted((name, value) for name, value in stage.env.items() if name != plugins.VARIABLE)
     args = [*stage.command, *(f"{name}={value}" for name, value in variables)]
@@ -108,7 +109,7 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
             "words": args,
             "files": [file_digest(template)] if template.is_file() else [],
             "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
-            **_code(recipe),
+            **_code(digests),
         }
     )
 
@@ -149,7 +150,7 @@ def reuse_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path
         The number of copied records.
     """
     prepare_to_append(layout)
-    eval_keys = {split: _eval_key(recipe, layout, split) for split in recipe.task.eval_splits}
+    eval_keys = {split: _eval_key(recipe, layout, split, run.plugins) for split in recipe.task.eval_splits}
     records = list(read_eval_records(layout).values())
     episodes, before = read_episodes(layout), len(records)
     wanted = {stage.key: stage for stage in run.stages if stage.status == "done" and stage.key}
@@ -162,11 +163,12 @@ def reuse_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path
         }
         if not shared_stages or not other.records.is_file():
             continue
-        theirs = from_yaml(other.recipe)
+        theirs = from_yaml(other.recipe, plugins=False)
         same = {
             split
             for split in set(eval_keys) & set(theirs.task.eval_splits)
-            if other.eval_rows(split).is_file() and eval_keys[split] == _eval_key(theirs, other, split)
+            if other.eval_rows(split).is_file()
+            and eval_keys[split] == _eval_key(theirs, other, split, state.plugins)
         }
         shared: set[tuple[str, str]] = set()
         for record in read_eval_records(other, _ignore).values():
@@ -226,12 +228,12 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _code(recipe: Recipe) -> dict[str, Any]:
-    """Digests of our code and of the plug-ins of a run."""
-    return {"code": code_digest(), "plugins": sorted(plugins.plugin_digests(recipe.plugins).values())}
+def _code(digests: Mapping[str, str]) -> dict[str, Any]:
+    """Digests of our code and of the plug-ins of a run, wherever they lie."""
+    return {"code": code_digest(), "plugins": sorted(digests.values())}
 
 
-def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
+def _eval_key(recipe: Recipe, layout: RunLayout, split: str, digests: Mapping[str, str]) -> str:
     """Cache key of an evaluation on a split: digest of its rows, settings, engine and code."""
     rl, scale = recipe.budget.rl, recipe.scale
     settings = {
@@ -243,7 +245,7 @@ def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
         "train_split": recipe.task.train_split,
         # Divergence is measured on the split trained on, or else on the first one.
         "first_split": recipe.task.eval_splits[0],
-        **_code(recipe),
+        **_code(digests),
         "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
     }
     return _digest(settings)

@@ -33,6 +33,7 @@ def register_with_verl() -> None:
     after_import("verl.workers.engine.utils", _micro_batches)
     after_import("verl.utils.torch_functional", _entropy)
     after_import("verl.models.transformers.qwen2_vl", _pictureless_rows)
+    after_import("verl.utils.tracking", _tracking)
     for module in _WITH_PLUGINS:
         after_import(module, lambda _: load_plugins())
 
@@ -67,6 +68,11 @@ def _entropy(module: ModuleType) -> None:
 def _pictureless_rows(module: ModuleType) -> None:
     patches = importlib.import_module("sftrl_ext.training.pictureless_rows")
     patches.verl_models_transformers_qwen2_vl_get_input_embeds(module)
+
+
+def _tracking(module: ModuleType) -> None:
+    load_plugins()
+    importlib.import_module("sftrl_ext.training.plugin_trackers").verl_utils_tracking_tracking(module)
 
 
 def _agent_loop(module: ModuleType) -> None:

@@ -66,9 +66,9 @@ def test_a_plugin_that_has_changed_is_said_when_a_run_goes_on(tmp_path, monkeypa
         plugin.write_text("a = 2\n")
         for _ in range(2):  # said once
             runner.resume_run(run_dir, console)
-        plugin.unlink()
-        with pytest.raises(SftrlError, match=rf"plug-in {plugin}: no such file"):
-            runner.resume_run(run_dir, console)
+    plugin.unlink()
+    with forgotten_plugins(), pytest.raises(SftrlError, match=rf"plug-in {plugin}: no such file"):
+        runner.resume_run(run_dir, console)
     state = RunState.load(RunLayout(run_dir).state)
     assert list(state.plugins) == [str(plugin)]
     [change] = state.plugin_changes

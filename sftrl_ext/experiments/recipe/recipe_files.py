@@ -195,8 +195,13 @@ def to_yaml(recipe: Recipe) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
 
 
-def from_yaml(path: Path) -> Recipe:
-    """Read back what `to_yaml` wrote; a list of arms, as older run folders have, is of arms named by kind."""
+def from_yaml(path: Path, plugins: bool = True) -> Recipe:
+    """Read back what `to_yaml` wrote; a list of arms, as older run folders have, is of arms named by kind.
+
+    Args:
+        path: The file.
+        plugins: Import the plug-ins of the recipe.
+    """
     _require_mapping(path)
     try:
         loaded: Any = OmegaConf.load(path)
@@ -207,7 +212,8 @@ def from_yaml(path: Path) -> Recipe:
     except OmegaConfBaseException as error:
         raise SftrlError(_explain(path, error)) from None
     assert isinstance(recipe, Recipe)
-    load_plugins(recipe.plugins)
+    if plugins:
+        load_plugins(recipe.plugins)
     return recipe
 
 
