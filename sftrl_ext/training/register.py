@@ -35,7 +35,7 @@ def register_with_verl() -> None:
     after_import("verl.models.transformers.qwen2_vl", _pictureless_rows)
     after_import("verl.utils.tracking", _tracking)
     for module in _WITH_PLUGINS:
-        after_import(module, lambda _: load_plugins())
+        after_import(module, _plugins)
 
 
 def _trainer(_: ModuleType) -> None:
@@ -68,6 +68,10 @@ def _entropy(module: ModuleType) -> None:
 def _pictureless_rows(module: ModuleType) -> None:
     patches = importlib.import_module("sftrl_ext.training.pictureless_rows")
     patches.verl_models_transformers_qwen2_vl_get_input_embeds(module)
+
+
+def _plugins(_: ModuleType) -> None:
+    load_plugins()
 
 
 def _tracking(module: ModuleType) -> None:
