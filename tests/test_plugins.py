@@ -229,5 +229,7 @@ def test_losses_and_launchers_of_a_plugin_compose(tmp_path):
 def test_a_launcher_hands_a_plugin_on(tmp_path, monkeypatch, capsys):
     write(tmp_path, {"mine.py": ""})
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "fig6_gp_l", "--scale", "cluster", "--launcher", "ray", "--plugin", "mine.py"]) == 0
+    assert (
+        main(["plan", "fig6_gp_l", "--scale", "cluster", "--launcher", "slurm", "--plugin", "mine.py"]) == 0
+    )
     assert f"--plugin={tmp_path / 'mine.py'}" in capsys.readouterr().out

@@ -6,7 +6,7 @@ training config. It has ``log(data, step)``, called at every step with the metri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -17,10 +17,15 @@ PLUGIN_TRACKERS: Registry[Callable[[str, str, Any], Any]] = Registry("tracker")
 
 
 def verl_utils_tracking_tracking(module: ModuleType) -> None:
-    """verl refuses names that are not its own: it gets the others, and these trackers are put beside them."""
+    """Add the trackers of plug-ins to verl's `Tracking`, which refuses names that are not its own."""
+
+    if hasattr(module.Tracking, "plugin_trackers"):  # done before
+        return
 
     class Tracking(module.Tracking):  # type: ignore[name-defined, misc]
         """verl's tracking, with the trackers of plug-ins."""
+
+        plugin_trackers: Mapping[str, Any] = {}
 
         def __init__(
             self,
@@ -30,7 +35,6 @@ def verl_utils_tracking_tracking(module: ModuleType) -> None:
             config: Any = None,
         ) -> None:
             names = [default_backend] if isinstance(default_backend, str) else list(default_backend)
-            self.plugin_trackers: dict[str, Any] = {}
             added = [name for name in names if name in PLUGIN_TRACKERS]
             super().__init__(project_name, experiment_name, [n for n in names if n not in added], config)
             self.plugin_trackers = {
