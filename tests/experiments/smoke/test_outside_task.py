@@ -88,6 +88,7 @@ def test_sftrl_data_builds_it_too(recipe, tmp_path):
         ({"task": "doublin"}, "Did you mean 'doubling'"),
         ({"split": "larg"}, "Did you mean 'large'"),
         ({"suits": "red"}, "--suits is for task 'general_points'"),
+        ({"kind": "reasoned"}, "task 'doubling' has no worked answers; expected `worked_answer`"),
         ({"kind": "given", "source": Path("a.csv")}, "task 'doubling' reads no list"),
     ],
 )
