@@ -9,8 +9,9 @@ from data_prep.options import GIVEN, IMPORT, DataOptions, Tell, counted_rows
 from data_prep.schema import IMAGE_SCHEMA
 from data_prep.task_rows import KINDS, check_working, find_rows
 from data_prep.writer import write_rows
-from sftrl_ext.envs.task import TASKS, load_outside_tasks
+from sftrl_ext.envs.task import TASKS
 from sftrl_ext.errors import unknown_name
+from sftrl_ext.plugins import load_plugins
 
 
 def build_file(options: DataOptions, tell: Tell = lambda text: None) -> int:
@@ -63,7 +64,7 @@ def unit_of(kind: str) -> str:
 
 def _commands() -> Iterator[tuple[str, str, Callable[[DataOptions], int]]]:
     """The commands of all tasks: what each counts, its kind and its function."""
-    load_outside_tasks()
+    load_plugins()
     for task in TASKS:
         if TASKS[task].rows:
             for kind, (unit, command) in find_rows(task).commands.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,9 @@ from sftrl_ext.envs.base import Message, facts_text
 from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError, unknown_name
+
+Answer = Callable[[Mapping[str, Any]], str]
+"""Maps the facts of an episode to a right response."""
 
 GROUP = 1024
 """Rows that are built and written together."""
@@ -53,7 +56,12 @@ class EpisodeRows(TaskRows):
 
     def __init__(self, config: TaskConfig, folder: Path, pretrain: bool = False) -> None:
         super().__init__(config, folder, pretrain)
-        self.builders = {"rl": self._rl, "sft": self._sft, "suboptimal": self._suboptimal}
+        self.builders = {
+            "rl": self._rl,
+            "sft": self._sft,
+            "reasoned": self._reasoned,
+            "suboptimal": self._suboptimal,
+        }
 
     @abstractmethod
     def draw(self, split: str, train: bool, rng: np.random.Generator) -> Mapping[str, Any]:
@@ -66,6 +74,17 @@ class EpisodeRows(TaskRows):
     @abstractmethod
     def mistake(self, facts: Mapping[str, Any], rng: np.random.Generator) -> str:
         """A wrong answer, as a model might give it."""
+
+    def worked_answer(self, facts: Mapping[str, Any]) -> str:
+        """The right answer after its working, for rows of kind ``reasoned``.
+
+        Raises:
+            SftrlError: by default, as a task shows no working unless it says how.
+        """
+        raise SftrlError(
+            f"task {self.config.kind!r} has no worked answers; expected `worked_answer` in its rows, or "
+            "another kind than 'reasoned'."
+        )
 
     @classmethod
     def split_names(cls) -> Collection[str]:
@@ -99,6 +118,9 @@ class EpisodeRows(TaskRows):
     def _sft(self, source: EpisodeSource, rows: int, *, images: str = "draw") -> Tables:
         return self._build(source, rows, (0, 0), images)
 
+    def _reasoned(self, source: EpisodeSource, rows: int, *, images: str = "draw") -> Tables:
+        return self._build(source, rows, (0, 0), images, self.worked_answer)
+
     def _suboptimal(
         self,
         source: EpisodeSource,
@@ -110,19 +132,24 @@ class EpisodeRows(TaskRows):
         return self._build(source, rows, mistakes or (1, source.attempts - 1), images)
 
     def _build(
-        self, source: EpisodeSource, rows: int, mistakes: tuple[int, int] | None, images: str
+        self,
+        source: EpisodeSource,
+        rows: int,
+        mistakes: tuple[int, int] | None,
+        images: str,
+        answer: Answer | None = None,
     ) -> Tables:
         check_images(images, self.config.modality)
-        tables = self._tables(source, rows, mistakes)
+        tables = self._tables(source, rows, mistakes, answer or self.answer)
         return embed_images(tables) if images == "embed" else tables
 
     def _tables(
-        self, source: EpisodeSource, rows: int, mistakes: tuple[int, int] | None
+        self, source: EpisodeSource, rows: int, mistakes: tuple[int, int] | None, answer: Answer
     ) -> Iterator[pa.Table]:
         for first in range(0, rows, GROUP):
             indices = range(first, min(first + GROUP, rows))
             parts = [
-                self._table(source, split, indices[offset :: len(source.splits)], mistakes)
+                self._table(source, split, indices[offset :: len(source.splits)], mistakes, answer)
                 for offset, split in enumerate(source.splits)
             ]
             table = pa.concat_tables([part for part in parts if part.num_rows])
@@ -130,7 +157,12 @@ class EpisodeRows(TaskRows):
             yield table.take(pa.array(order))
 
     def _table(
-        self, source: EpisodeSource, split: str, indices: Sequence[int], mistakes: tuple[int, int] | None
+        self,
+        source: EpisodeSource,
+        split: str,
+        indices: Sequence[int],
+        mistakes: tuple[int, int] | None,
+        answer: Answer,
     ) -> pa.Table:
         facts, prompts, messages = [], [], []
         stream = zlib.crc32(f"{'train' if source.train else 'eval'}/{split}".encode())
@@ -141,7 +173,7 @@ class EpisodeRows(TaskRows):
             drawn |= self.draw(split, source.train, rng)
             facts.append(drawn)
             prompts.append(make_episode(drawn).messages())
-            messages.append([] if mistakes is None else self._dialogue(drawn, mistakes, rng))
+            messages.append([] if mistakes is None else self._dialogue(drawn, mistakes, answer, rng))
         task = TASKS[self.config.kind]
         turns = pa.array([[len(row) - 1] for row in messages], pa.list_(pa.int64()))
         return rows_table(
@@ -157,16 +189,19 @@ class EpisodeRows(TaskRows):
         )
 
     def _dialogue(
-        self, facts: Mapping[str, Any], mistakes: tuple[int, int], rng: np.random.Generator
+        self,
+        facts: Mapping[str, Any],
+        mistakes: tuple[int, int],
+        answer: Answer,
+        rng: np.random.Generator,
     ) -> list[Message]:
         """The dialogue of an episode that fails a number of times and ends right."""
         episode = make_episode(facts)
         for _ in range(int(rng.integers(mistakes[0], mistakes[1] + 1))):
             self._submit(episode, self.mistake(facts, rng), correct=False)
-        answer = self.answer(facts)
-        opening = episode.messages()
-        self._submit(episode, answer, correct=True)
-        return [*opening, {"role": "assistant", "content": answer}]
+        response, opening = answer(facts), episode.messages()
+        self._submit(episode, response, correct=True)
+        return [*opening, {"role": "assistant", "content": response}]
 
     def _submit(self, episode: Any, response: str, *, correct: bool) -> None:
         verdict = episode.submit(response).attempt.verdict

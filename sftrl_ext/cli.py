@@ -13,11 +13,14 @@ from rich.console import Console
 import sftrl_ext
 from data_prep.options import DataOptions
 from sftrl_ext.cli_eval import add_eval_verbs
+from sftrl_ext.cli_new import add_new_verb
+from sftrl_ext.cli_plugin import add_plugin_option
 from sftrl_ext.cli_rehearse import add_rehearse_verb
 from sftrl_ext.cli_run import add_run_verbs, print_report_paths
 from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError, error_text
 from sftrl_ext.plain_text import printable
+from sftrl_ext.plugins import load_plugins
 
 Add = Callable[[argparse.ArgumentParser], None]
 
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.set_defaults(run=_validate)
 
     add_template_verb(verbs)
+    add_new_verb(verbs)
     add_run_verbs(verbs)
     add_rehearse_verb(verbs)
     add_eval_verbs(verbs)
@@ -122,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         "doctor", help="check the installation, the verl plug-ins, and which scales fit here"
     )
     doctor.set_defaults(run=_doctor)
+    add_plugin_option(data, validate, doctor)
     return parser
 
 
@@ -167,6 +172,7 @@ def _show(args: argparse.Namespace, console: Console) -> None:
 def _data(args: argparse.Namespace, console: Console) -> None:
     from data_prep.build import build_file, unit_of
 
+    load_plugins(args.plugins)
     options = DataOptions.of(args)
     rows = build_file(options, lambda text: console.print(text, highlight=False, markup=False))
     console.print(f"{args.out}: {rows} {unit_of(args.kind)}", markup=False, highlight=False)
@@ -175,6 +181,7 @@ def _data(args: argparse.Namespace, console: Console) -> None:
 def _validate(args: argparse.Namespace, console: Console) -> None:
     from data_prep.validate import validate_file
 
+    load_plugins(args.plugins)
     for path in args.files:
         console.print(f"{path}: {printable(str(validate_file(path)))}", markup=False, highlight=False)
 
@@ -182,7 +189,7 @@ def _validate(args: argparse.Namespace, console: Console) -> None:
 def _doctor(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.doctor import examine
 
-    examine(console)
+    examine(console, args.plugins)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sftrl_ext.cli_plugin import add_plugin_option
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plugins import load_plugins
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.evaluation.one_model.endpoint import EndpointOptions
@@ -82,6 +84,7 @@ def add_eval_verbs(verbs: Any) -> None:
     )
     served.add_argument("--price-in", type=float, help="price per million prompt tokens")
     served.add_argument("--price-out", type=float, help="price per million completion tokens")
+    add_plugin_option(evaluate)
     evaluate.set_defaults(run=_eval)
 
     serve = verbs.add_parser(
@@ -103,6 +106,7 @@ def _eval(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.evaluation.one_model.evaluate_one import append_records, evaluate_model
     from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest
 
+    load_plugins(args.plugins)
     if args.model and args.served_model:
         raise SftrlError(f"found two models, {args.model} and --model {args.served_model}; expected one.")
     if args.generation_config and (args.temperature is not None or args.top_p is not None):

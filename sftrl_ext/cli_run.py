@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sftrl_ext.cli_plugin import add_plugin_option
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plugins import absolute_name
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.cluster.launchers import Submission
@@ -45,7 +47,10 @@ def add_run_verbs(verbs: Any) -> None:
             help="reuse identical finished stages of the runs in this folder",
         )
         verb.add_argument("--jobs", type=int, default=1, help="number of recipes to run concurrently")
-        verb.add_argument("--launcher", default="local", help="local, ray, slurm, sky or kuberay")
+        verb.add_argument(
+            "--launcher", default="local", help="local, ray, slurm, sky, kuberay, or one of a plug-in"
+        )
+        add_plugin_option(verb)
         verb.add_argument("--or-resume", action="store_true", help="resume the run if it exists")
         verb.add_argument(
             "overrides",
@@ -102,7 +107,9 @@ def recipes_of(args: argparse.Namespace) -> dict[str, Recipe]:
     from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 
     names = recipes_named(args.recipe)
-    return {name: load_recipe(name, args.scale, _overrides(args), args.launcher) for name in names}
+    return {
+        name: load_recipe(name, args.scale, _overrides(args), args.launcher, args.plugins) for name in names
+    }
 
 
 def _run_dir(args: argparse.Namespace, recipe: Recipe, several: bool) -> Path:
@@ -126,7 +133,11 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
     if args.share is not None:
         raise SftrlError(f"found --share with launcher {args.launcher!r}; expected launcher local.")
     run_dir = _run_dir(args, recipe, several) if args.run_dir is not None else None
-    return LAUNCHERS[args.launcher](make_job(recipe, name, _overrides(args), run_dir))
+    plugins = args.plugins
+    if recipe.launcher.run_root is None:  # the nodes see the files of this machine
+        plugins = map(absolute_name, plugins)
+    words = [*_overrides(args), *(f"--plugin={plugin}" for plugin in plugins)]
+    return LAUNCHERS[args.launcher](make_job(recipe, name, words, run_dir))
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:

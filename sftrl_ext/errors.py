@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from types import FrameType
+from typing import ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -60,8 +63,33 @@ def named(key: str) -> Iterator[None]:
         raise SftrlError(f"{key}: {error}") from None
 
 
+@dataclass(frozen=True)
+class Registration:
+    """An item of a registry.
+
+    Attributes:
+        kind: Kind of item, as `Registry` names it.
+        name: Its name.
+        item: The item.
+        module: Module whose import registered it; "" outside of an import.
+    """
+
+    kind: str
+    name: str
+    item: object
+    module: str
+
+
 class Registry(Generic[T]):
-    """Mapping of names to items of one kind; an unknown name raises with the nearest known one."""
+    """Mapping of names to items of one kind; an unknown name raises with the nearest known one.
+
+    Attributes:
+        added: Every item of all registries, in order.
+        on_missing: Called before a name counts as unknown; `sftrl_ext.plugins` imports plug-ins there.
+    """
+
+    added: ClassVar[list[Registration]] = []
+    on_missing: ClassVar[Callable[[], object]] = lambda: None
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -84,9 +112,12 @@ class Registry(Generic[T]):
         """
         if self._items.setdefault(name, item) is not item:
             raise SftrlError(f"{self.kind} {name!r} is registered already; choose another name.")
+        Registry.added.append(Registration(self.kind, name, item, _importing_module()))
 
     def __getitem__(self, name: str) -> T:
         try:
+            if name not in self._items:
+                Registry.on_missing()
             return self._items[name]
         except (KeyError, TypeError):
             raise unknown_name(self.kind, name, self._items) from None
@@ -99,3 +130,11 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+def _importing_module() -> str:
+    """Name of the module whose body is being executed; "" outside of an import."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))

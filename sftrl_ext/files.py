@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,10 +188,16 @@ def import_file(path: Path, content: str) -> ModuleType:
         SftrlError: if there is no such file.
     """
     file = path.expanduser().resolve()
-    spec = importlib.util.spec_from_file_location(f"sftrl_user_{abs(hash(str(file)))}", file)
+    # The same name in every process, so that objects of its classes can be pickled.
+    name = f"sftrl_user_{zlib.crc32(str(file).encode()):08x}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise SftrlError(f"{path}: no such Python file of {content}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module

@@ -27,7 +27,11 @@ from sftrl_ext.cli import _parse
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.general_points.cards import RANKS, SUITS
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.cluster.launchers import LAUNCHERS
 from sftrl_ext.reward_fns import REWARDS
+from sftrl_ext.training.engine_settings import LOSSES
+from sftrl_ext.training.plugin_trackers import PLUGIN_TRACKERS
+from tests.plugin_state import forgotten_plugins
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,7 +39,7 @@ BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-TREES = "configs|recipes|sftrl_ext|data_prep|tests|constraints|docker|benchmarks|docs"
+TREES = "configs|recipes|sftrl_ext|data_prep|tests|constraints|docker|benchmarks|docs|examples"
 NAMED = re.compile(rf"(?<![\w/.-])(?:{TREES})/[\w./-]*(?P<open>[<*{{]?)")
 
 
@@ -89,19 +93,21 @@ def put_user_files(page, folder):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_line_parses_and_names_what_there_is(page, capsys, tmp_path, monkeypatch):
     put_user_files(page, tmp_path)
-    monkeypatch.setattr(REWARDS, "_items", dict(REWARDS._items))  # a page may register one
     monkeypatch.chdir(tmp_path)
-    for words in commands(page):
-        try:
-            args = _parse(words)
-        except SystemExit as stop:
-            # Only --help and --version end well.
-            assert stop.code == 0, f"{name_of(page)}: sftrl {shlex.join(words)}: {capsys.readouterr().err}"
-            continue
-        try:
-            check_names(args)
-        except SftrlError as error:
-            raise AssertionError(f"{name_of(page)}: sftrl {shlex.join(words)}: {error}") from None
+    with forgotten_plugins(REWARDS, LOSSES, LAUNCHERS, PLUGIN_TRACKERS):  # a page may register some
+        for words in commands(page):
+            try:
+                args = _parse(words)
+            except SystemExit as stop:
+                # Only --help and --version end well.
+                assert stop.code == 0, (
+                    f"{name_of(page)}: sftrl {shlex.join(words)}: {capsys.readouterr().err}"
+                )
+                continue
+            try:
+                check_names(args)
+            except SftrlError as error:
+                raise AssertionError(f"{name_of(page)}: sftrl {shlex.join(words)}: {error}") from None
 
 
 def check_names(args):

@@ -25,15 +25,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "hf_folder",
         "templates",
         "plain_text",
+        "plugins",
     ),
     ("envs",),
-    ("reward_fns", "data_prep", "runs"),
+    ("reward_fns", "data_prep", "runs", "new_task"),
     ("rollout",),
     ("training",),
     ("backends",),
     ("reports",),
     ("experiments",),
-    ("cli", "cli_eval", "cli_rehearse", "cli_run", "cli_template"),
+    ("cli", "cli_eval", "cli_new", "cli_plugin", "cli_rehearse", "cli_run", "cli_template"),
 )
 """Rooms of each floor of docs/architecture.md, from the ground up; a room imports from lower floors."""
 
@@ -43,7 +44,13 @@ WITHIN_FLOOR = {
     ("hf_folder", "errors"),
     ("hf_folder", "files"),
     ("hf_folder", "after_import"),
+    ("plugins", "errors"),
+    ("plugins", "files"),
     ("cli", "cli_eval"),
+    ("cli", "cli_new"),
+    ("cli", "cli_plugin"),
+    ("cli_eval", "cli_plugin"),
+    ("cli_run", "cli_plugin"),
     ("cli", "cli_rehearse"),
     ("cli", "cli_run"),
     ("cli", "cli_template"),
@@ -146,7 +153,7 @@ def test_imported_names_exist() -> None:
     """Tests import within functions, which nothing but the test itself checks; some run in nightly alone."""
     wrong = [
         f"{path.relative_to(ROOT)}, line {node.lineno}: {node.module} has no {alias.name}"
-        for folder in ("sftrl_ext", "data_prep", "tests", "benchmarks", "docs")
+        for folder in ("sftrl_ext", "data_prep", "tests", "benchmarks", "docs", "examples")
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom)
@@ -186,7 +193,17 @@ def _names(path: Path) -> set[str]:
 
 
 def _texts() -> list[Path]:
-    folders = ("sftrl_ext", "data_prep", "tests", "benchmarks", "configs", "recipes", "docs", "docker")
+    folders = (
+        "sftrl_ext",
+        "data_prep",
+        "tests",
+        "benchmarks",
+        "configs",
+        "recipes",
+        "docs",
+        "docker",
+        "examples",
+    )
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     return [
         path

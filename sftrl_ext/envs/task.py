@@ -1,35 +1,19 @@
 """The record of a task: everything the rest of the package needs to know about one, in one registry.
 
-A task outside this package registers a `TaskSpec` in a module of its own. The module is imported when
-
-* a recipe names it (``task.module``: an importable module or a Python file),
-* ``SFTRL_TASKS`` names it (several are separated by commas), which every process of a run inherits, or
-* an installed package lists it in the entry point group ``sftrl.tasks``.
+A task outside this package registers a `TaskSpec` in a plug-in (`sftrl_ext.plugins`).
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from sftrl_ext.envs.base import Episode
 from sftrl_ext.envs.route_view import RouteView
 from sftrl_ext.envs.task_config import TaskConfig
-from sftrl_ext.errors import Registry, SftrlError
-from sftrl_ext.files import import_file
-
-ENTRY_POINTS = "sftrl.tasks"
-"""Group of entry points whose modules register tasks."""
-
-TASKS_VARIABLE = "SFTRL_TASKS"
-"""Environment variable with further modules or files that register tasks."""
+from sftrl_ext.errors import Registry
+from sftrl_ext.plugins import load_plugins
 
 
 @dataclass(frozen=True)
@@ -119,16 +103,7 @@ class TaskSpec:
             object.__setattr__(self, "ability", self.name)
 
 
-class _Tasks(Registry[TaskSpec]):
-    """Tasks by name; looking one up imports the modules of tasks outside this package first."""
-
-    def __getitem__(self, name: str) -> TaskSpec:
-        if isinstance(name, str) and name not in self._items:
-            load_outside_tasks()
-        return super().__getitem__(name)
-
-
-TASKS: Registry[TaskSpec] = _Tasks("task")
+TASKS: Registry[TaskSpec] = Registry("task")
 """Task name to its record."""
 
 
@@ -156,56 +131,7 @@ def make_episode(facts: Mapping[str, Any]) -> Episode:
 
 def task_of_source(data_source: str) -> TaskSpec | None:
     """The task of a data source ``<first part>/<split>``, or of a first part; None for any other."""
-    load_outside_tasks()
+    load_plugins()
     first = data_source.partition("/")[0]
     specs = [TASKS[name] for name in TASKS]
     return next((spec for spec in specs if first in (spec.name, *spec.data_sources.values())), None)
-
-
-def load_outside_tasks() -> None:
-    """Import the modules of `TASKS_VARIABLE` and of the entry points, each once in a process.
-
-    Raises:
-        SftrlError: if one cannot be imported.
-    """
-    for module in filter(None, os.environ.get(TASKS_VARIABLE, "").split(",")):
-        _import(module)
-    _load_entry_points()
-
-
-def load_task_module(module: str) -> None:
-    """Import a module that registers tasks, and name it to the processes started from here.
-
-    Args:
-        module: An importable module, or the path of a Python file.
-
-    Raises:
-        SftrlError: if it cannot be imported.
-    """
-    _import(module)
-    listed = [name for name in os.environ.get(TASKS_VARIABLE, "").split(",") if name]
-    if module not in listed:
-        os.environ[TASKS_VARIABLE] = ",".join([*listed, module])
-
-
-@cache
-def _import(module: str) -> None:
-    if module.endswith(".py"):
-        file = str(Path(module).expanduser().resolve())
-        if not any(getattr(loaded, "__file__", None) == file for loaded in [*sys.modules.values()]):
-            sys.path.append(str(Path(file).parent))  # for what the file imports from its folder
-            import_file(Path(file), "a task")
-        return
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise SftrlError(
-            f"{module}: no module that registers a task can be imported ({error}); expected its name, with "
-            "its folder in PYTHONPATH, or the path of a .py file."
-        ) from None
-
-
-@cache
-def _load_entry_points() -> None:
-    for entry_point in entry_points(group=ENTRY_POINTS):
-        _import(entry_point.module)

@@ -71,8 +71,6 @@ class TaskConfig:
     """The registered task: ``general_points``, ``virl``, or one of yours. ``target``, ``targets``, ``cards``,
     ``held_out``, ``solutions``, ``suits``, ``draw`` and ``look`` are about the first, ``routes`` about the
     second."""
-    module: str | None = None
-    """Module or Python file that registers a task of yours."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Keys of a task of yours; its `TaskRows` reads them."""
     routes: RoutesConfig = field(default_factory=RoutesConfig)
@@ -104,8 +102,6 @@ class TaskConfig:
     """Name of a prompt template, or the path of a template file."""
     reward: str = "outcome"
     """Name of the reward function that RL learns from."""
-    reward_file: str | None = None
-    """A Python file of yours that registers reward functions."""
     solutions: str = "random"
     """Which solution an expert row shows: ``random``, or the ``first`` or ``last`` of each hand."""
     working: bool = False

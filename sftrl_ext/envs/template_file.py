@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from sftrl_ext.envs.base import IMAGE_MARKER, Message
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.files import read_yaml
 
 _SUFFIXES = (".yaml", ".yml")
@@ -93,6 +92,7 @@ class TemplateForm:
         hidden: Placeholders that no text may have where they have to be seen in a picture.
         hidden_noun: What those give away, in words.
         shown: Keys, other than those of mappings, that a model reads where it is shown pictures.
+        files: Templates by name: those of the folder, and what plug-ins register.
     """
 
     folder: Path
@@ -106,26 +106,26 @@ class TemplateForm:
     hidden: tuple[str, ...] = ()
     hidden_noun: str = "the picture"
     shown: tuple[str, ...] = ("system", "image_prompt", "reply")
+    files: Registry[Path] = field(default_factory=lambda: Registry("prompt template"))
 
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """Names of the templates in the package."""
-        return frozenset(path.stem for path in self.folder.glob("*.yaml"))
+    def __post_init__(self) -> None:
+        for path in self.folder.glob("*.yaml"):
+            self.files.add(path.stem, path)
 
     def find(self, name_or_path: str | Path) -> tuple[Path, int]:
-        """The file of a template of the package by name, or of a user's by path, and its time stamp.
+        """The file of a registered template by name, or of a user's by path, and its time stamp.
 
         Raises:
             SftrlError: if there is no such template or file.
         """
         name = str(name_or_path)
-        if name in self.names:
-            return self.folder / f"{name}.yaml", 0
+        if name in self.files:
+            return self.files[name], 0
         path = Path(name).expanduser()
         if not path.is_file():
             if path.suffix.lower() in _SUFFIXES or "/" in name:
                 raise SftrlError(f"prompt template file {name} does not exist.")
-            raise unknown_name("prompt template", name, self.names)
+            return self.files[name], 0
         # Rows of a foreign file may name any path: no other file is read, nor quoted in an error.
         if path.suffix.lower() not in _SUFFIXES:
             raise SftrlError(f"prompt template {name}: expected a file that ends in .yaml or .yml.")

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from sftrl_ext.experiments.cluster.local_ray import describe_ray
 from sftrl_ext.experiments.recipe.attention import FLASH, SDPA, flash_attn_fault
 from sftrl_ext.experiments.recipe.schema import SCALES
 from sftrl_ext.experiments.verl_commands import CPU_ENV
+from sftrl_ext.plugins import Plugin, load_plugins
 from sftrl_ext.runs.machine import describe_commit, describe_hardware
 
 PACKAGES = (
@@ -90,8 +91,12 @@ class Installation:
         return len(self.hardware.get("gpus", []))
 
 
-def examine(console: Console) -> bool:
+def examine(console: Console, plugins: Sequence[str] = ()) -> bool:
     """Print the state of this installation.
+
+    Args:
+        console: Where to.
+        plugins: Plug-ins to describe beside those of installed packages.
 
     Returns:
         True if training would work.
@@ -109,6 +114,7 @@ def examine(console: Console) -> bool:
     for scale in SCALES:
         scales.add_row(scale, _escape("; ".join(scale_faults(scale, installation))) or "[green]nothing[/]")
     console.print(scales)
+    _print_plugins(load_plugins(plugins), console)
     return installation.verl is None
 
 
@@ -128,6 +134,21 @@ def _print_machine(hardware: Mapping[str, Any], versions: Mapping[str, str], con
     console.print(f"Attention on GPUs (scale.attention=auto): {_escape(attention)}", highlight=False)
     for line in describe_ray():
         console.print(line, markup=False, highlight=False)
+
+
+def _print_plugins(plugins: Sequence[Plugin], console: Console) -> None:
+    """Print what each plug-in has registered, by kind."""
+    if not plugins:
+        return
+    table = Table("plug-in", "version", "digest", "registers")
+    for plugin in plugins:
+        kinds: dict[str, list[str]] = {}
+        for entry in plugin.registered:
+            kinds.setdefault(entry.kind, []).append(entry.name)
+        registered = "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items()) or "nothing"
+        cells = (plugin.name, plugin.version or "-", plugin.digest[:8], registered)
+        table.add_row(*map(_escape, cells))
+    console.print(table)
 
 
 def installed_versions() -> dict[str, str]:

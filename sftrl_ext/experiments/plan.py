@@ -13,6 +13,7 @@ from sftrl_ext.experiments.evaluation.units import gpus_per_engine, worker_count
 from sftrl_ext.experiments.recipe.arms import ArmRun, Start, arm_runs, needs_init
 from sftrl_ext.experiments.recipe.schema import Recipe, SFTConfig
 from sftrl_ext.experiments.start_models.start_choice import MODEL, choice_stage, selector
+from sftrl_ext.plugins import plugin_env
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.training.engine_settings import engine_env
 
@@ -71,7 +72,8 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
         stages.append(_arm(recipe, layout, run, base_is))
     stages.append(_internal("eval", "eval", _eval_title(recipe), run_dir))
     stages.append(_internal("report", "report", "draw the figures and write the report", run_dir))
-    return stages
+    plugins = plugin_env(recipe.plugins)
+    return [replace(stage, env={**plugins, **stage.env}) for stage in stages]
 
 
 _TITLES = {

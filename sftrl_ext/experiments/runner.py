@@ -32,6 +32,7 @@ from sftrl_ext.experiments.start_models.start_choice import note_choice
 from sftrl_ext.experiments.subprocesses import FinishedProcess, kill_leftovers, run_child, tail
 from sftrl_ext.experiments.verl_commands import joins_cluster
 from sftrl_ext.files import read_json, write_text
+from sftrl_ext.plugins import plugin_digests
 from sftrl_ext.runs.checkpoints import latest_step
 from sftrl_ext.runs.compute import PaperFormula
 from sftrl_ext.runs.layout import RunLayout
@@ -72,6 +73,7 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | Non
         hardware=describe_hardware(),
         model=ModelState(recipe.model.name),
         pretrained_on_both_rules=recipe.budget.base is not None and len(recipe.task.pretrain_splits) > 1,
+        plugins=plugin_digests(recipe.plugins),
         share=None if share is None else str(share.resolve()),
         stages=[_new_state(stage) for stage in make_plan(recipe, layout.root)],
     )
@@ -178,6 +180,7 @@ class Runner:
         Raises:
             SftrlError: if a stage fails.
         """
+        self._note_changed_plugins()
         for stage in self.plan:
             entry = self.state.stage(stage.name)
             if entry.status == "done":
@@ -186,6 +189,21 @@ class Runner:
             with self._stage_lock(stage, entry):
                 if not self._reuse(stage, entry):
                     self._run_stage(stage, entry)
+
+    def _note_changed_plugins(self) -> None:
+        """Say and store which plug-ins are others than when the run was begun, or resumed last."""
+        before, self.state.plugins = self.state.plugins, plugin_digests(self.recipe.plugins)
+        for name in sorted(before.keys() | self.state.plugins.keys()):
+            old, new = before.get(name, "none"), self.state.plugins.get(name, "none")
+            if old != new:
+                done = sum(stage.status == "done" for stage in self.state.stages)
+                text = (
+                    f"Plug-in {name} has changed (digest {old[:8]}, now {new[:8]}) after {done} of "
+                    f"{len(self.state.stages)} stages, which keep their results."
+                )
+                self.state.plugin_changes.append(text)
+                self._say(f"[yellow]{text}[/]")
+        self._save()
 
     def _save(self) -> None:
         self.state.save(self.layout.state)

@@ -23,6 +23,7 @@ from typing import Any
 import data_prep
 import sftrl_ext
 from data_prep.origins import file_digest, read_origins
+from sftrl_ext import plugins
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.plan import Stage
@@ -71,12 +72,15 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     """
     if stage.kind not in SHARED_KINDS:
         return None
+    digests = plugins.plugin_digests(recipe.plugins)
     if stage.kind == "model":
         base = layout.rows("base")
         texts = rows_digest(base, layout.root) if base.is_file() else None
         model = {"model": asdict(recipe.model), "files": _model_digest(recipe.model.path)}
-        return _digest({**model, "texts": texts, "code": code_digest()})
-    args = [*stage.command, *(f"{name}={value}" for name, value in sorted(stage.env.items()))]
+        return _digest({**model, "texts": texts, **_code(digests)})
+    # Plug-ins count by their content.
+    variables = sorted((name, value) for name, value in stage.env.items() if name != plugins.VARIABLE)
+    args = [*stage.command, *(f"{name}={value}" for name, value in variables)]
     if "trainer.test_freq=-1" in args:  # settings of a validation that never runs
         args = [arg for arg in args if not arg.startswith(_VALIDATION)]
     replacements = {
@@ -96,16 +100,16 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
     for path in layout.data.glob("*.parquet"):
         if any(str(path) in arg for arg in args):
             replacements[str(path)] = f"{{{rows_digest(path, layout.root)}{pictures.get(path.stem, '')}}}"
-    files = [recipe.task.reward_file, recipe.task.template, recipe.task.module]
+    template = Path(recipe.task.template)
     args = [_replaced(arg, replacements) for arg in args]
     if any("{run}/stages" in arg or "{None}" in arg for arg in args):  # an input without a key
         return None
     return _digest(
         {
             "words": args,
-            "files": [file_digest(Path(name)) for name in files if name and Path(name).is_file()],
+            "files": [file_digest(template)] if template.is_file() else [],
             "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
-            "code": code_digest(),
+            **_code(digests),
         }
     )
 
@@ -146,7 +150,7 @@ def reuse_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path
         The number of copied records.
     """
     prepare_to_append(layout)
-    eval_keys = {split: _eval_key(recipe, layout, split) for split in recipe.task.eval_splits}
+    eval_keys = {split: _eval_key(recipe, layout, split, run.plugins) for split in recipe.task.eval_splits}
     records = list(read_eval_records(layout).values())
     episodes, before = read_episodes(layout), len(records)
     wanted = {stage.key: stage for stage in run.stages if stage.status == "done" and stage.key}
@@ -159,11 +163,12 @@ def reuse_records(recipe: Recipe, run: RunState, layout: RunLayout, folder: Path
         }
         if not shared_stages or not other.records.is_file():
             continue
-        theirs = from_yaml(other.recipe)
+        theirs = from_yaml(other.recipe, plugins=False)
         same = {
             split
             for split in set(eval_keys) & set(theirs.task.eval_splits)
-            if other.eval_rows(split).is_file() and eval_keys[split] == _eval_key(theirs, other, split)
+            if other.eval_rows(split).is_file()
+            and eval_keys[split] == _eval_key(theirs, other, split, state.plugins)
         }
         shared: set[tuple[str, str]] = set()
         for record in read_eval_records(other, _ignore).values():
@@ -223,7 +228,12 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
+def _code(digests: Mapping[str, str]) -> dict[str, Any]:
+    """Digests of our code and of the plug-ins of a run, wherever they lie."""
+    return {"code": code_digest(), "plugins": sorted(digests.values())}
+
+
+def _eval_key(recipe: Recipe, layout: RunLayout, split: str, digests: Mapping[str, str]) -> str:
     """Cache key of an evaluation on a split: digest of its rows, settings, engine and code."""
     rl, scale = recipe.budget.rl, recipe.scale
     settings = {
@@ -235,7 +245,7 @@ def _eval_key(recipe: Recipe, layout: RunLayout, split: str) -> str:
         "train_split": recipe.task.train_split,
         # Divergence is measured on the split trained on, or else on the first one.
         "first_split": recipe.task.eval_splits[0],
-        "code": code_digest(),
+        **_code(digests),
         "deck": TASKS[recipe.task.kind].assets_digest(recipe.task),
     }
     return _digest(settings)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sftrl_ext.envs.task import TASKS_VARIABLE
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.cluster.local_ray import local_ray_env, requested_address
 from sftrl_ext.experiments.recipe.attention import (
@@ -169,7 +168,6 @@ def ppo_command(
         f"sftrl.rollout.max_turn_tokens={rl.max_turn_tokens}",
         *([f"sftrl.rollout.max_prompts={rl.max_prompts}"] if rl.max_prompts is not None else []),
         f"sftrl.rollout.reward={recipe.task.reward}",
-        *_reward_file(recipe),
         *_light_router(recipe),
         f"trainer.critic_warmup={rl.critic_warmup}",
         f"trainer.total_epochs={epochs}",
@@ -248,8 +246,6 @@ def _env(recipe: Recipe, engine: Mapping[str, str] | None, checkpoints: Path) ->
         # TransferQueue takes eight threads for each of its calls, and warns at each of fewer cores.
         env |= CPU_ENV | dict.fromkeys(("OMP_NUM_THREADS", "TQ_NUM_THREADS"), str(recipe.scale.threads))
     env |= dict(engine or {})
-    if recipe.task.module is not None:
-        env[TASKS_VARIABLE] = recipe.task.module
     if _vllm_on_cpu(recipe):
         env["VERL_USE_EXTERNAL_MODULES"] = "sftrl_ext.backends.vllm.cpu_build"
     return env
@@ -269,18 +265,6 @@ def _offload(recipe: Recipe, engines: tuple[str, ...]) -> list[str]:
     """Overrides of ``scale.offload`` for the FSDP configs of some engines."""
     keys = {"none": (), "idle": ("param_offload", "optimizer_offload"), "always": ("offload_policy",)}
     return [f"{engine}.{key}=true" for engine in engines for key in keys[recipe.scale.offload]]
-
-
-def _reward_file(recipe: Recipe) -> list[str]:
-    name = recipe.task.reward_file
-    if name is None:
-        return []
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
-        raise SftrlError(
-            f"task.reward_file: {path}: no such file; expected a Python file of reward functions."
-        )
-    return [f"sftrl.rollout.reward_file={path}"]
 
 
 def _paths(paths: list[Path]) -> str:

@@ -16,14 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from sftrl_ext.envs import Step, make_episode, parse_facts
 from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
-from sftrl_ext.files import import_file
 
 Facts = Mapping[str, Any]
 """Mapping that rebuilds the episode; see `sftrl_ext.envs.make_episode`."""
@@ -158,12 +155,3 @@ def compute_score(
         facts = parse_facts(ground_truth, f"ground_truth of a {data_source!r} row")
     scores = score_step(make_episode(facts).submit(solution_str), facts, data_source, reward)
     return scores["score"] if extra_info is None else scores
-
-
-def load_reward_file(path: str | Path) -> ModuleType:
-    """Import a user's file so that the reward functions in it are registered.
-
-    Raises:
-        SftrlError: if there is no such file.
-    """
-    return import_file(Path(path), "reward functions")

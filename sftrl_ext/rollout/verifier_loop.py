@@ -10,7 +10,6 @@ Settings (all under ``sftrl.rollout`` of the training config, all optional):
         the episode ends there as one out of tokens does. By default as many as there are.
     reward: Name of a reward function of `sftrl_ext.reward_fns`; without one, the default of the row's data
         source, and without that the step's own reward.
-    reward_file: A Python file that registers further reward functions.
     seeded: Seed every response by its prompt, its index in the group and its turn, so that the same run gives
         the same episodes in whatever order they end.
 """
@@ -36,7 +35,7 @@ import sftrl_ext.envs  # noqa: F401  registers the tasks
 from sftrl_ext.envs.base import IMAGE_MARKER, Episode, parse_facts
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reward_fns import find_reward, load_reward_file, turn_reward
+from sftrl_ext.reward_fns import find_reward, turn_reward
 from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.rollout.episode_client import EpisodeClient
 from sftrl_ext.rollout.metrics import episode_metrics
@@ -119,8 +118,6 @@ class VerifierLoop(AgentLoopBase):
         self.full_determinism = bool(getattr(self.rollout_config, "full_determinism", False))
         self.slices = TimeSlices()
         self.image_work = ImageWork(_image_thread(), partial(trainer_features, self.processor))
-        if settings.get("reward_file"):
-            _load_rewards(str(settings["reward_file"]))
 
     async def run(  # type: ignore[override]  # verl's queue takes lists too
         self, sampling_params: dict[str, Any], **kwargs: Any
@@ -301,9 +298,3 @@ def _image_thread() -> ThreadPoolExecutor:
     One, because drawing holds the interpreter's lock for part of its time, which the event loop needs too.
     """
     return ThreadPoolExecutor(1, "images")
-
-
-@cache
-def _load_rewards(path: str) -> None:
-    """Import a file of reward functions, once per process."""
-    load_reward_file(path)

@@ -66,6 +66,7 @@ class StoredRecipe:
 
     name: str = ""
     also: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
     arms: dict[str, StoredArm] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
     budget: StoredBudget = field(default_factory=StoredBudget)

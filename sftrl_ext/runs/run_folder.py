@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plugins import load_plugins
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.metrics import read_training
 from sftrl_ext.runs.recipe import StoredRecipe, read_recipe
@@ -63,10 +64,12 @@ def load_run(run_dir: Path) -> RunFolder:
     run = RunFolder(layout.root)
     if layout.state.is_file():
         run.state = RunState.load(layout.state)
+        run.notes += run.state.plugin_changes
     else:
         run.notes.append("`state.json` is not there: no stage times, no hardware, no model size.")
     if layout.recipe.is_file():
         run.recipe = read_recipe(layout.recipe)
+        _load_plugins(run)
     else:
         run.notes.append("`recipe.yaml` is not there: no numbers of the paper to compare with.")
     _read_evaluation(run, layout)
@@ -77,6 +80,14 @@ def load_run(run_dir: Path) -> RunFolder:
         if path.is_file():
             run.tokens[folder.name] = read_token_counts(path, _torn(run, path))
     return run
+
+
+def _load_plugins(run: RunFolder) -> None:
+    """Import the plug-ins of the run; without that of its task, titles and lambda are the defaults."""
+    try:
+        load_plugins(run.recipe.plugins)
+    except SftrlError as error:
+        run.notes.append(f"Plug-ins of the run are not known here: {error}")
 
 
 def _read_evaluation(run: RunFolder, layout: RunLayout) -> None:

@@ -67,6 +67,8 @@ class RunState:
 
     Attributes:
         hardware: See `sftrl_ext.runs.machine.describe_hardware`.
+        plugins: Plug-ins to digests of their code; see `sftrl_ext.plugins`.
+        plugin_changes: A sentence for each change of them since the run began.
         share: A folder of runs whose finished stages are reused. None: every stage is run.
     """
 
@@ -77,6 +79,8 @@ class RunState:
     hardware: dict[str, Any] = field(default_factory=dict)
     model: ModelState = field(default_factory=ModelState)
     pretrained_on_both_rules: bool = False
+    plugins: dict[str, str] = field(default_factory=dict)
+    plugin_changes: list[str] = field(default_factory=list)
     share: str | None = None
     stages: list[StageState] = field(default_factory=list)
 

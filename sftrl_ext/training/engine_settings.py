@@ -7,9 +7,11 @@ engine at all: a run that freezes nothing and trains on verl's own loss uses ver
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.errors import Registry, SftrlError, unknown_name
 
 VENDOR = "sftrl"
 """``VERL_ENGINE_VENDOR`` under which the engine is registered."""
@@ -17,14 +19,40 @@ VENDOR = "sftrl"
 FREEZABLE = ("vision", "vision_and_adapter")
 """Parts to freeze: the vision encoder, or also the adapter from its features to the language model."""
 
-LOSSES = ("nll", "dft", "kl", "dft_kl")
-"""Losses of SFT; ``nll`` is verl's own. See `sftrl_ext.training.sft_losses`."""
-KL_LOSSES = ("kl", "dft_kl")
-"""Losses with an anchor: a divergence from the start model."""
 KL_COEF = 0.1
 """Default weight of the anchor."""
 
 _FREEZE, _LOSS, _KL_COEF = "SFTRL_FREEZE", "SFTRL_SFT_LOSS", "SFTRL_KL_COEF"
+
+
+@dataclass(frozen=True)
+class SFTLoss:
+    """A loss of SFT.
+
+    Attributes:
+        term: Maps log p(y) of the target tokens, ``[tokens]`` with gradient, to the loss of each.
+        anchored: ``kl_coef`` times the divergence from the start model is added.
+    """
+
+    term: Callable[[Any], Any]
+    anchored: bool = False
+
+
+def _nll(log_prob: Any) -> Any:
+    return -log_prob
+
+
+def _dft(log_prob: Any) -> Any:
+    return -log_prob.detach().exp() * log_prob
+
+
+LOSSES: Registry[SFTLoss] = Registry("loss of SFT")
+"""Losses of SFT; ``nll`` is verl's own. See `sftrl_ext.training.sft_losses`."""
+
+LOSSES.add("nll", SFTLoss(_nll))
+LOSSES.add("dft", SFTLoss(_dft))
+LOSSES.add("kl", SFTLoss(_nll, anchored=True))
+LOSSES.add("dft_kl", SFTLoss(_dft, anchored=True))
 
 
 @dataclass(frozen=True)
@@ -34,7 +62,7 @@ class TrainEngineSettings:
     Attributes:
         freeze: One of `FREEZABLE`, or None.
         loss: One of `LOSSES`; other than ``nll`` in SFT only.
-        kl_coef: Weight of the anchor of `KL_LOSSES`.
+        kl_coef: Weight of the anchor.
     """
 
     freeze: str | None = None
@@ -44,15 +72,14 @@ class TrainEngineSettings:
     def __post_init__(self) -> None:
         if self.freeze is not None and self.freeze not in FREEZABLE:
             raise unknown_name("part to freeze", self.freeze, FREEZABLE)
-        if self.loss not in LOSSES:
-            raise unknown_name("loss of SFT", self.loss, LOSSES)
+        _ = self.anchored  # refuses an unknown loss
         if not self.kl_coef >= 0:
             raise SftrlError(f"kl_coef is {self.kl_coef!r}, expected a number from 0 up.")
 
     @property
     def anchored(self) -> bool:
         """True if the loss needs the start model."""
-        return self.loss in KL_LOSSES
+        return LOSSES[self.loss].anchored
 
     @classmethod
     def from_environment(cls) -> TrainEngineSettings:

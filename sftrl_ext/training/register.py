@@ -1,4 +1,4 @@
-"""Registration with verl, in every process: trainers, agent loop, engine, models, policy loss.
+"""Registration with verl, in every process: trainers, agent loop, engine, models, policy loss, plug-ins.
 
 Called from the ``verl.plugins`` entry point, so it runs at ``import verl`` in every Ray worker on every node
 where the package is installed. Nothing is imported here: each registration waits until verl imports the
@@ -11,8 +11,16 @@ import importlib
 from types import ModuleType
 
 from sftrl_ext.after_import import after_import
+from sftrl_ext.plugins import load_plugins
 from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.training.settings import POLICY_LOSS, TRAINERS
+
+_WITH_PLUGINS = (
+    "verl.trainer.ppo.v1",
+    "verl.experimental.agent_loop.agent_loop",
+    "verl.workers.engine.fsdp.transformer_impl",
+)
+"""Modules of verl that only processes of the trainer, the rollout and the training engines import."""
 
 
 def register_with_verl() -> None:
@@ -25,6 +33,9 @@ def register_with_verl() -> None:
     after_import("verl.workers.engine.utils", _micro_batches)
     after_import("verl.utils.torch_functional", _entropy)
     after_import("verl.models.transformers.qwen2_vl", _pictureless_rows)
+    after_import("verl.utils.tracking", _tracking)
+    for module in _WITH_PLUGINS:
+        after_import(module, _plugins)
 
 
 def _trainer(_: ModuleType) -> None:
@@ -57,6 +68,15 @@ def _entropy(module: ModuleType) -> None:
 def _pictureless_rows(module: ModuleType) -> None:
     patches = importlib.import_module("sftrl_ext.training.pictureless_rows")
     patches.verl_models_transformers_qwen2_vl_get_input_embeds(module)
+
+
+def _plugins(_: ModuleType) -> None:
+    load_plugins()
+
+
+def _tracking(module: ModuleType) -> None:
+    load_plugins()
+    importlib.import_module("sftrl_ext.training.plugin_trackers").verl_utils_tracking_tracking(module)
 
 
 def _agent_loop(module: ModuleType) -> None:

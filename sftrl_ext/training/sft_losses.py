@@ -10,7 +10,7 @@ there, the loss of a token is
 - ``dft_kl``: -sg(p(y)) log p(y) + beta KL(q || p) (anchored SFT, arXiv 2509.23753).
 
 The anchor is the divergence over the full vocabulary, not its term at y. The batch's loss is the mean
-over the tokens that carry loss.
+over the tokens that carry loss. A plug-in may register further losses.
 """
 
 from __future__ import annotations
@@ -18,20 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sftrl_ext.training.engine_settings import TrainEngineSettings
-
-
-def token_losses(log_prob: Tensor, loss: str) -> Tensor:
-    """Term of the loss that depends on the target token only.
-
-    Args:
-        log_prob: ``[tokens]``, log p(y), with gradient.
-        loss: A name of `sftrl_ext.training.engine_settings.LOSSES`.
-
-    Returns:
-        ``[tokens]``.
-    """
-    return -log_prob.detach().exp() * log_prob if loss.startswith("dft") else -log_prob
+from sftrl_ext.training.engine_settings import LOSSES, TrainEngineSettings
 
 
 def token_kl(logits: Tensor, start_logits: Tensor) -> Tensor:
@@ -57,5 +44,5 @@ def batch_loss(log_prob: Tensor, settings: TrainEngineSettings, kl: Tensor | Non
         settings: Which loss, and the weight of its anchor.
         kl: ``[tokens]`` from `token_kl`, where the loss is anchored.
     """
-    loss = token_losses(log_prob, settings.loss).sum()
+    loss: Tensor = LOSSES[settings.loss].term(log_prob).sum()
     return loss if kl is None else loss + settings.kl_coef * kl.sum()

@@ -37,6 +37,7 @@ from sftrl_ext.rollout import AGENT_LOOP
 from sftrl_ext.runs.layout import TOKENS_FILE
 from sftrl_ext.training import credit
 from sftrl_ext.training.correction import as_loss_weights, correction_level, turn_is_action, turn_weights
+from sftrl_ext.training.estimators import CreditSettings, PlayedTurns
 from sftrl_ext.training.log_prob_checks import LogProbChecks, copy_log_probs, drop_copied_metrics
 from sftrl_ext.training.metrics import (
     Passes,
@@ -51,7 +52,7 @@ from sftrl_ext.training.metrics import (
     turn_metrics,
 )
 from sftrl_ext.training.response_batches import fetch_single_prompts, requested_responses, response_buffer
-from sftrl_ext.training.settings import POLICY_LOSS, TRAINERS, CreditSettings
+from sftrl_ext.training.settings import POLICY_LOSS, TRAINERS
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -70,20 +71,16 @@ def credit_settings(config: DictConfig) -> CreditSettings:
     section = OmegaConf.select(config, "sftrl.credit")
     values: Any = None if section is None else OmegaConf.to_container(section, resolve=True)
     settings = CreditSettings.from_mapping(values)
-    if settings.estimator == "gae" and not need_critic(config):
-        raise SftrlError("sftrl.credit.estimator=gae needs a critic: set algorithm.adv_estimator=gae.")
-    if settings.estimator in ("rloo", "grpo"):
-        size = int(config.actor_rollout_ref.rollout.n)
-        if size < 2:
-            raise SftrlError(
-                f"sftrl.credit.estimator={settings.estimator} compares episodes of the same prompt: "
-                f"actor_rollout_ref.rollout.n is {size}, expected 2 or more."
-            )
-        if need_critic(config):
-            raise SftrlError(
-                f"sftrl.credit.estimator={settings.estimator} has no critic: "
-                "set algorithm.adv_estimator=grpo."
-            )
+    name, method = f"sftrl.credit.estimator={settings.estimator}", settings.method
+    if method.critic and not need_critic(config):
+        raise SftrlError(f"{name} needs a critic: set algorithm.adv_estimator=gae.")
+    if method.groups and (size := int(config.actor_rollout_ref.rollout.n)) < 2:
+        raise SftrlError(
+            f"{name} compares episodes of the same prompt: actor_rollout_ref.rollout.n is {size}, expected 2 "
+            "or more."
+        )
+    if method.estimate is not None and not method.critic and need_critic(config):
+        raise SftrlError(f"{name} has no critic: set algorithm.adv_estimator=grpo.")
     return settings
 
 
@@ -274,27 +271,16 @@ class TurnCreditMixin(PPOTrainer):
         metrics.update(staleness_metrics(rows, self.global_steps - 1))
         if self.correction == "turn":
             self._put_turn_weights(batch, data, nested_mask, metrics)
-        if self.credit.estimator == "token":
+        method = self.credit.method
+        if method.estimate is None:
             return batch
 
         # In double precision, so that equal rewards cancel: Adam would magnify the rounding errors.
         rewards = data.get("token_level_rewards", data["rm_scores"]).double()
         turns = credit.collect_turns(data["turn_ids"], rewards, rows.episode, rows.segment)
-        if self.credit.estimator == "gae":
-            values = turns.at_start(data["values"].double())
-            raw, returns = credit.turn_gae(
-                turns.rewards, values, turns.alive, self.credit.gamma, self.credit.lam
-            )
-        else:
-            values = None
-            raw = credit.leave_one_out_advantages(
-                turns.rewards,
-                turns.alive,
-                rows.group_of_episode,
-                self.credit.gamma,
-                divide_by_std=self.credit.estimator == "grpo",
-            )
-            returns = credit.reward_to_go(turns.rewards, turns.alive, self.credit.gamma)
+        values = turns.at_start(data["values"].double()) if method.critic else None
+        played = PlayedTurns(turns.rewards, turns.alive, rows.group_of_episode, values)
+        raw, returns = method.estimate(played, self.credit.gamma, self.credit.lam)
         advantages = credit.normalize_advantages(raw, turns.alive, self.credit.normalization)
         metrics.update(turn_metrics(turns, raw, returns, values))
         fields = {
@@ -340,7 +326,7 @@ class TurnCreditMixin(PPOTrainer):
     # ------------------------------------------------------------------ losses
 
     def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.credit.estimator != "gae":
+        if not self.credit.method.critic:
             return super()._update_critic(batch, metrics)
         with self._turn_starts_as(["response_mask", "loss_mask"], batch):
             return super()._update_critic(batch, metrics)
@@ -352,7 +338,7 @@ class TurnCreditMixin(PPOTrainer):
         else.
         """
         per_turn = self.config.actor_rollout_ref.actor.policy_loss.loss_mode == POLICY_LOSS
-        if not per_turn or self.credit.estimator == "token":
+        if not per_turn or self.credit.method.estimate is None:
             return self._update_actor_and_log(batch, metrics)
         with self._turn_starts_as(["loss_mask"], batch):
             return self._update_actor_and_log(batch, metrics)

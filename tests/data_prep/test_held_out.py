@@ -13,7 +13,7 @@ from data_prep.schema import SCHEMA
 from data_prep.sources import Source
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings
-from sftrl_ext.envs.general_points.prompts import load_template, template_names
+from sftrl_ext.envs.general_points.prompts import TEMPLATES, load_template
 from sftrl_ext.envs.general_points.rules import RULES, bindings_of, held_out_bindings
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
@@ -41,7 +41,7 @@ def test_bindings_that_a_text_states(text, stated):
     assert bindings_text(stated_bindings(text)) == stated
 
 
-@pytest.mark.parametrize("template", sorted(template_names()))
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
 @pytest.mark.parametrize("rule", [*RULES, "faces_1_1_13", "faces_3_7_9"])
 def test_every_template_is_read(template, rule):
     text = load_template(template).rule(RULES[rule])

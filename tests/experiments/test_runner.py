@@ -1,13 +1,18 @@
 import errno
 import fcntl
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe, to_yaml
 from sftrl_ext.files import write_json, write_text
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.run_folder import load_run
+from sftrl_ext.runs.state import RunState
+from tests.plugin_state import forgotten_plugins
 
 
 def test_one_process_at_a_time_holds_a_run(tmp_path):
@@ -45,3 +50,28 @@ def test_starting_again_goes_on_with_the_same_recipe_only(tmp_path, monkeypatch)
     assert went_on == ["started", tmp_path]
     with pytest.raises(SftrlError, match="another recipe"):
         runner.start_or_resume(load_recipe("fig6_gp_l", "smoke", ["budget.rl.lr=1"]), tmp_path, None)
+
+
+def test_a_plugin_that_has_changed_is_said_when_a_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "require_training", lambda: None)
+    monkeypatch.setattr(runner.Runner, "_note_key", lambda *_: None)
+    monkeypatch.setattr(runner.Runner, "_reuse", lambda *_: True)  # no stage runs
+    plugin, run_dir, output = tmp_path / "mine.py", tmp_path / "run", StringIO()
+    plugin.write_text("a = 1\n")
+    console = Console(file=output, soft_wrap=True)
+    with forgotten_plugins():
+        runner.start_run(load_recipe("fig6_gp_l", "smoke", plugins=[str(plugin)]), run_dir, console)
+        runner.resume_run(run_dir, console)
+        assert "has changed" not in output.getvalue()
+        plugin.write_text("a = 2\n")
+        for _ in range(2):  # said once
+            runner.resume_run(run_dir, console)
+    plugin.unlink()
+    with forgotten_plugins(), pytest.raises(SftrlError, match=rf"plug-in {plugin}: no such file"):
+        runner.resume_run(run_dir, console)
+    state = RunState.load(RunLayout(run_dir).state)
+    assert list(state.plugins) == [str(plugin)]
+    [change] = state.plugin_changes
+    assert change.startswith(f"Plug-in {plugin} has changed (digest ") and "after 0 of " in change
+    assert output.getvalue().count(change) == 1
+    assert change in load_run(run_dir).notes

@@ -91,12 +91,12 @@ def test_other_code_is_another_stage(first, monkeypatch):
     assert stage_key(recipe, model, layout, {}) != one["model"]
 
 
-def test_a_file_of_the_user_counts_by_its_content(tmp_path):
+def test_a_plugin_counts_by_its_content(tmp_path):
     rewards = tmp_path / "mine.py"
     keys = []
     for number, text in enumerate(["a = 1\n", "a = 2\n", "a = 1\n"]):
         rewards.write_text(text)
-        keys.append(made("fig6_gp_l", tmp_path / str(number), f"task.reward_file={rewards}")[2])
+        keys.append(made("fig6_gp_l", tmp_path / str(number), f"plugins=[{rewards}]")[2])
     assert keys[0] == keys[2]
     assert keys[0]["rl-lr0.0002-s0"] != keys[1]["rl-lr0.0002-s0"]
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from sftrl_ext.envs.task import TASKS, TaskSpec
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plugins import VARIABLE
 from tests.rollout.tiny import Guess, Script, Walk, tiny_tokenizer
 
 for name, make in {
@@ -161,7 +162,7 @@ def test_a_lost_engine_is_told_from_a_bad_row():
     assert [output.extra_fields["engine_lost"] for [output] in outputs] == [True, False]
 
 
-def test_rewards_by_name_by_file_and_by_data_source(tmp_path):
+def test_rewards_by_name_of_a_plugin_and_by_data_source(tmp_path, monkeypatch):
     tokenizer = tiny_tokenizer()
     (output,) = run(Server(tokenizer, ["no", "yes"]), reward="binary")
     assert output.reward_score == 1.0
@@ -172,7 +173,8 @@ def test_rewards_by_name_by_file_and_by_data_source(tmp_path):
         "def length(step, facts):\n"
         "    return len(step.attempt.response)\n"
     )
-    (output,) = run(Server(tokenizer, ["no", "yes"]), reward="h4_length", reward_file=str(file))
+    monkeypatch.setenv(VARIABLE, str(file))
+    (output,) = run(Server(tokenizer, ["no", "yes"]), reward="h4_length")
     assert output.reward_score == 5.0
     (output,) = run(Server(tokenizer, ["no", "yes"]), guess_row(data_source="h4_test/id"))
     assert output.reward_score == 5.0

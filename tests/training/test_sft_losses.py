@@ -11,7 +11,7 @@ import torch
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training.engine import engine_class, packed_logits, shifted_mask
 from sftrl_ext.training.engine_settings import LOSSES, TrainEngineSettings, engine_env
-from sftrl_ext.training.sft_losses import batch_loss, token_kl, token_losses
+from sftrl_ext.training.sft_losses import batch_loss, token_kl
 from tests.backends.tiny import tiny_llama
 
 ROWS = [[5, 6, 7, 8, 9], [5, 10, 11]]
@@ -126,7 +126,7 @@ def test_the_engine_trains_on_the_loss_its_variables_name(loss, monkeypatch):
 
 def test_dft_pulls_less_at_tokens_that_are_unlikely():
     log_prob = torch.tensor([-0.1, -4.0], requires_grad=True)
-    token_losses(log_prob, "dft").sum().backward()
+    LOSSES["dft"].term(log_prob).sum().backward()
     assert log_prob.grad.tolist() == pytest.approx([-0.9048374, -0.0183156], rel=1e-5)
 
 

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftrl_ext.experiments.recipe.schedules import sft_schedule
-from sftrl_ext.training.engine_settings import engine_env
+from sftrl_ext.training.engine_settings import LOSSES, engine_env
 from sftrl_ext.training.sft_dataset import TurnSFTDataset
-from sftrl_ext.training.sft_losses import token_kl, token_losses
+from sftrl_ext.training.sft_losses import token_kl
 from tests.backends.launch import launch_sft
 from tests.backends.tiny import save_folder
 from tests.training.image_dataset import sft_config
@@ -37,7 +37,7 @@ def plain(folder, start, file):
         logits = [model(row["input_ids"][None]).logits[0, :-1][learned] for model in models]
         log_prob = logits[0].log_softmax(-1).gather(1, row["input_ids"][1:][learned][:, None])[:, 0]
         kl = token_kl(*logits)
-        found.append(torch.stack([token_losses(log_prob, "dft") + 0.5 * kl, -log_prob, kl]))
+        found.append(torch.stack([LOSSES["dft"].term(log_prob) + 0.5 * kl, -log_prob, kl]))
     return torch.cat(found, dim=1).mean(1).tolist()
 
 

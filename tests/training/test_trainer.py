@@ -13,8 +13,8 @@ from transfer_queue import KVBatchMeta
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.training import trainer as ours
+from sftrl_ext.training.estimators import ESTIMATORS, CreditSettings, Estimator
 from sftrl_ext.training.metrics import Passes, TokenCounts
-from sftrl_ext.training.settings import CreditSettings
 from tests.training.fake_queue import FakeQueue
 
 GAMMA, LAM = 0.9, 0.95
@@ -226,6 +226,16 @@ def test_settings_are_held_against_the_config():
 def test_wrong_settings(values, says):
     with pytest.raises(SftrlError, match=says):
         CreditSettings.from_mapping(values)
+
+
+def test_an_estimator_of_a_plugin_gives_the_advantages(monkeypatch):
+    monkeypatch.setattr(ESTIMATORS, "_items", dict(ESTIMATORS._items))
+    ESTIMATORS.add("plug_sum", Estimator(lambda turns, gamma, lam: (turns.rewards + lam, turns.rewards)))
+    trainer, queue = make_trainer(make_config("plug_sum"), monkeypatch)
+    batch = fill(queue)
+    trainer._compute_advantage(batch, {})
+    expected = [LAM - 1, LAM - 1, 0, LAM + 5, LAM + 5]
+    assert queue.rows["p_0_0"]["advantages"].tolist() == pytest.approx(expected)
 
 
 def test_default_normalization():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict, is_number
 from sftrl_ext.envs.general_points import TASK
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
-from sftrl_ext.envs.general_points.prompts import OUTCOMES, load_template, template_names
+from sftrl_ext.envs.general_points.prompts import OUTCOMES, TEMPLATES, load_template
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.errors import SftrlError, unknown_name
@@ -74,7 +74,7 @@ class PlaySettings:
             object.__setattr__(self, "look", as_look(self.look))
         elif self.look is not None:
             raise SftrlError(f"look is given with modality {self.modality!r}; expected modality 'image'.")
-        if self.template not in template_names():  # a row must find the file from any working directory
+        if self.template not in TEMPLATES:  # a row must find the file from any working directory
             object.__setattr__(self, "template", str(Path(self.template).expanduser().resolve()))
 
 

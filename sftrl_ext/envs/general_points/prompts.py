@@ -254,9 +254,8 @@ def expert_answer(
     return template.answer(cards, numbers, formula, target, calculations)
 
 
-def template_names() -> frozenset[str]:
-    """Names of the templates in the package."""
-    return _FORM.names
+TEMPLATES = _FORM.files
+"""Template name to YAML file."""
 
 
 def load_template(name_or_path: str | Path) -> PromptTemplate:

@@ -25,7 +25,7 @@ from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict, is_num
 from sftrl_ext.envs.virl import TASK
 from sftrl_ext.envs.virl.geo import shown
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
-from sftrl_ext.envs.virl.prompts import expert_answer, load_template, template_names
+from sftrl_ext.envs.virl.prompts import TEMPLATES, expert_answer, load_template
 from sftrl_ext.envs.virl.rail import ACTION_SPACES, PROFILES, Point, draw_rail
 from sftrl_ext.envs.virl.routes import Route
 from sftrl_ext.envs.virl.track import POINTS_PER_LEG, Track, lay_track, read_track
@@ -91,7 +91,7 @@ class PlaySettings:
             for name in ("street_views", "image_size"):
                 if getattr(self, name) is not None:
                     raise SftrlError(f"{name} is given with modality 'text'; expected modality 'image'.")
-        if self.template not in template_names():  # a row must find the file from any working directory
+        if self.template not in TEMPLATES:  # a row must find the file from any working directory
             object.__setattr__(self, "template", str(Path(self.template).expanduser().resolve()))
 
 

@@ -227,9 +227,8 @@ def expert_answer(template: PromptTemplate, rail: Rail, position: int) -> str:
     return template.answer(point.observation, template.sentences(rail.turns)[point.instruction], point.action)
 
 
-def template_names() -> frozenset[str]:
-    """Names of the templates in the package."""
-    return _FORM.names
+TEMPLATES = _FORM.files
+"""Template name to YAML file."""
 
 
 def load_template(name_or_path: str | Path) -> PromptTemplate:

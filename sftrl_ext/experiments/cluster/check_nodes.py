@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.plugins import plugin_digests
 
 SAME_EVERYWHERE = ("sftrl-ext", "verl", "torch", "transformers", "tensordict", "TransferQueue")
 """Packages whose versions must agree between the nodes."""
@@ -128,7 +129,8 @@ def check_nodes(
     mark.touch()
     try:
         # It takes no CPU, so it starts on a node whose CPUs are all reserved.
-        task: Any = ray.remote(num_cpus=0, max_retries=0)(_probe(_versions(), str(mark), flash_attn))
+        probe = _probe(_versions(), str(mark), flash_attn, plugin_digests())
+        task: Any = ray.remote(num_cpus=0, max_retries=0)(probe)
         pending = {
             task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
@@ -186,7 +188,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _probe(expected: dict[str, str], mark: str, flash_attn: bool = False) -> Callable[[], list[str]]:
+def _probe(
+    expected: dict[str, str], mark: str, flash_attn: bool = False, plugins: dict[str, str] | None = None
+) -> Callable[[], list[str]]:
     """The function that runs on a node.
 
     It is a closure, so it travels by value: a node without this package can run it and say so.
@@ -218,6 +222,7 @@ def _probe(expected: dict[str, str], mark: str, flash_attn: bool = False) -> Cal
                 device = importlib.import_module("verl.plugin.platform").get_platform().device_name
                 if requested == "cpu" and device != "cpu":
                     wrong.append(f"verl took the platform {device!r}, expected 'cpu'")
+                wrong += importlib.import_module("sftrl_ext.plugins").plugin_faults(plugins or {})
             except Exception as error:  # noqa: BLE001 - the reason travels to the driver as text
                 wrong.append(f"verl cannot be used: {type(error).__name__}: {error}")
         if flash_attn:

@@ -22,7 +22,7 @@ from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.ranges import check_ranges
 from sftrl_ext.experiments.recipe.schema import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.recipe.trainer_modes import gpu_split
-from sftrl_ext.training.engine_settings import FREEZABLE, KL_LOSSES, LOSSES
+from sftrl_ext.training.engine_settings import FREEZABLE, LOSSES
 
 KINDS = ("sft", "rl")
 ROWS = ("expert", "reasoned", "suboptimal", "own")
@@ -241,7 +241,7 @@ def check_arms(path: Path, recipe: Recipe) -> None:
             "splits": from_file and bool(arm.splits),
             "max_attempts": from_file and arm.max_attempts is not None,
             "loss": arm.kind == "rl" and arm.loss != "nll",
-            "kl_coef": arm.kl_coef is not None and (arm.kind == "rl" or arm.loss not in KL_LOSSES),
+            "kl_coef": arm.kl_coef is not None and (arm.kind == "rl" or not LOSSES[arm.loss].anchored),
             "freeze": arm.freeze is not None and recipe.task.modality != "image",
             "solutions": arm.solutions is not None
             and (

@@ -50,11 +50,6 @@ def add_eval_sets(recipe: Recipe) -> None:
     task.eval_splits += [name for name in task.eval_sets if name not in task.eval_splits]
 
 
-def absolute_file(name: str, folder: Path) -> str:
-    """Make a path absolute that names a file; a module's name stays as it is."""
-    return _absolute(name, folder) if name.endswith(".py") else name
-
-
 def _absolute(name: str, folder: Path) -> str:
     path = Path(name).expanduser()
     beside = folder / path

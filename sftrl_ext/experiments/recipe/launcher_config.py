@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -101,6 +102,8 @@ class LauncherConfig:
     """Shell lines before everything else on every node (modules, a virtual environment, an installation)."""
     env: dict[str, str] = field(default_factory=dict)
     """Variables on every node (NCCL, caches, trackers). They are written down: no secrets here."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of a launcher of a plug-in."""
     ray: RayJobConfig = field(default_factory=RayJobConfig)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     sky: SkyConfig = field(default_factory=SkyConfig)

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from sftrl_ext.envs.task import load_outside_tasks
 from sftrl_ext.envs.task_config import CityConfig, RoutesConfig, TaskConfig
-from sftrl_ext.errors import SftrlError, check_known, named
+from sftrl_ext.errors import SftrlError, check_known
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.launcher_config import KubeRayConfig, SkyConfig, SlurmConfig
 from sftrl_ext.experiments.recipe.schema import (
@@ -176,11 +175,8 @@ def check_names(recipe: Recipe) -> None:
 
 
 def _check_reward(task: TaskConfig) -> None:
-    from sftrl_ext.reward_fns import REWARDS, load_reward_file
+    from sftrl_ext.reward_fns import REWARDS
 
-    if task.reward_file is not None:
-        with named("task.reward_file"):
-            load_reward_file(task.reward_file)
     check_known("task.reward", "reward function", task.reward, (key for key in REWARDS if "/" not in key))
 
 
@@ -192,7 +188,6 @@ def check_task(recipe: Recipe) -> None:
     """
     from data_prep.task_rows import find_rows
 
-    load_outside_tasks()  # their modules may register splits and rewards too
     task = recipe.task
     _check_reward(task)
     splits: Mapping[str, list[str]] = {

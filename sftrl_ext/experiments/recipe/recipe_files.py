@@ -21,13 +21,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sftrl_ext.envs import TASKS
-from sftrl_ext.envs.task import load_task_module
 from sftrl_ext.errors import SftrlError, first_line, named, unknown_name
 from sftrl_ext.experiments.recipe import launcher_config
 from sftrl_ext.experiments.recipe import schema as schemas
 from sftrl_ext.experiments.recipe.arms import check_arms
 from sftrl_ext.experiments.recipe.attention import check_attention
-from sftrl_ext.experiments.recipe.given_paths import absolute_file, add_eval_sets, make_paths_absolute
+from sftrl_ext.experiments.recipe.given_paths import add_eval_sets, make_paths_absolute
 from sftrl_ext.experiments.recipe.ranges import check_names as check_known_names
 from sftrl_ext.experiments.recipe.ranges import check_ranges, check_task
 from sftrl_ext.experiments.recipe.schema import (
@@ -44,17 +43,23 @@ from sftrl_ext.experiments.recipe.trackers import check_names
 from sftrl_ext.experiments.recipe.trainer_modes import check_mode
 from sftrl_ext.files import read_yaml, yaml_errors
 from sftrl_ext.paths import configs_dir, recipes_dir
+from sftrl_ext.plugins import absolute_name, inherited_plugins, load_plugins
 from sftrl_ext.runs.compute import RL_TOKENS
 
-_TASK_KEY = re.compile(r"[+~]*(task|arms)\b")
+_TASK_KEY = re.compile(r"[+~]*(task|arms|plugins)\b")
 """Beginnings of overrides that may name a split, a reward or a setting of the task."""
 
-_MAPPINGS = ("arms.", "task.eval_sets", "task.look.", "task.settings.", "budget.eval.hands_of.")
+_MAPPINGS: tuple[str, ...] = ("arms.", "task.eval_sets", "task.look.", "task.settings.")
+_MAPPINGS += ("launcher.options.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""
 
 
 def load_recipe(
-    recipe: str | Path, scale: str, overrides: Sequence[str] = (), launcher: str = "local"
+    recipe: str | Path,
+    scale: str,
+    overrides: Sequence[str] = (),
+    launcher: str = "local",
+    plugins: Sequence[str] = (),
 ) -> Recipe:
     """Compose a recipe at one scale.
 
@@ -62,7 +67,8 @@ def load_recipe(
         recipe: Path of a recipe file, or the name of one that ships with the package.
         scale: One of `SCALES`.
         overrides: Hydra overrides (``budget.rl.lr=1e-5``).
-        launcher: A file of ``configs/launcher``.
+        launcher: A file of ``configs/launcher``, or a launcher of a plug-in.
+        plugins: Plug-ins beside those that the recipe names.
 
     Raises:
         SftrlError: for an unknown recipe, scale, launcher, key or value, naming the nearest right one.
@@ -71,8 +77,6 @@ def load_recipe(
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     launchers = [path.stem for path in (configs_dir() / "launcher").glob("*.yaml")]
-    if launcher not in launchers:
-        raise unknown_name("launcher", launcher, launchers)
     _require_mapping(path)
     GlobalHydra.instance().clear()
     ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
@@ -83,7 +87,7 @@ def load_recipe(
                 overrides=[
                     f"hydra.searchpath=[file://{configs_dir()}]",
                     f"scale={scale}",
-                    f"+launcher={launcher}",
+                    f"+launcher={launcher if launcher in launchers else 'local'}",
                     # A key that such a mapping may have need not be in the recipe to be set.
                     *(f"++{word}" if word.startswith(_MAPPINGS) else word for word in overrides),
                 ],
@@ -107,9 +111,11 @@ def load_recipe(
     finally:
         GlobalHydra.instance().clear()
     assert isinstance(loaded, Recipe)
-    if loaded.task.module is not None:
-        loaded.task.module = absolute_file(loaded.task.module, path.parent)
-        load_task_module(loaded.task.module)
+    found_plugins = [absolute_name(name, path.parent) for name in [*loaded.plugins, *plugins]]
+    loaded.plugins = list(dict.fromkeys([*found_plugins, *inherited_plugins()]))
+    load_plugins(loaded.plugins)
+    if launcher not in launchers:
+        _set_launcher(loaded, launcher, launchers)
     make_paths_absolute(loaded, path.parent)
     try:
         add_eval_sets(loaded)
@@ -117,10 +123,28 @@ def load_recipe(
         raise SftrlError(f"{path}: {error}") from None
     _check(path, loaded)
     # The task's builders take a moment to import. What ships is right, as tests check.
-    if path not in recipe_files().values() or any(_TASK_KEY.match(word) for word in overrides):
+    if plugins or path not in recipe_files().values() or any(_TASK_KEY.match(word) for word in overrides):
         with named(str(path)):
             check_task(loaded)
     return loaded
+
+
+def _set_launcher(recipe: Recipe, name: str, configured: Sequence[str]) -> None:
+    """Set a launcher that a plug-in has registered.
+
+    Args:
+        recipe: The recipe; it is changed.
+        name: Name of the launcher.
+        configured: Launchers of ``configs/launcher``.
+
+    Raises:
+        SftrlError: if there is no such launcher.
+    """
+    from sftrl_ext.experiments.cluster.launchers import LAUNCHERS
+
+    if name not in LAUNCHERS:
+        raise unknown_name("launcher", name, {*configured, *LAUNCHERS})
+    recipe.launcher.name = name
 
 
 def find_recipe(recipe: str | Path) -> Path:
@@ -173,8 +197,13 @@ def to_yaml(recipe: Recipe) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
 
 
-def from_yaml(path: Path) -> Recipe:
-    """Read back what `to_yaml` wrote; a list of arms, as older run folders have, is of arms named by kind."""
+def from_yaml(path: Path, plugins: bool = True) -> Recipe:
+    """Read back what `to_yaml` wrote; a list of arms, as older run folders have, is of arms named by kind.
+
+    Args:
+        path: The file.
+        plugins: Import the plug-ins of the recipe.
+    """
     _require_mapping(path)
     try:
         loaded: Any = OmegaConf.load(path)
@@ -185,8 +214,8 @@ def from_yaml(path: Path) -> Recipe:
     except OmegaConfBaseException as error:
         raise SftrlError(_explain(path, error)) from None
     assert isinstance(recipe, Recipe)
-    if recipe.task.module is not None:
-        load_task_module(recipe.task.module)
+    if plugins:
+        load_plugins(recipe.plugins)
     return recipe
 
 

@@ -280,6 +280,8 @@ class Recipe:
     source: str = ""
     also: list[str] = field(default_factory=list)
     """Other names the recipe is found by: further figures of the paper that the same runs make."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules and Python files that register tasks, rewards, .. of yours; see `sftrl_ext.plugins`."""
     arms: dict[str, ArmConfig] = field(default_factory=dict)
     """Compared arms by name; see `sftrl_ext.experiments.recipe.arm_config.ArmConfig`."""
     task: TaskConfig = field(default_factory=TaskConfig)

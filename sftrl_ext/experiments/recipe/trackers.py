@@ -1,4 +1,4 @@
-"""Trackers beside the console and the metrics file: verl's own, chosen by one option.
+"""Trackers beside the console and the metrics file: verl's own and those of plug-ins, chosen by one option.
 
 ``--tracker tensorboard`` or ``trackers: [wandb]`` in a recipe. What they write goes into the run folder,
 unless their own variables say otherwise; ``WANDB_MODE=offline`` keeps Weights & Biases from calling out.
@@ -12,20 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sftrl_ext.errors import SftrlError, unknown_name
+from sftrl_ext.training.plugin_trackers import PLUGIN_TRACKERS
 
 TRACKERS = ("wandb", "tensorboard", "mlflow", "swanlab", "trackio")
 """Trackers verl knows, each named as the package it needs."""
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse a tracker that verl does not know.
+    """Refuse a tracker that neither verl nor a plug-in knows.
 
     Raises:
         SftrlError: with the nearest known name.
     """
     for name in names:
-        if name not in TRACKERS:
-            raise unknown_name("tracker", name, TRACKERS)
+        if name not in TRACKERS and name not in PLUGIN_TRACKERS:
+            raise unknown_name("tracker", name, (*TRACKERS, *PLUGIN_TRACKERS))
 
 
 def require_packages(names: Sequence[str]) -> None:
@@ -34,7 +35,7 @@ def require_packages(names: Sequence[str]) -> None:
     Raises:
         SftrlError: naming the packages.
     """
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    missing = [name for name in names if name in TRACKERS and importlib.util.find_spec(name) is None]
     if missing:
         raise SftrlError(
             f"trackers: {', '.join(missing)} not installed in this environment; install "
@@ -62,5 +63,5 @@ def tracker_env(names: Sequence[str], stage: Path, group: str) -> dict[str, str]
         "swanlab": {"SWANLAB_LOG_DIR": str(stage / "swanlab")},
         "trackio": {"TRACKIO_DIR": str(stage / "trackio")},
     }
-    wanted = {key: value for name in names for key, value in places[name].items()}
+    wanted = {key: value for name in names for key, value in places.get(name, {}).items()}
     return {key: value for key, value in wanted.items() if key not in os.environ}

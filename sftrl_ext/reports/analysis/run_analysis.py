@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sftrl_ext.envs.task import load_task_module, task_of_source
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.plain_text import one_line
 from sftrl_ext.reports.analysis.arms import Arms, arms_of
 from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
@@ -236,16 +235,6 @@ def trained_look_note(run: RunFolder) -> str | None:
     return None
 
 
-def _load_task(run: RunFolder) -> None:
-    """Import the module of the run's task; if it is gone, titles and lambda are the defaults."""
-    module = run.recipe.task.get("module")
-    if module:
-        try:
-            load_task_module(str(module))
-        except SftrlError as error:
-            run.notes.append(f"The task is not known here: {error}")
-
-
 def _notes(run: RunFolder, compared: ComparedArms) -> list[str]:
     """Remarks of a report: origin of the data, missing parts, and the choices behind the verdicts."""
     arms, curves = compared.arms, compared.curves
@@ -298,7 +287,6 @@ def analyse(run_dir: Path, rl_tokens: str | None = None) -> Analysis:
         SftrlError: if the folder is no run folder or a file in it is malformed.
     """
     run = load_run(run_dir)
-    _load_task(run)
     if rl_tokens is not None:
         run.recipe = replace(run.recipe, rl_tokens=rl_tokens)
     curves = build_curves(run)

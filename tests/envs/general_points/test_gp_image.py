@@ -15,7 +15,7 @@ from sftrl_ext.envs.base import facts_text
 from sftrl_ext.envs.general_points.cards import RANKS, Card
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
 from sftrl_ext.envs.general_points.formula import parse
-from sftrl_ext.envs.general_points.prompts import expert_answer, template_names
+from sftrl_ext.envs.general_points.prompts import TEMPLATES, expert_answer
 from sftrl_ext.envs.general_points.render import Look, draw_hand
 from sftrl_ext.errors import SftrlError
 
@@ -152,7 +152,7 @@ BLIND = (
 """Responses of a model that sees nothing."""
 
 
-@pytest.mark.parametrize("name", sorted(template_names()))
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
 @settings(max_examples=40, deadline=None)
 @given(st.lists(hands, min_size=2, max_size=6))
 def test_a_blind_model_reads_the_same_whatever_was_dealt(name, dealt):
@@ -170,7 +170,7 @@ def test_a_blind_model_reads_the_same_whatever_was_dealt(name, dealt):
     assert all(len(texts) == 1 for texts in read.values())
 
 
-@pytest.mark.parametrize("name", sorted(template_names()))
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
 @settings(max_examples=60, deadline=None)
 @given(hands, st.sampled_from(["face_10", "face_11_12_13"]), st.data())
 def test_feedback_holds_no_number_that_the_response_does_not(name, cards, rule, data):

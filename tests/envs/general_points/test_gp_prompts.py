@@ -7,7 +7,7 @@ import pytest
 from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.general_points.cards import parse_cards
 from sftrl_ext.envs.general_points.episode import GeneralPointsEpisode, PlaySettings, make_facts
-from sftrl_ext.envs.general_points.prompts import OUTCOMES, expert_answer, load_template, template_names
+from sftrl_ext.envs.general_points.prompts import OUTCOMES, TEMPLATES, expert_answer, load_template
 from sftrl_ext.envs.general_points.rules import RULES, Rule
 from sftrl_ext.envs.general_points.verifier import grade_response
 from sftrl_ext.envs.general_points.working import calculations
@@ -59,7 +59,7 @@ def test_templates_say_cards_rule_and_target(name, rule):
 
 
 def test_a_new_rule_is_stated_without_touching_a_template():
-    for name in template_names():
+    for name in TEMPLATES:
         (message,) = load_template(name).opening(CARDS, Rule("brand_new", 21, 22, 23), 24, 5)
         assert all(value in message["content"] for value in ("21", "22", "23"))
 
@@ -107,7 +107,7 @@ def test_the_working_reads_each_lettered_rank_once():
 
 
 def test_every_outcome_has_feedback():
-    for name in template_names():
+    for name in TEMPLATES:
         template = load_template(name)
         for outcome in OUTCOMES:
             text = template.feedback_text(

@@ -7,7 +7,7 @@ from virl_examples import MUSEUM, ROUTE
 
 from sftrl_ext.envs.virl.answer import Answer, extract_answer
 from sftrl_ext.envs.virl.episode import NavigationEpisode, PlaySettings, make_facts
-from sftrl_ext.envs.virl.prompts import expert_answer, load_template, template_names
+from sftrl_ext.envs.virl.prompts import TEMPLATES, expert_answer, load_template
 from sftrl_ext.envs.virl.rail import ACTION_SPACES, Turn
 from sftrl_ext.envs.virl.track import lay_track
 from sftrl_ext.errors import SftrlError
@@ -49,7 +49,7 @@ def episode(**settings):
     return NavigationEpisode(make_facts(TRACK, PlaySettings(drop_rate=1, **settings)))
 
 
-@pytest.mark.parametrize("name", sorted(template_names()))
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
 @pytest.mark.parametrize("action_space", ACTION_SPACES)
 def test_a_prompt_says_all_that_is_needed(name, action_space):
     (message,) = episode(template=name, action_space=action_space).messages()
@@ -59,7 +59,7 @@ def test_a_prompt_says_all_that_is_needed(name, action_space):
     assert [f"{i}. " in text for i in (1, 6, 7)] == [True, True, False]
 
 
-@pytest.mark.parametrize("name", sorted(template_names()))
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_the_two_spaces_differ_in_the_rule_only(name):
     absolute, relative = (episode(template=name, action_space=space) for space in ACTION_SPACES)
     rules = [absolute.template.rule(space) for space in ACTION_SPACES]
@@ -68,7 +68,7 @@ def test_the_two_spaces_differ_in_the_rule_only(name):
     assert one != other
 
 
-@pytest.mark.parametrize("name", sorted(template_names()))
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
 @pytest.mark.parametrize("profile", ["exact", "authors"])
 def test_expert_answers_are_right_and_read_back(name, profile):
     walked = episode(template=name, profile=profile)
@@ -177,7 +177,7 @@ def test_a_template_without_a_prompt_for_images(write, tmp_path):
 
 
 def test_names():
-    assert template_names() == {"default", "compact"}
+    assert set(TEMPLATES) == {"default", "compact"}
     with pytest.raises(SftrlError, match="Did you mean 'compact'"):
         load_template("compct")
 

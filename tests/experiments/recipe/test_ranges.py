@@ -12,6 +12,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe.ranges import RANGES, check_names, check_ranges, check_task
 from sftrl_ext.experiments.recipe.recipe_files import distinct_recipes, find_recipe, load_recipe
 from sftrl_ext.experiments.recipe.schema import ExpectedConfig, Recipe
+from sftrl_ext.plugins import load_plugins
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,6 @@ def test_a_number_of_a_list_or_an_arm_is_refused(hands, override, message):
         ("arms.rl.splits=[rule_odd]", r"arms\.rl\.splits: .*Did you mean 'rule_ood'"),
         ("task.reward=brevty", r"task\.reward: unknown reward function 'brevty'.*Known: binary"),
         ("task.reward=outcme", r"task\.reward: .*Did you mean 'outcome'"),
-        ("task.reward_file=/no/such.py", r"task\.reward_file: /no/such\.py: no such Python file"),
         ("task.profile=exactt", r"task: unknown profile 'exactt'\. Did you mean 'exact'"),
         ("task.modality=images", r"task: unknown modality 'images'\. Did you mean 'image'"),
         ("task.template=defualt", r"task: .*defualt"),
@@ -120,7 +120,7 @@ def test_settings_of_routes_are_checked_when_composed(routes, override, message)
         check(routes, override)
 
 
-def test_splits_of_any_target_and_rewards_of_a_file_are_known(hands, tmp_path):
+def test_splits_of_any_target_and_rewards_of_a_plugin_are_known(hands, tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(
         "from sftrl_ext.reward_fns import register_reward\n"
@@ -128,8 +128,8 @@ def test_splits_of_any_target_and_rewards_of_a_file_are_known(hands, tmp_path):
         "def mine(step, facts):\n"
         "    return 0.0\n"
     )
-    words = [f"task.reward_file={mine}", "task.reward=of_my_file", "task.eval_splits=[ood_target_36,all_5]"]
-    check(hands, *words)
+    load_plugins([str(mine)])
+    check(hands, "task.reward=of_my_file", "task.eval_splits=[ood_target_36,all_5]")
 
 
 def test_every_number_of_a_recipe_has_a_range():

@@ -13,13 +13,15 @@ from data_prep.build import build_file
 from data_prep.options import DataOptions
 from data_prep.validate import validate_file
 from sftrl_ext.envs import TASKS
-from sftrl_ext.envs.task import TASKS_VARIABLE, load_task_module, make_episode, task_of_source
+from sftrl_ext.envs.task import make_episode, task_of_source
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe, to_yaml
 from sftrl_ext.files import read_json, read_jsonl, write_text
+from sftrl_ext.plugins import VARIABLE
 from sftrl_ext.runs.layout import RunLayout
+from tests.plugin_state import forgotten_plugins
 from tests.test_docs import ROOT, blocks
 
 FILES = ("doubling.py", "doubling_task.py", "my_doubling.yaml")
@@ -32,13 +34,8 @@ def folder(tmp_path_factory):
     texts = {mark.removeprefix("file: "): text for mark, _, text in blocks(ROOT / "docs" / "extend.md")}
     for name in FILES:
         (folder / name).write_text(texts[name])
-    before, paths = os.environ.get(TASKS_VARIABLE), list(sys.path)
-    yield folder
-    sys.path[:] = paths
-    TASKS._items.pop("doubling", None)
-    os.environ.pop(TASKS_VARIABLE, None)
-    if before is not None:
-        os.environ[TASKS_VARIABLE] = before
+    with forgotten_plugins(TASKS):
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +47,16 @@ def test_the_recipe_brings_its_task(recipe, folder, tmp_path):
     assert TASKS["doubling"].data_sources == {"text": "doubling", "image": "doubling"}
     assert task_of_source("doubling/large") is TASKS["doubling"]
     assert make_episode({"task": "doubling", "number": 4}).submit("8").terminated
-    trained = [stage for stage in make_plan(recipe, tmp_path) if stage.kind in ("sft", "rl")]
-    assert {stage.env[TASKS_VARIABLE] for stage in trained} == {str(folder / "doubling_task.py")}
+    assert {stage.env[VARIABLE] for stage in make_plan(recipe, tmp_path)} == {
+        str(folder / "doubling_task.py")
+    }
     write_text(tmp_path / "recipe.yaml", to_yaml(recipe))
     assert from_yaml(tmp_path / "recipe.yaml").task == recipe.task
 
 
 def test_another_process_finds_it_by_the_variable(folder):
     code = "from sftrl_ext.envs import make_episode; make_episode({'task': 'doubling', 'number': 4})"
-    env = {**os.environ, TASKS_VARIABLE: str(folder / "doubling_task.py")}
+    env = {**os.environ, VARIABLE: str(folder / "doubling_task.py")}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
 
 
@@ -90,6 +88,7 @@ def test_sftrl_data_builds_it_too(recipe, tmp_path):
         ({"task": "doublin"}, "Did you mean 'doubling'"),
         ({"split": "larg"}, "Did you mean 'large'"),
         ({"suits": "red"}, "--suits is for task 'general_points'"),
+        ({"kind": "reasoned"}, "task 'doubling' has no worked answers; expected `worked_answer`"),
         ({"kind": "given", "source": Path("a.csv")}, "task 'doubling' reads no list"),
     ],
 )
@@ -99,11 +98,9 @@ def test_wrong_options_are_named(recipe, tmp_path, change, words):
         build_file(DataOptions(**(plain | change)))
 
 
-def test_a_module_that_is_not_there_is_named():
-    with pytest.raises(SftrlError, match="no_such_task: no module that registers a task can be imported"):
-        load_task_module("no_such_task")
-    with pytest.raises(SftrlError, match=r"none\.py: no such Python file of a task"):
-        load_task_module("none.py")
+def test_a_plugin_that_is_not_there_is_named(folder):
+    with pytest.raises(SftrlError, match=r"plug-in .*none\.py: no such file"):
+        load_recipe(folder / "my_doubling.yaml", "smoke", plugins=["none.py"])
 
 
 @pytest.mark.e2e
@@ -121,7 +118,7 @@ def test_it_runs_from_data_to_report(folder, tmp_path):
         "--scale",
         "smoke",
     ]
-    env = {name: value for name, value in os.environ.items() if name != TASKS_VARIABLE}
+    env = {name: value for name, value in os.environ.items() if name != VARIABLE}
     done = subprocess.run(
         [*command, "--run-dir", str(layout.root)], env=env, capture_output=True, text=True, timeout=900
     )

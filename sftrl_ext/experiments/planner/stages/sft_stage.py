@@ -17,7 +17,7 @@ from sftrl_ext.experiments.planner.work import RLShape, Work
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.arms import saved_steps
 from sftrl_ext.runs.token_counts import TokenCount
-from sftrl_ext.training.engine_settings import KL_LOSSES
+from sftrl_ext.training.engine_settings import LOSSES
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.recipe.schema import SFTConfig
@@ -56,7 +56,7 @@ def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConf
     workload = workload_of(
         context.recipe, a, arm, dialogues=1.0 if stage.name == "dialogues" else config.dialogues
     )
-    anchored = stage.env.get("SFTRL_SFT_LOSS", "nll") in KL_LOSSES
+    anchored = LOSSES[stage.env.get("SFTRL_SFT_LOSS", "nll")].anchored
     engine = engine_of(
         context, "sft", settings.engine, settings.optim, stage.env.get("SFTRL_FREEZE"), anchored
     )

@@ -1,0 +1,1 @@
+"""The task compose for sftrl-ext: secret functions, learnt one by one and then composed."""
