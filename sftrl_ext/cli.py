@@ -14,7 +14,7 @@ import sftrl_ext
 from data_prep.options import DataOptions
 from sftrl_ext.cli_eval import add_eval_verbs
 from sftrl_ext.cli_rehearse import add_rehearse_verb
-from sftrl_ext.cli_run import add_run_verbs, print_report_paths
+from sftrl_ext.cli_run import add_run_verbs, print_report
 from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError, error_text
 from sftrl_ext.plain_text import printable
@@ -141,7 +141,7 @@ def _report(args: argparse.Namespace, console: Console) -> None:
         return
     for run_dir in args.run_dir:
         build_report(run_dir, args.rl_tokens)
-        print_report_paths(run_dir, console)
+        print_report(run_dir, console)
         if args.results is not None:
             from sftrl_ext.reports.results_file import write_results
 

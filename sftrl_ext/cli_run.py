@@ -172,14 +172,24 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     run_dir = _run_dir(args, recipe, several=False)
     start = start_or_resume if args.or_resume else start_run
     start(recipe, run_dir, console, args.share)
-    print_report_paths(run_dir, console)
+    print_report(run_dir, console)
 
 
 def _resume(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.runner import resume_run
 
     resume_run(args.run_dir, console)
-    print_report_paths(args.run_dir, console)
+    print_report(args.run_dir, console)
+
+
+def print_report(run_dir: Path, console: Console) -> None:
+    """Print the verdict and the numbers of a run that has a report, then its paths."""
+    if (run_dir / "report" / "report.md").is_file():
+        from sftrl_ext.reports.outcome import print_outcome
+
+        console.print()
+        print_outcome(run_dir, console)
+    print_report_paths(run_dir, console)
 
 
 def print_report_paths(run_dir: Path, console: Console) -> None:

@@ -21,3 +21,9 @@ def configs_dir() -> Path:
 def recipes_dir() -> Path:
     """Folder of the recipes that ship with the package."""
     return _shipped("recipes")
+
+
+def shown_path(path: Path) -> Path:
+    """A path as a command typed here names it: relative below the working folder, else absolute."""
+    path, here = path.resolve(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) and path != here else path

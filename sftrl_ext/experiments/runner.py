@@ -8,20 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
 from sftrl_ext.experiments.locks import held
 from sftrl_ext.experiments.plan import Stage, make_plan
+from sftrl_ext.experiments.progress import RunProgress, StageWatch, planned_seconds
 from sftrl_ext.experiments.recipe.arms import gives_init
 from sftrl_ext.experiments.recipe.attention import pin_attention, require_attention, same_but_auto
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml, to_yaml
@@ -29,14 +22,22 @@ from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.recipe.trackers import require_packages
 from sftrl_ext.experiments.stage_cache import find_stage, reuse_records, reuse_stage, stage_key
 from sftrl_ext.experiments.start_models.start_choice import note_choice
-from sftrl_ext.experiments.subprocesses import FinishedProcess, kill_leftovers, run_child, tail
+from sftrl_ext.experiments.subprocesses import (
+    FinishedProcess,
+    kill_leftovers,
+    process_names,
+    run_child,
+    tail,
+)
 from sftrl_ext.experiments.verl_commands import joins_cluster
 from sftrl_ext.files import read_json, write_text
+from sftrl_ext.paths import shown_path
 from sftrl_ext.runs.checkpoints import latest_step
 from sftrl_ext.runs.compute import PaperFormula
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.machine import describe_commit, describe_hardware
-from sftrl_ext.runs.metrics import Follower, merge_launches
+from sftrl_ext.runs.metrics import merge_launches
+from sftrl_ext.runs.progress import PROGRESS_VARIABLE
 from sftrl_ext.runs.state import ModelState, RunState, StageState
 from sftrl_ext.runs.token_files import write_given_tokens, write_tokens
 
@@ -171,13 +172,24 @@ class Runner:
         self.share = None if self.state.share is None else Path(self.state.share)
         names = {stage.name for stage in self.state.stages}
         self.state.stages += [_new_state(stage) for stage in self.plan if stage.name not in names]
+        self.progress = RunProgress(self.plan, self.state, planned_seconds(recipe, self.plan), console)
 
     def run(self) -> None:
         """Run every stage that is not done, in the order of the plan.
 
         Raises:
             SftrlError: if a stage fails.
+            KeyboardInterrupt: if interrupted; its text names the command that resumes the run.
         """
+        try:
+            with self.progress:
+                self._run_stages()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"finished stages are kept. Continue with `sftrl resume {shown_path(self.layout.root)}`."
+            ) from None
+
+    def _run_stages(self) -> None:
         for stage in self.plan:
             entry = self.state.stage(stage.name)
             if entry.status == "done":
@@ -264,27 +276,28 @@ class Runner:
     def _run_process(self, stage: Stage, entry: StageState) -> FinishedProcess:
         """Run the command of a stage to its end, and show its progress."""
         metrics = self.layout.stage(stage.name) / f"metrics-{entry.launches}.jsonl"
-        follower, keeper = Follower(metrics), self._checkpoint_keeper(stage)
-        with _progress(self.console) as progress:
-            task = progress.add_task(self._label(stage), total=stage.total, last="")
+        counted, record = self.layout.progress(stage.name), self._process_record(stage)
+        counted.unlink(missing_ok=True)  # of an earlier launch
+        watch = StageWatch(stage, metrics, counted, lambda: process_names(record))
+        keeper = self._checkpoint_keeper(stage)
+        self.progress.begin(stage, self._label(stage))
 
-            def on_poll() -> None:
-                step, text = follower.look()
-                progress.update(task, completed=step if stage.total else 0, last=text)
-                if stage.total:
-                    keeper.thin_out()
+        def on_poll() -> None:
+            self.progress.update(stage, watch.look())
+            if stage.total:
+                keeper.thin_out()
 
-            process = run_child(
+        try:
+            return run_child(
                 stage.command,
-                env={**stage.env, "VERL_FILE_LOGGER_PATH": str(metrics)},
+                env={**stage.env, "VERL_FILE_LOGGER_PATH": str(metrics), PROGRESS_VARIABLE: str(counted)},
                 log=self.layout.log(stage.name),
-                record=self._process_record(stage),
+                record=record,
                 on_poll=on_poll,
                 own_temp=not joins_cluster(self.recipe),
             )
-            if stage.total and process.code == 0:
-                progress.update(task, completed=stage.total)
-        return process
+        finally:
+            self.progress.end()
 
     def _fail(self, stage: Stage, entry: StageState, process: FinishedProcess) -> None:
         """Store the failure of a stage, show the end of its log, and raise."""
@@ -295,7 +308,7 @@ class Runner:
         self.console.print(tail(log), markup=False, highlight=False)
         raise SftrlError(
             f"stage {stage.name!r} failed (exit status {process.code}); its whole log: {log}. "
-            f"After fixing the cause, continue with `sftrl resume {self.layout.root}`."
+            f"After fixing the cause, continue with `sftrl resume {shown_path(self.layout.root)}`."
         )
 
     def _finish(self, stage: Stage, entry: StageState) -> None:
@@ -340,17 +353,3 @@ class Runner:
 
     def _is_trained(self, stage: Stage) -> bool:
         return stage.total is not None and latest_step(self.layout.checkpoints(stage.name)) >= stage.total
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[last]}[/]"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

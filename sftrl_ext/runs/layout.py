@@ -69,6 +69,10 @@ class RunLayout:
         """The output of a stage's command."""
         return self.stage(name) / "log.txt"
 
+    def progress(self, name: str) -> Path:
+        """Progress of the current launch of a stage that logs no steps."""
+        return self.stage(name) / "progress.json"
+
     def metrics(self, name: str) -> Path:
         """One line per step, over all launches of the stage."""
         return self.stage(name) / "metrics.jsonl"

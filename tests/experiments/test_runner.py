@@ -1,13 +1,16 @@
 import errno
 import fcntl
+import io
 
 import pytest
+from rich.console import Console
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe, to_yaml
 from sftrl_ext.files import write_json, write_text
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.state import RunState
 
 
 def test_one_process_at_a_time_holds_a_run(tmp_path):
@@ -45,3 +48,20 @@ def test_starting_again_goes_on_with_the_same_recipe_only(tmp_path, monkeypatch)
     assert went_on == ["started", tmp_path]
     with pytest.raises(SftrlError, match="another recipe"):
         runner.start_or_resume(load_recipe("fig6_gp_l", "smoke", ["budget.rl.lr=1"]), tmp_path, None)
+
+
+def test_an_interrupt_names_the_folder_of_the_run(tmp_path, monkeypatch):
+    recipe, layout = load_recipe("fig6_gp_l", "smoke"), RunLayout(tmp_path / "runs" / "mine")
+    RunState().save(layout.state)
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(command, *, on_poll, **_):
+        on_poll()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_child", interrupted)
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt, match="sftrl resume runs/mine`"):
+        runner.Runner(recipe, layout, Console(file=out, width=200)).run()
+    assert out.getvalue().startswith("[1/9] build the parquet files (data) starts")
+    assert RunState.load(layout.state).stages[0].status == "running"
