@@ -27,8 +27,8 @@ def print_outcome(run_dir: Path, console: Console) -> None:
         SftrlError: if it is no run folder, or a file in it is malformed.
     """
     analysis = analyse(run_dir)
-    for split_verdict in analysis.verdicts:
-        console.print(Text(printable(split_verdict.verdict.headline), style="bold"))
+    for headline in dict.fromkeys(verdict.verdict.headline for verdict in analysis.verdicts):
+        console.print(Text(printable(headline), style="bold" if analysis.no_claim is None else "bold red"))
     rows = compared_rows(analysis)
     if not rows:
         return
