@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("reports",),
     ("experiments",),
-    ("cli", "cli_eval", "cli_rehearse", "cli_run", "cli_template"),
+    ("cli", "cli_eval", "cli_list", "cli_rehearse", "cli_run", "cli_template"),
 )
 """Rooms of each floor of docs/architecture.md, from the ground up; a room imports from lower floors."""
 
@@ -44,6 +44,7 @@ WITHIN_FLOOR = {
     ("hf_folder", "files"),
     ("hf_folder", "after_import"),
     ("cli", "cli_eval"),
+    ("cli", "cli_list"),
     ("cli", "cli_rehearse"),
     ("cli", "cli_run"),
     ("cli", "cli_template"),

@@ -37,7 +37,7 @@ def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch):
 
 def test_starting_again_goes_on_with_the_same_recipe_only(tmp_path, monkeypatch):
     went_on = []
-    monkeypatch.setattr(runner, "resume_run", lambda run_dir, console: went_on.append(run_dir))
+    monkeypatch.setattr(runner, "resume_run", lambda run_dir, *_, **__: went_on.append(run_dir))
     monkeypatch.setattr(runner, "start_run", lambda *_: went_on.append("started"))
     recipe = load_recipe("fig6_gp_l", "smoke")
     runner.start_or_resume(recipe, tmp_path, None)
@@ -65,3 +65,32 @@ def test_an_interrupt_names_the_folder_of_the_run(tmp_path, monkeypatch):
         runner.Runner(recipe, layout, Console(file=out, width=200)).run()
     assert out.getvalue().startswith("[1/9] build the parquet files (data) starts")
     assert RunState.load(layout.state).stages[0].status == "running"
+
+
+def test_some_stages_run_and_need_what_they_start_from(tmp_path, monkeypatch):
+    recipe, layout = load_recipe("fig6_gp_l", "smoke"), RunLayout(tmp_path / "run")
+    RunState().save(layout.state)
+    ran = []
+
+    def finish(stage, entry):
+        ran.append(stage.name)
+        entry.status = "done"
+
+    def run(stages):
+        started = runner.Runner(recipe, layout, Console(quiet=True))
+        monkeypatch.setattr(started, "_run_stage", finish)
+        started.run(stages)
+        started._save()
+
+    with pytest.raises(SftrlError, match="--stages: base needs data, which is not done"):
+        run("train")
+    run("data,model")
+    assert ran == ["data", "model"]
+    with pytest.raises(SftrlError, match="eval needs base"):
+        run("eval,report")
+    run("train")
+    assert ran[2:5] == ["base", "dialogues", "init"] and "eval" not in ran
+    run("report,eval")
+    assert ran[-2:] == ["eval", "report"]
+    with pytest.raises(SftrlError, match="Did you mean 'report'"):
+        run("reprot")

@@ -15,7 +15,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -72,39 +77,8 @@ def load_recipe(
     launchers = [path.stem for path in (configs_dir() / "launcher").glob("*.yaml")]
     if launcher not in launchers:
         raise unknown_name("launcher", launcher, launchers)
-    _require_mapping(path)
-    GlobalHydra.instance().clear()
-    ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
-    try:
-        with initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
-            composed = compose(
-                config_name=path.name,
-                overrides=[
-                    f"hydra.searchpath=[file://{configs_dir()}]",
-                    f"scale={scale}",
-                    f"+launcher={launcher}",
-                    # A key that such a mapping may have need not be in the recipe to be set.
-                    *(f"++{word}" if word.startswith(_MAPPINGS) else word for word in overrides),
-                ],
-            )
-        # Once more into the schema: an arm, or a key that was added with "+", is not checked before.
-        plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
-        loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
-    except RecursionError:
-        raise SftrlError(f"{path}: a value in it holds itself (a YAML alias); expected none.") from None
-    except MissingConfigException as error:
-        raise SftrlError(f"{path}: {first_line(error)}") from None
-    except AssertionError:  # omegaconf's, where a key lies below one that is null
-        words = ", ".join(overrides)
-        raise SftrlError(
-            f"{path}: one of {words} sets a key of a group that is null in this recipe; expected the whole "
-            "group, as in budget.dialogues={rows: 100, steps: 2, lr: 1e-3}."
-        ) from None
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-        raise SftrlError(_explain(path, error)) from None
-    finally:
-        GlobalHydra.instance().clear()
-    assert isinstance(loaded, Recipe)
+    groups = [f"hydra.searchpath=[file://{configs_dir()}]", f"scale={scale}", f"+launcher={launcher}"]
+    loaded = _compose(path, groups, overrides)
     if loaded.task.module is not None:
         loaded.task.module = absolute_file(loaded.task.module, path.parent)
         load_task_module(loaded.task.module)
@@ -118,6 +92,64 @@ def load_recipe(
     if path not in recipe_files().values() or any(_TASK_KEY.match(word) for word in overrides):
         with named(str(path)):
             check_task(loaded)
+    return loaded
+
+
+def changed_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
+    """A stored recipe with other values.
+
+    Args:
+        path: File that `to_yaml` wrote.
+        overrides: Hydra overrides.
+
+    Raises:
+        SftrlError: for an unknown key or value, naming the nearest right one.
+    """
+    # The file has no schema of its own: keys are added, and checked by the schema after.
+    added = [word if word.startswith(("~", "+")) else f"++{word}" for word in overrides]
+    loaded = _compose(path.resolve(), [], added)
+    if loaded.task.module is not None:
+        load_task_module(loaded.task.module)
+    make_paths_absolute(loaded, Path.cwd())
+    _check(path, loaded)
+    if any(_TASK_KEY.match(word) for word in overrides):
+        with named(str(path)):
+            check_task(loaded)
+    return loaded
+
+
+def _compose(path: Path, groups: Sequence[str], overrides: Sequence[str]) -> Recipe:
+    """Compose a recipe's file with its groups and overrides, by the schema."""
+    _require_mapping(path)
+    GlobalHydra.instance().clear()
+    ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
+    # A key that such a mapping may have need not be in the recipe to be set.
+    prefixed = [f"++{word}" if word.startswith(_MAPPINGS) else word for word in overrides]
+    try:
+        with initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
+            composed = compose(config_name=path.name, overrides=[*groups, *prefixed])
+        # Once more into the schema: an arm, or a key that was added with "+", is not checked before.
+        plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+        loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
+    except RecursionError:
+        raise SftrlError(f"{path}: a value in it holds itself (a YAML alias); expected none.") from None
+    except MissingConfigException as error:
+        raise SftrlError(f"{path}: {first_line(error)}") from None
+    except AssertionError:  # omegaconf's, where a key lies below one that is null
+        raise SftrlError(
+            f"{path}: one of {', '.join(overrides)} sets a key of a group that is null in this recipe; "
+            "expected the whole group, as in budget.dialogues={rows: 100, steps: 2, lr: 1e-3}."
+        ) from None
+    except OverrideParseException as error:
+        raise SftrlError(
+            f"{error.override.lstrip('+')}: found no override that can be read; expected key=value, with "
+            "texts that hold signs such as = in quotes: 'launcher.slurm.options=[\"--constraint=h100\"]'."
+        ) from None
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        raise SftrlError(_explain(path, error)) from None
+    finally:
+        GlobalHydra.instance().clear()
+    assert isinstance(loaded, Recipe)
     return loaded
 
 
