@@ -32,7 +32,7 @@ from sftrl_ext.experiments.subprocesses import (
 )
 from sftrl_ext.experiments.verl_commands import joins_cluster
 from sftrl_ext.files import read_json, write_text
-from sftrl_ext.paths import shown_path
+from sftrl_ext.paths import install_command, shown_path
 from sftrl_ext.runs.checkpoints import latest_step
 from sftrl_ext.runs.compute import PaperFormula
 from sftrl_ext.runs.layout import RunLayout
@@ -155,8 +155,8 @@ def require_training() -> None:
     if missing:
         raise SftrlError(
             f"training needs {', '.join(missing)}, not in this environment (a base install has "
-            'environments, rewards and data only). Install "sftrl-ext[cpu]" for a laptop '
-            'or "sftrl-ext[gpu]" for CUDA.'
+            f"environments, rewards and data only). For a laptop: `{install_command('cpu')}`; for CUDA: "
+            f"`{install_command('gpu')}`."
         )
 
 

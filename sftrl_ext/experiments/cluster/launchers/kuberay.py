@@ -9,6 +9,7 @@ import importlib.metadata
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.cluster.launchers.base import Job, Submission, launch_file, render
+from sftrl_ext.paths import install_command
 
 
 def launch(job: Job) -> Submission:
@@ -39,5 +40,5 @@ def _ray_version() -> str:
         return importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError:
         raise SftrlError(
-            'a RayJob names its Ray version, and there is none here: install "sftrl-ext[train]".'
+            f"a RayJob names its Ray version, and there is none here: `{install_command('train')}`."
         ) from None
