@@ -149,7 +149,7 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
     if args.share is not None:
         raise SftrlError(f"found --share with launcher {args.launcher!r}; expected launcher local.")
     run_dir = _run_dir(args, recipe, several) if args.run_dir is not None else None
-    return LAUNCHERS[args.launcher](make_job(recipe, name, _overrides(args), run_dir))
+    return LAUNCHERS[args.launcher](make_job(recipe, name, _overrides(args), run_dir, args.stages))
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:

@@ -16,7 +16,8 @@ def launch(job: Job) -> Submission:
     """Return the manifest of a job, and the command that creates it.
 
     Raises:
-        SftrlError: if the image or the shared volume is not named, or lines are to run on every pod.
+        SftrlError: if the image or the shared volume is not named, containers or volumes of the pod are, or
+            lines are to run on every pod.
     """
     config, options = job.config, job.config.kuberay
     for key, value, why in (
@@ -25,6 +26,10 @@ def launch(job: Job) -> Submission:
     ):
         if value is None:
             raise SftrlError(f"launcher.kuberay.{key} is null: {why}.")
+    if clashes := sorted({"containers", "volumes"} & options.pod.keys()):
+        raise SftrlError(
+            f"launcher.kuberay.pod: found {', '.join(clashes)}; expected other keys of a pod's spec."
+        )
     if config.setup:
         raise SftrlError("launcher.setup: a RayJob has no place for it; put what it does into the image.")
     path = launch_file(job, "rayjob.yaml")
