@@ -66,11 +66,10 @@ def _splits(folder: Path | None) -> Rows:
 
 
 def _rules(folder: Path | None) -> Rows:
-    from sftrl_ext.envs.general_points.families import FAMILIES
-    from sftrl_ext.envs.general_points.rules import RULES
+    from sftrl_ext.envs import TASKS
 
-    yield from ((name, RULES[name].statement) for name in RULES)
-    yield from ((name, "a family: every hand has a rule of its own") for name in FAMILIES)
+    for task in sorted(TASKS):
+        yield from ((task, name, statement) for name, statement in TASKS[task].rules().items())
 
 
 def _rewards(folder: Path | None) -> Rows:
@@ -99,7 +98,7 @@ LISTS: dict[str, tuple[tuple[str, ...], Callable[[Path | None], Rows]]] = {
     "recipes": (("Recipe", "Also", "Title"), _recipes),
     "tasks": (("Task", "Data sources", "Attempts"), _tasks),
     "splits": (("Task", "Split", "Title"), _splits),
-    "rules": (("Rule", "Statement"), _rules),
+    "rules": (("Task", "Rule", "Statement"), _rules),
     "rewards": (("Reward", "Default of", "Description"), _rewards),
     "runs": (("Run", "Stages", "State", "Wall time"), _runs),
 }
