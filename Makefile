@@ -87,7 +87,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.cpu: $(VENV)/bin/python pyproject.toml constraints/cpu.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[cpu]'
+	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[cpu,endpoint]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu

@@ -13,10 +13,11 @@ from rich.console import Console
 import sftrl_ext
 from data_prep.options import DataOptions
 from sftrl_ext.cli_eval import add_eval_verbs
+from sftrl_ext.cli_list import add_list_verb
 from sftrl_ext.cli_new import add_new_verb
 from sftrl_ext.cli_plugin import add_plugin_option
 from sftrl_ext.cli_rehearse import add_rehearse_verb
-from sftrl_ext.cli_run import add_run_verbs, print_report_paths
+from sftrl_ext.cli_run import RUN_HELP, add_run_verbs, find_run, print_report
 from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError, error_text
 from sftrl_ext.plain_text import printable
@@ -86,12 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     add_template_verb(verbs)
     add_new_verb(verbs)
     add_run_verbs(verbs)
+    add_list_verb(verbs)
     add_rehearse_verb(verbs)
     add_eval_verbs(verbs)
 
     report = verbs.add_parser("report", help="rebuild the report of a run from its stored metrics")
     report.add_argument(
-        "run_dir", type=Path, nargs="+", help="run folder; with --figure, also a results file"
+        "run_dir", type=Path, nargs="+", help=f"{RUN_HELP}; with --figure, also a results file"
     )
     report.add_argument("--figure", help="draw one figure of the paper from these runs: fig5, fig6, ..")
     report.add_argument("--axis", choices=("counted", "paper", "tokens"), help="compute axis of --figure")
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
 
     show = verbs.add_parser("show", help="print or draw the stored episodes of a run")
-    show.add_argument("run_dir", type=Path)
+    show.add_argument("run_dir", type=Path, help=RUN_HELP)
     show.add_argument("--arm")
     show.add_argument("--split")
     show.add_argument("--seed", type=int)
@@ -133,20 +135,21 @@ def _parser() -> argparse.ArgumentParser:
 def _report(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports import build_report, results_table
 
+    run_dirs = [find_run(run_dir) for run_dir in args.run_dir]
     if args.figure is not None:
         from sftrl_ext.reports.figures.matplotlib_needed import needs_matplotlib
 
         with needs_matplotlib("a figure"):
             from sftrl_ext.reports.paper.figures import write_paper_figure
-        for path in write_paper_figure(args.figure, args.run_dir, args.out, args.axis, args.rl_tokens):
+        for path in write_paper_figure(args.figure, run_dirs, args.out, args.axis, args.rl_tokens):
             console.print(f"  {path}", markup=False, highlight=False)
         return
     if args.table:
-        console.print(results_table(args.run_dir), markup=False, highlight=False)
+        console.print(results_table(run_dirs), markup=False, highlight=False)
         return
-    for run_dir in args.run_dir:
+    for run_dir in run_dirs:
         build_report(run_dir, args.rl_tokens)
-        print_report_paths(run_dir, console)
+        print_report(run_dir, console)
         if args.results is not None:
             from sftrl_ext.reports.results_file import write_results
 
@@ -157,7 +160,7 @@ def _show(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports.episodes.show import show_episodes
 
     show_episodes(
-        args.run_dir,
+        find_run(args.run_dir),
         console,
         arm=args.arm,
         split=args.split,

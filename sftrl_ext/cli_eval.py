@@ -37,6 +37,7 @@ def add_eval_verbs(verbs: Any) -> None:
     evaluate.add_argument(
         "--data", type=Path, nargs="+", required=True, help="parquet files from `sftrl data rl --eval`"
     )
+    evaluate.add_argument("--limit", type=int, metavar="N", help="first N rows of each file (default: all)")
     evaluate.add_argument(
         "--temperature", type=float, help="sampling temperature; 0 is greedy (default: 0.2)"
     )

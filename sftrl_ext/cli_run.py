@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sftrl_ext.experiments.cluster.launchers import Submission
     from sftrl_ext.experiments.recipe.schema import Recipe
 
+STAGES_HELP = "run only these: names or kinds of stages, or train, separated by commas, as in data,model"
+RUN_HELP = "run folder, or <recipe>-<scale> of a run in runs/"
+
 
 def add_run_verbs(verbs: Any) -> None:
     """Add the verbs to the parser."""
@@ -50,6 +53,7 @@ def add_run_verbs(verbs: Any) -> None:
         verb.add_argument(
             "--launcher", default="local", help="local, ray, slurm, sky, kuberay, or one of a plug-in"
         )
+        verb.add_argument("--stages", help=STAGES_HELP)
         add_plugin_option(verb)
         verb.add_argument("--or-resume", action="store_true", help="resume the run if it exists")
         verb.add_argument(
@@ -67,8 +71,27 @@ def add_run_verbs(verbs: Any) -> None:
         verb.set_defaults(run=run)
 
     resume = verbs.add_parser("resume", help="resume an interrupted or failed run")
-    resume.add_argument("run_dir", type=Path)
+    resume.add_argument("run_dir", type=Path, help=RUN_HELP)
+    resume.add_argument(
+        "--from",
+        dest="again_from",
+        metavar="STAGE",
+        help="do this stage again, and those that depend on it; what they had made is kept in replaced/",
+    )
+    resume.add_argument("--stages", help=STAGES_HELP)
+    resume.add_argument(
+        "overrides", nargs="*", help="recipe keys of stages not yet begun, as in budget.rl.updates=60"
+    )
     resume.set_defaults(run=_resume)
+
+
+def find_run(path: Path) -> Path:
+    """Folder of a run, by its path or by a name of its recipe."""
+    if path.exists():  # no recipe need be read
+        return path
+    from sftrl_ext.experiments import run_names
+
+    return run_names.find_run(path)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -137,11 +160,11 @@ def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bo
     if recipe.launcher.run_root is None:  # the nodes see the files of this machine
         plugins = map(absolute_name, plugins)
     words = [*_overrides(args), *(f"--plugin={plugin}" for plugin in plugins)]
-    return LAUNCHERS[args.launcher](make_job(recipe, name, words, run_dir))
+    return LAUNCHERS[args.launcher](make_job(recipe, name, words, run_dir, args.stages))
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:
-    from sftrl_ext.experiments.plan import make_plan
+    from sftrl_ext.experiments.plan import make_plan, select_stages
     from sftrl_ext.experiments.planner.printing import print_budget
     from sftrl_ext.experiments.recipe.attention import resolve_attention
 
@@ -155,7 +178,8 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
         if args.show == "budget":
             continue
         console.print(f"# attention: {resolve_attention(recipe)}\n", markup=False, highlight=False)
-        for stage in make_plan(recipe, _run_dir(args, recipe, len(recipes) > 1).resolve()):
+        stages = make_plan(recipe, _run_dir(args, recipe, len(recipes) > 1).resolve())
+        for stage in stages if args.stages is None else select_stages(stages, args.stages):
             env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
             console.print(f"# {stage.name}: {stage.title}", style="bold", highlight=False)
             console.print(f"{env} {shlex.join(stage.command)}".strip() + "\n", markup=False, highlight=False)
@@ -176,21 +200,34 @@ def _run(args: argparse.Namespace, console: Console) -> None:
             submit(_submission(args, name, recipe, len(recipes) > 1), console)
         return
     if len(recipes) > 1:
+        if args.stages is not None:
+            raise SftrlError("found --stages with several recipes; expected one recipe.")
         for outcome in run_many(list(recipes.values()), _runs_dir(args), console, args.jobs):
             print_report_paths(outcome.run_dir, console)
         return
     [recipe] = recipes.values()
     run_dir = _run_dir(args, recipe, several=False)
     start = start_or_resume if args.or_resume else start_run
-    start(recipe, run_dir, console, args.share)
-    print_report_paths(run_dir, console)
+    start(recipe, run_dir, console, args.share, args.stages)
+    print_report(run_dir, console)
 
 
 def _resume(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.runner import resume_run
 
-    resume_run(args.run_dir, console)
-    print_report_paths(args.run_dir, console)
+    run_dir = find_run(args.run_dir)
+    resume_run(run_dir, console, args.overrides, args.again_from, args.stages)
+    print_report(run_dir, console)
+
+
+def print_report(run_dir: Path, console: Console) -> None:
+    """Print the verdict and the numbers of a run that has a report, then its paths."""
+    if (run_dir / "report" / "report.md").is_file():
+        from sftrl_ext.reports.outcome import print_outcome
+
+        console.print()
+        print_outcome(run_dir, console)
+    print_report_paths(run_dir, console)
 
 
 def print_report_paths(run_dir: Path, console: Console) -> None:

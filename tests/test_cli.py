@@ -93,7 +93,7 @@ def test_a_base_install_asked_to_train_says_what_to_install(capsys, tmp_path, mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     message = refused(capsys, "run", "fig6_gp_l", "--scale", "smoke", "--run-dir", tmp_path / "run")
     assert "torch" in message
-    assert "sftrl-ext[cpu]" in message
+    assert "[cpu]'`" in message and "[gpu]'`" in message
     assert not (tmp_path / "run").exists()
 
 

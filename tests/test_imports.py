@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("reports",),
     ("experiments",),
-    ("cli", "cli_eval", "cli_new", "cli_plugin", "cli_rehearse", "cli_run", "cli_template"),
+    ("cli", "cli_eval", "cli_list", "cli_new", "cli_plugin", "cli_rehearse", "cli_run", "cli_template"),
 )
 """Rooms of each floor of docs/architecture.md, from the ground up; a room imports from lower floors."""
 
@@ -50,7 +50,9 @@ WITHIN_FLOOR = {
     ("cli", "cli_new"),
     ("cli", "cli_plugin"),
     ("cli_eval", "cli_plugin"),
+    ("cli_list", "cli_plugin"),
     ("cli_run", "cli_plugin"),
+    ("cli", "cli_list"),
     ("cli", "cli_rehearse"),
     ("cli", "cli_run"),
     ("cli", "cli_template"),

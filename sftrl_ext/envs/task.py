@@ -70,6 +70,7 @@ class TaskSpec:
         solution: Name of the solution in a correct response, the same for all ways to write it, from the
             details of its verdict; None if instances have one solution.
         solutions: Number of distinct solutions of an instance, from its facts.
+        rules: Returns its registered rules, name to statement, for listings; empty for a task without rules.
     """
 
     name: str
@@ -95,6 +96,7 @@ class TaskSpec:
     route_view: Callable[[Mapping[str, Any]], RouteView] | None = None
     solution: Callable[[Mapping[str, Any]], str] | None = None
     solutions: Callable[[Mapping[str, Any]], int] | None = None
+    rules: Callable[[], Mapping[str, str]] = dict
 
     def __post_init__(self) -> None:
         if not self.data_sources:

@@ -23,6 +23,7 @@ from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.runner import start_or_resume
 from sftrl_ext.experiments.subprocesses import end_with_parent
 from sftrl_ext.files import write_json, write_text
+from sftrl_ext.paths import shown_path
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.machine import describe_commit, describe_hardware, hardware_line
 from sftrl_ext.runs.state import RunState
@@ -69,12 +70,19 @@ def run_many(recipes: Sequence[Recipe], folder: Path, console: Console, jobs: in
 
     Raises:
         SftrlError: at the end, naming those that failed.
+        KeyboardInterrupt: if interrupted; its text says how to go on.
     """
     started = time.monotonic()
-    if jobs > 1:
-        outcomes = _side_by_side(recipes, folder, console, jobs)
-    else:
-        outcomes = [_one(recipe, folder, console, n, len(recipes)) for n, recipe in enumerate(recipes, 1)]
+    try:
+        if jobs > 1:
+            outcomes = _side_by_side(recipes, folder, console, jobs)
+        else:
+            outcomes = [_one(recipe, folder, console, n, len(recipes)) for n, recipe in enumerate(recipes, 1)]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"finished stages are kept in {shown_path(folder)}. The same command goes on with what is not "
+            "done."
+        ) from None
     elapsed = time.monotonic() - started
     summary = {
         "scale": recipes[0].scale.name,

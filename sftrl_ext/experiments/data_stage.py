@@ -17,6 +17,7 @@ from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, is_row_file, nee
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.user_rows import import_arm_rows
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 
 _REPLAY_SEED = 1_010
 """First seed of replayed rows: other hands than those of pre-training."""
@@ -37,28 +38,38 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
         first["dialogues"] = make.dialogues(both, budget.dialogues.rows, 1_001)
     if needs_init(recipe):
         first["init"] = make.sft(task.train_split, budget.init.rows, 2_000)
+    runs = {run.rows: run for run in arm_runs(recipe)}
+    progress = ProgressFile.of_stage()
+    progress.count(len(first) + len(runs) + len(task.eval_splits), "files")
+
+    def write(path: Path, tables: Tables) -> int:
+        rows = write_rows(path, tables, progress=lambda rows: progress.show(f"{path.stem}: {rows:,} rows"))
+        progress.advance()
+        return rows
+
     checks: list[HeldOutCheck] = []
     for name, tables in first.items():
-        write_rows(layout.rows(name), tables)
+        write(layout.rows(name), tables)
         check = make.check_held_out(layout.rows(name), init=name == "init")
         checks += [] if check is None else [check]
     origins: dict[str, Origin] = {}
-    for run in {run.rows: run for run in arm_runs(recipe)}.values():
+    for run in runs.values():
         if is_row_file(run.config.rows):
-            origins[run.rows] = import_arm_rows(recipe, run, layout)
+            origins[run.rows] = import_arm_rows(recipe, run, layout, progress)
+            progress.advance()
         else:
             name = run.rows if run.sampled_by is None else run.prompts
-            write_rows(layout.rows(name), _rows_of(run, make, recipe, layout.cities))
+            write(layout.rows(name), _rows_of(run, make, recipe, layout.cities))
     for split in task.eval_splits:
         out = layout.eval_rows(split)
         if split in task.eval_sets:
             path, limit = Path(task.eval_sets[split]), budget.eval.hands_of.get(split)
             with named(f"task.eval_sets.{split}"):
-                rows = write_rows(out, make.given(path, split, budget.eval.seed, limit))
+                rows = write(out, make.given(path, split, budget.eval.seed, limit))
             origins[out.stem] = Origin(str(path), path_digest(path), rows, rows)
             continue
         rows = budget.eval.hands_of.get(split) or make.benchmark_rows(split) or budget.eval.hands
-        write_rows(out, make.prompts(split, rows, budget.eval.seed, train=False))
+        write(out, make.prompts(split, rows, budget.eval.seed, train=False))
     write_origins(layout.origins, origins)
     for note in make.notes:
         sys.stdout.write(f"left out: {note}\n")

@@ -20,6 +20,7 @@ from sftrl_ext.experiments.cluster.local_ray import describe_ray
 from sftrl_ext.experiments.recipe.attention import FLASH, SDPA, flash_attn_fault
 from sftrl_ext.experiments.recipe.schema import SCALES
 from sftrl_ext.experiments.verl_commands import CPU_ENV
+from sftrl_ext.paths import install_command
 from sftrl_ext.plugins import Plugin, load_plugins
 from sftrl_ext.runs.machine import describe_commit, describe_hardware
 
@@ -165,8 +166,8 @@ def inspect_installation(hardware: Mapping[str, Any], versions: Mapping[str, str
     """
     if importlib.util.find_spec("verl") is None:
         fault = (
-            "verl is not installed (environments, rewards and data work); install sftrl-ext[cpu] for a "
-            "laptop, or sftrl-ext[gpu] for CUDA"
+            "verl is not installed (environments, rewards and data work); for a laptop: "
+            f"`{install_command('cpu')}`; for CUDA: `{install_command('gpu')}`"
         )
         return Installation(hardware, versions, fault)
     modules = [*MODULES, *(ROLLOUT_MODULES if importlib.util.find_spec("vllm") else ())]

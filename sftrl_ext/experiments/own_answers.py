@@ -27,10 +27,10 @@ from sftrl_ext.experiments.evaluation.units import gpus_per_engine
 from sftrl_ext.experiments.plan import start_folder
 from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs
 from sftrl_ext.experiments.recipe.schema import Recipe
-from sftrl_ext.experiments.user_rows import RowsLine
 from sftrl_ext.hf_folder import parameter_count
 from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.token_counts import TokenCount
 from sftrl_ext.runs.token_files import write_sampled_tokens
 
@@ -73,7 +73,9 @@ def sample_rows(recipe: Recipe, layout: RunLayout, name: str) -> None:
         tensor_parallel=max(1, gpus),
         device=device_of(gpus),
     )
-    played = asyncio.run(_answer(_first_attempt(recipe, run), prompts, engine, RowsLine(name, len(facts))))
+    progress = ProgressFile.of_stage()
+    progress.count(len(facts), "prompts")
+    played = asyncio.run(_answer(_first_attempt(recipe, run), prompts, engine, progress))
     correct = [episode.solved for episode in played]
     sys.stdout.write(f"{sum(correct):,} of {len(correct):,} answers are correct\n")
     if recipe.budget.own_answers == "all":
@@ -104,13 +106,12 @@ def _first_attempt(recipe: Recipe, run: ArmRun) -> EvalPlay:
 
 
 async def _answer(
-    settings: EvalPlay, prompts: EvalSet, engine: EvalEngine, line: RowsLine
+    settings: EvalPlay, prompts: EvalSet, engine: EvalEngine, progress: ProgressFile
 ) -> list[PlayedEpisode]:
     played: list[PlayedEpisode] = []
     for first in range(0, len(prompts.facts), _AT_ONCE):
         indices = range(first, min(first + _AT_ONCE, len(prompts.facts)))
-        played += await play_all(settings, prompts, engine, lambda: None, indices)
-        line(len(played))
+        played += await play_all(settings, prompts, engine, progress.advance, indices)
     return played
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sftrl_ext.envs import TASKS
+from sftrl_ext.errors import unknown_name
 from sftrl_ext.experiments import verl_commands
 from sftrl_ext.experiments.evaluation.units import gpus_per_engine, worker_count
 from sftrl_ext.experiments.recipe.arms import ArmRun, Start, arm_runs, needs_init
@@ -74,6 +75,32 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     stages.append(_internal("report", "report", "draw the figures and write the report", run_dir))
     plugins = plugin_env(recipe.plugins)
     return [replace(stage, env={**plugins, **stage.env}) for stage in stages]
+
+
+GROUPS = {"train": ("sft", "choice", "rl")}
+"""Names of several kinds of stages."""
+
+WITHOUT_GPU = ("data", "model", "report")
+"""Kinds of stages that use no GPU at any scale."""
+
+
+def select_stages(plan: Sequence[Stage], names: str) -> list[Stage]:
+    """The stages of some names, kinds, or `GROUPS` of kinds, in the order of the plan.
+
+    Args:
+        plan: All stages.
+        names: The names, separated by commas.
+
+    Raises:
+        SftrlError: for a name that is none of these, with the nearest one.
+    """
+    accepted = {*(stage.name for stage in plan), *(stage.kind for stage in plan), *GROUPS}
+    kinds: set[str] = set()
+    for name in names.split(","):
+        if name not in accepted:
+            raise unknown_name("stage or kind of stage", name, accepted)
+        kinds.update(GROUPS.get(name, (name,)))
+    return [stage for stage in plan if kinds & {stage.name, stage.kind}]
 
 
 _TITLES = {

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.changes import change_run, dependents, new_state
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
 from sftrl_ext.experiments.locks import held
-from sftrl_ext.experiments.plan import Stage, make_plan
+from sftrl_ext.experiments.plan import Stage, make_plan, select_stages
+from sftrl_ext.experiments.progress import RunProgress, StageWatch, planned_seconds
 from sftrl_ext.experiments.recipe.arms import gives_init
 from sftrl_ext.experiments.recipe.attention import pin_attention, require_attention, same_but_auto
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml, to_yaml
@@ -29,20 +23,30 @@ from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.recipe.trackers import require_packages
 from sftrl_ext.experiments.stage_cache import find_stage, reuse_records, reuse_stage, stage_key
 from sftrl_ext.experiments.start_models.start_choice import note_choice
-from sftrl_ext.experiments.subprocesses import FinishedProcess, kill_leftovers, run_child, tail
+from sftrl_ext.experiments.subprocesses import (
+    FinishedProcess,
+    kill_leftovers,
+    process_names,
+    run_child,
+    tail,
+)
 from sftrl_ext.experiments.verl_commands import joins_cluster
 from sftrl_ext.files import read_json, write_text
+from sftrl_ext.paths import install_command, shown_path
 from sftrl_ext.plugins import plugin_digests
 from sftrl_ext.runs.checkpoints import latest_step
 from sftrl_ext.runs.compute import PaperFormula
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.machine import describe_commit, describe_hardware
-from sftrl_ext.runs.metrics import Follower, merge_launches
+from sftrl_ext.runs.metrics import merge_launches
+from sftrl_ext.runs.progress import PROGRESS_VARIABLE
 from sftrl_ext.runs.state import ModelState, RunState, StageState
 from sftrl_ext.runs.token_files import sampled_tokens, write_given_tokens, write_tokens
 
 
-def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
+def start_run(
+    recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None, stages: str | None = None
+) -> None:
     """Start a run in a new folder.
 
     Args:
@@ -50,6 +54,7 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | Non
         run_dir: The run folder.
         console: Shows progress.
         share: Folder of runs whose finished stages are reused where they are the same.
+        stages: Names or kinds of the stages that run, separated by commas; None: all.
 
     Raises:
         SftrlError: if the folder holds a run already, or a stage fails.
@@ -64,6 +69,9 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | Non
     require_packages(recipe.trackers)
     recipe = pin_attention(recipe)
     require_attention(recipe, joins_cluster(recipe))
+    plan = make_plan(recipe, layout.root)
+    if stages is not None:
+        select_stages(plan, stages)
     write_text(layout.recipe, to_yaml(recipe))
     state = RunState(
         recipe=recipe.name,
@@ -75,13 +83,16 @@ def start_run(recipe: Recipe, run_dir: Path, console: Console, share: Path | Non
         pretrained_on_both_rules=recipe.budget.base is not None and len(recipe.task.pretrain_splits) > 1,
         plugins=plugin_digests(recipe.plugins),
         share=None if share is None else str(share.resolve()),
-        stages=[_new_state(stage) for stage in make_plan(recipe, layout.root)],
+        stages=[new_state(stage) for stage in plan],
     )
     state.save(layout.state)
-    _run(recipe, layout, console)
+    with run_lock(layout):
+        Runner(recipe, layout, console).run(stages)
 
 
-def start_or_resume(recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None) -> None:
+def start_or_resume(
+    recipe: Recipe, run_dir: Path, console: Console, share: Path | None = None, stages: str | None = None
+) -> None:
     """Start a run or resume it; launchers call this, and may call it again after a failure.
 
     Raises:
@@ -89,29 +100,47 @@ def start_or_resume(recipe: Recipe, run_dir: Path, console: Console, share: Path
     """
     layout = RunLayout(run_dir.resolve())
     if not layout.state.exists():
-        start_run(recipe, run_dir, console, share)
+        start_run(recipe, run_dir, console, share, stages)
         return
-    if not same_but_auto(recipe, from_yaml(layout.recipe)):
+    begun = layout.begun_recipe if layout.begun_recipe.exists() else layout.recipe
+    if not same_but_auto(recipe, from_yaml(begun)):
         raise SftrlError(
-            f"{run_dir}: a run of another recipe is there ({layout.recipe} differs from the requested one). "
+            f"{run_dir}: a run of another recipe is there ({begun} differs from the requested one). "
             f"Continue it with `sftrl resume {run_dir}`, or choose another --run-dir."
         )
-    resume_run(run_dir, console)
+    resume_run(run_dir, console, stages=stages)
 
 
-def resume_run(run_dir: Path, console: Console) -> None:
+def resume_run(
+    run_dir: Path,
+    console: Console,
+    overrides: Sequence[str] = (),
+    again_from: str | None = None,
+    stages: str | None = None,
+) -> None:
     """Resume a run: finished stages are skipped, an interrupted one continues from its last checkpoint.
 
+    Args:
+        run_dir: The run folder.
+        console: Shows progress.
+        overrides: Keys of the recipe with other values, for stages that have not begun.
+        again_from: Stage that is done again first, with those that depend on it.
+        stages: Names or kinds of the stages that run, separated by commas; None: all.
+
     Raises:
-        SftrlError: if the folder holds no run, another process runs it, or a stage fails.
+        SftrlError: if the folder holds no run, another process runs it, a value concerns a stage that has
+            begun, or a stage fails.
     """
     layout = RunLayout(run_dir.resolve())
     if not layout.state.exists():
         raise SftrlError(f"{run_dir}: no run there (no {layout.state.name}); start one with `sftrl run`.")
     require_training()
-    recipe = from_yaml(layout.recipe)
-    require_attention(recipe, joins_cluster(recipe))
-    _run(recipe, layout, console)
+    with run_lock(layout):
+        if overrides or again_from is not None:
+            change_run(layout, overrides, again_from, lambda text: console.print(text, markup=False))
+        recipe = from_yaml(layout.recipe)
+        require_attention(recipe, joins_cluster(recipe))
+        Runner(recipe, layout, console).run(stages)
 
 
 def require_training() -> None:
@@ -128,18 +157,9 @@ def require_training() -> None:
     if missing:
         raise SftrlError(
             f"training needs {', '.join(missing)}, not in this environment (a base install has "
-            'environments, rewards and data only). Install "sftrl-ext[cpu]" for a laptop '
-            'or "sftrl-ext[gpu]" for CUDA.'
+            f"environments, rewards and data only). For a laptop: `{install_command('cpu')}`; for CUDA: "
+            f"`{install_command('gpu')}`."
         )
-
-
-def _new_state(stage: Stage) -> StageState:
-    return StageState(stage.name, stage.kind, stage.arm, stage.seed, stage.lr, stage.start)
-
-
-def _run(recipe: Recipe, layout: RunLayout, console: Console) -> None:
-    with run_lock(layout):
-        Runner(recipe, layout, console).run()
 
 
 @contextlib.contextmanager
@@ -151,7 +171,7 @@ def run_lock(layout: RunLayout) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(layout.root / ".lock"))
+            stack.enter_context(held(layout.lock))
         except BlockingIOError:
             raise SftrlError(f"{layout.root}: another process is running this run.") from None
         yield
@@ -172,16 +192,45 @@ class Runner:
         self.state = RunState.load(layout.state)
         self.share = None if self.state.share is None else Path(self.state.share)
         names = {stage.name for stage in self.state.stages}
-        self.state.stages += [_new_state(stage) for stage in self.plan if stage.name not in names]
+        self.state.stages += [new_state(stage) for stage in self.plan if stage.name not in names]
+        self.progress = RunProgress(self.plan, self.state, planned_seconds(recipe, self.plan), console)
 
-    def run(self) -> None:
+    def run(self, stages: str | None = None) -> None:
         """Run every stage that is not done, in the order of the plan.
 
+        Args:
+            stages: Names or kinds of the stages that run, separated by commas; None: all.
+
         Raises:
-            SftrlError: if a stage fails.
+            SftrlError: if a stage fails, or needs another one that is neither done nor to be run.
+            KeyboardInterrupt: if interrupted; its text names the command that resumes the run.
         """
         self._note_changed_plugins()
-        for stage in self.plan:
+        selected = self.plan if stages is None else select_stages(self.plan, stages)
+        self._check_inputs(selected)
+        try:
+            with self.progress:
+                self._run_stages(selected)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"finished stages are kept. Continue with `sftrl resume {shown_path(self.layout.root)}`."
+            ) from None
+
+    def _check_inputs(self, selected: Sequence[Stage]) -> None:
+        """Refuse stages whose inputs are neither there nor made by the others."""
+        done = {entry.name for entry in self.state.stages if entry.status == "done"}
+        missing = {stage.name for stage in self.plan} - {stage.name for stage in selected} - done
+        for name in (stage.name for stage in self.plan if stage.name in missing):
+            users = dependents(self.recipe, self.layout, name) - missing - done
+            if users:
+                first = next(stage.name for stage in selected if stage.name in users)
+                raise SftrlError(
+                    f"--stages: {first} needs {name}, which is not done in {shown_path(self.layout.root)}; "
+                    f"expected {name} among the stages, or done before."
+                )
+
+    def _run_stages(self, selected: Sequence[Stage]) -> None:
+        for stage in selected:
             entry = self.state.stage(stage.name)
             if entry.status == "done":
                 continue
@@ -239,7 +288,7 @@ class Runner:
 
     def _reuse(self, stage: Stage, entry: StageState) -> bool:
         """Reuse the finished stage of another run, if the run shares a folder and has not begun it."""
-        if self.share is None or entry.launches > 0:
+        if self.share is None or entry.launches > 0 or entry.again:
             return False
         if stage.kind in ("eval", "choice"):
             count = reuse_records(self.recipe, self.state, self.layout, self.share)
@@ -282,27 +331,28 @@ class Runner:
     def _run_process(self, stage: Stage, entry: StageState) -> FinishedProcess:
         """Run the command of a stage to its end, and show its progress."""
         metrics = self.layout.stage(stage.name) / f"metrics-{entry.launches}.jsonl"
-        follower, keeper = Follower(metrics), self._checkpoint_keeper(stage)
-        with _progress(self.console) as progress:
-            task = progress.add_task(self._label(stage), total=stage.total, last="")
+        counted, record = self.layout.progress(stage.name), self._process_record(stage)
+        counted.unlink(missing_ok=True)  # of an earlier launch
+        watch = StageWatch(stage, metrics, counted, lambda: process_names(record))
+        keeper = self._checkpoint_keeper(stage)
+        self.progress.begin(stage, self._label(stage))
 
-            def on_poll() -> None:
-                step, text = follower.look()
-                progress.update(task, completed=step if stage.total else 0, last=text)
-                if stage.total:
-                    keeper.thin_out()
+        def on_poll() -> None:
+            self.progress.update(stage, watch.look())
+            if stage.total:
+                keeper.thin_out()
 
-            process = run_child(
+        try:
+            return run_child(
                 stage.command,
-                env={**stage.env, "VERL_FILE_LOGGER_PATH": str(metrics)},
+                env={**stage.env, "VERL_FILE_LOGGER_PATH": str(metrics), PROGRESS_VARIABLE: str(counted)},
                 log=self.layout.log(stage.name),
-                record=self._process_record(stage),
+                record=record,
                 on_poll=on_poll,
                 own_temp=not joins_cluster(self.recipe),
             )
-            if stage.total and process.code == 0:
-                progress.update(task, completed=stage.total)
-        return process
+        finally:
+            self.progress.end()
 
     def _fail(self, stage: Stage, entry: StageState, process: FinishedProcess) -> None:
         """Store the failure of a stage, show the end of its log, and raise."""
@@ -313,7 +363,7 @@ class Runner:
         self.console.print(tail(log), markup=False, highlight=False)
         raise SftrlError(
             f"stage {stage.name!r} failed (exit status {process.code}); its whole log: {log}. "
-            f"After fixing the cause, continue with `sftrl resume {self.layout.root}`."
+            f"After fixing the cause, continue with `sftrl resume {shown_path(self.layout.root)}`."
         )
 
     def _finish(self, stage: Stage, entry: StageState) -> None:
@@ -359,17 +409,3 @@ class Runner:
 
     def _is_trained(self, stage: Stage) -> bool:
         return stage.total is not None and latest_step(self.layout.checkpoints(stage.name)) >= stage.total
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[last]}[/]"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

@@ -78,11 +78,7 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
         texts = rows_digest(base, layout.root) if base.is_file() else None
         model = {"model": asdict(recipe.model), "files": _model_digest(recipe.model.path)}
         return _digest({**model, "texts": texts, **_code(digests)})
-    # Plug-ins count by their content.
-    variables = sorted((name, value) for name, value in stage.env.items() if name != plugins.VARIABLE)
-    args = [*stage.command, *(f"{name}={value}" for name, value in variables)]
-    if "trainer.test_freq=-1" in args:  # settings of a validation that never runs
-        args = [arg for arg in args if not arg.startswith(_VALIDATION)]
+    args = effective_args(stage)
     replacements = {
         str(layout.stage(stage.name)): "{stage}",
         f"trainer.experiment_name={stage.name}": "trainer.experiment_name={stage}",
@@ -112,6 +108,18 @@ def stage_key(recipe: Recipe, stage: Stage, layout: RunLayout, keys: Mapping[str
             **_code(digests),
         }
     )
+
+
+def effective_args(stage: Stage) -> list[str]:
+    """Arguments and variables of a stage's command, without those of a validation that never runs.
+
+    Plug-ins are left out: they count by their content.
+    """
+    variables = sorted((name, value) for name, value in stage.env.items() if name != plugins.VARIABLE)
+    args = [*stage.command, *(f"{name}={value}" for name, value in variables)]
+    if "trainer.test_freq=-1" in args:
+        args = [arg for arg in args if not arg.startswith(_VALIDATION)]
+    return args
 
 
 def find_stage(folder: Path, key: str) -> CachedStage | None:

@@ -21,11 +21,18 @@ from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.start_models.start_choice import choose_start
 from sftrl_ext.files import write_json
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.state import RunState
 
 KINDS: Registry[Callable[..., None]] = Registry("kind of stage")
 """Function of each kind of stage; it gets the recipe, the run, and where there can be several its name."""
 
+_FIRST_WORK = {
+    "data": "rows are built",
+    "model": "the model is read or built",
+    "report": "records are read, figures drawn",
+}
+"""Work of a stage until it names its own."""
 
 KINDS.add("data", build_data)
 KINDS.add("choice", choose_start)
@@ -87,6 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one stage: ``<kind> <run folder> [<name>]``."""
     kind, run_dir, *name = (sys.argv[1:] if argv is None else argv)[:3]
     layout = RunLayout(Path(run_dir))
+    ProgressFile.of_stage().show(_FIRST_WORK.get(kind, "records are read"))
     try:
         KINDS[kind](from_yaml(layout.recipe), layout, *name)
     except (SftrlError, OSError) as error:

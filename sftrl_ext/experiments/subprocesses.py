@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
 
 MARK = "SFTRL_STAGE_RECORD"
@@ -104,6 +105,21 @@ def run_child(
             raise
     record.unlink(missing_ok=True)
     return FinishedProcess(child.returncode, time.monotonic() - started, peak)
+
+
+def process_names(record: Path) -> list[str]:
+    """Names of the processes of a running child and its descendants; Ray names its workers ``ray::<class>``.
+
+    Args:
+        record: The child's record.
+    """
+    names = []
+    with contextlib.suppress(psutil.Error, SftrlError):  # it may have ended
+        process = psutil.Process(int(read_json(record)["pid"]))
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                names.append(member.name())
+    return names
 
 
 def kill_leftovers(record: Path) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from sftrl_ext.errors import named
 from sftrl_ext.experiments.recipe.arms import ArmRun
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 
 _EVERY_S = 5.0
 
@@ -24,11 +23,12 @@ class RowsLine:
     Args:
         name: Name of the file.
         total: Rows to be written.
+        progress: Progress of the stage.
     """
 
-    def __init__(self, name: str, total: int) -> None:
+    def __init__(self, name: str, total: int, progress: ProgressFile) -> None:
         self.name, self.total = name, total
-        self._bar = os.environ.get("VERL_FILE_LOGGER_PATH")
+        self._progress = progress
         self._next = 0.0
 
     def __call__(self, rows: int) -> None:
@@ -53,12 +53,10 @@ class RowsLine:
     def _show(self, text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
-        if self._bar:
-            with Path(self._bar).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": 0, "data": {}, "text": text}) + "\n")
+        self._progress.show(text)
 
 
-def import_arm_rows(recipe: Recipe, run: ArmRun, layout: RunLayout) -> Origin:
+def import_arm_rows(recipe: Recipe, run: ArmRun, layout: RunLayout, progress: ProgressFile) -> Origin:
     """Read and check the rows of an arm from its file.
 
     Raises:
@@ -66,7 +64,7 @@ def import_arm_rows(recipe: Recipe, run: ArmRun, layout: RunLayout) -> Origin:
     """
     task = recipe.task
     request = RowsRequest(run.config.kind, run.budget.rows, task)
-    say = RowsLine(Path(run.config.rows).name, run.budget.rows)
+    say = RowsLine(Path(run.config.rows).name, run.budget.rows, progress)
     with named(f"arms.{run.arm}.rows"):
         origin = import_rows(run.config.rows, layout.rows(run.rows), request, say)
     say.done(origin, task.template)

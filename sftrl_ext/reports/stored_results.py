@@ -150,6 +150,8 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
 def report_lines(analysis: Analysis) -> list[str]:
     """Verdicts at equal counted compute, and their comparison with those by the paper's formula."""
     lines = [f"# {analysis.name}"]
+    if (reason := analysis.no_claim) is not None:
+        return [*lines, reason]
     for split_verdict in analysis.verdicts:
         lines += [
             split_verdict.verdict.headline,

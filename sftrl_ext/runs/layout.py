@@ -25,6 +25,20 @@ class RunLayout:
         return self.root / "recipe.yaml"
 
     @property
+    def begun_recipe(self) -> Path:
+        """The recipe with which a run began whose recipe was changed since."""
+        return self.root / "recipe_begun.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """Lock of the process that runs the run."""
+        return self.root / ".lock"
+
+    def replaced(self, time: str) -> Path:
+        """What stages had made that were done again at a time."""
+        return self.root / "replaced" / time
+
+    @property
     def state(self) -> Path:
         """Progress of the run: finished stages, their machine and cost."""
         return self.root / "state.json"
@@ -69,6 +83,10 @@ class RunLayout:
         """The output of a stage's command."""
         return self.stage(name) / "log.txt"
 
+    def progress(self, name: str) -> Path:
+        """Progress of the current launch of a stage that logs no steps."""
+        return self.stage(name) / "progress.json"
+
     def metrics(self, name: str) -> Path:
         """One line per step, over all launches of the stage."""
         return self.stage(name) / "metrics.jsonl"
@@ -76,6 +94,11 @@ class RunLayout:
     def tokens(self, name: str) -> Path:
         """Tokens and compute up to each saved step."""
         return self.stage(name) / "tokens.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        """Records, sample episodes and played tokens."""
+        return self.root / "eval"
 
     @property
     def records(self) -> Path:

@@ -14,12 +14,13 @@ from typing import Any
 from sftrl_ext.files import jsonl, read_jsonl, write_text
 from sftrl_ext.runs.typed_json import Count, read_records
 
-_SHOWN = (
-    ("train/loss", "loss"),
-    ("episode/solved", "solved"),
-    ("turns/mean", "turns"),
-    ("policy/kl_start_k3", "kl"),
-)
+_SHOWN = {
+    "episode/solved": "solved {:.0%}",
+    "train/loss": "loss {:.3g}",
+    "turns/mean": "turns {:.3g}",
+    "policy/kl_start_k3": "kl {:.3g}",
+}
+"""Metrics that progress shows."""
 
 
 class Follower:
@@ -44,11 +45,11 @@ class Follower:
                     entry = json.loads(line)
                     self._step = max(self._step, int(entry["step"]))
                     numbers = [
-                        f"{name} {entry['data'][key]:.3g}"
-                        for key, name in _SHOWN
+                        text.format(entry["data"][key]).replace("%", " %")
+                        for key, text in _SHOWN.items()
                         if isinstance(entry["data"].get(key), (int, float))
                     ]
-                    self._text = entry.get("text") or " ".join(numbers) or self._text
+                    self._text = ", ".join(numbers) or self._text
         return self._step, self._text
 
 

@@ -25,6 +25,7 @@ class StageState:
         launches: Starts of its command.
         key: Key of the stage in the cache; see `sftrl_ext.experiments.stage_cache`.
         shared_from: The run that it was copied from, with its wall time and memory there.
+        again: It was asked for once more, so it is not reused from another run.
     """
 
     name: str
@@ -39,6 +40,7 @@ class StageState:
     launches: int = 0
     key: str | None = None
     shared_from: str | None = None
+    again: bool = False
 
     @property
     def start_checkpoint(self) -> tuple[str, int] | None:
@@ -61,6 +63,27 @@ class ModelState:
     critic_parameters: int | None = None
 
 
+@dataclass(frozen=True)
+class RunChange:
+    """A change of a run that had begun.
+
+    Attributes:
+        time: When it was made, ISO 8601 in UTC.
+        overrides: Keys of the recipe with their values.
+        again_from: The stage from which stages were done again; None where none was.
+        replaced: Folder in the run that has what they had made.
+    """
+
+    time: str
+    overrides: tuple[str, ...] = ()
+    again_from: str | None = None
+    replaced: str | None = None
+
+    def __str__(self) -> str:
+        again = () if self.again_from is None else (f"again from {self.again_from}",)
+        return f"{self.time}: {', '.join((*self.overrides, *again))}"
+
+
 @dataclass
 class RunState:
     """A run; `save` after every change.
@@ -70,6 +93,7 @@ class RunState:
         plugins: Plug-ins to digests of their code; see `sftrl_ext.plugins`.
         plugin_changes: A sentence for each change of them since the run began.
         share: A folder of runs whose finished stages are reused. None: every stage is run.
+        changes: Changes of the recipe after the run began, and stages done again.
     """
 
     recipe: str | None = None
@@ -83,6 +107,7 @@ class RunState:
     plugin_changes: list[str] = field(default_factory=list)
     share: str | None = None
     stages: list[StageState] = field(default_factory=list)
+    changes: list[RunChange] = field(default_factory=list)
 
     def stage(self, name: str) -> StageState:
         """The state of a stage of the plan.

@@ -26,7 +26,7 @@ from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe, to
 from sftrl_ext.experiments.stage_cache import stage_key
 from sftrl_ext.files import write_text
 from sftrl_ext.runs.layout import RunLayout
-from sftrl_ext.runs.metrics import Follower
+from sftrl_ext.runs.progress import PROGRESS_VARIABLE, StageProgress, read_progress
 
 SMALL = ["budget.base.rows=64", "budget.dialogues.rows=32", "budget.init.rows=32", "budget.eval.hands=4"]
 COMPACT = PlaySettings(template="compact")
@@ -200,10 +200,10 @@ def test_the_key_of_a_stage_follows_the_content_of_its_file(tmp_path):
     assert {name for name in one if one[name] != other[name]} == {"sft-lr0.0002-s0"}
 
 
-def test_progress_is_in_the_log_and_beside_the_bar(tmp_path, monkeypatch, capsys):
+def test_progress_is_in_the_log_and_its_file(tmp_path, monkeypatch, capsys):
     path = write_json(tmp_path / "data.json", conversations(20, settings=PlaySettings()))
-    metrics = tmp_path / "metrics.jsonl"
-    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(metrics))
+    progress = tmp_path / "progress.json"
+    monkeypatch.setenv(PROGRESS_VARIABLE, str(progress))
     built(tmp_path / "run", f"arms.sft.rows={path}", "arms.sft.budget.rows=40")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "data.json: 20 of 40 rows"
@@ -211,7 +211,8 @@ def test_progress_is_in_the_log_and_beside_the_bar(tmp_path, monkeypatch, capsys
     assert lines[2].startswith(
         "data.json: 20 rows have prompts of the template their own; this run evaluates"
     )
-    assert Follower(metrics).look() == (0, lines[2])
+    files = len(list((tmp_path / "run/data").glob("*.parquet")))
+    assert read_progress(progress) == StageProgress(files, files, "files", "eval-rule_ood_unseen: 4 rows")
 
 
 def test_pictures_of_the_file_are_what_sft_sees(tmp_path):

@@ -99,3 +99,14 @@ def test_the_plan_of_several_has_a_folder_for_each(tmp_path, capsys):
 def test_what_makes_no_sense_is_said(words, said, capsys):
     assert main(words) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupt_says_that_the_command_goes_on(tmp_path, monkeypatch, jobs):
+    def interrupted(*_):
+        raise KeyboardInterrupt("of one run")
+
+    monkeypatch.setattr(batch, "_one", interrupted)
+    monkeypatch.setattr(batch, "_side_by_side", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="The same command goes on"):
+        batch.run_many([load_recipe("fig6_gp_l", "smoke")], tmp_path, Console(quiet=True), jobs)

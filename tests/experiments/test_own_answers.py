@@ -16,6 +16,7 @@ from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import own_answers
+from sftrl_ext.experiments.changes import dependents
 from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.own_answers import sample_rows
 from sftrl_ext.experiments.plan import make_plan
@@ -198,3 +199,10 @@ def test_what_cannot_be_sampled_is_refused(recipe, words, message):
     scale = "gpu" if "scale=gpu" in words else "smoke"
     with pytest.raises(SftrlError, match=message):
         load_recipe(recipe, scale, [word for word in words if word != "scale=gpu"])
+
+
+def test_changing_the_start_does_sampling_and_its_arm_again(tmp_path):
+    recipe, layout = load_recipe("beyond_on_policy", "smoke"), RunLayout(tmp_path)
+    again = dependents(recipe, layout, "init")
+    assert {NAME, STAGE, "rl-lr0.0002-s0", "eval"} <= again and "base" not in again
+    assert dependents(recipe, layout, NAME) == {NAME, STAGE, "eval", "report"}

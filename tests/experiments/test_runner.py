@@ -1,6 +1,6 @@
 import errno
 import fcntl
-from io import StringIO
+import io
 
 import pytest
 from rich.console import Console
@@ -39,7 +39,7 @@ def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch):
 
 def test_starting_again_goes_on_with_the_same_recipe_only(tmp_path, monkeypatch):
     went_on = []
-    monkeypatch.setattr(runner, "resume_run", lambda run_dir, console: went_on.append(run_dir))
+    monkeypatch.setattr(runner, "resume_run", lambda run_dir, *_, **__: went_on.append(run_dir))
     monkeypatch.setattr(runner, "start_run", lambda *_: went_on.append("started"))
     recipe = load_recipe("fig6_gp_l", "smoke")
     runner.start_or_resume(recipe, tmp_path, None)
@@ -56,7 +56,7 @@ def test_a_plugin_that_has_changed_is_said_when_a_run_goes_on(tmp_path, monkeypa
     monkeypatch.setattr(runner, "require_training", lambda: None)
     monkeypatch.setattr(runner.Runner, "_note_key", lambda *_: None)
     monkeypatch.setattr(runner.Runner, "_reuse", lambda *_: True)  # no stage runs
-    plugin, run_dir, output = tmp_path / "mine.py", tmp_path / "run", StringIO()
+    plugin, run_dir, output = tmp_path / "mine.py", tmp_path / "run", io.StringIO()
     plugin.write_text("a = 1\n")
     console = Console(file=output, soft_wrap=True)
     with forgotten_plugins():
@@ -75,3 +75,49 @@ def test_a_plugin_that_has_changed_is_said_when_a_run_goes_on(tmp_path, monkeypa
     assert change.startswith(f"Plug-in {plugin} has changed (digest ") and "after 0 of " in change
     assert output.getvalue().count(change) == 1
     assert change in load_run(run_dir).notes
+
+
+def test_an_interrupt_names_the_folder_of_the_run(tmp_path, monkeypatch):
+    recipe, layout = load_recipe("fig6_gp_l", "smoke"), RunLayout(tmp_path / "runs" / "mine")
+    RunState().save(layout.state)
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(command, *, on_poll, **_):
+        on_poll()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_child", interrupted)
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt, match="sftrl resume runs/mine`"):
+        runner.Runner(recipe, layout, Console(file=out, width=200)).run()
+    assert out.getvalue().startswith("[1/9] build the parquet files (data) starts")
+    assert RunState.load(layout.state).stages[0].status == "running"
+
+
+def test_some_stages_run_and_need_what_they_start_from(tmp_path, monkeypatch):
+    recipe, layout = load_recipe("fig6_gp_l", "smoke"), RunLayout(tmp_path / "run")
+    RunState().save(layout.state)
+    ran = []
+
+    def finish(stage, entry):
+        ran.append(stage.name)
+        entry.status = "done"
+
+    def run(stages):
+        started = runner.Runner(recipe, layout, Console(quiet=True))
+        monkeypatch.setattr(started, "_run_stage", finish)
+        started.run(stages)
+        started._save()
+
+    with pytest.raises(SftrlError, match="--stages: base needs data, which is not done"):
+        run("train")
+    run("data,model")
+    assert ran == ["data", "model"]
+    with pytest.raises(SftrlError, match="eval needs base"):
+        run("eval,report")
+    run("train")
+    assert ran[2:5] == ["base", "dialogues", "init"] and "eval" not in ran
+    run("report,eval")
+    assert ran[-2:] == ["eval", "report"]
+    with pytest.raises(SftrlError, match="Did you mean 'report'"):
+        run("reprot")

@@ -37,8 +37,8 @@ def test_the_follower_reads_only_whole_lines(tmp_path):
     path.write_text(lines((1, {"train/loss": 0.5})) + '{"step": 2')
     assert follower.look() == (1, "loss 0.5")
     with path.open("a") as file:
-        file.write(', "data": {"train/loss": 0.25}}\n')
-    assert follower.look() == (2, "loss 0.25")
+        file.write(', "data": {"turns/mean": 2, "episode/solved": 0.714, "other": 1}}\n')
+    assert follower.look() == (2, "solved 71 %, turns 2")
 
 
 def stage(tmp_path, metrics, saved):

@@ -92,6 +92,15 @@ def _solutions(facts: Mapping[str, Any]) -> int:
     return count_solutions(episode.numbers, episode.target)
 
 
+def _rules() -> dict[str, str]:
+    """Statement of each card rule; a family's rows have rules of their own."""
+    from sftrl_ext.envs.general_points.families import FAMILIES
+    from sftrl_ext.envs.general_points.rules import RULES
+
+    families = dict.fromkeys(FAMILIES, "A family: every row has a rule of its own.")
+    return {name: RULES[name].statement for name in RULES} | families
+
+
 def _trained_look(task: Mapping[str, Any]) -> str | None:
     suits = task.get("suits")
     if suits not in ("mixed", "red"):
@@ -106,6 +115,7 @@ GENERAL_POINTS = register_task(
         rows="data_prep.hand_rows:HandRows",
         data_sources={"text": "gp_l", "image": "gp_vl"},
         titles={"gp_l": "GP-L", "gp_vl": "GP-VL"},
+        rules=_rules,
         ability="arithmetic",
         wrong_answers=("", '{"formula": "1+"}', '{"formula": "1+1"}'),
         first_claims=("recognized", "number_right"),

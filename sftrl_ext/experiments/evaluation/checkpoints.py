@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import Progress
 
 from sftrl_ext.experiments.evaluation.engines import open_engine
 from sftrl_ext.experiments.evaluation.evaluate import evaluate_run
@@ -15,6 +14,7 @@ from sftrl_ext.experiments.evaluation.targets import EvalSet
 from sftrl_ext.experiments.evaluation.units import worker_count
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.state import RunState
 
 
@@ -22,8 +22,10 @@ def evaluate_checkpoints(recipe: Recipe, state: RunState, layout: RunLayout, set
     """Evaluate the checkpoints of a run's stages on some splits, those that have no records yet."""
     import torch
 
-    console = Console(file=sys.stdout, emoji=False)
+    progress = ProgressFile.of_stage()
+    progress.show("the engine loads the model")
     if worker_count(recipe.scale) > 0:
+        console = Console(file=sys.stdout, emoji=False)
         evaluate_in_parallel(recipe, state, layout, sets, console)
         return
     torch.set_num_threads(recipe.scale.eval_threads)
@@ -33,5 +35,4 @@ def evaluate_checkpoints(recipe: Recipe, state: RunState, layout: RunLayout, set
         dtype=recipe.model.dtype,
         rows=recipe.budget.eval.batch_size,
     )
-    with Progress(console=console) as progress:
-        evaluate_run(recipe, state, layout, sets, engine, progress)
+    evaluate_run(recipe, state, layout, sets, engine, progress)

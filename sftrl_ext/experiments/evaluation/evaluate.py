@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.progress import Progress
-
 import sftrl_ext.envs  # noqa: F401  (registers the tasks)
 from sftrl_ext.envs.task import TASKS, make_episode
 from sftrl_ext.experiments.evaluation.divergence import DivergenceMeter, measured_split
@@ -23,6 +21,7 @@ from sftrl_ext.experiments.recipe.arms import gives_init, starts_from_base
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.rollout.player import Generation, Limits, PlayedEpisode, play
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.records import (
     CLAIMS,
     CityCount,
@@ -103,21 +102,22 @@ def evaluate_run(
     layout: RunLayout,
     sets: Sequence[EvalSet],
     engine: EvalEngine,
-    progress: Progress,
+    progress: ProgressFile,
 ) -> None:
     """Evaluate what is not in the records yet; a killed evaluation goes on with the next checkpoint."""
     prepare_to_append(layout)
     done = read_eval_records(layout)
+    targets = targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
     todo = [
-        (target, [s for s in sets if (target.stage, target.step, s.split) not in done])
-        for target in targets_of(state, layout, starts_from_base(recipe), gives_init(recipe))
+        (target, [s for s in sets if (target.stage, target.step, s.split) not in done]) for target in targets
     ]
     todo = [(target, missing) for target, missing in todo if missing]
     settings = EvalPlay.of(recipe)
-    total = settings.samples * sum(len(s.facts) for _, missing in todo for s in missing)
-    task = progress.add_task("evaluate", total=total)
+    every = settings.samples * len(targets) * sum(len(s.facts) for s in sets)
+    left = settings.samples * sum(len(s.facts) for _, missing in todo for s in missing)
+    progress.count(every, "episodes", every - left)
     meter = _meter(settings, recipe, state, layout, sets, engine)
-    asyncio.run(_evaluate_all(recipe, settings, todo, engine, meter, layout, lambda: progress.advance(task)))
+    asyncio.run(_evaluate_all(recipe, settings, todo, engine, meter, layout, progress))
 
 
 async def _evaluate_all(
@@ -127,13 +127,14 @@ async def _evaluate_all(
     engine: EvalEngine,
     meter: DivergenceMeter | None,
     layout: RunLayout,
-    advance: Any,
+    progress: ProgressFile,
 ) -> None:
     for target, sets in todo:
         await engine.load_weights(target.folder)
         for chosen in sets:
+            progress.show(f"{target.stage}@{target.step} on {chosen.split}")
             started = time.monotonic()
-            played = await play_all(settings, chosen, engine, advance)
+            played = await play_all(settings, chosen, engine, progress.advance)
             record = make_record(target, settings, chosen, played, time.monotonic() - started, engine.name)
             if meter is not None and chosen.split == meter.split:
                 first = played[:: settings.samples]

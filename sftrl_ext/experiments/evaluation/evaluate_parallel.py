@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 
 from sftrl_ext.experiments.evaluation.divergence import NO_WEIGHTS, measured_split
 from sftrl_ext.experiments.evaluation.evaluate import EvalPlay, keep_record, make_record
@@ -29,6 +28,7 @@ from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.played import read_played, write_played
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.records import (
     Divergence,
     RecordKey,
@@ -82,20 +82,19 @@ def evaluate_in_parallel(
         state: The run.
         layout: Its folder, which the workers of every node must see.
         sets: The instances of each split.
-        console: Shows progress and what each worker does.
+        console: Shows what each worker does.
         say: Receives a line for every start, unit and failure; by default the console.
 
     Raises:
         SftrlError: if no worker starts, or two workers failed on the same unit.
     """
-    with Progress(console=console) as progress:
 
-        def show(text: str) -> None:
-            progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def show(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-        evaluation = _Evaluation(recipe, state, layout, sets, progress, say or show)
-        if evaluation.plays() or evaluation.compares():
-            evaluation.run()
+    evaluation = _Evaluation(recipe, state, layout, sets, ProgressFile.of_stage(), say or show)
+    if evaluation.plays() or evaluation.compares():
+        evaluation.run()
     tidy_records(recipe, layout, evaluation.targets, sets)
 
 
@@ -127,7 +126,7 @@ class _Evaluation:
         state: RunState,
         layout: RunLayout,
         sets: Sequence[EvalSet],
-        progress: Progress,
+        progress: ProgressFile,
         say: Callable[[str], None],
     ) -> None:
         self.recipe, self.state, self.layout = recipe, state, layout
@@ -224,14 +223,16 @@ class _Evaluation:
         if not units:
             return
         needed = self._needed()
-        task = self._progress.add_task("evaluate", total=sum(unit.size for unit in units))
+        every = len(self.targets) * sum(len(chosen.facts) for chosen in self.sets.values())
+        left = sum(unit.size for unit in units)
+        self._progress.count(max(every, left), "instances", max(0, every - left))
         slices_of: dict[tuple[str, str], int] = defaultdict(int)
         for unit in units:
             slices_of[unit.weights, unit.split] += 1
         targets = {key_of(target): target for target in self.targets}
 
         def finish(unit: PlayUnit, result: PlayedUnit) -> None:
-            self._progress.advance(task, unit.size)
+            self._progress.advance(unit.size)
             of = unit.weights, unit.split
             done = self._slices[of]
             done[unit.indices.start] = result
@@ -274,7 +275,7 @@ class _Evaluation:
         units = self.compares()
         if not units:
             return
-        task = self._progress.add_task("divergence", total=len(units))
+        self._progress.count(len(units), "divergences")
         split = str(self._split)
 
         def submit(actor: Any, unit: CompareUnit) -> Any:
@@ -284,7 +285,7 @@ class _Evaluation:
             return actor.compare.remote(unit.target.folder, unit.start, split, start, of_checkpoint)
 
         def finish(unit: CompareUnit, measured: Mapping[str, Any]) -> None:
-            self._progress.advance(task)
+            self._progress.advance()
             key = (unit.target.stage, unit.target.step, split)
             self.records[key] = replace(self.records[key], divergence=Divergence(unit.weights, **measured))
             append_record(self.layout, self.records[key])

@@ -16,6 +16,8 @@ class RayJobConfig:
     """A folder to upload; null: the nodes have all that is needed."""
     wait: bool = True
     """Stay and print the log until the job ends."""
+    submission_id: str | None = None
+    """Name of the job in ``ray job logs``; null: Ray makes one. A name is taken once by a cluster."""
 
 
 @dataclass
@@ -33,10 +35,15 @@ class SlurmConfig:
     exclusive: bool = True
     requeue: bool = True
     """Start again after a node failed or the job was pushed aside; the run goes on where it stopped."""
+    signal_s: int | None = 120
+    """Seconds before the time limit at which a job with ``requeue`` is queued again; null: it ends there."""
     options: list[str] = field(default_factory=list)
-    """Further ``#SBATCH`` options, as in ``--constraint=h100``."""
+    """Further ``#SBATCH`` options, as in ``launcher.slurm.options=["--constraint=h100"]``."""
     srun: list[str] = field(default_factory=list)
-    """Options of every ``srun``, as in ``--container-image=...``."""
+    """Options of every ``srun``, as in ``launcher.slurm.srun=["--container-image=/images/sftrl.sqsh"]``."""
+    wrap: list[str] = field(default_factory=list)
+    """Words before every command on the nodes, as in
+    ``launcher.slurm.wrap=[apptainer,exec,--nv,--bind,/scratch,/images/sftrl.sif]``."""
 
 
 @dataclass
@@ -60,6 +67,8 @@ class SkyConfig:
     volume: str | None = None
     """A volume that all nodes mount at ``launcher.run_root``."""
     file_mounts: dict[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+    """Variables of this shell that the nodes get as secrets, as in ``launcher.sky.secrets=[HF_TOKEN]``."""
 
 
 @dataclass
@@ -81,6 +90,17 @@ class KubeRayConfig:
     node_selector: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     """Kubernetes secrets whose keys become variables of every pod."""
+    pull_secrets: list[str] = field(default_factory=list)
+    """Kubernetes secrets of the image's registry."""
+    tolerations: list[Any] = field(default_factory=list)
+    """Taints that pods tolerate, as in
+    ``launcher.kuberay.tolerations=[{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]``."""
+    rdma_resource: str | None = None
+    """Resource of the RDMA device plug-in, as in ``launcher.kuberay.rdma_resource=rdma/ib``."""
+    rdma_count: int = 1
+    """Of that resource, of each pod."""
+    pod: dict[str, Any] = field(default_factory=dict)
+    """Further keys of every pod's spec, as in ``+launcher.kuberay.pod.priorityClassName=research``."""
     token_auth: bool = False
     """Ray's token authentication by the operator (KubeRay 1.5.1, Ray 2.52 or newer)."""
     retries: int = 2
@@ -104,6 +124,9 @@ class LauncherConfig:
     """Variables on every node (NCCL, caches, trackers). They are written down: no secrets here."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of a launcher of a plug-in."""
+    interface: str | None = None
+    """Network interface of NCCL and gloo, and on Slurm of Ray, as in ``launcher.interface=ib0``; null: their
+    choice."""
     ray: RayJobConfig = field(default_factory=RayJobConfig)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     sky: SkyConfig = field(default_factory=SkyConfig)

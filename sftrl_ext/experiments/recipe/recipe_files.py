@@ -16,7 +16,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -77,40 +82,9 @@ def load_recipe(
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     launchers = [path.stem for path in (configs_dir() / "launcher").glob("*.yaml")]
-    _require_mapping(path)
-    GlobalHydra.instance().clear()
-    ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
-    try:
-        with initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
-            composed = compose(
-                config_name=path.name,
-                overrides=[
-                    f"hydra.searchpath=[file://{configs_dir()}]",
-                    f"scale={scale}",
-                    f"+launcher={launcher if launcher in launchers else 'local'}",
-                    # A key that such a mapping may have need not be in the recipe to be set.
-                    *(f"++{word}" if word.startswith(_MAPPINGS) else word for word in overrides),
-                ],
-            )
-        # Once more into the schema: an arm, or a key that was added with "+", is not checked before.
-        plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
-        loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
-    except RecursionError:
-        raise SftrlError(f"{path}: a value in it holds itself (a YAML alias); expected none.") from None
-    except MissingConfigException as error:
-        raise SftrlError(f"{path}: {first_line(error)}") from None
-    except AssertionError:  # omegaconf's, where a key lies below one that is null
-        words = ", ".join(overrides)
-        raise SftrlError(
-            f"{path}: one of {words} sets a key of a group that is null in this recipe; expected the whole "
-            "group, as in budget.dialogues={rows: 100, steps: 2, lr: 1e-3}."
-        ) from None
-    # Hydra raises a ValueError for a list of defaults that is none.
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException, ValueError) as error:
-        raise SftrlError(_explain(path, error)) from None
-    finally:
-        GlobalHydra.instance().clear()
-    assert isinstance(loaded, Recipe)
+    known = launcher if launcher in launchers else "local"
+    groups = [f"hydra.searchpath=[file://{configs_dir()}]", f"scale={scale}", f"+launcher={known}"]
+    loaded = _compose(path, groups, overrides)
     found_plugins = [absolute_name(name, path.parent) for name in [*loaded.plugins, *plugins]]
     loaded.plugins = list(dict.fromkeys([*found_plugins, *inherited_plugins()]))
     load_plugins(loaded.plugins)
@@ -145,6 +119,64 @@ def _set_launcher(recipe: Recipe, name: str, configured: Sequence[str]) -> None:
     if name not in LAUNCHERS:
         raise unknown_name("launcher", name, {*configured, *LAUNCHERS})
     recipe.launcher.name = name
+
+
+def changed_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
+    """A stored recipe with other values.
+
+    Args:
+        path: File that `to_yaml` wrote.
+        overrides: Hydra overrides.
+
+    Raises:
+        SftrlError: for an unknown key or value, naming the nearest right one.
+    """
+    # The file has no schema of its own: keys are added, and checked by the schema after.
+    added = [word if word.startswith(("~", "+")) else f"++{word}" for word in overrides]
+    loaded = _compose(path.resolve(), [], added)
+    load_plugins(loaded.plugins)
+    make_paths_absolute(loaded, Path.cwd())
+    _check(path, loaded)
+    if any(_TASK_KEY.match(word) for word in overrides):
+        with named(str(path)):
+            check_task(loaded)
+    return loaded
+
+
+def _compose(path: Path, groups: Sequence[str], overrides: Sequence[str]) -> Recipe:
+    """Compose a recipe's file with its groups and overrides, by the schema."""
+    _require_mapping(path)
+    GlobalHydra.instance().clear()
+    ConfigStore.instance().store(name="recipe_schema", node=ComposedRecipe, provider="sftrl_ext")
+    # A key that such a mapping may have need not be in the recipe to be set.
+    prefixed = [f"++{word}" if word.startswith(_MAPPINGS) else word for word in overrides]
+    try:
+        with initialize_config_dir(config_dir=str(path.parent), version_base="1.3"):
+            composed = compose(config_name=path.name, overrides=[*groups, *prefixed])
+        # Once more into the schema: an arm, or a key that was added with "+", is not checked before.
+        plain = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+        loaded = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
+    except RecursionError:
+        raise SftrlError(f"{path}: a value in it holds itself (a YAML alias); expected none.") from None
+    except MissingConfigException as error:
+        raise SftrlError(f"{path}: {first_line(error)}") from None
+    except AssertionError:  # omegaconf's, where a key lies below one that is null
+        raise SftrlError(
+            f"{path}: one of {', '.join(overrides)} sets a key of a group that is null in this recipe; "
+            "expected the whole group, as in budget.dialogues={rows: 100, steps: 2, lr: 1e-3}."
+        ) from None
+    except OverrideParseException as error:
+        raise SftrlError(
+            f"{error.override.lstrip('+')}: found no override that can be read; expected key=value, with "
+            "texts that hold signs such as = in quotes: 'launcher.slurm.options=[\"--constraint=h100\"]'."
+        ) from None
+    # Hydra raises a ValueError for a list of defaults that is none.
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException, ValueError) as error:
+        raise SftrlError(_explain(path, error)) from None
+    finally:
+        GlobalHydra.instance().clear()
+    assert isinstance(loaded, Recipe)
+    return loaded
 
 
 def find_recipe(recipe: str | Path) -> Path:

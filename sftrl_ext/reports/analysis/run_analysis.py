@@ -10,6 +10,7 @@ from sftrl_ext.envs.task import task_of_source
 from sftrl_ext.plain_text import one_line
 from sftrl_ext.reports.analysis.arms import Arms, arms_of
 from sftrl_ext.reports.analysis.axis_flips import AxisComparison, compare_axes
+from sftrl_ext.reports.analysis.claims import WITHHELD, no_claim, withheld
 from sftrl_ext.reports.analysis.curves import (
     Curve,
     Curves,
@@ -55,8 +56,15 @@ class SplitVerdict:
 
     @property
     def between_axes(self) -> AxisComparison | None:
-        """The verdict on both compute axes; None without a second one."""
-        return compare_axes(self.verdict, self.other_axis) if self.other_axis else None
+        """The verdict on both compute axes; None without a second one, and where no verdict is given."""
+        if self.other_axis is None or self.verdict.pattern == WITHHELD:
+            return None
+        return compare_axes(self.verdict, self.other_axis)
+
+    def withheld(self, reason: str) -> SplitVerdict:
+        """The numbers without a verdict, for a reason."""
+        other = None if self.other_axis is None else withheld(self.other_axis, reason)
+        return SplitVerdict(self.split, withheld(self.verdict, reason), other)
 
 
 @dataclass
@@ -73,6 +81,8 @@ class Analysis:
         recognition_changes: Recognition of cards by every arm, on `id` and on the verdicts' splits; empty for
             text.
         notes: Remarks for the reader: missing parts, choices made.
+
+    Where the numbers support no claim (`no_claim`) the verdicts hold the numbers and the reason.
     """
 
     run: RunFolder
@@ -85,6 +95,15 @@ class Analysis:
     verdicts: list[SplitVerdict]
     recognition_changes: list[RecognitionChange]
     notes: list[str]
+
+    def __post_init__(self) -> None:
+        if (reason := self.no_claim) is not None:
+            self.verdicts = [verdict.withheld(reason) for verdict in self.verdicts]
+
+    @property
+    def no_claim(self) -> str | None:
+        """Reason why there is no verdict; None where the numbers may be compared."""
+        return no_claim(self.run.state.scale, self.curves)
 
     @property
     def arms(self) -> Arms:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.paths import install_command
 
 
 @contextmanager
@@ -23,6 +24,4 @@ def needs_matplotlib(what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
-        raise SftrlError(
-            f"{what} needs matplotlib; install it with: pip install 'sftrl-ext[train]'"
-        ) from None
+        raise SftrlError(f"{what} needs matplotlib: `{install_command('train')}`.") from None

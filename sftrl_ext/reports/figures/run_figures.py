@@ -198,7 +198,7 @@ def draw_figures(analysis: Analysis, folder: Path) -> Iterator[DrawnFigure]:
             if analysis.mark:
                 mark_figure(figure, analysis.mark)
             png, svg = save(figure, folder, spec.name)
-        says = tuple(spec.says(analysis)) if spec.says else ()
+        says = tuple(spec.says(analysis)) if spec.says and analysis.no_claim is None else ()
         caption = spec.caption.format(where=where(analysis), measure=analysis.measure)
         if analysis.mark:
             caption = (

@@ -25,7 +25,12 @@ def verdict_sentences(analysis: Analysis) -> list[str]:
 
 
 def verdict_groups(analysis: Analysis) -> list[list[str]]:
-    """The sentences of every verdict, one list for each kind of out of distribution; headlines first."""
+    """The sentences of every verdict, one list for each kind of out of distribution; headlines first.
+
+    Where the numbers support no claim there is one list, with the reason.
+    """
+    if (reason := analysis.no_claim) is not None:
+        return [[reason]]
     groups = [
         _sentences(analysis, split_verdict, first=index == 0)
         for index, split_verdict in enumerate(analysis.verdicts)

@@ -90,7 +90,7 @@ def report_pages(
         "verdicts": [
             {"pattern": split_verdict.verdict.pattern, "headline": headline, "findings": findings}
             for split_verdict, (headline, *findings) in zip(
-                analysis.verdicts, verdict_groups(analysis), strict=True
+                analysis.verdicts, verdict_groups(analysis), strict=analysis.no_claim is None
             )
         ],
         "axes": axis_sentences(analysis),

@@ -321,6 +321,7 @@ def run_facts(analysis: Analysis) -> list[tuple[str, str]]:
         ]
         facts.append(("Hardware", ", ".join(parts)))
     facts.append(("Commit", state.commit or "–"))
+    facts += [("Changed after the start", str(change)) for change in state.changes]
     return facts
 
 

@@ -42,6 +42,9 @@ CONTAINER = strict(
     {
         "env": {"type": "array", "items": strict({"name": TEXT, "value": {"type": "string"}})},
         "envFrom": {"type": "array", "items": strict({"secretRef": strict({"name": DNS_NAME})})},
+        "securityContext": strict(
+            {"capabilities": strict({"add": {"type": "array", "items": {"const": "IPC_LOCK"}}})}
+        ),
     },
 )
 VOLUME = {
@@ -50,6 +53,10 @@ VOLUME = {
         strict({"name": DNS_NAME, "emptyDir": strict({"medium": {"const": "Memory"}, "sizeLimit": TEXT})}),
     ]
 }
+TOLERATION = strict(
+    {},
+    dict.fromkeys(("key", "operator", "value", "effect"), TEXT) | {"tolerationSeconds": {"type": "integer"}},
+)
 POD = strict(
     {
         "spec": strict(
@@ -57,7 +64,13 @@ POD = strict(
                 "containers": {"type": "array", "items": CONTAINER, "minItems": 1},
                 "volumes": {"type": "array", "items": VOLUME},
             },
-            {"serviceAccountName": DNS_NAME, "nodeSelector": WORDS},
+            {
+                "serviceAccountName": DNS_NAME,
+                "nodeSelector": WORDS,
+                "tolerations": {"type": "array", "items": TOLERATION},
+                "imagePullSecrets": {"type": "array", "items": strict({"name": DNS_NAME})},
+                "priorityClassName": DNS_NAME,
+            },
         )
     }
 )

@@ -32,10 +32,10 @@ NEEDED = {
 AWKWARD = ["sweep.seeds=[0,1]", 'title="it\'s $HOME & more"']
 
 
-def submission(launcher, *overrides, scale="cluster", recipe="fig6_gp_l", run_dir=None):
+def submission(launcher, *overrides, scale="cluster", recipe="fig6_gp_l", run_dir=None, stages=None):
     words = [*AWKWARD, *overrides]
     loaded = load_recipe(recipe, scale, [*words, *NEEDED.get(launcher, [])], launcher)
-    return LAUNCHERS[launcher](make_job(loaded, recipe, words, run_dir))
+    return LAUNCHERS[launcher](make_job(loaded, recipe, words, run_dir, stages))
 
 
 def only_file(made):
@@ -170,6 +170,69 @@ def test_options_of_slurm_reach_the_script():
     assert "#SBATCH --constraint=h100\n" in text and "#SBATCH --no-requeue\n" in text
     assert "--exclusive" not in text and "'--container-image=a b'" in text
     bash_takes(text)
+
+
+def test_the_job_is_queued_again_before_its_time_limit(tmp_path):
+    calls = tmp_path / "calls.txt"
+    fake(tmp_path, "scontrol", f'echo "scontrol $*" >> {calls}')
+    driver = f"trap 'exit 0' TERM; echo up >> {calls}; sleep 2; echo done >> {calls}; exit 9"
+    text = only_file(submission("slurm", scale="gpu", run_dir=tmp_path))
+    assert "#SBATCH --signal=B:USR1@120\n" in text
+    status, _ = run_script(tmp_path, driver=driver, end=signal.SIGUSR1)
+    assert status == 9  # the driver's, which the signal does not end
+    lines = calls.read_text().splitlines()
+    assert lines == ["up", f"scontrol requeue test{os.getpid()}", "done"]
+    for option in ("launcher.slurm.requeue=false", "launcher.slurm.signal_s=null"):
+        plain = only_file(submission("slurm", option, scale="gpu", run_dir=tmp_path))
+        assert "USR1" not in plain
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_commands_run_in_a_container_and_on_an_interface(nodes, tmp_path):
+    words = ["launcher.slurm.wrap=[apptainer,exec,--nv,/images/my sftrl.sif]", "launcher.interface=ib0"]
+    text = only_file(submission("slurm", f"scale.nnodes={nodes}", *words, run_dir=tmp_path))
+    bash_takes(text)
+    wrap = "apptainer exec --nv '/images/my sftrl.sif'"
+    assert f"{wrap} sftrl run" in text and text.count(f"{wrap} ray ") == (3 if nodes > 1 else 0)
+    assert "export NCCL_SOCKET_IFNAME=ib0\n" in text and "export GLOO_SOCKET_IFNAME=ib0\n" in text
+    assert ("address show dev ib0" in text) == (nodes > 1)
+    kept = submission("ray", "launcher.interface=ib0", "+launcher.env.NCCL_SOCKET_IFNAME=ib1").command
+    runtime = json.loads(kept[kept.index("--runtime-env-json") + 1])
+    assert runtime["env_vars"] == {"NCCL_SOCKET_IFNAME": "ib1", "GLOO_SOCKET_IFNAME": "ib0"}
+
+
+def test_the_examples_of_options_compose_as_printed():
+    import re
+
+    from sftrl_ext.experiments.recipe import launcher_config
+    from sftrl_ext.paths import configs_dir
+
+    text = Path(launcher_config.__file__).read_text()
+    examples = re.findall(r"``(\+?launcher\.[a-z_.A-Z]+=[^`]+)``", text)
+    assert len(examples) >= 8
+    load_recipe("fig6_gp_l", "cluster", examples)
+    for path in (configs_dir() / "launcher").glob("*.yaml"):
+        lines = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "=" in line]
+        words = [w for line in lines for w in shlex.split(line) if re.match(r"\+?launcher\.", w)]
+        load_recipe("fig6_gp_l", "cluster", words, path.stem)
+
+
+@pytest.mark.parametrize(("stages", "gpus"), [("data,model", False), ("train,eval", True), ("report", False)])
+def test_stages_without_a_gpu_get_one_node_without(stages, gpus):
+    text = only_file(submission("slurm", stages=stages))
+    assert driver_of(text)[-2:] == ["--stages", stages]
+    assert ("#SBATCH --gpus-per-node=8\n" in text, "#SBATCH --nodes=2\n" in text) == (gpus, gpus)
+    assert f"#SBATCH --job-name=fig6-gp-l-cluster-{stages.split(',')[0]}\n" in text
+    bash_takes(text)
+    task = yaml.safe_load(only_file(submission("sky", stages=stages)))
+    assert ("accelerators" in task["resources"], task["num_nodes"]) == (gpus, 2 if gpus else 1)
+
+
+def test_a_text_that_needs_quotes_is_named_itself(capsys):
+    word = "launcher.slurm.options=[--constraint=h100]"
+    assert main(["plan", "fig6_gp_l", "--launcher", "slurm", word]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"error: {word}: found no override" in message and '["--constraint=h100"]' in message
 
 
 def slurm_answers():
@@ -329,6 +392,17 @@ def test_the_nodes_of_sky_agree_on_their_parts(tmp_path):
     assert "start --address=10.0.0.1:6379" in (tmp_path / "ray-1").read_text()
 
 
+def test_secrets_of_sky_are_named_and_not_written():
+    made = submission("sky", "launcher.sky.secrets=[HF_TOKEN,WANDB_API_KEY]")
+    assert shlex.join(made.command).count("--secret HF_TOKEN --secret WANDB_API_KEY") == 1
+    assert "HF_TOKEN" not in only_file(made)
+
+
+def test_a_ray_job_has_the_name_that_is_given():
+    command = submission("ray", "launcher.ray.submission_id=gp-l-1").command
+    assert command[command.index("--submission-id") + 1] == "gp-l-1"
+
+
 def test_managed_jobs_of_sky():
     assert submission("sky", "launcher.sky.managed=true").command[:3] == ("sky", "jobs", "launch")
     assert submission("sky").command[:2] == ("sky", "launch")
@@ -351,6 +425,27 @@ def test_the_rayjob_has_the_structure_of_one(nodes):
         assert container["envFrom"] == [{"secretRef": {"name": "wandb"}}]
         mounted = {mount["name"] for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["template"]["spec"]["volumes"]}
+
+
+def test_pods_take_tolerations_pull_secrets_rdma_and_further_keys():
+    options = [
+        "launcher.kuberay.tolerations=[{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]",
+        "launcher.kuberay.pull_secrets=[registry]",
+        "launcher.kuberay.rdma_resource=rdma/ib",
+        "launcher.kuberay.rdma_count=8",
+        "+launcher.kuberay.pod.priorityClassName=research",
+    ]
+    made = yaml.safe_load(only_file(submission("kuberay", *options)))
+    jsonschema.validate(made, RAYJOB)
+    cluster = made["spec"]["rayClusterSpec"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        pod = group["template"]["spec"]
+        assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+        assert pod["imagePullSecrets"] == [{"name": "registry"}] and pod["priorityClassName"] == "research"
+        assert pod["containers"][0]["resources"]["limits"]["rdma/ib"] == 8
+        assert pod["containers"][0]["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    with pytest.raises(SftrlError, match="launcher.kuberay.pod: found volumes"):
+        submission("kuberay", "+launcher.kuberay.pod.volumes=[]")
 
 
 def test_a_schema_refuses_what_is_wrong():

@@ -9,7 +9,6 @@ import signal
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
 
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.experiments.evaluation.engines import open_engine
@@ -20,6 +19,7 @@ from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.files import read_jsonl
 from sftrl_ext.runs.checkpoints import LATEST
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.state import RunState, StageState
 
 FACTS = {"task": "general_points", "template": "compact", "max_attempts": 3}
@@ -74,8 +74,7 @@ def recipe_of(name, sets):
 
 def by_one_engine(recipe, layout, state, sets):
     engine = open_engine("hf", layout.start_model, dtype="float32", rows=recipe.budget.eval.batch_size)
-    with Progress(disable=True) as progress:
-        evaluate_run(recipe, state, layout, sets, engine, progress)
+    evaluate_run(recipe, state, layout, sets, engine, ProgressFile())
     return stored(layout)
 
 

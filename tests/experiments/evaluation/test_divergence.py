@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("verl")
 
-from rich.progress import Progress
 
 from sftrl_ext.experiments.evaluation import evaluate
 from sftrl_ext.experiments.evaluation.divergence import measured_split, per_token
@@ -19,6 +18,7 @@ from sftrl_ext.files import read_jsonl
 from sftrl_ext.rollout.player import Generation
 from sftrl_ext.runs.checkpoints import LATEST
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.records import KLEstimate
 from sftrl_ext.runs.state import RunState, StageState
 
@@ -111,8 +111,7 @@ def go(run, engine, sets=SETS, **how):
     layout, state = run
     recipe = recipe_with("budget.eval.kl_episodes=2", "task.eval_splits=[id,rule_ood]")
     recipe.budget.eval = replace(recipe.budget.eval, **how)
-    with Progress(disable=True) as progress:
-        evaluate.evaluate_run(recipe, state, layout, sets, engine, progress)
+    evaluate.evaluate_run(recipe, state, layout, sets, engine, ProgressFile())
     return list(read_jsonl(layout.records))
 
 

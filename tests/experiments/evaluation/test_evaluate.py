@@ -5,7 +5,6 @@ import pytest
 
 pytest.importorskip("verl")
 
-from rich.progress import Progress
 
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.experiments.evaluation import evaluate
@@ -14,6 +13,7 @@ from sftrl_ext.files import read_jsonl
 from sftrl_ext.rollout.player import Generation
 from sftrl_ext.runs.checkpoints import LATEST
 from sftrl_ext.runs.layout import RunLayout
+from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.state import RunState, StageState
 
 pytestmark = pytest.mark.slow
@@ -78,8 +78,7 @@ def test_every_checkpoint_is_recorded_and_a_torn_record_is_done_again(tmp_path, 
     recipe, layout, state = make_run(tmp_path)
     sets = [evaluate.EvalSet("id", "gp_l/id", [FACTS, FACTS])]
     engine = Canned(chat)
-    with Progress(disable=True) as progress:
-        evaluate.evaluate_run(recipe, state, layout, sets, engine, progress)
+    evaluate.evaluate_run(recipe, state, layout, sets, engine, ProgressFile())
     records = list(read_jsonl(layout.records))
     # Of the init only its last step; the canned engine needs one turn more for each checkpoint loaded.
     assert [(r["stage"], r["step"], r["solved"], r["attempts_mean"]) for r in records] == [
@@ -97,8 +96,7 @@ def test_every_checkpoint_is_recorded_and_a_torn_record_is_done_again(tmp_path, 
     whole = layout.records.read_text()
     layout.records.write_text(whole[: whole.rindex('{"stage"') + 20])
     again = Canned(chat)
-    with Progress(disable=True) as progress:
-        evaluate.evaluate_run(recipe, state, layout, sets, again, progress)
+    evaluate.evaluate_run(recipe, state, layout, sets, again, ProgressFile())
     assert len(again.loaded) == 1
     assert len(list(read_jsonl(layout.records))) == 3
 
@@ -130,8 +128,7 @@ def test_samples_of_an_instance_have_seeds_of_their_own(tmp_path, chat):
     recipe.budget.eval.samples, recipe.budget.eval.sample_episodes = 2, 6
     chosen = evaluate.EvalSet("id", "gp_l/id", [FACTS] * 3)
     engine = Canned(chat)
-    with Progress(disable=True) as progress:
-        evaluate.evaluate_run(recipe, state, layout, [chosen], engine, progress)
+    evaluate.evaluate_run(recipe, state, layout, [chosen], engine, ProgressFile())
     first, *_ = list(read_jsonl(layout.records))
     assert (first["episodes"], first["successes"], first["instances"]) == (6, [2, 2, 2], chosen.digest)
     assert first["distinct"] == [1, 1, 1] and first["solutions"][0] >= 1
@@ -170,8 +167,7 @@ def test_the_sampling_and_the_length_of_answers_are_those_of_the_evaluation(tmp_
             return await super().generate(prompt_ids, sampling_params, images)
 
     sets = [evaluate.EvalSet("id", "gp_l/id", [FACTS])]
-    with Progress(disable=True) as progress:
-        evaluate.evaluate_run(recipe, state, layout, sets, Seeing(chat), progress)
+    evaluate.evaluate_run(recipe, state, layout, sets, Seeing(chat), ProgressFile())
     assert {(params["top_p"], params["max_tokens"]) for params in seen} == {(0.9, 30)}
     assert "top_k" not in seen[0]
     assert all(record["top_p"] == 0.9 for record in read_jsonl(layout.records))

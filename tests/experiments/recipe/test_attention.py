@@ -124,7 +124,7 @@ def test_plan_names_the_kernel_and_the_reason(without_flash, capsys):
 @pytest.fixture
 def no_stages(monkeypatch):
     """A runner that begins a run and ends before its first stage."""
-    monkeypatch.setattr(runner, "_run", lambda recipe, layout, console: None)
+    monkeypatch.setattr(runner.Runner, "run", lambda self, stages=None: None)
 
 
 def test_a_run_keeps_the_kernel_it_was_begun_with(monkeypatch, no_stages, tmp_path):

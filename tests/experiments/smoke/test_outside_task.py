@@ -131,4 +131,6 @@ def test_it_runs_from_data_to_report(folder, tmp_path):
     assert all(record["episodes"] == 16 and record["errors"] == 0 for record in records)
     step = next(iter(read_jsonl(layout.metrics("rl-lr0.0002-s0"))))["data"]
     assert step["episode/episode_error"] == 0 and step["episode/attempts"] >= 1
-    assert "RL minus SFT on `large`" in (layout.report / "report.md").read_text()
+    verdict = read_json(layout.report / "summary.json")["verdict"]
+    assert verdict["split"] == "large" and verdict["rl_minus_sft"] is not None
+    assert verdict["headline"] in (layout.report / "report.md").read_text()

@@ -172,6 +172,6 @@ def test_a_run_goes_on_from_the_choice_when_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "run_child", child)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            runner._run(recipe, layout, Console(quiet=True))
+            runner.Runner(recipe, layout, Console(quiet=True)).run()
     assert ran.count(CHOSEN) == 1 and len(ran) == 3
     assert RunState.load(layout.state).stage("rl-lr0.0002-s0").start == f"{SFT}@2"

@@ -8,13 +8,14 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from rich.console import Console
 
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.cluster.local_ray import local_ray_env
+from sftrl_ext.experiments.plan import WITHOUT_GPU, make_plan, select_stages
 from sftrl_ext.experiments.recipe.launcher_config import LauncherConfig
 from sftrl_ext.experiments.recipe.schema import Recipe, ScaleConfig
 from sftrl_ext.experiments.verl_commands import CPUS_BESIDE_A_GPU
@@ -71,7 +72,13 @@ LAUNCHERS: Registry[Callable[[Job], Submission]] = Registry("launcher")
 """Launchers by name. ``local`` is none of them: the run starts here."""
 
 
-def make_job(recipe: Recipe, recipe_name: str, overrides: Sequence[str], run_dir: Path | None) -> Job:
+def make_job(
+    recipe: Recipe,
+    recipe_name: str,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    stages: str | None = None,
+) -> Job:
     """The job of a run.
 
     Args:
@@ -79,8 +86,12 @@ def make_job(recipe: Recipe, recipe_name: str, overrides: Sequence[str], run_dir
         recipe_name: As the user named it; the nodes compose it again. A file must be there under this name.
         overrides: The user's overrides; those of the launcher are left out.
         run_dir: The run folder, as the nodes see it; null: below ``launcher.run_root``.
+        stages: Names or kinds of the stages that run; None: all. Stages that use no GPU get one node without.
     """
     config = recipe.launcher
+    if config.interface is not None:
+        names = dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), config.interface)
+        config = replace(config, env={**names, **config.env})
     base = f"{recipe.name}-{recipe.scale.name}"
     folder = _run_dir(config, base, run_dir)
     kept = [word for word in overrides if not re.match(r"[+~]*launcher[.=]", word)]
@@ -88,8 +99,15 @@ def make_job(recipe: Recipe, recipe_name: str, overrides: Sequence[str], run_dir
         recipe_name = str(Path(recipe_name).resolve())
     driver = [*shlex.split(config.program), "run", recipe_name, "--scale", recipe.scale.name]
     driver += ["--run-dir", folder, "--or-resume", *kept]
+    scale = recipe.scale
+    if stages is not None:
+        driver += ["--stages", stages]
+        base = f"{base}-{stages.split(',')[0]}"
+        selected = select_stages(make_plan(recipe, Path(folder)), stages)
+        if all(stage.kind in WITHOUT_GPU for stage in selected):
+            scale = replace(scale, nnodes=1, backend="cpu", n_gpus_per_node=0)
     name = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-")[:40].strip("-")
-    return Job(name, tuple(driver), folder, recipe.scale, config)
+    return Job(name, tuple(driver), folder, scale, config)
 
 
 def _run_dir(config: LauncherConfig, base: str, run_dir: Path | None) -> str:

@@ -9,13 +9,15 @@ import importlib.metadata
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.cluster.launchers.base import Job, Submission, launch_file, render
+from sftrl_ext.paths import install_command
 
 
 def launch(job: Job) -> Submission:
     """Return the manifest of a job, and the command that creates it.
 
     Raises:
-        SftrlError: if the image or the shared volume is not named, or lines are to run on every pod.
+        SftrlError: if the image or the shared volume is not named, containers or volumes of the pod are, or
+            lines are to run on every pod.
     """
     config, options = job.config, job.config.kuberay
     for key, value, why in (
@@ -24,6 +26,10 @@ def launch(job: Job) -> Submission:
     ):
         if value is None:
             raise SftrlError(f"launcher.kuberay.{key} is null: {why}.")
+    if clashes := sorted({"containers", "volumes"} & options.pod.keys()):
+        raise SftrlError(
+            f"launcher.kuberay.pod: found {', '.join(clashes)}; expected other keys of a pod's spec."
+        )
     if config.setup:
         raise SftrlError("launcher.setup: a RayJob has no place for it; put what it does into the image.")
     path = launch_file(job, "rayjob.yaml")
@@ -39,5 +45,5 @@ def _ray_version() -> str:
         return importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError:
         raise SftrlError(
-            'a RayJob names its Ray version, and there is none here: install "sftrl-ext[train]".'
+            f"a RayJob names its Ray version, and there is none here: `{install_command('train')}`."
         ) from None

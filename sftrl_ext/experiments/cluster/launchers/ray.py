@@ -21,6 +21,8 @@ def launch(job: Job) -> Submission:
     command = ["ray", "job", "submit", "--address", options.address]
     if runtime:
         command += ["--runtime-env-json", json.dumps(runtime)]
+    if options.submission_id is not None:
+        command += ["--submission-id", options.submission_id]
     if not options.wait:
         command.append("--no-wait")
     driver = list(job.driver)

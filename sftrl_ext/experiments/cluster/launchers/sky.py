@@ -33,7 +33,9 @@ def launch(job: Job) -> Submission:
     }
     path = launch_file(job, "sky.yaml")
     files = {path: render(job, "sky.yaml.j2", resources=resources)}
+    secrets = [word for name in options.secrets for word in ("--secret", name)]
     if options.managed:
-        return Submission(("sky", "jobs", "launch", "--yes", "--name", job.name, str(path)), files)
+        return Submission(("sky", "jobs", "launch", "--yes", *secrets, "--name", job.name, str(path)), files)
     hint = f"The machines stay: `sky down {job.name}` gives them back."
-    return Submission(("sky", "launch", "--yes", "--cluster", job.name, str(path)), files, hint=hint)
+    command = ("sky", "launch", "--yes", *secrets, "--cluster", job.name, str(path))
+    return Submission(command, files, hint=hint)

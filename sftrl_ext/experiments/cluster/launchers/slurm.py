@@ -21,6 +21,7 @@ def launch(job: Job) -> Submission:
         "slurm.sbatch.j2",
         sbatch_options=sbatch_options(job),
         one_task=shlex.join(["--nodes=1", "--ntasks=1", *job.config.slurm.srun]),
+        wrap="".join(f"{shlex.quote(word)} " for word in job.config.slurm.wrap),
     )
     hint = f"Its log: {job.run_dir}/slurm-<job>.log"
     return Submission(("sbatch", str(path)), {path: text}, [Path(job.run_dir)], hint)
@@ -45,4 +46,6 @@ def sbatch_options(job: Job) -> list[str]:
     lines = [f"--{name}={shlex.quote(str(value))}" for name, value in values.items() if value is not None]
     lines += ["--exclusive"] if options.exclusive else []
     lines += ["--requeue", "--open-mode=append"] if options.requeue else ["--no-requeue"]
+    if options.requeue and options.signal_s is not None:
+        lines.append(f"--signal=B:USR1@{options.signal_s}")
     return [*lines, *options.options]

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluation.one_model.bounded_client import bounded_client, httpx_of
+from sftrl_ext.paths import install_command
 from sftrl_ext.rollout.messages import Completion, DialogueTooLong
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ class Endpoint:
             import openai
         except ModuleNotFoundError:
             raise SftrlError(
-                "an endpoint needs the package openai, not in this environment. "
-                'Install "sftrl-ext[endpoint]".'
+                "an endpoint needs the package openai, not in this environment: "
+                f"`{install_command('endpoint')}`."
             ) from None
         self._openai = openai
         self._key = os.environ.get(options.key_variable, "")

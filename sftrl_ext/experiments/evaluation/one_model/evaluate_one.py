@@ -46,7 +46,10 @@ def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, Any
         SftrlError: if the input is wrong, or an endpoint left episodes unanswered.
         KeyboardInterrupt: if interrupted; its text says how to go on.
     """
-    sets = [load_eval_set(path) for path in request.files]
+    sets = [
+        replace(chosen, facts=chosen.facts[: request.limit])
+        for chosen in (load_eval_set(path) for path in request.files)
+    ]
     if request.model is None:
         if request.endpoint is None:
             raise SftrlError("no model is named; expected a folder, a name of the hub, or --endpoint.")

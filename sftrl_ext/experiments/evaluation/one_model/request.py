@@ -26,6 +26,7 @@ class EvalRequest:
         model: A Hugging Face folder, a checkpoint folder of verl, or a name of the hub (``owner/name``); with
             an endpoint the model's name there, or None if it serves only one.
         files: Parquet files, one split in each.
+        limit: Rows of each file that are played, from the first on; None: all.
         engine: Engine of a local model: ``hf`` or ``vllm``.
         dtype: Type of a local model's weights.
         device: Of a local model: ``cpu``, ``cuda`` or ``cuda:<n>``; None: a GPU where torch sees one. vLLM
@@ -45,6 +46,7 @@ class EvalRequest:
 
     model: str | None
     files: Sequence[Path]
+    limit: int | None = None
     engine: str = "hf"
     dtype: str = "float32"
     device: str | None = None
@@ -61,8 +63,12 @@ class EvalRequest:
 
     def __post_init__(self) -> None:
         check_sampling("--temperature", "--top-p", self.temperature, self.top_p)
-        for option, value in (("--max-turn-tokens", self.max_turn_tokens), ("--batch-size", self.batch_size)):
-            if value < 1:
+        for option, value in (
+            ("--max-turn-tokens", self.max_turn_tokens),
+            ("--batch-size", self.batch_size),
+            ("--limit", self.limit),
+        ):
+            if value is not None and value < 1:
                 raise SftrlError(f"{option} {value}: expected 1 or more.")
         for option, price in (("--price-in", self.prices.prompt), ("--price-out", self.prices.completion)):
             if price is not None and not 0 <= price < math.inf:

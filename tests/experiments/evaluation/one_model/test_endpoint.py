@@ -107,6 +107,14 @@ def test_success_tokens_and_cost(rows, tmp_path, monkeypatch):
     assert all(KEY not in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_a_limit_plays_the_first_rows_of_a_file(rows, tmp_path):
+    with served(canned(knows(rows))) as seen:
+        record, _ = run(request(seen, rows, tmp_path, limit=2))
+    assert (record["episodes"], record["solved"]) == (2, 2)
+    with pytest.raises(SftrlError, match="--limit 0: expected 1 or more"):
+        request(seen, rows, tmp_path, limit=0)
+
+
 def test_the_dialogue_grows_by_response_and_feedback(rows, tmp_path):
     with served(canned(knows(rows))) as seen:
         run(request(seen, rows, tmp_path, options={"concurrency": 1}))
