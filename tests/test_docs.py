@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from data_prep.build import kinds_of
-from data_prep.options import GIVEN
+from data_prep.options import CARDS, GIVEN
 from data_prep.splits import get_split
-from data_prep.virl_splits import ROUTE_SPLITS
+from data_prep.task_rows import find_rows
 from sftrl_ext.cli import _parse
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.general_points.cards import RANKS, SUITS
@@ -119,7 +119,7 @@ def check_names(args):
         if args.kind == GIVEN:
             return
         for split in args.split.split(","):
-            assert ROUTE_SPLITS[split] if args.task == "virl" else get_split(split)
+            assert get_split(split) if args.task == CARDS else split in find_rows(args.task).split_names()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
