@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from data_prep.authors import import_authors
 from data_prep.options import GIVEN, IMPORT, DataOptions, Tell, counted_rows
-from data_prep.schema import IMAGE_SCHEMA
+from data_prep.schema import IMAGE_SCHEMA, LOSS_NOTE
 from data_prep.task_rows import KINDS, TaskRows, check_working, find_rows
 from data_prep.writer import write_rows
 from sftrl_ext.envs.task import TASKS, load_outside_tasks
@@ -43,6 +43,8 @@ def build_file(options: DataOptions, tell: Tell = lambda text: None) -> int:
     rows = _write(builder, options)
     for note in builder.notes:
         tell(f"left out: {note}")
+    if options.kind == "suboptimal":
+        tell(f"note: {LOSS_NOTE}")
     return rows
 
 
