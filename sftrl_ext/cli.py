@@ -105,9 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
     publish = verbs.add_parser("publish", help="write a finished run as repositories of the Hugging Face hub")
     publish.add_argument("run_dir", type=Path)
-    publish.add_argument(
-        "--to", type=Path, required=True, metavar="FOLDER", help="a folder that is not there"
-    )
+    publish.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder")
     publish.add_argument("--embed-images", action="store_true", help="write pictures into the parquet files")
     publish.set_defaults(run=_publish)
 
