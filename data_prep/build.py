@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 from data_prep.authors import import_authors
 from data_prep.options import GIVEN, IMPORT, DataOptions, Tell, counted_rows
-from data_prep.schema import IMAGE_SCHEMA
-from data_prep.task_rows import KINDS, check_working, find_rows
+from data_prep.schema import IMAGE_SCHEMA, LOSS_NOTE
+from data_prep.task_rows import KINDS, TaskRows, check_working, find_rows
 from data_prep.writer import write_rows
 from sftrl_ext.envs.task import TASKS
 from sftrl_ext.errors import unknown_name
@@ -41,8 +41,15 @@ def build_file(options: DataOptions, tell: Tell = lambda text: None) -> int:
             return import_authors(options.authors_file(), options.out, config=config, progress=progress)
     task_rows.configure(config, options)
     builder = task_rows(config, options.out.parent)
+    rows = _write(builder, options)
     for note in builder.notes:
         tell(f"left out: {note}")
+    if options.kind == "suboptimal":
+        tell(f"note: {LOSS_NOTE}")
+    return rows
+
+
+def _write(builder: TaskRows, options: DataOptions) -> int:
     if options.kind == GIVEN:
         return write_rows(options.out, builder.given(options.given_file(), options.split, options.seed))
     embed = options.embed_images

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.schema import read_schema
+from data_prep.schema import LOSS_NOTE, read_schema
 from data_prep.task_card import TaskCard
 from data_prep.task_rows import find_rows
 from sftrl_ext.envs import TASKS, parse_facts
@@ -116,6 +116,8 @@ def _task_lines(files: Sequence[FileFacts], cards: Sequence[TaskCard]) -> list[s
         f"|{'|'.join('---:' if head.endswith(':') else '---' for head in heads)}|",
     ]
     lines += [_line(facts, card) for facts, card in zip(files, cards, strict=True)]
+    if any(facts.answered for facts in files):
+        lines += ["", f"Of rows for SFT {LOSS_NOTE}."]
     lines += [*first.further_lines(cards), "", "## Overlap", "", f"{first.shared} that two files share.", ""]
     lines += [f"| | {' | '.join(facts.path.stem for facts in files)} |", f"|---|{'---:|' * len(files)}"]
     sets = [card.instances() for card in cards]

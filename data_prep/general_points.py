@@ -174,6 +174,8 @@ def suboptimal_rows(
     """Dialogues that fail, get feedback, and end right; only the last answer carries loss.
 
     The failed answers are solutions with a change in them, and the feedback is the verifier's.
+    ``train_turns`` says which answer carries loss; verl's own SFT data set does not read it and trains the
+    failed ones too.
 
     Args:
         source: Where the hands come from.

@@ -7,6 +7,7 @@ readers, verl's own data sets among them, can hold the pictures as well.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +25,13 @@ Images = Literal["draw", "embed"]
 
 IMAGE_ROW_GROUP = 128
 """Rows whose pictures are in memory together."""
+
+AS_IMAGES = {
+    "huggingface": json.dumps(
+        {"info": {"features": {"images": {"_type": "Sequence", "feature": {"_type": "Image"}}}}}
+    )
+}
+"""Metadata of a parquet file by which `datasets` and the viewer of the hub show ``images`` as pictures."""
 
 
 def check_images(images: str, modality: str) -> None:
@@ -49,6 +57,7 @@ def embed_images(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """
     field = IMAGE_SCHEMA.field("images")
     for table in tables:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **AS_IMAGES})
         for start in range(0, table.num_rows, IMAGE_ROW_GROUP):
             part = table.slice(start, IMAGE_ROW_GROUP)
             pictures = [_pictures(extra["facts"]) for extra in part["extra_info"].to_pylist()]

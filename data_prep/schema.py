@@ -51,6 +51,13 @@ IMAGE_SCHEMA = SCHEMA.append(
 )
 """Columns of rows that hold their pictures, one for each ``<image>`` in the user messages."""
 
+LOSS_NOTE = (
+    "only the messages that `train_turns` names carry loss, and only our data set of SFT reads it "
+    "(data.custom_cls.path=pkg://sftrl_ext.training.sft_dataset): verl's own trains on every assistant "
+    "message, failed attempts included"
+)
+"""What a user of rows with failed attempts has to know."""
+
 AGENT_NAME = "verifier"
 """The agent loop that plays every row."""
 

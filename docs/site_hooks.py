@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages from outside ``docs``, and links that work in the repository and on the site.
+"""MkDocs hooks: pages from elsewhere, and links that work in the repository and on the site.
 
 A page may link to any file of the repository by a relative path, as on GitHub. On the site, a link to another
 page becomes a link within the site, and a link to any other file becomes plain text.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,7 +43,12 @@ def _figure_number(page: Path) -> tuple[float, str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages from outside ``docs``."""
+    """Add the pages from outside ``docs``, and the command line's."""
+    # The parser needs no more than rich; the package itself is not installed here.
+    sys.path[:0] = [str(_root(config)), config.docs_dir]
+    from cli_page import cli_page
+
+    files.append(File.generated(config, "cli.md", content=cli_page()))
     for path, name in OUTSIDE.items():
         file = _root(config) / path
         if file.is_file():

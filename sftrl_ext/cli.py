@@ -109,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(run=_report)
 
+    publish = verbs.add_parser("publish", help="write a finished run as repositories of the Hugging Face hub")
+    publish.add_argument("run_dir", type=Path)
+    publish.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    publish.add_argument("--embed-images", action="store_true", help="write pictures into the parquet files")
+    publish.set_defaults(run=_publish)
+
     show = verbs.add_parser("show", help="print or draw the stored episodes of a run")
     show.add_argument("run_dir", type=Path, help=RUN_HELP)
     show.add_argument("--arm")
@@ -154,6 +160,15 @@ def _report(args: argparse.Namespace, console: Console) -> None:
             from sftrl_ext.reports.results_file import write_results
 
             console.print(f"  {write_results(run_dir, args.results)}", markup=False, highlight=False)
+
+
+def _publish(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.experiments.publish.publish import publish_run
+
+    publish_run(args.run_dir, args.to, console, args.embed_images)
+    console.print(
+        f"{args.to / 'README.md'}: what is here, and how to upload it", markup=False, highlight=False
+    )
 
 
 def _show(args: argparse.Namespace, console: Console) -> None:

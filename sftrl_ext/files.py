@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write an indented JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> str | Path:
+    """Put a file at a second path without a second copy on the disk, where the file system can.
+
+    Returns:
+        ``target``, as copy functions of `shutil` do.
+    """
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+    return target
 
 
 def read_json(path: Path) -> Any:

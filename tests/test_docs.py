@@ -9,6 +9,8 @@ An example is a fenced block with a comment before it, which the reader does not
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import shlex
@@ -20,9 +22,9 @@ import pytest
 from PIL import Image
 
 from data_prep.build import kinds_of
-from data_prep.options import GIVEN
+from data_prep.options import CARDS, GIVEN
 from data_prep.splits import get_split
-from data_prep.virl_splits import ROUTE_SPLITS
+from data_prep.task_rows import find_rows
 from sftrl_ext.cli import _parse
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.general_points.cards import RANKS, SUITS
@@ -125,7 +127,7 @@ def check_names(args):
         if args.kind == GIVEN:
             return
         for split in args.split.split(","):
-            assert ROUTE_SPLITS[split] if args.task == "virl" else get_split(split)
+            assert get_split(split) if args.task == CARDS else split in find_rows(args.task).split_names()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -194,6 +196,31 @@ def test_the_names_of_the_extra_are_pinned():
     pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints/docs.txt").read_text(), re.M)
     for needed in extras["docs"]:
         assert re.match(r"[\w.-]+", needed)[0] in {name.lower() for name in pinned}
+
+
+def test_every_name_of_the_api_page_exists_and_is_documented():
+    page = (ROOT / "docs" / "api.md").read_text()
+    entries = re.findall(r"^::: ([\w.]+)\n(?:    options: \{members: \[([^\]]*)\]\})?", page, re.M)
+    assert len(entries) > 10
+    for module, members in entries:
+        path = ROOT / module.replace(".", "/")
+        tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+        names = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert ast.get_docstring(tree) and {*filter(None, members.split(", "))} <= names, module
+
+
+def test_the_page_of_the_command_line_has_every_verb(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = importlib.import_module("cli_page").cli_page()
+    verbs = re.findall(r"^## sftrl (.*)$", page, re.M)
+    assert len(verbs) == len({*verbs}) > 10 and "template from" in verbs and "publish" in verbs
+    assert {words[0] for page in PAGES for words in commands(page)} - {"--help", "--version"} <= {
+        verb.split()[0] for verb in verbs
+    }
+    rows = re.findall(r"^\| `.*$", page, re.M)
+    assert "| `--to FOLDER` | needed | a new folder |" in rows
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
 
 
 def test_every_page_is_in_the_navigation():

@@ -19,6 +19,7 @@ from sftrl_ext.envs.base import (
     count_markers,
     parse_facts,
 )
+from sftrl_ext.envs.countdown.task import COUNTDOWN
 from sftrl_ext.envs.general_points.task import GENERAL_POINTS
 from sftrl_ext.envs.task import TASKS, TaskSpec, make_episode, register_task
 from sftrl_ext.envs.virl.task import VIRL
@@ -43,6 +44,7 @@ def _register(gymnasium: ModuleType) -> None:
 after_import("gymnasium", _register)
 
 __all__ = [
+    "COUNTDOWN",
     "GENERAL_POINTS",
     "GENERAL_POINTS_ID",
     "IMAGE_MARKER",

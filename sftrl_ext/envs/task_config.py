@@ -68,11 +68,11 @@ class TaskConfig:
     name: str = REQUIRED
     """Short task name; every ``data_source`` is ``<name>/<split>``."""
     kind: str = "general_points"
-    """The registered task: ``general_points``, ``virl``, or one of yours. ``target``, ``targets``, ``cards``,
-    ``held_out``, ``solutions``, ``suits``, ``draw`` and ``look`` are about the first, ``routes`` about the
-    second."""
+    """The registered task: ``general_points``, ``virl``, ``countdown``, or one of yours. ``target``,
+    ``targets``, ``cards``, ``held_out``, ``solutions``, ``suits``, ``draw`` and ``look`` are about the first,
+    ``routes`` about the second."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Keys of a task of yours; its `TaskRows` reads them."""
+    """Keys of ``countdown`` or of a task of yours; its `TaskRows` reads them. ``file`` is a path."""
     routes: RoutesConfig = field(default_factory=RoutesConfig)
     """The routes of ``virl``; which words a turn has is the split's."""
     train_split: str = "id"

@@ -32,7 +32,7 @@ from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.start_models.model_files import folder_digest
 from sftrl_ext.experiments.start_models.model_source import find_model, is_hub_name
 from sftrl_ext.experiments.start_models.start_choice import chosen_models
-from sftrl_ext.files import parquet_errors
+from sftrl_ext.files import link_or_copy, parquet_errors
 from sftrl_ext.paths import configs_dir
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.records import prepare_to_append, read_episodes, read_eval_records, write_records
@@ -141,7 +141,7 @@ def reuse_stage(cached: CachedStage, layout: RunLayout, stage: Stage) -> None:
     for leftover in (partial, target):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, partial, copy_function=_link, symlinks=True)
+    shutil.copytree(source, partial, copy_function=link_or_copy, symlinks=True)
     os.replace(partial, target)
 
 
@@ -273,14 +273,6 @@ def _replaced(text: str, replacements: Mapping[str, str]) -> str:
     for path in sorted(replacements, key=len, reverse=True):
         text = text.replace(path, replacements[path])
     return text
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target)
-    return target
 
 
 def _model_digest(path: str | None) -> str | None:

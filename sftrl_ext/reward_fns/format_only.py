@@ -6,11 +6,11 @@ from sftrl_ext.envs import Step
 from sftrl_ext.reward_fns.registry import Facts, register_reward
 
 KEYS = ("cards", "number", "formula")
-"""Keys an answer has."""
+"""Keys an answer has; those of a task without cards are a part of them."""
 
 
 @register_reward("format_only")
 def format_only(step: Step, facts: Facts) -> float:
     """1 if the response has all keys of an answer, else 0."""
-    details = step.attempt.verdict.details
-    return float(all(details.get(key) is not None for key in KEYS))
+    claims = [value for key, value in step.attempt.verdict.details.items() if key in KEYS]
+    return float(bool(claims) and None not in claims)

@@ -121,3 +121,13 @@ def test_the_command_builds_every_kind(tmp_path):
 def test_wrong_requests(tmp_path, change, words):
     with pytest.raises(SftrlError, match=words):
         build_file(_request(tmp_path, **change))
+
+
+def test_rows_with_failed_attempts_say_which_data_set_leaves_those_out(tmp_path):
+    notes = []
+    path = tmp_path / "dialogues.parquet"
+    build_file(DataOptions("suboptimal", path, rows=5), notes.append)
+    assert len(notes) == 1 and "verl's own trains on every assistant message" in notes[0]
+    assert "only our data set of SFT reads it" in write_card([path], tmp_path / "card.md")
+    build_file(DataOptions("rl", path, rows=5), notes.append)
+    assert len(notes) == 1 and "SFT reads it" not in write_card([path], tmp_path / "card.md")

@@ -237,3 +237,15 @@ def test_rewards_of_images(cards, formula, outcome, recognition):
     assert compute_score("gp_vl/id", text, json.dumps(IMAGE_FACTS), reward="recognition") == recognition
     assert compute_score("gp_vl/id", text, IMAGE_FACTS, reward="binary") == float(outcome == 5)
     assert 0 <= compute_score("gp_vl/id", text, IMAGE_FACTS, reward="partial_credit") <= 1
+
+
+def test_the_rewards_of_formulas_grade_countdown_too():
+    facts = {"task": "countdown", "numbers": [44, 19, 35], "target": 98, "use": "any"}
+    answers = ('{"formula": "44+19+35"}', '{"formula": "44+19"}', "no idea")
+    scores = {
+        reward: [compute_score("countdown/id", answer, facts, reward=reward) for answer in answers]
+        for reward in ("outcome", "partial_credit", "format_only", "binary")
+    }
+    assert scores["outcome"] == [5.0, -1.0, -3.0]
+    assert scores["partial_credit"] == [1.0, pytest.approx(0.4), 0.0]
+    assert scores["format_only"] == [1.0, 1.0, 0.0] and scores["binary"] == [1.0, 0.0, 0.0]

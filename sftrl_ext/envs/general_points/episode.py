@@ -1,8 +1,6 @@
 """One game of GeneralPoints being played: prompt, responses, feedback, end.
 
-Sequential revision: the model sees the prompt followed by every response and its feedback so far. The game
-ends when a response is correct (terminated) or when ``max_attempts`` responses were graded (truncated); the
-last failed attempt also receives ``exceeded_penalty``.
+Its attempts are a sequential revision, see `sftrl_ext.envs.revision`.
 
 With the modality "image" the prompt holds a marker for one picture of the hand, and nothing that the model
 reads names the cards or their numbers.
@@ -15,12 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict, is_number
+from sftrl_ext.envs.base import Verdict
 from sftrl_ext.envs.general_points import TASK
 from sftrl_ext.envs.general_points.cards import Card, parse_cards
 from sftrl_ext.envs.general_points.prompts import OUTCOMES, TEMPLATES, load_template
 from sftrl_ext.envs.general_points.rules import RULES
 from sftrl_ext.envs.general_points.verifier import grade_response
+from sftrl_ext.envs.revision import RevisionEpisode, check_attempts
 from sftrl_ext.errors import SftrlError, unknown_name
 
 if TYPE_CHECKING:
@@ -60,14 +59,7 @@ class PlaySettings:
             raise unknown_name("profile", self.profile, PROFILES)
         if self.modality not in MODALITIES:
             raise unknown_name("modality", self.modality, MODALITIES)
-        if (
-            isinstance(self.max_attempts, bool)
-            or not isinstance(self.max_attempts, int)
-            or self.max_attempts < 1
-        ):
-            raise SftrlError(f"max_attempts is {self.max_attempts!r}, expected a whole number >= 1.")
-        if not is_number(self.exceeded_penalty):
-            raise SftrlError(f"exceeded_penalty is {self.exceeded_penalty!r}, expected a number.")
+        check_attempts(self.max_attempts, self.exceeded_penalty)
         template = load_template(self.template)
         if self.modality == "image":
             template.check_image()
@@ -125,7 +117,7 @@ def make_facts(
 _KEYS = frozenset({"task", "rule", "target", "cards", "image_seed", *PlaySettings.__dataclass_fields__})
 
 
-class GeneralPointsEpisode(Episode):
+class GeneralPointsEpisode(RevisionEpisode):
     """One hand being played; see the module for the rules of the game.
 
     Args:
@@ -134,6 +126,8 @@ class GeneralPointsEpisode(Episode):
     Raises:
         SftrlError: if a fact is missing, unknown or malformed.
     """
+
+    outcomes = OUTCOMES
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         for key in facts:
@@ -155,16 +149,13 @@ class GeneralPointsEpisode(Episode):
         self.target: int = target
         self.image_seed = self._checked_image_seed(facts)
         self.template = load_template(self.settings.template)
-        self.attempts: list[Attempt] = []
         self._ranks = [card.rank for card in self.cards]
         self._cards_text = self.template.cards(self.cards)
         self._numbers_text = ", ".join(map(str, self.numbers))
-        self._messages = self.template.opening(
-            self.cards, self.rule, target, self.settings.max_attempts, self.settings.modality
-        )
+        play = self.settings
+        opening = self.template.opening(self.cards, self.rule, target, play.max_attempts, play.modality)
+        super().__init__(opening, play.max_attempts, play.exceeded_penalty)
         self._images: tuple[Image, ...] | None = None
-        self._rewards = 0.0
-        self._solved = False
 
     def _checked_image_seed(self, facts: Mapping[str, Any]) -> int:
         """The seed of the picture, after a look at whether there can be one."""
@@ -190,10 +181,6 @@ class GeneralPointsEpisode(Episode):
     def facts(self) -> dict[str, Any]:
         """Facts that rebuild this episode at its start."""
         return make_facts(self.cards, self.rule.name, self.target, self.settings, self.image_seed)
-
-    def messages(self) -> list[Message]:
-        """The dialogue so far; it ends with the user message that waits for an answer, or the last answer."""
-        return [dict(message) for message in self._messages]
 
     def images(self) -> Sequence[Image]:
         """The picture of the hand, drawn at the first call; nothing with modality "text"."""
@@ -221,58 +208,17 @@ class GeneralPointsEpisode(Episode):
         )
         return replace(verdict, feedback=feedback)
 
-    def submit(self, response: str) -> Step:
-        """Grade one response and advance.
-
-        Raises:
-            RuntimeError: if the episode is over.
-        """
-        if self.done:
-            raise RuntimeError("the episode is over: no further response can be submitted.")
-        verdict = self.grade(response)
-        attempt = Attempt(response, verdict)
-        self.attempts.append(attempt)
-        self._messages.append({"role": "assistant", "content": response})
-        self._solved = verdict.correct
-        count, most = len(self.attempts), self.settings.max_attempts
-        truncated = count >= most and not verdict.correct
-        reward = verdict.reward + (self.settings.exceeded_penalty if truncated else 0.0)
-        self._rewards += reward
-        reply = None
-        if not self.done:
-            reply = self.template.reply(verdict.feedback, count, most, self.target)
-            self._messages.append({"role": "user", "content": reply})
-        return Step(attempt, reward, terminated=verdict.correct, truncated=truncated, reply=reply)
-
-    @property
-    def solved(self) -> bool:
-        """True if an attempt was correct."""
-        return self._solved
-
-    @property
-    def done(self) -> bool:
-        """True if the episode is over."""
-        return self._solved or len(self.attempts) >= self.settings.max_attempts
+    def reply(self, feedback: str, attempt: int) -> str:
+        """See `RevisionEpisode`."""
+        return self.template.reply(feedback, attempt, self.settings.max_attempts, self.target)
 
     def metrics(self) -> dict[str, float]:
-        """Numbers about the episode.
+        """See `RevisionEpisode`.
 
-        Returns:
-            ``solved``, ``attempts``, ``first_try`` (solved by the first attempt), ``reward_total``, and for
-            every outcome ``outcome/<name>``, its share of the attempts. With images also ``recognized`` and
-            ``number_right``, the shares of the attempts that name the right cards and the right numbers. All
-            are 0 before the first attempt.
+        With images also ``recognized`` and ``number_right``, the shares of the attempts that name the right
+        cards and the right numbers.
         """
-        attempts = len(self.attempts)
-        numbers = {
-            "solved": float(self._solved),
-            "attempts": float(attempts),
-            "first_try": float(self._solved and attempts == 1),
-            "reward_total": self._rewards,
-        }
-        for outcome in OUTCOMES:
-            count = sum(attempt.verdict.outcome == outcome for attempt in self.attempts)
-            numbers[f"outcome/{outcome}"] = count / attempts if attempts else 0.0
+        numbers, attempts = super().metrics(), len(self.attempts)
         if self.settings.modality == "image":
             for claim in ("recognized", "number_right"):
                 count = sum(bool(attempt.verdict.details.get(claim)) for attempt in self.attempts)

@@ -18,6 +18,7 @@ The profile ``authors`` is in `authors`. Neither raises for any text, and both t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -104,7 +105,11 @@ def grade_response(
 
 
 def judge(
-    formula: str | None, numbers: Sequence[int], target: int, name_numbers: bool = True
+    formula: str | None,
+    numbers: Sequence[int],
+    target: int,
+    name_numbers: bool = True,
+    all_numbers: bool = True,
 ) -> tuple[str, str]:
     """Outcome and feedback for a formula alone.
 
@@ -113,6 +118,7 @@ def judge(
         numbers: The numbers that must be used, each once.
         target: The value to reach.
         name_numbers: Feedback may name ``numbers``; not where they have to be seen in a picture.
+        all_numbers: False: numbers may be left out.
     """
     if formula is None:
         return "unparsable", "The response holds no answer object with a formula."
@@ -121,9 +127,14 @@ def judge(
         if not is_attempt(formula):
             return "unparsable", "The answer holds no formula."
         return "illegal_formula", f"The formula is not legal: {parsed.problem}."
-    if sorted(parsed.numbers) != sorted(numbers):
+    if all_numbers:
+        wrong = sorted(parsed.numbers) != sorted(numbers)
+    else:
+        wrong = bool(Counter(parsed.numbers) - Counter(numbers))
+    if wrong:
         wanted = ", ".join(map(str, numbers)) if name_numbers else "the cards' numbers"
-        return "wrong_numbers", f"The formula must use each of {wanted} exactly once and no other number."
+        each = f"must use each of {wanted} exactly" if all_numbers else f"may use each of {wanted} at most"
+        return "wrong_numbers", f"The formula {each} once and no other number."
     ratio = parsed.ratio()
     if ratio is None:
         return "wrong_value", "The formula divides by zero, so it has no value."

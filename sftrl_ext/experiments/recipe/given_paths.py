@@ -24,6 +24,8 @@ def make_paths_absolute(recipe: Recipe, folder: Path) -> None:
             arm.rows = _absolute(arm.rows, folder)
     task = recipe.task
     task.eval_sets = {name: _absolute(file, folder) for name, file in task.eval_sets.items()}
+    if "file" in task.settings:
+        task.settings["file"] = _absolute(str(task.settings["file"]), folder)
     deck = task.look.get("deck")
     if isinstance(deck, str) and ("/" in deck or Path(deck).is_dir()):
         task.look["deck"] = _absolute(deck, folder)

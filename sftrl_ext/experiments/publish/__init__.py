@@ -1,0 +1,1 @@
+"""A finished run as a folder whose parts are repositories of the Hugging Face hub."""
