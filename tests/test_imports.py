@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("reports",),
     ("experiments",),
+    ("bridges",),
     ("cli", "cli_eval", "cli_rehearse", "cli_run", "cli_template"),
 )
 """Rooms of each floor of docs/architecture.md, from the ground up; a room imports from lower floors."""
