@@ -108,12 +108,16 @@ $(PEERS)/.ready: pyproject.toml constraints/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --constraint constraints/peers.txt --editable '.[cpu]' trl reasoning-gym
 	@touch $@
 
-# An environment for each library: they need different releases of openai and mcp.
+# An environment for each library: they need different releases of openai and mcp. OpenEnv's needs no torch.
+EXTRAS_inspect := ,cpu
+EXTRAS_trl := ,cpu
+EXTRAS_verifiers := ,cpu
 .PRECIOUS: .venv-bridge-%/.ready
 .venv-bridge-%/.ready: pyproject.toml constraints/bridges/%.txt
 	$(PYTHON) -m venv .venv-bridge-$*
-	.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt torch
-	.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt --editable '.[cpu,dev,$*]'
+	$(if $(EXTRAS_$*),.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt torch)
+	.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt \
+	  --editable '.[dev,$*$(EXTRAS_$*)]'
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt
