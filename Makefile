@@ -9,12 +9,13 @@ GPU    := .venv-gpu
 VLLM   := .venv-vllm-cpu
 PEERS  := .venv-peers
 AUDIT  := .venv-audit
+BRIDGES := inspect openenv trl verifiers
 PEERS_ARGS ?=
 REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly faults gpu-imports check docs licences audit peers bench-check
+.PHONY: reproduce test smoke rehearse vllm-env nightly faults bridges gpu-imports check docs licences audit peers bench-check
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -34,12 +35,13 @@ rehearse: $(VLLM)/.ready
 
 # The Slurm tests run where Debian's slurm-wlm and munge are installed.
 nightly: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "" --ignore tests/faults
+	$(BIN)/python -m pytest -m "not bridges" --ignore tests/faults
 	SFTRL_ORACLE_RESPONSES=1000000 $(BIN)/python -m pytest -s tests/oracle
 	$(MAKE) faults
 	$(MAKE) smoke
 	$(MAKE) rehearse REHEARSE=all REHEARSE_SCALES=gpu,node,cluster
 	$(MAKE) gpu-imports
+	$(MAKE) bridges
 	$(MAKE) bench-check
 
 # Damaged files and requests, a faulty endpoint, a loaded server, killed runs: counts as in docs/promises.md.
@@ -50,6 +52,12 @@ faults: export SFTRL_LOAD_SECONDS = 600
 faults: export SFTRL_LOAD_LEAVERS = 1000
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "" -s tests/faults
+
+# Our episodes in other libraries, played by their own classes.
+bridges: $(BRIDGES:%=bridge-%)
+
+bridge-%: .venv-bridge-%/.ready
+	.venv-bridge-$*/bin/python -m pytest -m "" tests/bridges/test_$*_*.py tests/test_docs.py -k "bridges or examples_run and elsewhere"
 
 # Imports every module of a GPU run, with the extra gpu as installed on a GPU node (8 GB of wheels).
 gpu-imports: $(GPU)/.ready
@@ -120,6 +128,18 @@ $(PEERS)/.ready: pyproject.toml constraints/peers.txt
 $(AUDIT)/.ready:
 	$(PYTHON) -m venv $(AUDIT)
 	$(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1
+	@touch $@
+
+# An environment for each library: they need different releases of openai and mcp. OpenEnv's needs no torch.
+EXTRAS_inspect := ,cpu
+EXTRAS_trl := ,cpu
+EXTRAS_verifiers := ,cpu
+.PRECIOUS: .venv-bridge-%/.ready
+.venv-bridge-%/.ready: pyproject.toml constraints/bridges/%.txt
+	$(PYTHON) -m venv .venv-bridge-$*
+	$(if $(EXTRAS_$*),.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt torch)
+	.venv-bridge-$*/bin/python -m pip install --quiet --constraint constraints/bridges/$*.txt \
+	  --editable '.[dev,$*$(EXTRAS_$*)]'
 	@touch $@
 
 $(DOCS)/.ready: constraints/docs.txt

@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("reports",),
     ("experiments",),
+    ("bridges",),
     ("cli", "cli_eval", "cli_list", "cli_new", "cli_plugin", "cli_rehearse", "cli_run", "cli_template"),
 )
 """Rooms of each floor of docs/architecture.md, from the ground up; a room imports from lower floors."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 pytest.importorskip("torch")
@@ -20,6 +18,7 @@ from sftrl_ext.training.credit import (
     turn_gae,
     turns_of_mask,
 )
+from sftrl_ext.training.credit_bias import StoppingTask, expected_gradient
 
 GAMMA, LAM = 0.9, 0.95
 
@@ -189,81 +188,30 @@ def test_turns_of_mask():
     assert turns_of_mask(mask).tolist() == [[1, 1, 0, 2, 0, 0, 3], [0, 1, 1, 0, 0, 0, 0], [0] * 7]
 
 
-# A policy that decides when to stop, small enough to enumerate every group of episodes. At each turn it may
-# stop (action 0) or try again (action 1), with its own probability per turn; three turns at most. Each turn
-# pays something, and stopping pays more the later it is, so that a biased baseline shows.
-PAYS = {0: (1.0, 2.0, 4.0), 1: (0.5, 1.5, -1.0)}
-EPISODES = [(0,), (1, 0), (1, 1, 0), (1, 1, 1)]
-LOGITS = (0.3, -0.4, 0.2)
-
-
-def _rewards(actions):
-    return [PAYS[action][turn] for turn, action in enumerate(actions)]
-
-
-def _probability(logits, actions):
-    stop = torch.sigmoid(logits)
-    result = torch.ones((), dtype=torch.float64)
-    for turn, action in enumerate(actions):
-        result = result * (stop[turn] if action == 0 else 1 - stop[turn])
-    return result
-
-
 def _exact_gradient(gamma):
-    """Expected sum of score times reward-to-go: for gamma = 1, the gradient of the expected return."""
-    return _expected_gradient(1, lambda r, a, g: reward_to_go(r, a, gamma))
-
-
-def _expected_gradient(size, advantages_of, groups=1):
-    """Expectation of the estimator over all batches of ``size`` episodes in groups, divided by the size."""
-    total = torch.zeros(3, dtype=torch.float64)
-    for members in itertools.product(EPISODES, repeat=size):
-        logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
-        rewards = torch.zeros(size, 3, dtype=torch.float64)
-        alive = torch.zeros(size, 3, dtype=torch.bool)
-        for row, actions in enumerate(members):
-            rewards[row, : len(actions)] = torch.tensor(_rewards(actions), dtype=torch.float64)
-            alive[row, : len(actions)] = True
-        advantages = advantages_of(rewards, alive, torch.arange(size) * groups // size)
-        stop = torch.sigmoid(logits)
-        score = torch.zeros((), dtype=torch.float64)
-        for row, actions in enumerate(members):
-            for turn, action in enumerate(actions):
-                chance = stop[turn] if action == 0 else 1 - stop[turn]
-                score = score + advantages[row, turn] * torch.log(chance)
-        (gradient,) = torch.autograd.grad(score, logits)
-        weight = torch.stack([_probability(logits.detach(), actions) for actions in members]).prod()
-        total = total + weight * gradient / size
-    return total
+    return StoppingTask(gamma=gamma).gradient()
 
 
 def _direction(gradient):
     return gradient / gradient.norm()
 
 
-def test_the_exact_gradient_is_the_gradient_of_the_expected_return():
-    logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
-    value = sum(_probability(logits, actions) * sum(_rewards(actions)) for actions in EPISODES)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert torch.allclose(gradient, _exact_gradient(1.0))
-
-
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
 @pytest.mark.parametrize("size", [2, 3])
 def test_leave_one_out_gradient_is_exact(size, gamma):
-    estimate = _expected_gradient(size, lambda r, a, g: leave_one_out_advantages(r, a, g, gamma))
+    estimate = expected_gradient(lambda r, a, g: leave_one_out_advantages(r, a, g, gamma), size)
     assert torch.allclose(estimate, _exact_gradient(gamma), atol=1e-12)
 
 
 def test_leave_one_out_gradient_is_exact_beside_other_prompts():
-    estimate = _expected_gradient(4, lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9), groups=2)
+    estimate = expected_gradient(lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9), 4, groups=2)
     assert torch.allclose(estimate, _exact_gradient(0.9), atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_leave_one_out_with_spread_keeps_the_direction(size):
-    estimate = _expected_gradient(
-        size, lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9, divide_by_std=True)
+    estimate = expected_gradient(
+        lambda r, a, g: leave_one_out_advantages(r, a, g, 0.9, divide_by_std=True), size
     )
     assert torch.allclose(_direction(estimate), _direction(_exact_gradient(0.9)), atol=1e-12)
 
@@ -281,7 +229,7 @@ def _normalized_per_turn_index(rewards, alive, divide):
 @pytest.mark.parametrize("divide", [False, True])
 def test_the_naive_per_turn_index_form_is_biased(divide):
     exact = _exact_gradient(1.0)
-    naive = _expected_gradient(3, lambda r, a, g: _normalized_per_turn_index(r, a, divide))
+    naive = expected_gradient(lambda r, a, g: _normalized_per_turn_index(r, a, divide), 3)
     cosine = float(_direction(naive) @ _direction(exact))
     assert cosine < 0.9  # even the direction is off ..
     assert bool((naive.sign() != exact.sign()).any())  # .. and a turn is pushed the wrong way
@@ -295,7 +243,7 @@ def test_the_naive_bias_is_a_hidden_price_on_going_on():
         mean = ((rewards * alive).sum(0) - rewards * alive) / others.clamp(min=1)
         return reward_to_go((rewards - mean) * alive, alive, 1.0)
 
-    biased = _expected_gradient(3, loo_reward_baseline)
+    biased = expected_gradient(loo_reward_baseline, 3)
     assert not torch.allclose(biased, _exact_gradient(1.0), atol=1e-2)
     # Going on (lowering the stop logit) is paid less than it should be, since later turns pay on average.
     assert biased[0] > _exact_gradient(1.0)[0]
@@ -306,5 +254,5 @@ def test_a_mean_that_contains_the_sample_shrinks_late_turns_most():
         togo = reward_to_go(rewards, alive, 1.0)
         return (togo - (togo * alive).sum(0) / alive.sum(0).clamp(min=1)) * alive
 
-    ratio = _expected_gradient(3, with_itself) / _exact_gradient(1.0)
+    ratio = expected_gradient(with_itself, 3) / _exact_gradient(1.0)
     assert ratio[0] == pytest.approx(2 / 3) and ratio[2] < ratio[1] < ratio[0]

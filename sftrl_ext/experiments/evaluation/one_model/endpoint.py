@@ -166,7 +166,7 @@ class Endpoint:
         parameters = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **sampling}
         parameters |= self.options.extra
         body = {key: value for key, value in parameters.items() if value is not None}
-        wired = await asyncio.to_thread(lambda: [_wire(message) for message in messages])
+        wired = await asyncio.to_thread(lambda: [wire_message(message) for message in messages])
         create: Any = self._client.chat.completions.with_raw_response.create
         try:
             raw = await create(model=self.model, messages=wired, extra_body=body)
@@ -327,8 +327,8 @@ def without_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _wire(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message with its pictures as data URLs."""
+def wire_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a message of `with_images` to the format of the interface: pictures become data URLs."""
     content = message["content"]
     if not isinstance(content, str):
         content = [
