@@ -34,7 +34,7 @@ COUNT = int(os.environ.get("SFTRL_FAULT_EPISODES", "200"))
 SEED = int(os.environ.get("SFTRL_FAULT_SEED", "0"))
 SHARE = 0.05
 ATTEMPTS = 3
-TIMEOUT_S = 5.0
+TIMEOUT_S = 10.0
 SLOW = ("no answer", "dripping body")
 
 
@@ -175,7 +175,7 @@ def test_no_episode_is_lost_or_counted_twice_or_wrong(rows, tmp_path):
     unlucky = random.Random(SEED).sample(indices, max(1, len(indices) // 500))
     first, second = Server(rows, unlucky), Server(rows)
     started = time.monotonic()
-    with pytest.raises(SftrlError, match="the same command"):
+    with pytest.raises(SftrlError):
         play(first, rows, tmp_path, retries=5)
     kept = sum(1 for _ in read_jsonl(tmp_path / "episodes.jsonl")) - 1
     assert kept <= len(indices) - len(unlucky)
