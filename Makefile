@@ -13,7 +13,7 @@ REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs licences peers bench-check
+.PHONY: reproduce test smoke rehearse vllm-env nightly gpu-imports check docs licences page-libraries peers bench-check
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -56,6 +56,10 @@ docs: $(DOCS)/.ready
 # The licences of all installed dependencies, into docs/licences.md.
 licences: $(VENV)/.dev
 	$(BIN)/python docs/dependency_licences.py
+
+# The JavaScript libraries of the report's page, packed by npm at the versions and digests pinned in the module.
+page-libraries: $(VENV)/.cpu
+	$(BIN)/python -m sftrl_ext.reports.pages.libraries
 
 # What a user would take instead, beside ours; PEERS_ARGS="--free-cores --part generation" chooses.
 peers: $(PEERS)/.ready
