@@ -104,12 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
 
     show = verbs.add_parser("show", help="print or draw the stored episodes of a run")
-    show.add_argument("run_dir", type=Path)
+    show.add_argument("source", type=Path, nargs="+", help="run folder, or files of episodes: evals/*.jsonl")
     show.add_argument("--arm")
     show.add_argument("--split")
     show.add_argument("--seed", type=int)
     show.add_argument("--step", type=int)
-    show.add_argument("--limit", type=int, default=5)
+    show.add_argument("--limit", type=int, help="default: 5; all in an .html page")
     show.add_argument("--pictures", type=Path, help="folder to save the images of the episodes in")
     show.add_argument(
         "--out",
@@ -152,7 +152,7 @@ def _show(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports.episodes.show import show_episodes
 
     show_episodes(
-        args.run_dir,
+        args.source,
         console,
         arm=args.arm,
         split=args.split,
