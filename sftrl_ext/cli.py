@@ -1,4 +1,4 @@
-"""Command line ``sftrl``: argument parser and the verbs data, validate, report, show and doctor."""
+"""Command line ``sftrl``: argument parser and the verbs data, validate, report, show, watch and doctor."""
 
 from __future__ import annotations
 
@@ -118,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(run=_show)
 
+    watch = verbs.add_parser("watch", help="serve the report of a run on this machine while the run goes on")
+    watch.add_argument("run_dir", type=Path)
+    watch.add_argument("--port", type=int, default=8017, help="port of the loopback address; 0: any free one")
+    watch.set_defaults(run=_watch)
+
     doctor = verbs.add_parser(
         "doctor", help="check the installation, the verl plug-ins, and which scales fit here"
     )
@@ -162,6 +167,12 @@ def _show(args: argparse.Namespace, console: Console) -> None:
         pictures=args.pictures,
         out=args.out,
     )
+
+
+def _watch(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.reports.watch import watch_run
+
+    watch_run(args.run_dir, console, args.port)
 
 
 def _data(args: argparse.Namespace, console: Console) -> None:
