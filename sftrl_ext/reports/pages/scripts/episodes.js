@@ -9,6 +9,9 @@ const STATES = {
   "cut off": ["#7A3B8F", "triangle-up"], "not reached": ["#999999", "circle"],
 };
 
+const MAP_KEY = "On the maps: ● right at once, ◆ right after feedback, ■ wrong, ▲ cut off, grey not reached. Small arrows " +
+  "show where the traveller looks; at the end a red one shows what was answered, a green one what was right.";
+
 const nameOf = (episode) => `${episode.stage}@${episode.step}`;
 const labelOf = (name) => (KEPT.arms.find((arm) => arm.name === name) ?? { label: name }).label;
 
@@ -149,6 +152,7 @@ function drawInstance(hits, at) {
     el("h3", {}, instance.label, " ", el("code", {}, instance.split)),
     el("p", {}, instance.facts.map(([key, text]) => el("span", { className: "chip" }, `${key}: `, el("b", {}, text)))),
     shownPictures(instance),
+    instance.route && el("p", { className: "hint" }, MAP_KEY),
     el("div", {}, opening.map(message)),
     el("div", { className: "side" }, columns.map((column) => episodeColumn(instance, column, shared))),
   ].filter(Boolean));
@@ -246,7 +250,7 @@ function drawMap(box, instance, walk) {
   const [xs, ys] = [points.map((point) => point.x), points.map((point) => point.y)];
   const middle = [(Math.min(...xs) + Math.max(...xs)) / 2, (Math.min(...ys) + Math.max(...ys)) / 2];
   const height = 240;
-  const scale = Math.max((Math.max(...xs) - Math.min(...xs)) / (box.clientWidth - 90), (Math.max(...ys) - Math.min(...ys)) / (height - 60), 0.1);
+  const scale = Math.max((Math.max(...xs) - Math.min(...xs)) / (box.clientWidth - 150), (Math.max(...ys) - Math.min(...ys)) / (height - 60), 0.1);
   const axis = (field, at, size) => ({ field, type: "quantitative", axis: null, scale: { domain: [at - (scale * size) / 2, at + (scale * size) / 2], nice: false, zero: false } });
   const [x, y] = [axis("x", middle[0], box.clientWidth), axis("y", middle[1], height)];
   const color = { field: "fill", type: "nominal", scale: null };
