@@ -16,7 +16,7 @@ from markupsafe import Markup
 from sftrl_ext.plain_text import markdown_line, printable
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.analysis.run_analysis import Analysis
-from sftrl_ext.reports.analysis.splits import lr_label, split_title
+from sftrl_ext.reports.analysis.splits import lr_label
 from sftrl_ext.reports.episodes.dialogues import SideBySide, fact_items
 from sftrl_ext.reports.episodes.pictures import in_words
 from sftrl_ext.reports.episodes.sample_pictures import SamplePictures
@@ -85,9 +85,7 @@ def report_pages(
         ``report.md`` and ``report.html``.
     """
     content = _report_content(analysis, figures)
-    samples = [
-        _instance(instance, drawn, analysis.task) for instance, drawn in zip(instances, pictures, strict=True)
-    ]
+    samples = [_instance(instance, drawn) for instance, drawn in zip(instances, pictures, strict=True)]
     markdown = _environment().get_template("report.md.j2").render(content, instances=samples)
     return {"report.md": printable(markdown), "report.html": _report_html(analysis, content)}
 
@@ -114,6 +112,7 @@ def _report_content(analysis: Analysis, figures: Sequence[DrawnFigure]) -> dict[
     return {
         "title": analysis.title,
         "arms": analysis.arms,
+        "mark": analysis.mark,
         "verdicts": [
             {"pattern": split_verdict.verdict.pattern, "headline": headline, "findings": findings}
             for split_verdict, (headline, *findings) in zip(
@@ -207,14 +206,12 @@ def _training_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     return tables
 
 
-def _instance(instance: SideBySide, drawn: SamplePictures, task: str) -> dict[str, Any]:
+def _instance(instance: SideBySide, drawn: SamplePictures) -> dict[str, Any]:
     return {
-        "title": split_title(instance.split, task),
         "split": instance.split,
         "facts": instance.facts,
         "words": in_words(instance.facts),
         "shown": drawn.shown,
-        "on_route": drawn.walks[0] is not None,
         "prompt": instance.prompt(),
         "played": [
             {"episode": episode, "walk": walk, "map": path, "parts": parts(episode, walk, instance.shared)}
