@@ -15,7 +15,7 @@ REHEARSE ?= fig6_gp_l,fig6_gp_vl
 REHEARSE_SCALES ?= node
 REHEARSAL ?= runs/rehearsal-$(shell git describe --always --dirty)
 
-.PHONY: reproduce test smoke rehearse vllm-env nightly faults bridges gpu-imports check docs licences audit peers bench-check
+.PHONY: reproduce test smoke rehearse vllm-env nightly faults bridges gpu-imports check docs licences page-libraries audit peers bench-check
 
 reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
@@ -81,6 +81,10 @@ licences: $(VENV)/.dev
 audit: $(AUDIT)/.ready
 	failed=; for file in constraints/*.txt; do echo "$$file"; $(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps \
 		--progress-spinner off --requirement "$$file" || failed=1; done; test -z "$$failed"
+
+# The JavaScript libraries of the report's page, packed by npm at the versions and digests pinned in the module.
+page-libraries: $(VENV)/.cpu
+	$(BIN)/python -m sftrl_ext.reports.pages.libraries
 
 # What a user would take instead, beside ours; PEERS_ARGS="--free-cores --part generation" chooses.
 peers: $(PEERS)/.ready

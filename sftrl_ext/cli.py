@@ -1,4 +1,4 @@
-"""Command line ``sftrl``: argument parser and the verbs data, validate, report, show and doctor."""
+"""Command line ``sftrl``: argument parser and the verbs data, validate, report, show, watch and doctor."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     publish.set_defaults(run=_publish)
 
     show = verbs.add_parser("show", help="print or draw the stored episodes of a run")
-    show.add_argument("run_dir", type=Path, help=RUN_HELP)
+    show.add_argument("source", type=Path, nargs="+", help=f"{RUN_HELP}; or files of episodes: evals/*.jsonl")
     show.add_argument("--arm")
     show.add_argument("--split")
     show.add_argument("--seed", type=int)
     show.add_argument("--step", type=int)
-    show.add_argument("--limit", type=int, default=5)
+    show.add_argument("--limit", type=int, help="default: 5; all in an .html page")
     show.add_argument("--pictures", type=Path, help="folder to save the images of the episodes in")
     show.add_argument(
         "--out",
@@ -129,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
         help="draw the episodes (routes on a map) into a .png, .svg or .html file, or a folder",
     )
     show.set_defaults(run=_show)
+
+    watch = verbs.add_parser("watch", help="serve the report of a run on this machine while the run goes on")
+    watch.add_argument("run_dir", type=Path)
+    watch.add_argument("--port", type=int, default=8017, help="port of the loopback address; 0: any free one")
+    watch.set_defaults(run=_watch)
 
     doctor = verbs.add_parser(
         "doctor", help="check the installation, the verl plug-ins, and which scales fit here"
@@ -175,7 +180,7 @@ def _show(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.reports.episodes.show import show_episodes
 
     show_episodes(
-        find_run(args.run_dir),
+        [path if path.is_file() else find_run(path) for path in args.source],
         console,
         arm=args.arm,
         split=args.split,
@@ -185,6 +190,12 @@ def _show(args: argparse.Namespace, console: Console) -> None:
         pictures=args.pictures,
         out=args.out,
     )
+
+
+def _watch(args: argparse.Namespace, console: Console) -> None:
+    from sftrl_ext.reports.watch import watch_run
+
+    watch_run(args.run_dir, console, args.port)
 
 
 def _data(args: argparse.Namespace, console: Console) -> None:

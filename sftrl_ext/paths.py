@@ -1,4 +1,4 @@
-"""Folders of the configs and recipes, in a checkout or an installed wheel; commands that install extras."""
+"""Configs, recipes and glossary of a checkout or an installed wheel; commands that install extras."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def configs_dir() -> Path:
 def recipes_dir() -> Path:
     """Folder of the recipes that ship with the package."""
     return _shipped("recipes")
+
+
+def glossary_file() -> Path:
+    """The glossary of the documentation."""
+    inside = _PACKAGE / "_shipped" / "glossary.md"
+    return inside if inside.is_file() else _PACKAGE.parent / "docs" / "glossary.md"
 
 
 def shown_path(path: Path) -> Path:

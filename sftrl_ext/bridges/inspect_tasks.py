@@ -19,10 +19,10 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from sftrl_ext.bridges.rows import find_rows
 from sftrl_ext.envs import TASKS, make_episode
 from sftrl_ext.envs.base import facts_text, parse_facts
-from sftrl_ext.envs.task import load_outside_tasks
 from sftrl_ext.experiments.evaluation.evaluate import turn_seed
 from sftrl_ext.experiments.evaluation.one_model.endpoint import wire_message
 from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest
+from sftrl_ext.plugins import load_plugins
 from sftrl_ext.rollout.messages import Completion, DialogueTooLong, play_messages
 
 NAMESPACE = "sftrl"
@@ -94,6 +94,6 @@ def _register(name: str) -> None:
     registry_add(registered, renamed)
 
 
-load_outside_tasks()
+load_plugins()
 for _name in TASKS:
     _register(_name)

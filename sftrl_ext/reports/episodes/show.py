@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +29,7 @@ from sftrl_ext.reports.episodes.walks import (
     parts,
     walk_of,
 )
+from sftrl_ext.runs.episode_files import read_episode_file
 from sftrl_ext.runs.records import SampleEpisode
 from sftrl_ext.runs.run_folder import load_run
 
@@ -100,8 +103,34 @@ def _print_line(console: Console, line: Line, colour: str) -> None:
     console.print(Padding(panel, (0, 0, 0, 8)), soft_wrap=False)
 
 
+def kept_episodes(sources: Sequence[Path]) -> tuple[list[SampleEpisode], Arms]:
+    """Episodes of a run folder, of files of single evaluations (``evals/*.jsonl``), or of both together.
+
+    Raises:
+        SftrlError: if there are none, a file is malformed, or two run folders are named.
+    """
+    folders = [source for source in sources if not source.is_file()]
+    if len(folders) > 1:
+        raise SftrlError(
+            f"expected one run folder and files of episodes, found {', '.join(map(str, folders))}."
+        )
+    run = load_run(folders[0]) if folders else None
+    episodes = list(run.episodes) if run else []
+    stored = arms_of(run) if run else Arms()
+    titles = dict(stored.titles)
+    for source in sources:
+        if source.is_file():
+            played = read_episode_file(source)
+            titles |= {episode.arm: episode.arm for episode in played}
+            episodes += played
+    if not episodes:
+        file = folders[0] / "eval" / "episodes.jsonl" if folders else sources[0]
+        raise SftrlError(f"{file}: no stored episodes; evaluate the run first.")
+    return episodes, replace(stored, titles=titles)
+
+
 def show_episodes(
-    run_dir: Path,
+    sources: Path | Sequence[Path],
     console: Console,
     *,
     arm: str | None = None,
@@ -109,21 +138,21 @@ def show_episodes(
     seed: int | None = None,
     step: int | None = None,
     solved: bool | None = None,
-    limit: int = 5,
+    limit: int | None = None,
     pictures: Path | None = None,
     out: Path | None = None,
 ) -> int:
-    """Print stored episodes of a run, a route point by point.
+    """Print stored episodes, a route point by point.
 
     Args:
-        run_dir: Run folder.
+        sources: Run folder, or several files of episodes; see `kept_episodes`.
         console: Where to print.
         arm: Only this arm ("init", "sft", "rl").
         split: Only this split.
         seed: Only this seed.
-        step: Only this step; by default the last step of each arm.
+        step: Only this step; by default the last step of each arm, and in a page every step.
         solved: Only solved episodes (True) or unsolved ones (False).
-        limit: How many at most.
+        limit: How many at most; by default 5, and in a page all.
         pictures: Folder that the pictures of the episodes are written into, as the model saw them, if any.
         out: Where the episodes are drawn too, a file or a folder; see `write_episodes`.
 
@@ -136,14 +165,12 @@ def show_episodes(
     """
     if out is not None:
         check_out(out)
-    run = load_run(run_dir)
-    episodes = run.episodes
-    if not episodes:
-        raise SftrlError(
-            f"{Path(run_dir) / 'eval' / 'episodes.jsonl'}: no stored episodes; evaluate the run first."
-        )
+    paged = out is not None and out.suffix.lower() == ".html" and not out.is_dir()
+    episodes, arms = kept_episodes([sources] if isinstance(sources, Path) else sources)
     episodes = _keep(_keep(episodes, "arm", arm), "split", split)
-    if step is None:
+    if step is None and paged:
+        kept = episodes
+    elif step is None:
         last = {name: max(e.step for e in episodes if e.arm == name) for name in {e.arm for e in episodes}}
         kept = [e for e in episodes if e.step == last[e.arm]]
     else:
@@ -154,12 +181,12 @@ def show_episodes(
         steps = ", ".join(str(s) for s in sorted({e.step for e in episodes}))
         seeds = ", ".join(str(s) for s in sorted({e.seed for e in episodes}))
         raise SftrlError(f"no stored episode fits; stored steps: {steps}; seeds: {seeds}.")
-    arms = arms_of(run)
-    for number, episode in enumerate(kept[:limit], start=1):
+    printed = kept[: 5 if limit is None else limit]
+    for number, episode in enumerate(printed, start=1):
         _print_episode(console, arms, episode, pictures, number)
     if out is not None:
-        for path in write_episodes(kept[:limit], out, arms):
+        for path in write_episodes(kept if paged and limit is None else printed, out, arms):
             console.print(Text(f"written: {path}", style="bold"))
-    if len(kept) > limit:
-        console.print(Text(f"{len(kept) - limit} more episodes fit.", style="dim"))
-    return min(len(kept), limit)
+    if len(kept) > len(printed):
+        console.print(Text(f"{len(kept) - len(printed)} more episodes fit.", style="dim"))
+    return len(printed)

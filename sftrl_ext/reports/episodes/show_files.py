@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import write_text
 from sftrl_ext.plain_text import safe_name
 from sftrl_ext.reports.analysis.arms import Arms
-from sftrl_ext.reports.episodes.pictures import write_pictures
 from sftrl_ext.reports.episodes.walks import walk_of
 from sftrl_ext.reports.figures.matplotlib_needed import needs_matplotlib
 from sftrl_ext.runs.records import SampleEpisode
@@ -75,17 +73,8 @@ def _picture(arms: Arms, episode: SampleEpisode, path: Path) -> None:
 
 
 def _page(arms: Arms, episodes: Sequence[SampleEpisode], out: Path) -> Path:
-    """All episodes on one page: routes on their maps, hands as they were seen, and every dialogue."""
+    """All episodes on one page: a viewer with filters, routes on maps, hands as they were seen."""
     from sftrl_ext.reports.pages.render import episodes_page
 
-    walks = [walk_of(episode) for episode in episodes]
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = []
-        for number, (episode, walk) in enumerate(zip(episodes, walks, strict=True)):
-            if walk is None:
-                pictures.append(write_pictures(episode.facts, Path(folder), str(number)))
-                continue
-            pictures.append([Path(folder) / f"{number}.png"])
-            _picture(arms, episode, pictures[-1][0])
-        write_text(out, episodes_page("Episodes", arms, episodes, walks, pictures))
+    write_text(out, episodes_page("Episodes", arms, episodes))
     return out

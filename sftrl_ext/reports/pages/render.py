@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -16,12 +16,15 @@ from markupsafe import Markup
 from sftrl_ext.plain_text import markdown_line, printable
 from sftrl_ext.reports.analysis.arms import Arms
 from sftrl_ext.reports.analysis.run_analysis import Analysis
-from sftrl_ext.reports.analysis.splits import split_title
+from sftrl_ext.reports.analysis.splits import lr_label
 from sftrl_ext.reports.episodes.dialogues import SideBySide, fact_items
 from sftrl_ext.reports.episodes.pictures import in_words
 from sftrl_ext.reports.episodes.sample_pictures import SamplePictures
-from sftrl_ext.reports.episodes.walks import Walk, parts
+from sftrl_ext.reports.episodes.walks import parts
+from sftrl_ext.reports.pages.chart_data import chart_data
 from sftrl_ext.reports.pages.cities import city_heading, city_splits, city_table
+from sftrl_ext.reports.pages.episode_data import episode_data
+from sftrl_ext.reports.pages.inline import page_parts
 from sftrl_ext.reports.pages.method import axis_sentences, method_notes, verdict_groups
 from sftrl_ext.reports.pages.mismatch import MISMATCH, mismatch_table
 from sftrl_ext.reports.pages.tables import (
@@ -47,9 +50,6 @@ if TYPE_CHECKING:
 
 FAIRNESS = "Fairness card (! where arms differ)"
 """Title of the table of the arms' settings and costs."""
-
-_ARM_CLASSES = ("sft", "rl", "init", "base")
-_IMAGE_TYPES = {".png": "png", ".jpg": "jpeg"}
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,41 @@ def report_pages(
     Args:
         analysis: The analysed run.
         figures: The drawn figures; the HTML page inlines their PNG files.
-        instances: The sample episodes.
+        instances: The sample episodes of the Markdown page; the HTML page has all that are kept.
         pictures: The pictures of each of them.
 
     Returns:
         ``report.md`` and ``report.html``.
     """
-    content = {
+    content = _report_content(analysis, figures)
+    samples = [_instance(instance, drawn) for instance, drawn in zip(instances, pictures, strict=True)]
+    markdown = _environment().get_template("report.md.j2").render(content, instances=samples)
+    return {"report.md": printable(markdown), "report.html": _report_html(analysis, content)}
+
+
+def live_page(analysis: Analysis, stamp: str) -> str:
+    """Render the report of a run that goes on, without figures, for a server that writes it anew.
+
+    Args:
+        analysis: The run so far.
+        stamp: State of the files that it was read from; the page loads itself again when the server has
+            another one.
+    """
+    return _report_html(analysis, _report_content(analysis, []), stamp)
+
+
+def error_page(title: str, error: str, stamp: str) -> str:
+    """Render why a run has no page yet; it loads itself again as `live_page` does."""
+    template = _environment().get_template("error.html.j2")
+    parts = page_parts({"chart": None, "episodes": None, "stamp": stamp}, live=True)
+    return printable(template.render(title=title, error=error, **parts))
+
+
+def _report_content(analysis: Analysis, figures: Sequence[DrawnFigure]) -> dict[str, Any]:
+    return {
         "title": analysis.title,
         "arms": analysis.arms,
+        "mark": analysis.mark,
         "verdicts": [
             {"pattern": split_verdict.verdict.pattern, "headline": headline, "findings": findings}
             for split_verdict, (headline, *findings) in zip(
@@ -97,49 +123,36 @@ def report_pages(
         "notes": analysis.notes,
         "figures": figures,
         "numbers": number_tables(analysis) if analysis.run.records else [],
-        "instances": [
-            _instance(instance, drawn, analysis.task)
-            for instance, drawn in zip(instances, pictures, strict=True)
-        ],
         "tables": _training_tables(analysis),
         "facts": run_facts(analysis),
         "method": method_notes(analysis),
     }
-    environment = _environment()
-    return {
-        name: printable(environment.get_template(f"{name}.j2").render(content))
-        for name in ("report.md", "report.html")
-    }
 
 
-def episodes_page(
-    title: str,
-    arms: Arms,
-    episodes: Sequence[SampleEpisode],
-    walks: Sequence[Walk | None],
-    pictures: Sequence[Sequence[Path]],
-) -> str:
-    """Render single episodes as one self-contained HTML page.
+def _report_html(analysis: Analysis, content: Mapping[str, Any], stamp: str | None = None) -> str:
+    chart = chart_data(analysis)
+    kept = None
+    if analysis.run.episodes:
+        rates = {stage.name: lr_label(stage.lr) for stage in analysis.run.stages if stage.lr is not None}
+        kept = episode_data(analysis.run.episodes, analysis.arms, first=set(chart["compared"]), rates=rates)
+    data = {"chart": chart, "episodes": kept} | ({} if stamp is None else {"stamp": stamp})
+    template = _environment().get_template("report.html.j2")
+    parts = page_parts(data, live=stamp is not None)
+    return printable(template.render(content, chart=chart, episodes=kept, **parts))
+
+
+def episodes_page(title: str, arms: Arms, episodes: Sequence[SampleEpisode]) -> str:
+    """Render kept episodes as one self-contained HTML page.
 
     Args:
         title: The page's heading.
         arms: Labels of the arms.
-        episodes: The episodes, one below the other.
-        walks: The walk of each, if it is on a route.
-        pictures: Of each the PNG files that show it; they are inlined.
+        episodes: The episodes.
     """
-    played = [
-        {
-            "episode": episode,
-            "walk": walk,
-            "parts": parts(episode, walk),
-            "pictures": paths,
-            "words": in_words(episode.facts),
-        }
-        for episode, walk, paths in zip(episodes, walks, pictures, strict=True)
-    ]
+    kept = episode_data(episodes, arms)
     template = _environment().get_template("episodes.html.j2")
-    return printable(template.render(title=title, arms=arms, episodes=played))
+    parts = page_parts({"chart": None, "episodes": kept})
+    return printable(template.render(title=title, left_out=kept["left_out"], **parts))
 
 
 def number_tables(analysis: Analysis) -> list[NumberTable]:
@@ -193,14 +206,12 @@ def _training_tables(analysis: Analysis) -> list[tuple[str, Table]]:
     return tables
 
 
-def _instance(instance: SideBySide, drawn: SamplePictures, task: str) -> dict[str, Any]:
+def _instance(instance: SideBySide, drawn: SamplePictures) -> dict[str, Any]:
     return {
-        "title": split_title(instance.split, task),
         "split": instance.split,
         "facts": instance.facts,
         "words": in_words(instance.facts),
         "shown": drawn.shown,
-        "on_route": drawn.walks[0] is not None,
         "prompt": instance.prompt(),
         "played": [
             {"episode": episode, "walk": walk, "map": path, "parts": parts(episode, walk, instance.shared)}
@@ -211,14 +222,14 @@ def _instance(instance: SideBySide, drawn: SamplePictures, task: str) -> dict[st
 
 def _environment() -> Environment:
     environment = template_environment("sftrl_ext.reports.pages")
-    environment.filters |= {
+    filters: dict[str, Any] = {
         "prose": _prose,
         "fenced": _fenced,
         "line": lambda text: markdown_line(str(text)),
         "uri": _file_uri,
         "fact_items": fact_items,
-        "arm_class": lambda kind: kind if kind in _ARM_CLASSES else "other",
     }
+    environment.filters |= filters
     return environment
 
 
@@ -235,6 +246,6 @@ def _fenced(text: str) -> str:
 
 
 def _file_uri(path: Path) -> str:
-    """A picture's file as a data address, so that the page carries it."""
+    """A PNG file as a data address, so that the page carries it."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f"data:image/{_IMAGE_TYPES[path.suffix]};base64,{data}"
+    return f"data:image/png;base64,{data}"

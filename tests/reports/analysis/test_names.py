@@ -16,7 +16,7 @@ from sftrl_ext.reports.analysis.splits import (
     split_order,
     split_title,
 )
-from sftrl_ext.reports.figures.training_figure import QUANTITIES, find_metric
+from sftrl_ext.reports.analysis.training import QUANTITIES, find_metric
 from sftrl_ext.reports.pages.tables import Table, duration, memory
 from sftrl_ext.runs.recipe import StoredRecipe
 from sftrl_ext.runs.typed_json import from_json

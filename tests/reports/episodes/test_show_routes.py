@@ -39,6 +39,7 @@ from sftrl_ext.reports.episodes.walks import (
 from sftrl_ext.reports.figures.style import look, write_figure
 from sftrl_ext.runs.run_folder import load_run
 from tests.reports.episodes.walked_routes import load_one, route_facts, route_run, small_city, walked
+from tests.reports.pages.page_content import page_data
 from tests.reports.synthetic_run import make_run
 
 FAILS = (True, False, True, True, False, False)
@@ -275,9 +276,12 @@ def test_files_of_the_viewer(facts, seen_facts, tmp_path):
     shown(run_dir, out=tmp_path / "walk.svg", limit=1)
     assert 'id="point-4"' in (tmp_path / "walk.svg").read_text()
     shown(run_dir, out=tmp_path / "walks.html")
-    page = (tmp_path / "walks.html").read_text()
-    assert page.count('class="map"') == 2 and page.count('<p class="point">') == 4 + 1
-    assert "<script" not in page and "http" not in page
+    data = page_data((tmp_path / "walks.html").read_text())["episodes"]
+    assert [len(instance["route"]) for instance in data["instances"]] == [
+        len(e["walk"]["states"]) for e in data["episodes"]
+    ]
+    assert [len(episode["parts"]) for episode in data["episodes"]] == [4, 1]
+    assert sorted(len(instance["pictures"]) for instance in data["instances"]) == [0, 1]
     shown(run_dir, pictures=tmp_path / "seen")
     assert [path.name for path in (tmp_path / "seen").iterdir()] == ["rule_ood-rl-8-2.png"]
 
@@ -306,8 +310,9 @@ def test_a_hand_and_its_dialogue_in_one_picture(tmp_path, pictures):
         assert line.content.splitlines()[0][:60] in " ".join(words)
     assert bool(by_gid(figure, "hand")) is pictures
     shown(run_dir, arm="rl", split="id", limit=1, out=tmp_path / "hand.html")
-    page = (tmp_path / "hand.html").read_text()
-    assert ('class="hand"' in page) is pictures and "correct" in page
+    (instance,) = page_data((tmp_path / "hand.html").read_text())["episodes"]["instances"]
+    assert bool(instance["pictures"]) is pictures
+    assert all(picture.startswith("data:image/webp;base64,") for picture in instance["pictures"])
 
 
 def test_the_report_maps_the_sample_routes_of_each_arm(facts, seen_facts, tmp_path):
@@ -322,14 +327,13 @@ def test_the_report_maps_the_sample_routes_of_each_arm(facts, seen_facts, tmp_pa
     (run_dir / "report").mkdir()
     (run_dir / "report" / "episode-9.jpg").write_bytes(b"of an earlier state")
     made = build_report(run_dir)
-    page, text = made.html.read_text(), made.markdown.read_text()
+    data, text = page_data(made.html.read_text())["episodes"], made.markdown.read_text()
     maps = sorted(path.name for path in made.folder.glob("episode-*.png"))
     assert maps == sorted(f"episode-{n}-{arm}.png" for n in (1, 2) for arm in arms)
-    assert page.count('class="map" src="data:image/png;base64,') == 6
+    assert [bool(episode["walk"]) for episode in data["episodes"]] == [True] * 6
     assert [path.name for path in made.folder.glob("episode-*.jpg")] == ["episode-2.jpg"]
-    assert page.count('class="views" src="data:image/jpeg;base64,') == 1
-    assert page.count('<p class="point">') == 2 * (4 + 1 + 4)
-    assert page.count("Instructions:") == 2  # said once for all arms
+    assert sum(len(episode["parts"]) for episode in data["episodes"]) == 2 * (4 + 1 + 4)
+    assert [bool(instance["pictures"]) for instance in data["instances"]].count(True) == 1
     assert all(f"]({name})" in text for name in [*maps, "episode-2.jpg"])
     assert text.count("#### point ") == 18
     first = {path.name: path.read_bytes() for path in made.folder.glob("episode-*")}

@@ -21,8 +21,7 @@ from sftrl_ext.experiments.evaluation.episode_records import stored_episode
 from sftrl_ext.experiments.evaluation.targets import EvalSet
 from sftrl_ext.files import append_durably, drop_torn_tail, read_jsonl
 from sftrl_ext.rollout.player import PlayedEpisode
-
-FORMAT = "sftrl-episodes-1"
+from sftrl_ext.runs.episode_files import FORMAT
 
 _COUNTS = ("cut_turns", "prompt_tokens", "generated_tokens", "feedback_tokens", "prefill_tokens")
 _FLAGS = ("out_of_tokens", "error")
