@@ -193,7 +193,11 @@ def check_task(recipe: Recipe) -> None:
     splits: Mapping[str, list[str]] = {
         "task.train_split": [task.train_split],
         "task.pretrain_splits": task.pretrain_splits,
-        "task.eval_splits": [name for name in task.eval_splits if name not in task.eval_sets],
+        "task.eval_splits": [name for name in task.eval_splits if str(name) not in task.eval_sets],
         **{f"arms.{name}.splits": arm.splits for name, arm in recipe.arms.items()},
     }
+    for key, names in splits.items():
+        for name in names:
+            if not isinstance(name, str):  # OmegaConf takes a mapping for a text
+                raise SftrlError(f"{key}: {name!r} is not the name of a split.")
     find_rows(task.kind).check(task, splits)

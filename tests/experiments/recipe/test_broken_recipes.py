@@ -6,7 +6,7 @@ import pytest
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe
+from sftrl_ext.experiments.recipe.recipe_files import find_recipe, from_yaml, load_recipe
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,13 @@ def test_a_broken_recipe_is_one_line(tmp_path, capsys, text, message):
         load_recipe(path, "smoke")
     assert main(["plan", str(path), "--scale", "smoke"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_mapping_is_no_name_of_a_split(tmp_path):
+    text = find_recipe("fig6_gp_l").read_text() + "\ntask: {eval_splits: [id, {}]}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SftrlError, match=r"mine\.yaml: task\.eval_splits: \{\} is not the name of a split"):
+        load_recipe(tmp_path / "mine.yaml", "smoke")
 
 
 @pytest.mark.parametrize("data", [b"{", b"\xff", b"a: [", b"", b"a: 1\na: 2"])
