@@ -15,7 +15,6 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from data_prep.task_rows import find_rows
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError, named, unknown_name
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
@@ -294,6 +293,8 @@ def _check_made_rows(where: str, arm: ArmConfig, recipe: Recipe) -> None:
             f"{where}.replay: {arm.replay:g}; expected 0, as this run has no pre-training (budget.base)."
         )
     if arm.solutions is not None:
+        from data_prep.task_rows import find_rows  # a plan needs no pyarrow
+
         task = replace(recipe.task, solutions=arm.solutions)
         with named(f"{where}.solutions"):
             find_rows(task.kind).check(task, {})
