@@ -4,6 +4,7 @@ An example is a fenced block with a comment before it, which the reader does not
 
 ``<!-- file: name -->``  the block is written to a file of that name
 ``<!-- run -->``         a block of Python or bash is run, all those of a page in order and in one folder
+``<!-- run: package -->``  as `run`, where that package is installed (`make bridges`)
 ``<!-- prints -->``      the block is what the example before it prints
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import os
 import re
 import shlex
@@ -158,6 +160,11 @@ def test_every_path_of_the_repository_that_is_named_exists(page):
         assert (ROOT / path).exists(), f"{name_of(page)}: {match[0]}"
 
 
+def needed_packages(mark):
+    """Packages of a mark ``run: package``; none of ``run``."""
+    return mark.partition(":")[2].split() if mark.startswith("run:") else []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if "<!-- run -->" in page.read_text()], ids=name_of)
 def test_the_examples_run(page, tmp_path):
@@ -167,15 +174,18 @@ def test_the_examples_run(page, tmp_path):
     # Python blocks between two of bash are one program, so that a later one sees the names of an earlier one.
     programs: list[tuple[str, str]] = []
     expected: list[str] = []
+    is_run = True
     for mark, language, text in blocks(page):
         if mark.startswith("file:"):
             (tmp_path / mark[len("file:") :].strip()).write_text(text)
-        elif mark == "prints":
+        elif mark == "prints" and is_run:
             expected.append(text)
-        elif mark == "run" and programs and language == "python" == programs[-1][0]:
-            programs[-1] = (language, programs[-1][1] + "\n" + text)
-        elif mark == "run":
-            programs.append((language, text))
+        elif mark.partition(":")[0] == "run":
+            is_run = all(importlib.util.find_spec(package) for package in needed_packages(mark))
+            if is_run and programs and language == "python" == programs[-1][0]:
+                programs[-1] = (language, programs[-1][1] + "\n" + text)
+            elif is_run:
+                programs.append((language, text))
     printed = ""
     for language, text in programs:
         if language == "python":
