@@ -74,7 +74,7 @@ def test_html_needs_nothing_else(built):
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', markup(page))
     assert len(sources) == len(ALL_FIGURES)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "<b>other numbers</b>" not in page and "http" not in markup(page)
+    assert "<b>other numbers</b>" not in page and "://" not in markup(page)
     assert "<b>other numbers</b> & fails" in dialogue_texts(page)
     assert len(page.encode()) < 5_000_000
 

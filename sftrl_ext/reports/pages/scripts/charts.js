@@ -121,13 +121,11 @@ function panelSpec(split, points) {
   const order = { field: "step", type: "quantitative" };
   const grey = shade("#555555");
   const hit = { tooltip: { content: "data" }, stroke: "transparent", strokeWidth: 16, cursor: "pointer", opacity: 1 };
-  const brush = matchMedia("(pointer: fine)").matches
-    ? [{ name: "brush", select: { type: "interval", encodings: ["x"], mark: { fill: grey, fillOpacity: 0.15 } } }] : [];
   const layer = [
     { data: { values: starts }, mark: { type: "rule", strokeDash: [1, 3], color: grey }, encoding: { y } },
     { data: { values: rows }, mark: { type: "line", strokeWidth: 1.6 }, encoding: { x, y, color, strokeDash, detail, order } },
     { data: { values: rows }, mark: { type: "rule" }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color } },
-    { data: { values: curves }, name: "points", params: brush, mark: { type: "point", filled: true, size: 55, ...hit }, encoding: { x, y, color, shape } },
+    { data: { values: curves }, mark: { type: "point", filled: true, size: 55, ...hit }, encoding: { x, y, color, shape } },
     { data: { values: starts }, mark: { type: "point", filled: true, shape: "diamond", size: 110, ...hit, fill: grey }, encoding: { x, y } },
   ];
   const paper = CHART.paper.filter((entry) => entry.split === split && entry.metric === state.metric && armOf[entry.arm] && !state.noarm.includes(entry.arm));
@@ -163,8 +161,9 @@ function drawPanels() {
   for (const [box, split, points] of boxes) {
     render(box, panelSpec(split, points)).then((view) => {
       view.addEventListener("click", (_, item) => item?.datum?.at && showPicked([item.datum]));
-      watchBrush(box, view, points);
-      walkPoints(box, points);
+      const marks = marksOf(box, points);
+      watchDrag(box, marks);
+      walkPoints(box, marks);
     });
   }
 }
@@ -174,25 +173,42 @@ function showPicked(points) {
   byId("episodes")?.scrollIntoView({ behavior: "smooth" });
 }
 
-/** Checkpoints within a brushed range, once the pointer is let go. */
-function watchBrush(box, view, points) {
-  let range = null;
-  try {
-    view.addSignalListener("brush", (_, value) => (range = value?.[state.axis] ?? null));
-  } catch {
-    return; // a coarse pointer scrolls the page instead
-  }
-  box.addEventListener("pointerup", () => {
-    if (!range || range[0] === range[1]) return;
-    const inside = points.filter((point) => point[state.axis] >= range[0] && point[state.axis] <= range[1]);
-    if (inside.length) showPicked(inside);
+/** The drawn points of a panel, in the order of its rows. */
+function marksOf(box, points) {
+  const marks = [...box.querySelectorAll(".mark-symbol path")].filter((node) => node.__data__?.datum?.at);
+  const position = new Map(points.map((point, n) => [point.at.join() + point.start, n]));
+  const at = ({ __data__: { datum } }) => position.get(datum.at.join() + datum.start);
+  return marks.sort((a, b) => at(a) - at(b));
+}
+
+/** Picks the checkpoints that a mouse is dragged across; a finger scrolls the page instead. */
+function watchDrag(box, marks) {
+  const band = el("div", { className: "band", hidden: true });
+  box.append(band);
+  box.addEventListener("pointerdown", (down) => {
+    if (down.pointerType !== "mouse" || down.button !== 0) return;
+    const span = (event) => [Math.min(down.clientX, event.clientX), Math.max(down.clientX, event.clientX)];
+    const move = (event) => {
+      const [left, right] = span(event);
+      band.hidden = right - left < 6;
+      band.style.left = `${left - box.getBoundingClientRect().left}px`;
+      band.style.width = `${right - left}px`;
+    };
+    addEventListener("pointermove", move);
+    addEventListener("pointerup", (event) => {
+      removeEventListener("pointermove", move);
+      if (band.hidden) return;
+      band.hidden = true;
+      const [left, right] = span(event);
+      const middle = (mark) => mark.getBoundingClientRect().left + mark.getBoundingClientRect().width / 2;
+      const inside = marks.filter((mark) => middle(mark) >= left && middle(mark) <= right);
+      if (inside.length) showPicked(inside.map((mark) => mark.__data__.datum));
+    }, { once: true });
   });
 }
 
 /** The points of a panel by arrow keys. */
-function walkPoints(box, points) {
-  const marks = [...box.querySelectorAll(".mark-symbol path")].filter((node) => node.__data__?.datum?.at);
-  marks.sort((a, b) => points.indexOf(a.__data__.datum) - points.indexOf(b.__data__.datum));
+function walkPoints(box, marks) {
   let at = -1;
   box.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
