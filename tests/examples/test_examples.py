@@ -15,7 +15,7 @@ from sftrl_ext.new_task import write_task
 from sftrl_ext.plugins import VARIABLE
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/pyproject.toml"))
+EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/recipe.yaml"))
 
 
 def run(module, *words, folder, timeout):

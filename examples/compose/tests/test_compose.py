@@ -77,4 +77,4 @@ def test_the_recipe_composes(scale, tmp_path):
     recipe = load_recipe(ROOT / "recipe.yaml", scale)
     assert recipe.task.pretrain_splits == ["single"]
     trained = {stage.arm for stage in make_plan(recipe, tmp_path) if stage.kind in ("sft", "rl")}
-    assert trained == {"base", "init", "sft", "sft_worked", "rl"}
+    assert trained == {"base", "init", "sft", "sft_worked", "sft_own", "rl"}
