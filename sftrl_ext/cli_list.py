@@ -61,7 +61,7 @@ def _splits(folder: Path | None) -> Rows:
     from sftrl_ext.envs import TASKS
     from sftrl_ext.reports.analysis.splits import split_order, split_title
 
-    for task in sorted(TASKS):
+    for task in sorted(name for name in TASKS if TASKS[name].rows):  # others have no splits of their own
         for split in split_order(find_rows(task).split_names()):
             yield task, split, split_title(split, task)
 

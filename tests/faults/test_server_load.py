@@ -67,14 +67,26 @@ class Load:
     async def run(self):
         limits = httpx.Limits(max_connections=2 * CLIENTS)
         async with httpx.AsyncClient(base_url=self.url, timeout=600, limits=limits) as client:
-            while (await client.get("/health")).status_code != 200:
-                await asyncio.sleep(0.1)
+            await self._healthy(client)
             watch = asyncio.create_task(self._watch())
             end = time.monotonic() + SECONDS
             await asyncio.gather(*(self._client(client, number, end) for number in range(CLIENTS)))
             watch.cancel()
             # Whoever has left holds no place.
             await self._whole(client, {**body(random.Random(0)), "stream": False})
+
+    async def _healthy(self, client):
+        """Wait for the first answer: the address is printed just before the server listens."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                reply = await client.get("/health")
+                if reply.status_code == 200:
+                    return
+            except httpx.ConnectError:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(0.1)
 
     async def _client(self, client, number, end):
         source = random.Random(f"{SEED}/{number}")

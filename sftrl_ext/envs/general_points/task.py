@@ -53,12 +53,11 @@ def _lengths(config: TaskConfig) -> EpisodeLengths:
     """Of `compact`: the tokens that laptop runs counted (`tokens.jsonl` of fig6_gp_l: 54 a row of SFT, 97 an
     episode). Of `default`: 147 words and signs of a prompt, 45 of an answer, counted over training rows; half
     of the further attempts is the mean of one attempt and the most. Working: counted over rows of four cards.
-    Of `compact` with three cards: counted over rows of `beyond_unseen_rules`; its retries are those of four.
+    Of `compact` with three cards: counted over rows and episodes of `beyond_unseen_rules` (60 a row of SFT,
+    136 an episode).
     """
     if config.template == "compact" and config.modality == "text" and config.cards == 3:
-        return EpisodeLengths(
-            prompt=22.0, answer=22.7, feedback=5.5, retries=_COMPACT_RETRIES["text"], working=24.0
-        )
+        return EpisodeLengths(prompt=22.0, answer=22.7, feedback=5.5, retries=0.45, working=15.3)
     if config.template == "compact":
         retries = _COMPACT_RETRIES[config.modality]
         return EpisodeLengths(prompt=36.0, answer=18.0, feedback=16.0, retries=retries, working=31.0)

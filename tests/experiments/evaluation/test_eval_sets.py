@@ -47,7 +47,7 @@ def ranks(facts):
 
 
 @pytest.mark.parametrize(
-    ("splits", "found"), [([None, None], "None"), (["id", None], "None, id"), ("ab", "a, b")]
+    ("splits", "found"), [([None, None], "None"), (["id", None], "'id', None"), ("ab", "'a', 'b'")]
 )
 def test_a_file_without_exactly_one_split_is_refused(tmp_path, splits, found):
     write_rows(tmp_path / "rows.parquet", rl_rows(Source("id", train=False), 2))
