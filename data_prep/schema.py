@@ -56,7 +56,7 @@ LOSS_NOTE = (
     "(data.custom_cls.path=pkg://sftrl_ext.training.sft_dataset): verl's own trains on every assistant "
     "message, failed attempts included"
 )
-"""What a user of rows with failed attempts has to know."""
+"""Warning for users of rows with failed attempts."""
 
 AGENT_NAME = "verifier"
 """The agent loop that plays every row."""

@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from sftrl_ext.envs.base import Attempt, Episode, Message, Step, Verdict
+from sftrl_ext.envs.base import Message
+from sftrl_ext.envs.revision import RevisionEpisode
 
 
-class QuestionEpisode(Episode):
+class QuestionEpisode(RevisionEpisode):
     """One question and a number of attempts at it; the verifier's feedback asks for the next one.
 
     A subclass defines `question` and `grade`.
@@ -18,46 +19,21 @@ class QuestionEpisode(Episode):
         facts: Facts of the row. ``max_attempts`` is 1 where it is absent.
     """
 
+    outcomes = ()
+
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = facts
         self.max_attempts = int(facts.get("max_attempts", 1))
-        self.attempts: list[Attempt] = []
-        self._dialogue: list[Message] = [{"role": "user", "content": self.question()}]
+        opening: list[Message] = [{"role": "user", "content": self.question()}]
+        super().__init__(opening, self.max_attempts, exceeded_penalty=0.0)
 
     @abstractmethod
     def question(self) -> str:
         """The prompt, made from `facts`."""
 
-    @abstractmethod
-    def grade(self, response: str) -> Verdict:
-        """Grade one response; never raises for any text."""
-
-    def messages(self) -> list[Message]:
-        """See `Episode`."""
-        return [dict(message) for message in self._dialogue]
-
-    def submit(self, response: str) -> Step:
-        """See `Episode`."""
-        if self.done:
-            raise RuntimeError("the episode is over.")
-        verdict = self.grade(response)
-        self.attempts.append(Attempt(response, verdict))
-        self._dialogue.append({"role": "assistant", "content": response})
-        reply = None if self.done else verdict.feedback
-        if reply is not None:
-            self._dialogue.append({"role": "user", "content": reply})
-        truncated = self.done and not verdict.correct
-        return Step(self.attempts[-1], verdict.reward, self.solved, truncated, reply)
-
-    @property
-    def solved(self) -> bool:
-        """True if an attempt was right."""
-        return any(attempt.verdict.correct for attempt in self.attempts)
-
-    @property
-    def done(self) -> bool:
-        """True if an attempt was right, or none is left."""
-        return self.solved or len(self.attempts) >= self.max_attempts
+    def reply(self, feedback: str, attempt: int) -> str:
+        """See `RevisionEpisode`."""
+        return feedback
 
     def metrics(self) -> dict[str, float]:
         """See `Episode`."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sftrl_ext.envs.base import IMAGE_MARKER, Message
 from sftrl_ext.errors import Registry, SftrlError, unknown_name
 from sftrl_ext.files import read_yaml
+
+T = TypeVar("T", bound="TextTemplate")
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -76,7 +79,7 @@ class TextTemplate:
             raise SftrlError(self.image_problem)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TemplateForm:
     """Schema of a task's template files.
 
@@ -130,6 +133,20 @@ class TemplateForm:
         if path.suffix.lower() not in _SUFFIXES:
             raise SftrlError(f"prompt template {name}: expected a file that ends in .yaml or .yml.")
         return path, path.stat().st_mtime_ns
+
+    def load(self, kind: type[T], name_or_path: str | Path) -> T:
+        """Load a registered template by name, or a user's by the path of its YAML file.
+
+        Args:
+            kind: The task's class of templates.
+            name_or_path: The name or path.
+
+        Raises:
+            SftrlError: if there is no such template or file, or a key or placeholder in it is missing or
+                unknown.
+        """
+        maker: Any = kind  # mypy takes no type variable for hashable
+        return cast(T, _load(self, maker, str(name_or_path), *self.find(name_or_path)))
 
     def read(self, path: Path) -> tuple[dict[str, Template], dict[str, dict[str, Template]], str]:
         """Read and check one file.
@@ -238,6 +255,12 @@ class TemplateForm:
         if names.count("image") > 1:
             raise SftrlError(f"{path}: key {where!r} has the placeholder $image more than once.")
         return Template(value)
+
+
+@lru_cache(maxsize=192)
+def _load(form: TemplateForm, kind: type[TextTemplate], name: str, path: Path, mtime_ns: int) -> TextTemplate:
+    """Read one file; ``mtime_ns`` makes an edited file load again."""
+    return kind(name, *form.read(path))
 
 
 def _placeholders(path: Path, where: str, value: str) -> Iterable[str]:

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import compress, cycle, islice
 from typing import Any
 
 import pyarrow as pa
@@ -86,8 +86,7 @@ def sample_rows(recipe: Recipe, layout: RunLayout, name: str) -> None:
             f"{path}: of {len(correct):,} answers of {folder} none is correct; expected some to train on. "
             f"Start arms.{run.arm} from a model that solves the task sometimes."
         )
-    answered = (row for row, kept in zip(_answered_rows(layout, run, played), correct, strict=True) if kept)
-    kept = list(answered)
+    kept = compress(_answered_rows(layout, run, played), correct)
     rows = islice(cycle(kept), run.budget.rows)
     write_rows(layout.rows(run.rows), [pa.Table.from_pylist(list(rows), schema=SCHEMA)])
     tokens = TokenCount(
@@ -98,7 +97,7 @@ def sample_rows(recipe: Recipe, layout: RunLayout, name: str) -> None:
 
 
 def _first_attempt(recipe: Recipe, run: ArmRun) -> EvalPlay:
-    """Sampling like that of RL; the token budget has room for one answer."""
+    """Sampling settings of RL, with room for a single answer in the token budget."""
     play = EvalPlay.of(recipe)
     turn = recipe.budget.rl.max_turn_tokens
     limits = replace(play.limits, response=turn, turn=turn)

@@ -100,7 +100,7 @@ def time_text(seconds: float) -> str:
 
 
 def awaited(kind: str, processes: Sequence[str]) -> str:
-    """What a stage of training waits for before its first step, by the names of its processes."""
+    """Cause of the wait of a training stage before its first step, from the names of its processes."""
     first = _LOADING[kind]
     if kind == "sft":
         return f"the model is loaded for {first}" if len(processes) > 1 else "torch and verl are imported"

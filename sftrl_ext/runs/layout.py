@@ -35,7 +35,7 @@ class RunLayout:
         return self.root / ".lock"
 
     def replaced(self, time: str) -> Path:
-        """What stages had made that were done again at a time."""
+        """Earlier outputs of stages that were done again at a time."""
         return self.root / "replaced" / time
 
     @property

@@ -69,7 +69,7 @@ class Scripted:
     name = "scripted"
 
     def __init__(self, real, answers):
-        self.real, self.answers, self.asked = real, answers, []
+        self.real, self.answers, self.requests = real, answers, []
 
     def chat_tokens(self):
         return self.real.chat_tokens()
@@ -77,7 +77,7 @@ class Scripted:
     async def generate(self, prompt_ids, sampling_params, images=()):
         tokenizer = self.real.chat_tokens().tokenizer
         prompt = tokenizer.decode(prompt_ids, skip_special_tokens=True)
-        self.asked.append((prompt, sampling_params))
+        self.requests.append((prompt, sampling_params))
         answer = next(text for opening, text in self.answers if opening in prompt)
         ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
         return Generation([*ids, tokenizer.eos_token_id])
@@ -112,10 +112,10 @@ def test_correct_answers_become_rows_and_wrong_ones_do_not(begun, monkeypatch):
         assert episode.submit(row["messages"][-1]["content"]).attempt.verdict.correct
     assert "90" in str(validate_file(layout.rows("sft_own-s0")))
     # One answer to each prompt, with a seed of its own, at the temperature of RL.
-    asked = engines[0].asked
-    assert len(asked) == len(prompts)
-    assert {sampling["temperature"] for _, sampling in asked} == {recipe.budget.rl.temperature}
-    assert len({sampling["seed"] for _, sampling in asked}) == len(prompts)
+    requests = engines[0].requests
+    assert len(requests) == len(prompts)
+    assert {sampling["temperature"] for _, sampling in requests} == {recipe.budget.rl.temperature}
+    assert len({sampling["seed"] for _, sampling in requests}) == len(prompts)
 
 
 def test_a_model_that_solves_nothing_gives_no_rows(begun):

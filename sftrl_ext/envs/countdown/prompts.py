@@ -18,7 +18,6 @@ answer        no         $formula $target; how expert rows write an answer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from sftrl_ext.envs.base import Message, Verdict
@@ -111,10 +110,4 @@ def load_template(name_or_path: str | Path) -> CountdownTemplate:
     Raises:
         SftrlError: if there is no such template or file, or a key or placeholder in it is missing or unknown.
     """
-    return _load(str(name_or_path), *_FORM.find(name_or_path))
-
-
-@lru_cache(maxsize=64)
-def _load(name: str, path: Path, mtime_ns: int) -> CountdownTemplate:
-    """Read one file; ``mtime_ns`` makes an edited file load again."""
-    return CountdownTemplate(name, *_FORM.read(path))
+    return _FORM.load(CountdownTemplate, name_or_path)

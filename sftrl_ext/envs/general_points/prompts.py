@@ -38,7 +38,6 @@ are allowed: ``$unused`` names numbers of the hand after an attempt, as the auth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from string import Template
 
@@ -264,10 +263,4 @@ def load_template(name_or_path: str | Path) -> PromptTemplate:
     Raises:
         SftrlError: if there is no such template or file, or a key or placeholder in it is missing or unknown.
     """
-    return _load(str(name_or_path), *_FORM.find(name_or_path))
-
-
-@lru_cache(maxsize=64)
-def _load(name: str, path: Path, mtime_ns: int) -> PromptTemplate:
-    """Read one file; ``mtime_ns`` makes an edited file load again."""
-    return PromptTemplate(name, *_FORM.read(path))
+    return _FORM.load(PromptTemplate, name_or_path)

@@ -398,8 +398,8 @@ def _first_with_rows_of(recipe: Recipe, budgets: Mapping[str, SFTConfig | RLConf
         splits = tuple(config.splits or [recipe.task.train_split])
         attempts = config.max_attempts or recipe.task.max_attempts
         sampled_by = config.start if config.rows == "own" else None
-        made = config.rows, config.solutions, config.replay, sampled_by
-        return config.kind, made, splits, attempts, budgets[arm].rows
+        origin = config.rows, config.solutions, config.replay, sampled_by
+        return config.kind, origin, splits, attempts, budgets[arm].rows
 
     return next(arm for arm in recipe.arms if rows(arm) == rows(name))
 

@@ -82,8 +82,8 @@ def load_recipe(
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
     launchers = [path.stem for path in (configs_dir() / "launcher").glob("*.yaml")]
-    known = launcher if launcher in launchers else "local"
-    groups = [f"hydra.searchpath=[file://{configs_dir()}]", f"scale={scale}", f"+launcher={known}"]
+    group = launcher if launcher in launchers else "local"
+    groups = [f"hydra.searchpath=[file://{configs_dir()}]", f"scale={scale}", f"+launcher={group}"]
     loaded = _compose(path, groups, overrides)
     found_plugins = [absolute_name(name, path.parent) for name in [*loaded.plugins, *plugins]]
     loaded.plugins = list(dict.fromkeys([*found_plugins, *inherited_plugins()]))
