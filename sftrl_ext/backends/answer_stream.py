@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from PIL import Image
 
+from sftrl_ext.backends.sampled import OnTokens, SampledToken
 from sftrl_ext.rollout.player import Generation
 from sftrl_ext.rollout.tokens import ChatTokens
 
-OnTokens = Callable[[list[int]], None]
-"""Takes the tokens that an engine has just sampled; called in the engine's thread."""
-
-_INCOMPLETE = "\ufffd"
+INCOMPLETE = "\ufffd"
 """Text that a tokenizer writes for the bytes of a character that is not whole yet."""
 
 
@@ -47,12 +46,15 @@ class Piece:
         text: Its next characters.
         finish: ``stop`` or ``length`` in the last piece, else None.
         tokens: Tokens of the answer so far.
+        sampled: Its next tokens, if the request asks for their log-probabilities; the token that ends a turn
+            has no text and is not among them.
     """
 
     index: int
     text: str
     finish: str | None = None
     tokens: int = 0
+    sampled: Sequence[SampledToken] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Prompt:
         sampling: Sampling parameters, ``max_tokens`` among them.
         stop: Texts that end an answer and are not part of it.
         grows: True to give the text while it is sampled, False to give it at the end.
+        scored: True to give the tokens with their log-probabilities.
     """
 
     ids: list[int]
@@ -72,6 +75,7 @@ class Prompt:
     sampling: dict[str, Any]
     stop: Sequence[str] = ()
     grows: bool = False
+    scored: bool = False
 
 
 async def merged(engine: ServedEngine, prompt: Prompt, count: int) -> AsyncGenerator[Piece, None]:
@@ -106,22 +110,35 @@ async def _pieces(engine: ServedEngine, prompt: Prompt, index: int) -> AsyncIter
     chat, params = engine.chat_tokens(), dict(prompt.sampling)
     if params.get("seed") is not None:
         params["seed"] += index
-    if not prompt.grows and not prompt.stop:
+    if not (prompt.grows or prompt.stop or prompt.scored):
         generation = await engine.generate(prompt.ids, params, prompt.images)
         ids = generation.token_ids[: params["max_tokens"]]
         yield Piece(index, chat.decode(ids), _finish(chat, ids), len(ids))
         return
     text, stops = TextStream(chat), StopSequences(prompt.stop)
+    tokens = TokensOfText() if prompt.scored else None
     async with aclosing(_tokens(engine, prompt, params)) as growing:
-        async for ids in growing:
-            piece = stops.add(text.add(ids))
-            if stops.reached:
-                yield Piece(index, piece, "stop", len(text.ids))
+        async for sampled in growing:
+            piece = ""
+            for token in sampled:
+                grown = text.add([token.id])
+                piece += stops.add(grown)
+                if tokens is not None:
+                    tokens.add(token, len(grown))
+                if stops.reached:
+                    break
+            if tokens is not None:
+                tokens.written += len(piece)
+            finish = "stop" if stops.reached else None
+            if piece or finish:
+                yield Piece(index, piece, finish, len(text.ids), tokens.take(finish) if tokens else ())
+            if finish:
                 return
-            if piece:
-                yield Piece(index, piece, None, len(text.ids))
     last = stops.add(text.rest()) + stops.rest()
-    yield Piece(index, last, "stop" if stops.reached else _finish(chat, text.ids), len(text.ids))
+    if tokens is not None:
+        tokens.written += len(last)
+    finish = "stop" if stops.reached else _finish(chat, text.ids)
+    yield Piece(index, last, finish, len(text.ids), tokens.take(finish) if tokens else ())
 
 
 def _finish(chat: ChatTokens, ids: Sequence[int]) -> str:
@@ -130,20 +147,20 @@ def _finish(chat: ChatTokens, ids: Sequence[int]) -> str:
 
 async def _tokens(
     engine: ServedEngine, prompt: Prompt, params: dict[str, Any]
-) -> AsyncGenerator[list[int], None]:
+) -> AsyncGenerator[list[SampledToken], None]:
     """Tokens of a generation as they are sampled; closing the iterator ends the generation."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[list[int] | None] = asyncio.Queue()
+    queue: asyncio.Queue[list[SampledToken] | None] = asyncio.Queue()
 
-    def on_tokens(ids: list[int]) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, ids)
+    def on_tokens(sampled: list[SampledToken]) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, sampled)
 
     generating = asyncio.ensure_future(engine.generate(prompt.ids, params, prompt.images, on_tokens))
     # The engine reports the last tokens before its call returns.
     generating.add_done_callback(lambda _: queue.put_nowait(None))
     try:
-        while (ids := await queue.get()) is not None:
-            yield ids
+        while (sampled := await queue.get()) is not None:
+            yield sampled
         await generating
     finally:
         generating.cancel()
@@ -165,7 +182,7 @@ class TextStream:
         """Text that tokens complete."""
         self.ids += ids
         text = self._new_text()
-        if not text or text.endswith(_INCOMPLETE):
+        if not text or text.endswith(INCOMPLETE):
             return ""
         self._context, self._written = self._written, len(self.ids)
         return text
@@ -179,6 +196,35 @@ class TextStream:
     def _new_text(self) -> str:
         before = self.chat.decode(self.ids[self._context : self._written])
         return self.chat.decode(self.ids[self._context :])[len(before) :]
+
+
+class TokensOfText:
+    """Tokens whose text is in the answer so far; a stop sequence leaves some out.
+
+    Attributes:
+        written: Characters of the answer so far.
+    """
+
+    def __init__(self) -> None:
+        self.written = 0
+        self._sampled, self._waiting = 0, deque[tuple[SampledToken, int, int]]()
+
+    def add(self, token: SampledToken, characters: int) -> None:
+        """Add a token that completes so many characters, whether the answer has them yet or not."""
+        begin = self._sampled
+        self._sampled += characters
+        self._waiting.append((token, begin, self._sampled))
+
+    def take(self, finish: str | None) -> list[SampledToken]:
+        """Tokens of the text written since the last call; at the end those that are partly in it, too."""
+        taken = []
+        while self._waiting:
+            token, begin, end = self._waiting[0]
+            if begin >= self.written or (finish is None and end > self.written):
+                break
+            taken.append(token)
+            self._waiting.popleft()
+        return taken
 
 
 class StopSequences:

@@ -15,6 +15,9 @@ from sftrl_ext.envs.base import Episode
 from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.rollout.tokens import with_images
 
+TEMPLATE_KEY = "sftrl_template"
+"""Key of an entry in a server's list of models: the prompt template that the model was trained with."""
+
 
 @dataclass(frozen=True)
 class Completion:

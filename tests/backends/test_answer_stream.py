@@ -12,6 +12,7 @@ pytest.importorskip("fastapi")
 
 from sftrl_ext.backends.answer_stream import StopSequences, TextStream
 from sftrl_ext.backends.openai_server import make_app
+from sftrl_ext.backends.sampled import SampledToken
 from sftrl_ext.rollout.player import Generation
 from tests.backends.asgi import send
 
@@ -31,6 +32,10 @@ class Chat:
         @staticmethod
         def build_initial_tokens(messages, images=None):
             return list("".join(message["content"] for message in messages).encode())
+
+    @property
+    def tokenizer(self):
+        return self
 
     def decode(self, ids):
         return bytes(token for token in ids if token != END).decode(errors="replace")
@@ -57,7 +62,9 @@ class Engine:
                 ids.append(self.data[(sampling_params.get("seed", 0) + len(ids)) % len(self.data)])
                 self.sampled += 1
                 if on_tokens is not None:
-                    on_tokens(ids[-1:])
+                    on_tokens(
+                        [SampledToken(ids[-1], -ids[-1] / 100, ((ids[-1], -ids[-1] / 100), (65, -3.0)))]
+                    )
                 await asyncio.sleep(0.0005)
         finally:
             self.running -= 1
@@ -119,6 +126,47 @@ def test_a_stream_is_the_answer_in_parts():
         assert texts(chunks, 1) == ([whole["choices"][0]["message"]["content"]], [finish])
         assert chunks[-1]["usage"] == whole["usage"] and len(chunks) > 6
         assert not any("\ufffd" in json.dumps(chunk, ensure_ascii=False) for chunk in chunks)
+
+
+def scored(entries):
+    """Text of tokens with log-probabilities; those of a character come without one."""
+    assert all(entry["logprob"] < 0 for entry in entries)
+    return "".join(entry["token"] for entry in entries if entry["bytes"] is not None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("stop", "text"), [(None, "abcdefab"), ("de", "abc"), (["zz", "fa"], "abcde"), ("a", "")]
+)
+def test_tokens_come_with_the_text_that_they_are_of(stop, text, stream):
+    reply = ask(Engine("abcdef"), stop=stop, stream=stream, max_tokens=8, logprobs=True, top_logprobs=2)
+    if not stream:
+        [choice] = reply.json["choices"]
+        assert choice["message"]["content"] == scored(choice["logprobs"]["content"]) == text
+        first = {"token": "a", "logprob": -0.97, "bytes": [97]}
+        other = {"token": "A", "logprob": -3.0, "bytes": [65]}
+        assert not text or choice["logprobs"]["content"][0] == {**first, "top_logprobs": [first, other]}
+        return
+    written = ""
+    for chunk in events(reply):
+        [choice] = chunk["choices"]
+        content = choice["delta"].get("content", "")
+        written += content
+        assert scored((choice["logprobs"] or {"content": []})["content"]) == content
+    assert written == text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_of_one_character_come_together(stream):
+    reply = ask(Engine("snow \u2744!\0"), stream=stream, max_tokens=40, logprobs=True)
+    chunks = events(reply) if stream else [reply.json]
+    choices = [choice for chunk in chunks for choice in chunk["choices"] if choice["logprobs"]]
+    tokens = [entry for choice in choices for entry in choice["logprobs"]["content"]]
+    # Nine bytes; the end of the turn is not among them.
+    assert [entry["bytes"] for entry in tokens] == [*([byte] for byte in b"snow "), None, None, None, [33]]
+    assert all(choice["logprobs"]["content"] for choice in choices)
+    plain = ask(Engine("snow \u2744!\0"), max_tokens=40).json
+    assert plain["choices"][0]["logprobs"] is None
 
 
 def test_streams_of_several_answers_are_told_apart():

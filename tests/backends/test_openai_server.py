@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 
+import jsonschema
 import pytest
 
 pytest.importorskip("verl")
@@ -145,6 +149,69 @@ def test_a_stream_a_stop_sequence_and_several_answers(kind, server):
     assert both[1] == whole != both[0]
 
 
+def test_log_probabilities_are_the_models_own(kind, server):
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+    ask = {"model": kind, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 12}
+    create = client.chat.completions.create
+    greedy = create(**ask, temperature=0, logprobs=True, top_logprobs=20).choices[0]
+    tokens = greedy.logprobs.content
+    assert "".join(token.token for token in tokens) == greedy.message.content
+    for token in tokens:
+        top = token.top_logprobs
+        assert len(top) == 20 and (top[0].token, top[0].logprob) == (token.token, token.logprob)
+        assert 0.5 < sum(math.exp(other.logprob) for other in top) <= 1.0001
+        assert [other.logprob for other in top] == sorted((other.logprob for other in top), reverse=True)
+    # At a temperature they are those of the distribution that was sampled from; top-k leaves few tokens.
+    few = create(**ask, temperature=2, seed=3, logprobs=True, top_logprobs=5, extra_body={"top_k": 2})
+    for token in few.choices[0].logprobs.content:
+        assert sum(math.exp(other.logprob) for other in token.top_logprobs) == pytest.approx(1, abs=1e-5)
+        assert len(token.top_logprobs) == 2
+
+
+def test_a_penalty_keeps_tokens_from_coming_again(kind, server):
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+    ask = {"model": kind, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 60, "seed": 4}
+
+    def most_of_one(**penalty):
+        text = client.chat.completions.create(**ask, **penalty).choices[0].message.content
+        return max(Counter(text).values()) / len(text)
+
+    assert most_of_one(frequency_penalty=2) < most_of_one() < most_of_one(frequency_penalty=-2)
+    assert most_of_one(presence_penalty=0) == most_of_one() != most_of_one(presence_penalty=2)
+
+
+def test_an_answer_is_held_to_a_schema(kind, server):
+    pytest.importorskip("llguidance")
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
+    ask = {"model": kind, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 300, "seed": 1}
+    hand = {
+        "type": "object",
+        "properties": {
+            "cards": {"type": "array", "items": {"enum": ["K", "5"]}, "minItems": 2, "maxItems": 2},
+            "right": {"type": "boolean"},
+        },
+        "required": ["cards", "right"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "hand", "schema": hand, "strict": True}}
+    asked = {**ask, "response_format": form, "n": 4}
+    choices = client.chat.completions.create(**asked).choices
+    for choice in choices:
+        jsonschema.validate(json.loads(choice.message.content), hand)
+        assert choice.finish_reason == "stop"
+    with client.chat.completions.create(**{**asked, "n": 1}, stream=True) as chunks:
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == choices[0].message.content
+    some = client.chat.completions.create(**ask, response_format={"type": "json_object"}).choices[0]
+    assert some.message.content.startswith("{")
+    plain = client.chat.completions.create(**ask, response_format={"type": "text"}).choices[0]
+    assert plain.message.content == client.chat.completions.create(**ask).choices[0].message.content
+
+
+def schema(content):
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": content}}
+
+
 def test_what_the_server_refuses(kind, server):
     client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
     user = {"role": "user", "content": "hello"}
@@ -160,6 +227,14 @@ def test_what_the_server_refuses(kind, server):
         ({"tools": []}, "tools"),
         ({"extra_body": {"best_of": 3}}, "best_of"),
         ({"temperature": -1}, "temperature"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"top_logprobs": 2}, "expected logprobs: true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "expected json_schema"),
+        ({"response_format": schema({"type": "nothing"})}, "no grammar can be made of the schema"),
+        ({"response_format": schema({"pattern": "(" * 9, "type": "string"})}, "no grammar can be made"),
+        ({"response_format": schema({"enum": ["a" * 200_000]})}, "expected at most 100000"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": "a" * 3000}]}, "context length is 2048"),
         ({"messages": [{"role": "user", "content": [remote]}]}, "nothing is fetched"),

@@ -20,8 +20,9 @@ pytest.importorskip("uvicorn")
 
 from PIL import Image
 
-from sftrl_ext.backends import openai_server
-from sftrl_ext.backends.openai_server import MAX_BODY, MAX_CHARACTERS, make_app
+from sftrl_ext.backends import chat_request, openai_server
+from sftrl_ext.backends.chat_request import MAX_CHARACTERS
+from sftrl_ext.backends.openai_server import MAX_BODY, make_app
 from sftrl_ext.cli import main
 from sftrl_ext.rollout.player import Generation
 from tests.backends.ascii_models import text_model
@@ -109,7 +110,7 @@ def test_a_dialogue_is_encoded_beside_the_event_loop():
 
 
 def test_pictures_that_decode_to_too_much_are_refused(monkeypatch):
-    monkeypatch.setattr(openai_server, "MAX_PIXELS", 15_000)
+    monkeypatch.setattr(chat_request, "MAX_PIXELS", 15_000)
 
     def ask_to_see(size, kind="PNG"):
         file = io.BytesIO()

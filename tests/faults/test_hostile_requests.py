@@ -46,6 +46,10 @@ REQUESTS = (
         "n": 2,
         "stop": ["x", "yz"],
         "stream": False,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "logprobs": True,
+        "top_logprobs": 3,
         "user": "me",
     },
     {
@@ -54,6 +58,13 @@ REQUESTS = (
         "stream": True,
         "stream_options": {"include_usage": True},
         "stop": "q",
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {
+                "name": "x",
+                "schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "[0-9]{2}"}}},
+            },
+        },
     },
 )
 

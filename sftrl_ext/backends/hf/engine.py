@@ -8,7 +8,7 @@ keeps a batch together until its last row ends, pads on the left, and copies the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from sftrl_ext.backends.hf.attention import ATTENTION
 from sftrl_ext.backends.hf.kv_slots import SlotCache
-from sftrl_ext.backends.hf.sampling import BatchSampler, Sampling
+from sftrl_ext.backends.hf.sampling import BatchSampler, Constraint, Sampling
 from sftrl_ext.backends.hf.vision import VisionInputs, make_adapter
+from sftrl_ext.backends.sampled import OnTokens, SampledToken
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.hf_folder import eos_token_ids, load_model, load_processor, load_tokenizer
 
@@ -47,7 +48,9 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     images: Sequence[Image] = ()
     """Images of the prompt's placeholder tokens, in order."""
-    on_tokens: Callable[[list[int]], None] | None = None
+    constraint: Constraint | None = None
+    """What the response may say; used up by it."""
+    on_tokens: OnTokens | None = None
     """Called with each token as it is sampled, in the thread that steps the engine."""
     result: Response = field(default_factory=Response)
     """Filled in by the engine."""
@@ -433,9 +436,9 @@ class Engine:
         # After a prefill only the new rows are sampled; the sampler of all rows is kept for decoding.
         rows = self._rows[first : first + count]
         if count < len(self._rows):
-            sampler = BatchSampler([row.request.sampling for row in rows], self.banned)
+            sampler = self._new_sampler(rows)
         elif self._sampler is None:
-            sampler = self._sampler = BatchSampler([row.request.sampling for row in rows], self.banned)
+            sampler = self._sampler = self._new_sampler(rows)
         else:
             sampler = self._sampler
         # One number per row in any case, so that unseeded rows do not depend on which others have a seed.
@@ -443,25 +446,38 @@ class Engine:
         for i, row in enumerate(rows):
             if row.random is not None:
                 uniform[i] = row.random.random()
-        tokens, log_probs = sampler(logits, uniform)
+        distribution = sampler.distribution(logits)
+        tokens, log_probs = sampler.sample(distribution, uniform)
+        most_probable = sampler.most_probable(distribution)
         ended = []
-        for i, row, token, log_prob in zip(
-            range(first, first + count), rows, tokens.tolist(), log_probs.tolist(), strict=True
+        for i, (row, token, log_prob) in enumerate(
+            zip(rows, tokens.tolist(), log_probs.tolist(), strict=True)
         ):
-            result = row.request.result
+            request, result = row.request, row.request.result
             result.token_ids.append(token)
             result.log_probs.append(log_prob)
-            if row.request.on_tokens is not None:
-                row.request.on_tokens([token])
+            if request.constraint is not None:
+                request.constraint.accept(token)
+            if request.on_tokens is not None:
+                request.on_tokens([SampledToken(token, log_prob, most_probable.get(i, ()))])
             if token in row.stop:
                 result.finish_reason = "stop"
             elif len(result.token_ids) >= row.limit:
                 result.finish_reason = "length"
             else:
                 continue
-            ended.append(i)
+            ended.append(first + i)
         self.generated_count += count
         return ended
+
+    def _new_sampler(self, rows: Sequence[_Row]) -> BatchSampler:
+        requests = [row.request for row in rows]
+        return BatchSampler(
+            [request.sampling for request in requests],
+            self.banned,
+            [request.result.token_ids for request in requests],
+            [request.constraint for request in requests],
+        )
 
     def _release(self, ended: list[int]) -> list[Request]:
         """Remove rows that ended; the last rows move up, and the freed slots keep their prefixes."""

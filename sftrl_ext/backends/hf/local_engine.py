@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from PIL.Image import Image
 
 from sftrl_ext.backends.hf.batcher import Batcher
 from sftrl_ext.backends.hf.engine import Engine, Request
+from sftrl_ext.backends.hf.json_answers import JsonAnswers
 from sftrl_ext.backends.hf.kl import segment_kl
 from sftrl_ext.backends.hf.sampling import Sampling
+from sftrl_ext.backends.sampled import OnTokens
 from sftrl_ext.rollout.player import Generation, Segment
 from sftrl_ext.rollout.tokens import ChatTokens, load_chat_tokens
 
@@ -50,17 +52,21 @@ class LocalEngine:
         prompt_ids: list[int],
         sampling_params: dict[str, Any],
         images: Sequence[Image] = (),
-        on_tokens: Callable[[list[int]], None] | None = None,
+        on_tokens: OnTokens | None = None,
     ) -> Generation:
         """Continue one prompt; concurrent calls are decoded together.
 
         Args:
             prompt_ids: Token ids.
-            sampling_params: Arguments of `Sampling`.
+            sampling_params: Arguments of `Sampling`, and ``json_schema``, to which the response is held.
             images: What the prompt's placeholders stand for.
             on_tokens: Takes new tokens as they are sampled, in the engine's thread.
         """
-        request = Request(prompt_ids, Sampling(**sampling_params), images, on_tokens=on_tokens)
+        params = dict(sampling_params)
+        schema = params.pop("json_schema", None)
+        request = Request(prompt_ids, Sampling(**params), images, on_tokens=on_tokens)
+        if schema is not None:
+            request.constraint = await asyncio.to_thread(lambda: self._json_answers.constraint(schema))
         result = await self._batcher.generate(request)
         return Generation(token_ids=result.token_ids, logprobs=result.log_probs)
 
@@ -97,6 +103,10 @@ class LocalEngine:
                 return segment_kl(*pair, segments, temperature)
 
         return await asyncio.to_thread(measure)
+
+    @cached_property
+    def _json_answers(self) -> JsonAnswers:
+        return JsonAnswers(self._chat.tokenizer, self._chat.stops)
 
     def _second_engine(self, folder: Path) -> Engine:
         """Load a checkpoint into a second engine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,16 +35,37 @@ class Sampling:
     """Do not stop at the model's own end-of-sequence tokens."""
     seed: int | None = None
     """With a seed the response depends on nothing but the weights, the prompt and the seed."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of the tokens that the response has."""
+    frequency_penalty: float = 0.0
+    """Subtracted from the logit of a token for every time that the response has it."""
+    logprobs: int = 0
+    """How many of the most probable tokens are reported at every place."""
 
     def __post_init__(self) -> None:
         ranges = (
             ("temperature", self.temperature >= 0, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("max_tokens", self.max_tokens >= 1, "1 or more"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "-2 to 2"),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "-2 to 2"),
+            ("logprobs", self.logprobs >= 0, "0 or more"),
         )
         for name, valid, expected in ranges:
             if not valid:
                 raise SftrlError(f"sampling parameter {name}={getattr(self, name)!r}: expected {expected}.")
+
+
+class Constraint(Protocol):
+    """What a response may go on with, such as a grammar."""
+
+    def allowed(self) -> Tensor:
+        """Mask over the vocabulary of the tokens that may come next; one at least. Shape (at most V,)."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on by a token that was sampled."""
+        ...
 
 
 class BatchSampler:
@@ -52,9 +74,17 @@ class BatchSampler:
     Args:
         params: One entry per row.
         banned: Boolean mask over the vocabulary of tokens never to sample, or None. Shape (V,).
+        written: The tokens of each row's response, which may grow; needed by penalties.
+        constraints: Of each row, or None where a row has none.
     """
 
-    def __init__(self, params: Sequence[Sampling], banned: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        params: Sequence[Sampling],
+        banned: Tensor | None = None,
+        written: Sequence[list[int]] | None = None,
+        constraints: Sequence[Constraint | None] = (),
+    ) -> None:
         self.greedy = torch.tensor([p.temperature == 0 for p in params])
         # A greedy row keeps temperature 1, so that its log-probabilities are the model's own.
         self.temperature = torch.tensor([[p.temperature or 1.0] for p in params], dtype=torch.float32)
@@ -65,43 +95,85 @@ class BatchSampler:
         self.cut = [i for i, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
         self.top_p = torch.tensor([[params[i].top_p] for i in self.cut])
         self.top_k = torch.tensor([[params[i].top_k] for i in self.cut])
+        self.reported = [(i, p.logprobs) for i, p in enumerate(params) if p.logprobs]
+        self.penalised = [
+            (i, p, written[i])
+            for i, p in enumerate(params)
+            if written is not None and (p.presence_penalty or p.frequency_penalty)
+        ]
+        self.constrained = [(i, c) for i, c in enumerate(constraints) if c is not None]
+        self.changes_rows = bool(self.cut or self.penalised or self.constrained)
 
     def __call__(self, logits: Tensor, uniform: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Sample one token per row.
+        """Sample one token per row; see `distribution` and `sample`."""
+        log_probs = self.distribution(logits)
+        return self.sample(log_probs, uniform)
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """Log-probabilities to sample from.
 
         Args:
             logits: Shape (B, V).
-            uniform: One number in [0, 1) per row; a row's token is a function of its logits and its number
-                alone, so that a row's result does not depend on the rows beside it. Shape (B,).
 
         Returns:
-            Tokens (B,) and their log-probabilities (B,) under the distribution they were sampled from:
-            ``log_softmax(logits / temperature)`` over the tokens that top-k, top-p and the ban leave. Without
-            these three it is what verl's trainer computes.
+            ``log_softmax(logits / temperature)``, the penalties subtracted, over the tokens that the ban, the
+            constraints, top-k and top-p leave. Without these it is what the trainer computes. Shape (B, V).
         """
         logits = logits.float()
+        if self.changes_rows:
+            # The caller's logits stay as they are.
+            logits = logits.clone()
+        for i, params, written in self.penalised:
+            tokens, counts = np.unique(np.array(written, dtype=np.int64), return_counts=True)
+            times = torch.as_tensor(counts, dtype=torch.float32, device=logits.device)
+            logits[i, tokens] -= params.presence_penalty + params.frequency_penalty * times
         if not self.unit_temperature:
             logits = logits / self.temperature
         if self.banned is not None:
             logits = logits.masked_fill(self.banned, -torch.inf)
+        for i, constraint in self.constrained:
+            allowed = constraint.allowed().to(logits.device)
+            logits[i, : len(allowed)].masked_fill_(~allowed, -torch.inf)
+            logits[i, len(allowed) :] = -torch.inf
         if self.cut:
-            # The caller's logits stay as they are, and only the rows that need it are sorted.
-            logits = logits.clone()
+            # Only the rows that need it are sorted.
             logits[self.cut] = self._keep_top(logits[self.cut])
-        log_probs = logits.log_softmax(-1)
+        return logits.log_softmax(-1)
+
+    def sample(self, log_probs: Tensor, uniform: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Sample one token per row of a `distribution`.
+
+        Args:
+            log_probs: Shape (B, V).
+            uniform: One number in [0, 1) per row; a row's token is a function of its logits and its number
+                alone, so that a row's result does not depend on the rows beside it. Shape (B,).
+
+        Returns:
+            Tokens (B,) and their log-probabilities (B,).
+        """
         if self.all_greedy:
             tokens = log_probs.argmax(-1)
         else:
             # Inverse of the cumulative distribution, in double precision: a token of probability zero
             # adds nothing to the sum and is never the first to exceed the threshold.
             cumulative = log_probs.exp().double().cumsum(-1)
-            threshold = torch.as_tensor(uniform, device=logits.device)[:, None] * cumulative[:, -1:]
+            threshold = torch.as_tensor(uniform, device=log_probs.device)[:, None] * cumulative[:, -1:]
             tokens = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
             # Rounding can put the threshold at the very end of the sum.
-            tokens.clamp_(max=logits.shape[-1] - 1)
+            tokens.clamp_(max=log_probs.shape[-1] - 1)
             if self.any_greedy:
                 tokens = torch.where(self.greedy, log_probs.argmax(-1), tokens)
         return tokens, log_probs.gather(-1, tokens[:, None])[:, 0]
+
+    def most_probable(self, log_probs: Tensor) -> dict[int, tuple[tuple[int, float], ...]]:
+        """The most probable tokens of the rows that report some, most probable first, by row."""
+        result = {}
+        for i, count in self.reported:
+            top = log_probs[i].topk(min(count, log_probs.shape[-1]))
+            pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            # Fewer may be left than are asked for.
+            result[i] = tuple(pair for pair in pairs if pair[1] > -np.inf)
+        return result
 
     def _keep_top(self, logits: Tensor) -> Tensor:
         """Set the logits outside top-k, and then outside top-p, to minus infinity. Shape (rows, V)."""

