@@ -57,6 +57,11 @@ def add_eval_verbs(verbs: Any) -> None:
         help="store finished episodes in this file, so that rerunning the command resumes it "
         "(default: a file in evals/ for an endpoint, none for a local model)",
     )
+    evaluate.add_argument(
+        "--any-template",
+        action="store_true",
+        help="also play rows whose prompts are of another template than the model was trained with",
+    )
     served = evaluate.add_argument_group("served model (OpenAI-compatible)")
     served.add_argument("--endpoint", metavar="URL", help="base URL, as in http://localhost:8000/v1")
     served.add_argument(
@@ -170,6 +175,7 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.backends.openai_server import bind, key_of, serve
     from sftrl_ext.experiments.evaluation.engines import open_engine
     from sftrl_ext.experiments.evaluation.one_model.request import check_device, local_model, torch_device
+    from sftrl_ext.experiments.evaluation.one_model.trained_template import template_of_folder
 
     name = args.name or args.model
     check_device(args.device, args.engine)
@@ -180,4 +186,5 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
         port = bound.getsockname()[1]
         console.print(f"{name} at http://{args.host}:{port}/v1; Ctrl-C stops it.", highlight=False)
         with suppress(KeyboardInterrupt):  # the usual way to stop the server
-            serve(engine, name, bound, key)
+            trained = template_of_folder(folder)
+            serve(engine, name, bound, key, trained and trained.name)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.evaluation.one_model.bounded_client import bounded_client, httpx_of
 from sftrl_ext.paths import install_command
-from sftrl_ext.rollout.messages import Completion, DialogueTooLong
+from sftrl_ext.rollout.messages import TEMPLATE_KEY, Completion, DialogueTooLong
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -131,11 +131,19 @@ class Endpoint:
             raw = await self._client.models.with_raw_response.list()
         except self._openai.APIError as error:
             raise self._translated(error) from None
-        names = parse_models(raw.content)
+        names = list(parse_models(raw.content))
         if len(names) != 1:
             some = ", ".join(sorted(names)[:10]) or "none"
             raise SftrlError(f"{self.options.url} serves {len(names)} models ({some}); name one by --model.")
         return names[0]
+
+    async def template(self) -> str | None:
+        """Prompt template that the model was trained with, if the server names it, as `sftrl serve` does."""
+        try:
+            raw = await self._client.with_options(max_retries=0).models.with_raw_response.list()
+        except self._openai.APIError:
+            return None  # a server need not list its models
+        return parse_models(raw.content).get(str(self.model))
 
     async def complete(
         self,
@@ -231,22 +239,27 @@ def check_body(method: str, body: bytes) -> None:
     parse_completion(body) if method == "POST" else parse_models(body)
 
 
-def parse_models(body: bytes) -> list[str]:
-    """Names in a list of models.
+def parse_models(body: bytes) -> dict[str, str | None]:
+    """Names in a list of models, and the prompt template of each that `sftrl serve` knows one of.
 
     Raises:
         ValueError: if the body is something else.
     """
     answer = _parse_json(body)
     try:
-        names = [model["id"] for model in answer["data"]]
+        models = list(answer["data"])
+        names = [model["id"] for model in models]
     except (TypeError, KeyError):
         names = [None]
     if not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"the answer is not a list of models but {_start(body)!r}. The address usually ends in /v1"
         )
-    return [without_surrogates(name) for name in names]
+    templates = [model.get(TEMPLATE_KEY) for model in models]
+    return {
+        without_surrogates(name): template if isinstance(template, str) else None
+        for name, template in zip(names, templates, strict=True)
+    }
 
 
 def _parse_json(body: bytes) -> Any:

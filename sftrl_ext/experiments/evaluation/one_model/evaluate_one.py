@@ -28,6 +28,11 @@ from sftrl_ext.experiments.evaluation.one_model.endpoint import Endpoint, Endpoi
 from sftrl_ext.experiments.evaluation.one_model.episode_log import EpisodeLog, Place, describe_data, open_log
 from sftrl_ext.experiments.evaluation.one_model.players import endpoint_player, local_player, play_places
 from sftrl_ext.experiments.evaluation.one_model.request import EvalRequest, local_model
+from sftrl_ext.experiments.evaluation.one_model.trained_template import (
+    TrainedTemplate,
+    check_template,
+    template_of_folder,
+)
 from sftrl_ext.experiments.evaluation.targets import EvalSet, load_eval_set
 from sftrl_ext.experiments.start_models.model_source import find_model, is_hub_name
 from sftrl_ext.rollout.player import PlayedEpisode
@@ -54,6 +59,8 @@ def evaluate_model(request: EvalRequest, console: Console) -> list[dict[str, Any
         if request.endpoint is None:
             raise SftrlError("no model is named; expected a folder, a name of the hub, or --endpoint.")
         request = replace(request, model=asyncio.run(_served_model(request.endpoint)))
+    if not request.any_template:
+        check_template(_trained_template(request), sets)
     request = request.with_own_sampling()
     settings = {**_settings(request), "data": describe_data(sets)}
     path = request.episodes
@@ -126,6 +133,20 @@ def _play(
 async def _served_model(options: EndpointOptions) -> str:
     async with Endpoint(options, None) as endpoint:
         return await endpoint.served_model()
+
+
+def _trained_template(request: EvalRequest) -> TrainedTemplate | None:
+    """The template that a model was trained with, if its run or its server says so."""
+    model = str(request.model)
+    if request.endpoint is not None:
+        return asyncio.run(_served_template(request.endpoint, model))
+    return None if is_hub_name(model) else template_of_folder(find_model(Path(model)))
+
+
+async def _served_template(options: EndpointOptions, model: str) -> TrainedTemplate | None:
+    async with Endpoint(options, model) as endpoint:
+        name = await endpoint.template()
+    return None if name is None else TrainedTemplate(name, options.url)
 
 
 def _settings(request: EvalRequest) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class EvalRequest:
         prices: Of an endpoint's tokens.
         episodes: The file that keeps finished episodes. By default an endpoint has one named after the model
             and the settings; a local model has none.
+        any_template: Also play rows of another prompt template than the one the model was trained with.
     """
 
     model: str | None
@@ -60,6 +61,7 @@ class EvalRequest:
     endpoint: EndpointOptions | None = None
     prices: Prices = field(default_factory=Prices)
     episodes: Path | None = None
+    any_template: bool = False
 
     def __post_init__(self) -> None:
         check_sampling("--temperature", "--top-p", self.temperature, self.top_p)

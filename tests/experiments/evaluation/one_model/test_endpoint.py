@@ -503,7 +503,7 @@ def test_the_command_line(rows, tmp_path, capsys, monkeypatch):
     assert (record["model"], record["engine"], record["solved"]) == ("owner/m", "endpoint", 3)
     assert record["usage"]["cost"] == pytest.approx(0.0015)
     names = [path.name.rpartition("-")[0] for path in (tmp_path / "evals").iterdir()]
-    assert names == ["owner-m"] * 2  # the other seed's evaluation began, and has its own file
+    assert names == ["owner-m"]  # nothing is left of an evaluation that could not begin
     assert main(["eval", "--endpoint", "http://me:secret@host/v1", "--model", "m", "--data", str(rows)]) == 2
     told = capsys.readouterr().err
     assert "password" in told and "secret@" not in told
