@@ -187,4 +187,4 @@ def _serve(args: argparse.Namespace, console: Console) -> None:
         console.print(f"{name} at http://{args.host}:{port}/v1; Ctrl-C stops it.", highlight=False)
         with suppress(KeyboardInterrupt):  # the usual way to stop the server
             trained = template_of_folder(folder)
-            serve(engine, name, bound, key, trained and trained.name)
+            serve(engine, name, bound, key, None if trained is None else trained.name)

@@ -5,22 +5,20 @@ What stages had made that are done again is moved into ``replaced/<time>`` of th
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from sftrl_ext.errors import SftrlError, unknown_name
-from sftrl_ext.experiments.plan import Stage, make_plan, start_folder
+from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.plan import Stage, make_plan
 from sftrl_ext.experiments.recipe.arms import arm_runs
 from sftrl_ext.experiments.recipe.recipe_files import changed_recipe, from_yaml, to_yaml
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.stage_cache import effective_args
-from sftrl_ext.experiments.start_models.start_choice import choice_stage
+from sftrl_ext.experiments.stage_order import dependents
 from sftrl_ext.experiments.subprocesses import kill_leftovers
 from sftrl_ext.files import write_text
 from sftrl_ext.paths import shown_path
@@ -71,39 +69,6 @@ def change_run(
 def new_state(stage: Stage, again: bool = False) -> StageState:
     """State of a stage that has not begun."""
     return StageState(stage.name, stage.kind, stage.arm, stage.seed, stage.lr, stage.start, again=again)
-
-
-def dependents(recipe: Recipe, layout: RunLayout, name: str) -> set[str]:
-    """A stage, and all that use what it makes.
-
-    Raises:
-        SftrlError: if the plan has no such stage.
-    """
-    plan = make_plan(recipe, layout.root)
-    if name not in {stage.name for stage in plan}:
-        raise unknown_name("stage", name, (stage.name for stage in plan))
-    runs = arm_runs(recipe)
-    reads: dict[str, Path] = {}
-    for run in runs:
-        if run.start.lowest is not None and run.start.stage is not None:
-            reads[choice_stage(run.start)] = layout.checkpoints(run.start.stage)
-        if run.sampled_by is not None:
-            reads[run.sampled_by] = start_folder(recipe, layout, run.start)
-    stages = {name}
-    for stage in plan[[stage.name for stage in plan].index(name) + 1 :]:
-        folders = [f"{layout.stage(other)}{os.sep}" for other in stages]
-        if (
-            name in ("data", "model")
-            or stage.kind in ("eval", "report")
-            or stage.sampled_by in stages
-            or any(
-                folder in arg
-                for folder in folders
-                for arg in (*stage.command, str(reads.get(stage.name, "")))
-            )
-        ):
-            stages.add(stage.name)
-    return stages
 
 
 def stage_inputs(recipe: Recipe, layout: RunLayout) -> dict[str, Any]:

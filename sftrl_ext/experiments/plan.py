@@ -77,7 +77,7 @@ def make_plan(recipe: Recipe, run_dir: Path) -> list[Stage]:
     return [replace(stage, env={**plugins, **stage.env}) for stage in stages]
 
 
-GROUPS = {"train": ("sft", "choice", "rl")}
+GROUPS = {"train": ("sft", "choice", "answers", "rl")}
 """Names of several kinds of stages."""
 
 WITHOUT_GPU = ("data", "model", "report")

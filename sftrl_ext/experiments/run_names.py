@@ -87,7 +87,8 @@ def _status(folder: Path) -> RunStatus:
     if current is None:
         text = "done" if state.stages else "not begun"
     elif _is_locked(layout):
-        text = f"running ({current.name})"
+        running = [stage.name for stage in state.stages if stage.status == "running"]
+        text = f"running ({', '.join(running) or current.name})"
     else:
         names = {"failed": "failed", "running": "interrupted"}
         begun = any(stage.status != "waiting" for stage in state.stages)

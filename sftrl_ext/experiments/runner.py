@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sftrl_ext.envs import TASKS
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.changes import change_run, dependents, new_state
+from sftrl_ext.experiments.changes import change_run, new_state
 from sftrl_ext.experiments.checkpoint_storage import CheckpointKeeper
 from sftrl_ext.experiments.locks import held
 from sftrl_ext.experiments.plan import Stage, make_plan, select_stages
@@ -22,6 +22,7 @@ from sftrl_ext.experiments.recipe.recipe_files import from_yaml, to_yaml
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.recipe.trackers import require_packages
 from sftrl_ext.experiments.stage_cache import find_stage, reuse_records, reuse_stage, stage_key
+from sftrl_ext.experiments.stage_order import dependents
 from sftrl_ext.experiments.start_models.start_choice import note_choice
 from sftrl_ext.experiments.subprocesses import (
     FinishedProcess,
@@ -86,7 +87,7 @@ def start_run(
         stages=[new_state(stage) for stage in plan],
     )
     state.save(layout.state)
-    with run_lock(layout):
+    with run_lock(layout, shared=stages is not None):
         Runner(recipe, layout, console).run(stages)
 
 
@@ -125,7 +126,8 @@ def resume_run(
         console: Shows progress.
         overrides: Keys of the recipe with other values, for stages that have not begun.
         again_from: Stage that is done again first, with those that depend on it.
-        stages: Names or kinds of the stages that run, separated by commas; None: all.
+        stages: Names or kinds of the stages that run, separated by commas; None: all. Other processes may run
+            other stages of the run at the same time.
 
     Raises:
         SftrlError: if the folder holds no run, another process runs it, a value concerns a stage that has
@@ -135,8 +137,9 @@ def resume_run(
     if not layout.state.exists():
         raise SftrlError(f"{run_dir}: no run there (no {layout.state.name}); start one with `sftrl run`.")
     require_training()
-    with run_lock(layout):
-        if overrides or again_from is not None:
+    changes = bool(overrides) or again_from is not None
+    with run_lock(layout, shared=stages is not None and not changes):
+        if changes:
             change_run(layout, overrides, again_from, lambda text: console.print(text, markup=False))
         recipe = from_yaml(layout.recipe)
         require_attention(recipe, joins_cluster(recipe))
@@ -163,17 +166,28 @@ def require_training() -> None:
 
 
 @contextlib.contextmanager
-def run_lock(layout: RunLayout) -> Iterator[None]:
+def run_lock(layout: RunLayout, *, shared: bool = False) -> Iterator[None]:
     """Hold the run folder: two runners in it would train over each other.
+
+    Args:
+        layout: The run.
+        shared: Other processes may run other stages of it.
 
     Raises:
         SftrlError: if another process holds it.
     """
+    with _lock(layout.lock, f"{layout.root}: another process is running this run.", shared):
+        yield
+
+
+@contextlib.contextmanager
+def _lock(path: Path, otherwise: str, shared: bool = False) -> Iterator[None]:
+    """Hold a lock without waiting; raise if another process holds it."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(layout.lock))
+            stack.enter_context(held(path, shared=shared))
         except BlockingIOError:
-            raise SftrlError(f"{layout.root}: another process is running this run.") from None
+            raise SftrlError(otherwise) from None
         yield
 
 
@@ -193,6 +207,7 @@ class Runner:
         self.share = None if self.state.share is None else Path(self.state.share)
         names = {stage.name for stage in self.state.stages}
         self.state.stages += [new_state(stage) for stage in self.plan if stage.name not in names]
+        self._current: str | None = None
         self.progress = RunProgress(self.plan, self.state, planned_seconds(recipe, self.plan), console)
 
     def run(self, stages: str | None = None) -> None:
@@ -231,13 +246,18 @@ class Runner:
 
     def _run_stages(self, selected: Sequence[Stage]) -> None:
         for stage in selected:
-            entry = self.state.stage(stage.name)
-            if entry.status == "done":
-                continue
-            self._note_key(stage, entry)
-            with self._stage_lock(stage, entry):
-                if not self._reuse(stage, entry):
-                    self._run_stage(stage, entry)
+            busy = f"{self.layout.root}: another process is running stage {stage.name!r} of this run."
+            with _lock(self.layout.stage_lock(stage.name), busy):
+                self._refresh()
+                entry = self.state.stage(stage.name)
+                if entry.status == "done":
+                    continue
+                self._current = stage.name
+                self._note_key(stage, entry)
+                with self._shared_stage_lock(stage, entry):
+                    if not self._reuse(stage, entry):
+                        self._run_stage(stage, entry)
+                self._current = None
 
     def _note_changed_plugins(self) -> None:
         """Say and store which plug-ins are others than when the run was begun, or resumed last."""
@@ -254,8 +274,24 @@ class Runner:
                 self._say(f"[yellow]{text}[/]")
         self._save()
 
-    def _save(self) -> None:
-        self.state.save(self.layout.state)
+    def _save(self, changed: Collection[str] = ()) -> None:
+        """Store the state.
+
+        Args:
+            changed: Stages beside the current one whose entries were changed here.
+        """
+        with held(self.layout.state_lock, on_wait=lambda: None):
+            self._refresh(changed)
+            self.state.save(self.layout.state)
+
+    def _refresh(self, changed: Collection[str] = ()) -> None:
+        """Read what other processes, which run other stages of the run, have stored."""
+        stored = RunState.load(self.layout.state)
+        own = {self._current, *changed}
+        entries = {entry.name: entry for entry in stored.stages if entry.name not in own}
+        self.state.stages = [entries.get(entry.name, entry) for entry in self.state.stages]
+        if self._current != "model":
+            self.state.model = stored.model
 
     def _label(self, stage: Stage, event: str = "") -> str:
         """Position of a stage in the plan, the event, and the stage's title and name."""
@@ -277,7 +313,7 @@ class Runner:
         entry.key = key if entry.launches == 0 or key == entry.key else None
 
     @contextlib.contextmanager
-    def _stage_lock(self, stage: Stage, entry: StageState) -> Iterator[None]:
+    def _shared_stage_lock(self, stage: Stage, entry: StageState) -> Iterator[None]:
         """Hold the key of a stage among runs that share a folder; waits for a run that is at it."""
         if self.share is None or entry.key is None:
             yield
@@ -372,7 +408,9 @@ class Runner:
         if stage.kind == "model":
             self._note_model()
         if stage.kind == "choice":
+            before = {other.name: other.start for other in self.state.stages}
             self._say(note_choice(self.state, self.layout, stage.name))
+            self._save({other.name for other in self.state.stages if other.start != before[other.name]})
         if stage.kind in ("sft", "rl"):
             self._checkpoint_keeper(stage).thin_out()
             model = self.state.model

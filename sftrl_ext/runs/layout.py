@@ -34,6 +34,15 @@ class RunLayout:
         """Lock of the process that runs the run."""
         return self.root / ".lock"
 
+    @property
+    def state_lock(self) -> Path:
+        """Lock of the process that writes the state, where several run stages of the run."""
+        return self.root / ".state.lock"
+
+    def stage_lock(self, name: str) -> Path:
+        """Lock of the process that runs a stage."""
+        return self.root / ".locks" / name
+
     def replaced(self, time: str) -> Path:
         """Earlier outputs of stages that were done again at a time."""
         return self.root / "replaced" / time

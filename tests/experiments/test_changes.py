@@ -6,9 +6,10 @@ import pytest
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
-from sftrl_ext.experiments.changes import change_run, dependents
+from sftrl_ext.experiments.changes import change_run
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe, to_yaml
+from sftrl_ext.experiments.stage_order import dependents
 from sftrl_ext.files import read_json, write_json, write_text
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.records import EvalRecord, append_record, read_eval_records

@@ -33,3 +33,11 @@ def test_the_next_one_waits_and_says_so(tmp_path):
 def test_a_free_lock_is_had_without_waiting(tmp_path):
     with held(tmp_path / "lock", on_wait=lambda: pytest.fail("it waited")):
         pass
+
+
+def test_those_who_share_a_lock_hold_it_together(tmp_path):
+    path = tmp_path / "lock"
+    with held(path, shared=True), held(path, shared=True), pytest.raises(BlockingIOError), held(path):
+        pass
+    with held(path), pytest.raises(BlockingIOError), held(path, shared=True):
+        pass

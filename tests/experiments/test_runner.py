@@ -7,6 +7,8 @@ from rich.console import Console
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner
+from sftrl_ext.experiments.changes import new_state
+from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe, to_yaml
 from sftrl_ext.files import write_json, write_text
 from sftrl_ext.runs.layout import RunLayout
@@ -102,12 +104,15 @@ def test_some_stages_run_and_need_what_they_start_from(tmp_path, monkeypatch):
     def finish(stage, entry):
         ran.append(stage.name)
         entry.status = "done"
+        started._save()
 
     def run(stages):
+        nonlocal started
         started = runner.Runner(recipe, layout, Console(quiet=True))
         monkeypatch.setattr(started, "_run_stage", finish)
         started.run(stages)
-        started._save()
+
+    started = None
 
     with pytest.raises(SftrlError, match="--stages: base needs data, which is not done"):
         run("train")
@@ -121,3 +126,70 @@ def test_some_stages_run_and_need_what_they_start_from(tmp_path, monkeypatch):
     assert ran[-2:] == ["eval", "report"]
     with pytest.raises(SftrlError, match="Did you mean 'report'"):
         run("reprot")
+
+
+def parallel_run(tmp_path):
+    """A run whose stages up to the arms are done, and a runner for each of two processes."""
+    recipe, layout = load_recipe("fig6_gp_l", "smoke"), RunLayout(tmp_path / "run")
+    state = RunState(stages=[new_state(stage) for stage in make_plan(recipe, layout.root)])
+    for entry in state.stages:
+        entry.status = (
+            "done" if entry.kind not in ("eval", "report") and entry.arm not in ("sft", "rl") else "waiting"
+        )
+    state.save(layout.state)
+    return layout, [runner.Runner(recipe, layout, Console(quiet=True)) for _ in range(2)]
+
+
+def test_two_processes_run_two_stages_of_a_run(tmp_path, monkeypatch):
+    """Neither forgets what the other has stored, whichever begins, and ends, first."""
+    layout, (first, second) = parallel_run(tmp_path)
+    arms = [entry.name for entry in first.state.stages if entry.arm in ("sft", "rl")]
+    assert len(arms) == 2
+
+    def inner(stage, entry):
+        entry.status, entry.wall_s = "done", 7.0
+        second._save()
+
+    def outer(stage, entry):
+        entry.status = "running"
+        first._save()
+        with runner.run_lock(layout, shared=True):
+            second.run(arms[1])
+        entry.status, entry.wall_s = "done", 5.0
+        first._save()
+
+    monkeypatch.setattr(second, "_run_stage", inner)
+    monkeypatch.setattr(first, "_run_stage", outer)
+    with runner.run_lock(layout, shared=True):
+        first.run(arms[0])
+    stored = RunState.load(layout.state)
+    assert [(stored.stage(name).status, stored.stage(name).wall_s) for name in arms] == [
+        ("done", 5.0),
+        ("done", 7.0),
+    ]
+    assert {entry.status for entry in stored.stages if entry.kind in ("eval", "report")} == {"waiting"}
+    # The first process knows of the other's stage, too.
+    assert first.state.stage(arms[1]).status == "done"
+
+
+def test_no_stage_is_run_twice_at_the_same_time(tmp_path, monkeypatch):
+    layout, (first, second) = parallel_run(tmp_path)
+    arm = next(entry.name for entry in first.state.stages if entry.arm == "rl")
+    refusals = []
+
+    def outer(stage, entry):
+        with pytest.raises(SftrlError, match=f"another process is running stage '{arm}'") as caught:
+            second.run("rl")
+        refusals.append(str(caught.value))
+        with pytest.raises(SftrlError, match="another process is running this run"), runner.run_lock(layout):
+            pass
+        entry.status = "done"
+        first._save()
+
+    monkeypatch.setattr(first, "_run_stage", outer)
+    with runner.run_lock(layout, shared=True):
+        first.run("rl")
+    assert len(refusals) == 1
+    # Afterwards there is nothing left to do for the other.
+    monkeypatch.setattr(second, "_run_stage", lambda *_: pytest.fail("it ran again"))
+    second.run("rl")

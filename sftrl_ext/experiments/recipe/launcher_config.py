@@ -37,6 +37,11 @@ class SlurmConfig:
     """Start again after a node failed or the job was pushed aside; the run goes on where it stopped."""
     signal_s: int | None = 120
     """Seconds before the time limit at which a job with ``requeue`` is queued again; null: it ends there."""
+    array: bool = False
+    """Several jobs, each after the one before it: stages that can run at the same time, as a sweep's arms,
+    are tasks of a job array, and those without a GPU run on a node without."""
+    array_limit: int | None = None
+    """Most tasks of an array that run at the same time; null: all."""
     options: list[str] = field(default_factory=list)
     """Further ``#SBATCH`` options, as in ``launcher.slurm.options=["--constraint=h100"]``."""
     srun: list[str] = field(default_factory=list)

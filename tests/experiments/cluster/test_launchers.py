@@ -228,6 +228,63 @@ def test_stages_without_a_gpu_get_one_node_without(stages, gpus):
     assert ("accelerators" in task["resources"], task["num_nodes"]) == (gpus, 2 if gpus else 1)
 
 
+def test_an_array_has_a_task_for_every_arm_seed_and_rate(tmp_path):
+    """The scripts as they are submitted and run, on a Slurm that only notes what it is asked."""
+    words = ["launcher.slurm.array=true", "launcher.slurm.array_limit=3", "arms.rl.lrs=[1e-6,2e-6]"]
+    made = submission("slurm", *words, scale="node", run_dir=tmp_path / "run")
+    *scripts, jobs = made.files.values()
+    for text in made.files.values():
+        bash_takes(text)
+    assert [driver_of(text)[-2:] for text in scripts] == [
+        ["--stages", "data,model"],
+        ["--stages", "init"],
+        ["--stages", "$stage"],
+        ["--stages", "eval"],
+        ["--stages", "report"],
+    ]
+    gpus = ["#SBATCH --gpus-per-node=8\n" in text for text in scripts]
+    assert gpus == [False, True, True, True, False]
+    array = scripts[2]
+    assert "#SBATCH --array=0-5%3\n" in array and "slurm-%A_%a.log" in array
+    assert not any("--array" in text for text in (*scripts[:2], *scripts[3:]))
+
+    calls = tmp_path / "calls.txt"
+    fake(tmp_path, "sbatch", f'echo "$*" >> {calls}; echo "$(($(wc -l < {calls}) + 40));cluster"')
+    fake(tmp_path, "srun", f'printf "%s\\n" "$@" > {tmp_path}/srun-$SLURM_ARRAY_TASK_ID.txt')
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    said = subprocess.run(["bash", "-c", jobs], env=env, capture_output=True, text=True, check=True).stdout
+    paths = [str(path) for path in made.files][:-1]
+    assert said.splitlines() == [f"{path}: job {41 + i}" for i, path in enumerate(paths)]
+    after = [f"--dependency=afterok:{41 + i} --kill-on-invalid-dep=yes " for i in range(4)]
+    assert calls.read_text().splitlines() == [
+        f"--parsable {option}{path}" for option, path in zip(["", *after], paths, strict=True)
+    ]
+    stages = set()
+    for task in range(6):
+        task_env = {**env, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": str(90 + task)}
+        # The last call of srun is the clean-up.
+        text = array.replace("trap leave EXIT", "")
+        subprocess.run(["bash", "-c", text], env=task_env, check=True, capture_output=True)
+        words = (tmp_path / f"srun-{task}.txt").read_text().splitlines()
+        assert words[words.index("--stages") - 1] == "arms.rl.lrs=[1e-6,2e-6]"
+        stages.add(words[words.index("--stages") + 1])
+    assert len(stages) == 6 and sum(stage.startswith("rl-lr") for stage in stages) == 4
+
+
+def test_no_job_of_an_array_is_submitted_after_a_refused_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = submission("slurm", "launcher.slurm.array=true", scale="node", run_dir=tmp_path / "run")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    if shutil.which("sbatch") is None:
+        with pytest.raises(SftrlError, match="'sbatch' is not on this machine's PATH"):
+            submit(made, Console(quiet=True))
+    fake(tmp_path, "sbatch", f'echo x >> {tmp_path}/calls; [ "$(wc -l < {tmp_path}/calls)" = 1 ] && echo 7')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(SftrlError, match="sbatch ended with status 1: bash launch/"):
+        submit(made, Console(quiet=True))
+    assert (tmp_path / "calls").read_text() == "x\nx\n"
+
+
 def test_a_text_that_needs_quotes_is_named_itself(capsys):
     word = "launcher.slurm.options=[--constraint=h100]"
     assert main(["plan", "fig6_gp_l", "--launcher", "slurm", word]) == 2

@@ -36,6 +36,12 @@ SMALL = [
 
 def submit(slurm: SlurmCluster, folder: Path, *overrides: str) -> int:
     """Submit the smoke run as a user does; the number of its job."""
+    [job] = submit_all(slurm, folder, *overrides)
+    return job
+
+
+def submit_all(slurm: SlurmCluster, folder: Path, *overrides: str) -> list[int]:
+    """Submit the smoke run as a user does; the numbers of its jobs."""
     sftrl = folder / "bin" / "sftrl"
     if not sftrl.exists():
         sftrl.parent.mkdir()
@@ -54,7 +60,7 @@ def submit(slurm: SlurmCluster, folder: Path, *overrides: str) -> int:
     }
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return int(re.findall(r"Submitted batch job (\d+)", done.stdout)[0])
+    return [int(job) for job in re.findall(r"(?:Submitted batch|sbatch:) job (\d+)", done.stdout)]
 
 
 def stages(folder: Path) -> dict[str, dict[str, Any]]:
@@ -111,3 +117,15 @@ def test_a_run_on_two_nodes_is_queued_again_by_slurm_and_finished(tmp_path: Path
         slurm.ask("scontrol", "requeue", str(job))
         wait_until(lambda: slurm.job_state(job) != "RUNNING", 60, "the job was not taken from its nodes")
         run_to_the_end(slurm, tmp_path, job)
+
+
+def test_arms_run_as_tasks_of_an_array(tmp_path: Path) -> None:
+    """Five jobs: data, start models, both arms at the same time on a node each, evaluation, report."""
+    with SlurmCluster(tmp_path) as slurm:
+        jobs = submit_all(slurm, tmp_path, "launcher.slurm.array=true", "launcher.slurm.exclusive=false")
+        assert len(jobs) == 5
+        run_to_the_end(slurm, tmp_path, jobs[-1])
+        logs = {path.name for path in (tmp_path / "run").glob("slurm-*.log")}
+        assert logs == {*(f"slurm-{job}.log" for job in jobs if job != jobs[2])} | {
+            f"slurm-{jobs[2]}_{task}.log" for task in range(2)
+        }

@@ -15,11 +15,13 @@ from rich.console import Console
 
 from sftrl_ext.errors import Registry, SftrlError
 from sftrl_ext.experiments.cluster.local_ray import local_ray_env
-from sftrl_ext.experiments.plan import WITHOUT_GPU, make_plan, select_stages
+from sftrl_ext.experiments.plan import make_plan, select_stages
 from sftrl_ext.experiments.recipe.launcher_config import LauncherConfig
 from sftrl_ext.experiments.recipe.schema import Recipe, ScaleConfig
+from sftrl_ext.experiments.stage_order import StageGroup, stage_groups
 from sftrl_ext.experiments.verl_commands import CPUS_BESIDE_A_GPU
 from sftrl_ext.files import write_text
+from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.templates import template_environment
 
 
@@ -33,6 +35,7 @@ class Job:
         run_dir: The run folder, as the nodes see it.
         scale: How many nodes, and what is on each.
         config: The launcher's options.
+        groups: The stages by what can run at the same time, for a launcher that makes jobs of them.
     """
 
     name: str
@@ -40,11 +43,26 @@ class Job:
     run_dir: str
     scale: ScaleConfig
     config: LauncherConfig
+    groups: tuple[StageGroup, ...] = ()
 
     @property
     def ray_cpus(self) -> int:
         """CPUs each node declares to Ray: enough for what verl asks for, whatever cores there are."""
         return CPUS_BESIDE_A_GPU * self.scale.n_gpus_per_node + 16
+
+    def part(self, name: str, stages: str, uses_gpu: bool) -> Job:
+        """A job of some stages of the run.
+
+        Args:
+            name: Of the job, after the run's.
+            stages: Names or kinds of stages, or a word that the shell of the job replaces by some.
+            uses_gpu: False for one node without GPUs.
+        """
+        scale = self.scale
+        if not uses_gpu:
+            scale = replace(scale, nnodes=1, backend="cpu", n_gpus_per_node=0)
+        driver = (*self.driver, "--stages", stages)
+        return replace(self, name=_job_name(f"{self.name}-{name}"), driver=driver, scale=scale, groups=())
 
 
 @dataclass(frozen=True)
@@ -56,17 +74,22 @@ class Submission:
         files: Texts by path.
         folders: Folders that must be there before.
         hint: What to do next, in words.
+        program: What must be on the PATH; None: the command's first word.
     """
 
     command: tuple[str, ...]
     files: Mapping[Path, str] = field(default_factory=dict)
     folders: Sequence[Path] = ()
     hint: str = ""
+    program: str | None = None
 
     def __str__(self) -> str:
         parts = [f"# {path}\n{text.rstrip()}\n" for path, text in self.files.items()]
         return "\n".join([*parts, shlex.join(self.command)])
 
+
+STAGE_OF_TASK = '"$stage"'
+"""Word of a driver that the job's script replaces by the stage of a task."""
 
 LAUNCHERS: Registry[Callable[[Job], Submission]] = Registry("launcher")
 """Launchers by name. ``local`` is none of them: the run starts here."""
@@ -99,15 +122,18 @@ def make_job(
         recipe_name = str(Path(recipe_name).resolve())
     driver = [*shlex.split(config.program), "run", recipe_name, "--scale", recipe.scale.name]
     driver += ["--run-dir", folder, "--or-resume", *kept]
-    scale = recipe.scale
+    job = Job(_job_name(base), tuple(driver), folder, recipe.scale, config)
+    plan = make_plan(recipe, Path(folder))
+    selected = plan if stages is None else select_stages(plan, stages)
+    groups = tuple(stage_groups(recipe, RunLayout(Path(folder)), selected))
     if stages is not None:
-        driver += ["--stages", stages]
-        base = f"{base}-{stages.split(',')[0]}"
-        selected = select_stages(make_plan(recipe, Path(folder)), stages)
-        if all(stage.kind in WITHOUT_GPU for stage in selected):
-            scale = replace(scale, nnodes=1, backend="cpu", n_gpus_per_node=0)
-    name = re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-")[:40].strip("-")
-    return Job(name, tuple(driver), folder, scale, config)
+        job = job.part(stages.split(",")[0], stages, any(group.uses_gpu for group in groups))
+    return replace(job, groups=groups)
+
+
+def _job_name(words: str) -> str:
+    """Words as a name of a job: Kubernetes takes 40 small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:40].strip("-")
 
 
 def _run_dir(config: LauncherConfig, base: str, run_dir: Path | None) -> str:
@@ -146,13 +172,14 @@ def render(job: Job, template: str, **values: object) -> str:
         "join_words": shlex.join,
         "yaml": lambda value: json.dumps(value, ensure_ascii=False),  # JSON is YAML
     }
+    driver = " ".join(word if word == STAGE_OF_TASK else shlex.quote(word) for word in job.driver)
     ray_start = f"--num-cpus={job.ray_cpus} --num-gpus={job.scale.n_gpus_per_node}"
     return environment.get_template(template).render(
         name=job.name,
         scale=job.scale,
         config=job.config,
         options=getattr(job.config, job.config.name),
-        driver=shlex.join(job.driver),
+        driver=driver,
         workers=job.scale.nnodes - 1,
         local_ray_env=local_ray_env(),
         ray_cpus=job.ray_cpus,
@@ -172,7 +199,7 @@ def submit(submission: Submission, console: Console) -> None:
     for path, text in submission.files.items():
         write_text(path, text)
         console.print(f"wrote {path}", highlight=False)
-    program = submission.command[0]
+    program = submission.program or submission.command[0]
     if shutil.which(program) is None:
         raise SftrlError(
             f"{program!r} is not on this machine's PATH, so nothing was submitted. Where it is: "
