@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from data_prep.authors import imported_tables
 from data_prep.images import IMAGE_ROW_GROUP
 from data_prep.origins import Origin, file_digest
-from data_prep.schema import read_schema
+from data_prep.schema import read_schema, with_loss_mask
 from data_prep.task_rows import find_rows
 from data_prep.validate import FileReport, check_row, expect_correct
 from data_prep.writer import ROW_GROUP, write_rows
@@ -167,4 +167,4 @@ def _parquet_tables(path: Path) -> Iterator[pa.Table]:
     schema = read_schema(path)
     with parquet_errors(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(IMAGE_ROW_GROUP if "images" in schema.names else ROW_GROUP):
-            yield pa.Table.from_batches([batch]).select(schema.names)
+            yield with_loss_mask(pa.Table.from_batches([batch]).select(schema.names))

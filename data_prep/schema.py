@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,13 +22,19 @@ from sftrl_ext.files import parquet_errors
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 """One chat message."""
 
+TRAINED_MESSAGE = pa.struct([*MESSAGE, ("loss_mask", pa.int8())])
+"""One message of a dialogue of SFT; ``loss_mask`` is 1 where it carries loss, else 0.
+
+The name and the values are those that verl's maintainers ask for in its issue 5316 and pull request 5472.
+"""
+
 SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
         ("agent_name", pa.string()),
         ("ability", pa.string()),
         ("prompt", pa.list_(MESSAGE)),
-        ("messages", pa.list_(MESSAGE)),
+        ("messages", pa.list_(TRAINED_MESSAGE)),
         ("train_turns", pa.list_(pa.int64())),
         ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
         (
@@ -41,7 +48,8 @@ SCHEMA = pa.schema(
 """Columns of text rows.
 
 ``prompt`` opens the episode. ``messages`` is the whole dialogue of an SFT row, empty in RL rows;
-``train_turns`` are the indices into it of the assistant turns that carry loss. ``reward_model.ground_truth``
+``train_turns`` are the indices into it of the assistant turns that carry loss, the same as their
+``loss_mask``. ``reward_model.ground_truth``
 and ``extra_info.facts`` are the same JSON text: verl hands the first to reward functions, the second to the
 rollout.
 """
@@ -70,7 +78,8 @@ def check_schema(schema: pa.Schema, where: str | Path) -> pa.Schema:
         where: File name for the error.
 
     Returns:
-        The schema it agrees with, `SCHEMA` or `IMAGE_SCHEMA`.
+        The schema it agrees with, `SCHEMA` or `IMAGE_SCHEMA`; messages may lack ``loss_mask``, which
+        `with_loss_mask` adds.
 
     Raises:
         SftrlError: naming the first column that is missing, unexpected or of another type.
@@ -84,7 +93,7 @@ def check_schema(schema: pa.Schema, where: str | Path) -> pa.Schema:
                 f"expected {', '.join(wanted.names)}."
             )
         kind = schema.field(field.name).type
-        if kind != field.type:
+        if kind != field.type and (field.name, kind) != ("messages", pa.list_(MESSAGE)):
             raise SftrlError(f"{where}: column {field.name!r} has type {kind}, expected {field.type}.")
     for name in schema.names:
         if name not in wanted.names:
@@ -147,6 +156,36 @@ def dialogues_array(roles: list[list[str]], texts: list[list[str]]) -> pa.ListAr
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
 
 
+def with_loss_mask(table: pa.Table) -> pa.Table:
+    """Set the ``loss_mask`` of every message as ``train_turns`` says.
+
+    Args:
+        table: Of `SCHEMA` or `IMAGE_SCHEMA`; messages may lack the mask.
+    """
+    table = table.combine_chunks()
+    messages, turns = _lists(table["messages"]), _lists(table["train_turns"])
+    lengths, counts = _lengths(messages), _lengths(turns)
+    rows, turn = np.repeat(np.arange(len(messages)), counts), turns.flatten().fill_null(-1).to_numpy()
+    inside = (turn >= 0) & (turn < lengths[rows])  # others are refused when the rows are checked
+    starts = np.cumsum(lengths) - lengths
+    flat = messages.flatten()
+    mask = np.zeros(len(flat), np.int8)
+    mask[starts[rows[inside]] + turn[inside]] = 1
+    fields = [flat.field("role"), flat.field("content"), pa.array(mask)]
+    trained = pa.StructArray.from_arrays(fields, fields=list(TRAINED_MESSAGE))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    column = pa.ListArray.from_arrays(offsets, trained)
+    return table.set_column(table.schema.get_field_index("messages"), SCHEMA.field("messages"), column)
+
+
+def _lists(column: pa.ChunkedArray) -> pa.ListArray:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _lengths(lists: pa.ListArray) -> np.ndarray:
+    return lists.value_lengths().fill_null(0).to_numpy()
+
+
 def constant(value: str | int, rows: int, kind: pa.DataType) -> pa.Array:
     """A column that has the same value in every row."""
     return pa.repeat(pa.scalar(value, kind), rows)
@@ -178,7 +217,7 @@ def rows_table(
         ability: What verl groups by besides the data source.
     """
     rows = len(facts)
-    nothing = pa.repeat(pa.scalar([], SCHEMA.field("messages").type), rows)
+    nothing = pa.repeat(pa.scalar([], pa.list_(MESSAGE)), rows)
     no_turns = pa.repeat(pa.scalar([], SCHEMA.field("train_turns").type), rows)
     text, integer = pa.string(), pa.int64()
     reward_model = pa.StructArray.from_arrays(
@@ -198,7 +237,9 @@ def rows_table(
         reward_model,
         extra,
     ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    types = [*SCHEMA]
+    types[SCHEMA.get_field_index("messages")] = pa.field("messages", pa.list_(MESSAGE))
+    return with_loss_mask(pa.Table.from_arrays(columns, schema=pa.schema(types)))
 
 
 def data_source(tasks: Mapping[str, str], modality: str, split: str) -> str:

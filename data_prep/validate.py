@@ -129,6 +129,12 @@ def _check_row(row: dict[str, Any], report: FileReport) -> None:
         raise SftrlError(
             "column 'train_turns' is empty in a row with 'messages': nothing in it would be trained."
         )
+    marked = [turn for turn, message in enumerate(messages) if message.get("loss_mask")]
+    if "loss_mask" in next(iter(messages), {}) and marked != sorted(set(turns)):
+        raise SftrlError(
+            f"column 'messages' has a loss_mask at {marked}; expected the turns of 'train_turns', {turns}."
+        )
+    messages = [{"role": message["role"], "content": message["content"]} for message in messages]
     report.sft_rows += bool(messages)
     report.turns += len(turns)
     if imported and not facts:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from data_prep.schema import SCHEMA, iter_rows
+from data_prep.schema import SCHEMA, iter_rows, with_loss_mask
 from data_prep.writer import write_rows
 from sftrl_ext.envs.base import parse_facts
 from sftrl_ext.errors import SftrlError
@@ -88,7 +88,7 @@ def sample_rows(recipe: Recipe, layout: RunLayout, name: str) -> None:
         )
     kept = compress(_answered_rows(layout, run, played), correct)
     rows = islice(cycle(kept), run.budget.rows)
-    write_rows(layout.rows(run.rows), [pa.Table.from_pylist(list(rows), schema=SCHEMA)])
+    write_rows(layout.rows(run.rows), [with_loss_mask(pa.Table.from_pylist(list(rows), schema=SCHEMA))])
     tokens = TokenCount(
         generated=sum(episode.generated_tokens for episode in played),
         prefill=sum(episode.prompt_tokens for episode in played),

@@ -79,7 +79,7 @@ def test_rows_keep_their_words_and_know_their_hand(tmp_path):
     assert import_authors(path, out) == 2
     first, second = pq.read_table(out).to_pylist()
     assert first["prompt"] == [{"role": "user", "content": "Cards: K 5 A 4 ♠"}]
-    assert first["messages"][1] == {"role": "assistant", "content": RIGHT}
+    assert first["messages"][1] == {"role": "assistant", "content": RIGHT, "loss_mask": 1}
     assert first["train_turns"] == [1]
     episode = make_episode(json.loads(first["extra_info"]["facts"]))
     assert (episode.rule.name, episode.numbers) == ("face_11_12_13", (13, 5, 1, 4))

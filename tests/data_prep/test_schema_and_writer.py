@@ -6,11 +6,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.general_points import rl_rows
-from data_prep.schema import IMAGE_SCHEMA, SCHEMA, check_schema, dialogues_array, messages_array, read_schema
+from data_prep.general_points import rl_rows, sft_rows, suboptimal_rows
+from data_prep.row_files import RowsRequest, import_rows
+from data_prep.schema import (
+    IMAGE_SCHEMA,
+    MESSAGE,
+    SCHEMA,
+    check_schema,
+    dialogues_array,
+    messages_array,
+    read_schema,
+    with_loss_mask,
+)
 from data_prep.sources import Source
+from data_prep.validate import validate_file
 from data_prep.writer import write_rows
+from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import SftrlError
+from tests.rows import bare
+
+WITHOUT_MASK = pa.schema(
+    [field if field.name != "messages" else pa.field("messages", pa.list_(MESSAGE)) for field in SCHEMA]
+)
+"""Schema of files of before, whose messages have no mask of loss."""
+
+
+def without_mask(table):
+    rows = [{**row, "messages": bare(row["messages"])} for row in table.to_pylist()]
+    return pa.Table.from_pylist(rows, WITHOUT_MASK)
 
 
 @pytest.fixture
@@ -130,3 +153,30 @@ def test_what_a_killed_build_left_is_swept_by_the_next(tmp_path):
     os.utime(old, (0, 0))
     write_rows(tmp_path / "rows.parquet", rl_rows(Source("id"), 3))
     assert not old.exists() and young.exists()
+
+
+def test_the_mask_of_loss_is_what_the_turns_say():
+    """Of any chunks, with rows without messages, and again where the mask is wrong or not there."""
+    table = pa.concat_tables(suboptimal_rows(Source("id"), 40))
+    table = pa.concat_tables([table, *rl_rows(Source("id"), 3), table])
+    wanted = [
+        [int(turn in row["train_turns"]) for turn in range(len(row["messages"]))] for row in table.to_pylist()
+    ]
+    assert any(0 in row[1::2] for row in wanted) and [] in wanted
+
+    def masks(rows):
+        return [[message["loss_mask"] for message in row] for row in rows["messages"].to_pylist()]
+
+    assert masks(table) == masks(with_loss_mask(table)) == wanted
+    assert check_schema(WITHOUT_MASK, "x") is SCHEMA
+    assert with_loss_mask(without_mask(table)).equals(table.combine_chunks())
+    assert with_loss_mask(table.slice(7, 60)).equals(table.slice(7, 60).combine_chunks())
+
+
+def test_an_older_file_is_read_and_gets_its_mask(tmp_path):
+    older = without_mask(pa.concat_tables(sft_rows(Source("id"), 5)))
+    pq.write_table(older, tmp_path / "old.parquet")
+    assert validate_file(tmp_path / "old.parquet").sft_rows == 5
+    new = tmp_path / "new.parquet"
+    import_rows(tmp_path / "old.parquet", new, RowsRequest("sft", 12, TaskConfig()))
+    assert [row["messages"][-1]["loss_mask"] for row in pq.read_table(new).to_pylist()] == [1] * 12

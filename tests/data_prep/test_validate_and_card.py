@@ -51,10 +51,15 @@ def _break(row, change):
         ),
         (lambda r: r["messages"][-1].update(content="24"), "turn .* carries loss but is graded 'unparsable'"),
         (lambda r: r["messages"][2].update(content="try harder"), "column 'messages' has at message 2"),
-        (lambda r: r["messages"].append({"role": "user", "content": "more"}), "column 'messages' has"),
+        (
+            lambda r: r["messages"].append({"role": "user", "content": "more", "loss_mask": 0}),
+            "column 'messages' has",
+        ),
         (lambda r: r.update(train_turns=[0]), "'train_turns' has 0, which is no assistant turn"),
         (lambda r: r.update(train_turns=[99]), "'train_turns' has 99"),
         (lambda r: r.update(train_turns=[]), "'train_turns' is empty"),
+        (lambda r: r["messages"][-1].update(loss_mask=0), r"has a loss_mask at \[\]; expected the turns"),
+        (lambda r: r["messages"][0].update(loss_mask=1), r"has a loss_mask at \[0, \d+\]; expected"),
         (lambda r: r["extra_info"].update(facts="{"), "differs from"),
         (
             lambda r: (r["extra_info"].update(facts="{"), r["reward_model"].update(ground_truth="{")),

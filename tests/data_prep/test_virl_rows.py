@@ -29,6 +29,7 @@ from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.envs.virl.episode import PlaySettings, track_of
 from sftrl_ext.envs.virl.panoramas import PanoramaMap
 from sftrl_ext.errors import SftrlError
+from tests.rows import bare
 
 BUILDERS = (route_rl_rows, route_sft_rows, route_suboptimal_rows)
 
@@ -82,7 +83,7 @@ def test_an_sft_row_is_a_point_with_its_history(sets):
     for row in rows:
         begun = make_episode(facts_of(row))
         places.append(begun.first_point)
-        assert row["prompt"] == begun.messages() == row["messages"][:-1]
+        assert row["prompt"] == begun.messages() == bare(row["messages"][:-1])
         assert row["train_turns"] == [len(row["messages"]) - 1]
         if row["prompt"] == episode.messages() and not episode.done:
             episode.submit(row["messages"][-1]["content"])

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.images import IMAGE_ROW_GROUP, embed_images
-from data_prep.schema import IMAGE_SCHEMA, read_schema
+from data_prep.schema import IMAGE_SCHEMA, read_schema, with_loss_mask
 from data_prep.writer import write_rows
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.publish.cards import dataset_card, model_card, readme
@@ -155,7 +155,7 @@ def _write_files(
 def _tables(path: Path) -> Iterator[pa.Table]:
     with parquet_errors(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(IMAGE_ROW_GROUP):
-            yield pa.Table.from_batches([batch], file.schema_arrow)
+            yield with_loss_mask(pa.Table.from_batches([batch], file.schema_arrow))
 
 
 def _write_cards(run: RunFolder, publication: _Publication, folder: Path, target: Path, images: bool) -> None:
