@@ -42,7 +42,7 @@ KINDS.add("answers", sample_rows)
 @KINDS.register("model")
 def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
     """Put the model the first training stage starts from into the run folder, and note its size."""
-    from sftrl_ext.experiments.start_models.pretrained import check_engine, fetch_model
+    from sftrl_ext.experiments.start_models.pretrained import check_context, check_engine, fetch_model
     from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
     from sftrl_ext.experiments.start_models.tiny_vision import build_tiny_qwen_vl
     from sftrl_ext.hf_folder import critic_parameter_count, parameter_count
@@ -55,6 +55,8 @@ def put_start_model(recipe: Recipe, layout: RunLayout) -> None:
         done = fetch_model(model, layout.start_model, portable=recipe.scale.nnodes > 1)
         check_engine(layout.start_model, recipe.scale.engine)
         sys.stdout.write(f"{done}\n")
+    lengths = recipe.budget.rl
+    check_context(layout.start_model, lengths.max_prompt_length + lengths.max_response_length)
     size = {
         "parameters": parameter_count(layout.start_model),
         "critic_parameters": critic_parameter_count(layout.start_model),

@@ -73,7 +73,7 @@ def run_child(
     peak = 0.0
     next_look = 0.0
     with log.open("ab") as output, contextlib.ExitStack() as stack:
-        temp = tempfile.mkdtemp(prefix=_TEMP_PREFIX, dir=os.environ.get("RAY_TMPDIR")) if own_temp else None
+        temp = _make_temp() if own_temp else None
         stack.callback(_remove_temp, temp)
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()
@@ -156,6 +156,14 @@ def _temp_env(temp: str | None) -> dict[str, str]:
     compiled = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"
     cache = {} if "TORCHINDUCTOR_CACHE_DIR" in os.environ else {"TORCHINDUCTOR_CACHE_DIR": str(compiled)}
     return {"TMPDIR": temp, "RAY_TMPDIR": temp, **cache}
+
+
+def _make_temp() -> str:
+    """Make a temporary folder; in Ray's, if that is named, which may not be there yet."""
+    parent = os.environ.get("RAY_TMPDIR")
+    if parent:
+        Path(parent).mkdir(parents=True, exist_ok=True)
+    return tempfile.mkdtemp(prefix=_TEMP_PREFIX, dir=parent or None)
 
 
 def _remove_temp(temp: str | None) -> None:

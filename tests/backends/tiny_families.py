@@ -37,7 +37,7 @@ SIZES = ModelConfig(
     layers=2,
     heads=2,
     vocab_size=300,
-    max_positions=256,
+    max_positions=1024,
     vision=VisionConfig(hidden_size=32, layers=2, heads=2),
 )
 CORPUS = ["J=10 Q=10 K=10 target 24"] * 50

@@ -23,7 +23,6 @@ def test_a_child_runs_to_its_end_with_its_output_in_the_log(tmp_path):
 
 def test_a_child_leaves_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
     temp = tmp_path / "temp"
-    temp.mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(temp))
     code = (
         "import os, tempfile; tempfile.mkdtemp(); open(os.path.join(tempfile.gettempdir(), 'a.lock'), 'w');"

@@ -122,6 +122,28 @@ def check_engine(folder: Path, engine: str) -> None:
         )
 
 
+def check_context(folder: Path, dialogue: int) -> None:
+    """Refuse a model whose context is too short for a dialogue, before anything trains.
+
+    Args:
+        folder: The model.
+        dialogue: Most tokens of prompt and response together.
+
+    Raises:
+        SftrlError: naming the keys to change.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and dialogue > context:
+        raise SftrlError(
+            f"{folder}: the model's context has {context} tokens; expected {dialogue}, the sum of "
+            "budget.rl.max_prompt_length and budget.rl.max_response_length. Shorten these, or name another "
+            "model."
+        )
+
+
 def _chat_template(tokenizer: Any, processor: Any | None) -> str:
     """The chat template: the processor's where there is one, as verl uses it for rows with images.
 

@@ -37,8 +37,8 @@ def model(tmp_path_factory):
 def run(model, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("folder") / "run"
     algorithm = ["budget.rl.algorithm=ppo_turn", "budget.rl.group=1", "budget.rl.rows=64"]
-    lengths = ["budget.rl.max_response_length=180", f"budget.eval.hands={HANDS}"]
-    words = ["--scale", "smoke", "--model", str(model), "--run-dir", str(run_dir), *algorithm, *lengths]
+    words = ["--scale", "smoke", "--model", str(model), "--run-dir", str(run_dir), *algorithm]
+    words += [f"budget.eval.hands={HANDS}"]
     sftrl("run", "fig6_gp_vl", *words)
     return RunLayout(run_dir)
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, GenerationCon
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments.recipe.schema import ModelConfig
 from sftrl_ext.experiments.start_models import model_files
-from sftrl_ext.experiments.start_models.pretrained import check_engine, fetch_model
+from sftrl_ext.experiments.start_models.pretrained import check_context, check_engine, fetch_model
 from sftrl_ext.hf_folder import load_model, load_processor, model_class, parameter_count
 from tests.backends.ascii_models import text_model
 from tests.backends.tiny_vl import folder as vision_folder
@@ -277,3 +277,10 @@ def test_an_engine_that_does_not_serve_the_family_is_refused():
         SftrlError, match=r"vllm does not serve models of type mllama; expected scale.engine=hf"
     ):
         check_engine(vision_folder("mllama"), "vllm")
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "mllama"])
+def test_a_context_shorter_than_a_dialogue_is_refused(family):
+    check_context(vision_folder(family), 1024)
+    with pytest.raises(SftrlError, match=r"context has 1024 tokens; expected 1025.*max_response_length"):
+        check_context(vision_folder(family), 1025)
