@@ -271,6 +271,18 @@ def test_an_array_has_a_task_for_every_arm_seed_and_rate(tmp_path):
     assert len(stages) == 6 and sum(stage.startswith("rl-lr") for stage in stages) == 4
 
 
+def test_jobs_of_a_run_with_a_long_name_have_names_of_their_own():
+    made = submission("slurm", "launcher.slurm.array=true", f"name={'long_' * 12}x")
+    names = [
+        line.partition("=")[2]
+        for text in made.files.values()
+        for line in text.splitlines()
+        if "--job-name" in line
+    ]
+    assert len(made.files) == 6 and len(set(names)) == 5
+    assert all(len(name) <= 40 and name.startswith("long-long-") for name in names)
+
+
 def test_no_job_of_an_array_is_submitted_after_a_refused_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = submission("slurm", "launcher.slurm.array=true", scale="node", run_dir=tmp_path / "run")

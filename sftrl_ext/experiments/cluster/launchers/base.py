@@ -24,6 +24,9 @@ from sftrl_ext.files import write_text
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.templates import template_environment
 
+NAME_LENGTH = 40
+"""Most characters of a job's name; Kubernetes adds some of its own, up to 63."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -62,7 +65,10 @@ class Job:
         if not uses_gpu:
             scale = replace(scale, nnodes=1, backend="cpu", n_gpus_per_node=0)
         driver = (*self.driver, "--stages", stages)
-        return replace(self, name=_job_name(f"{self.name}-{name}"), driver=driver, scale=scale, groups=())
+        suffix = _job_name(name)[:20].strip("-")
+        # Of a long name the end is left out, not what tells the jobs of a run apart.
+        begin = self.name[: NAME_LENGTH - len(suffix) - 1].strip("-")
+        return replace(self, name=f"{begin}-{suffix}", driver=driver, scale=scale, groups=())
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,8 @@ def make_job(
 
 
 def _job_name(words: str) -> str:
-    """Words as a name of a job: Kubernetes takes 40 small letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:40].strip("-")
+    """Words as a name of a job: Kubernetes takes small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:NAME_LENGTH].strip("-")
 
 
 def _run_dir(config: LauncherConfig, base: str, run_dir: Path | None) -> str:
