@@ -106,6 +106,16 @@ def circles() -> list[set[str]]:
     return [set(group) for group in groups if len(group) > 1]
 
 
+@pytest.mark.parametrize("room", ["experiments", "reports"])
+def test_no_folder_of_a_large_room_is_crowded(room):
+    folders = [
+        ROOT / "sftrl_ext" / room,
+        *(path.parent for path in (ROOT / "sftrl_ext" / room).rglob("__init__.py")),
+    ]
+    crowded = {str(folder): count for folder in folders if (count := len(list(folder.glob("*.py")))) > 15}
+    assert len(set(folders)) > 5 and not crowded
+
+
 def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
     reached: set[str] = set()
     waiting = [start]

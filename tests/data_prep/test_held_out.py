@@ -16,8 +16,8 @@ from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.general_points.prompts import TEMPLATES, load_template
 from sftrl_ext.envs.general_points.rules import RULES, bindings_of, held_out_bindings
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.stages.data import build_data
 from sftrl_ext.runs.layout import RunLayout
 
 HELD = held_out_bindings(["face_10", "face_11_12_13", "J=5 Q=5 K=5"])

@@ -13,10 +13,10 @@ from rich.console import Console
 from sftrl_ext.envs.general_points.cards import RANKS, SUITS
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.experiments import runner, stage_cache
-from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe, to_yaml
 from sftrl_ext.experiments.stage_cache import code_digest, rows_digest, stage_key
+from sftrl_ext.experiments.stages.data import build_data
 from sftrl_ext.files import read_jsonl, write_json, write_text
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.state import RunState, StageState

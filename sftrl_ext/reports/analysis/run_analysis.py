@@ -20,8 +20,16 @@ from sftrl_ext.reports.analysis.curves import (
     mean_over_seeds,
 )
 from sftrl_ext.reports.analysis.recognition import RecognitionChange, has_recognition, recognition_changes
-from sftrl_ext.reports.analysis.splits import Expected, expected_numbers, lr_label, ood_kind, split_title
-from sftrl_ext.reports.analysis.synthetic import LABEL, is_synthetic, synthetic_note
+from sftrl_ext.reports.analysis.splits import (
+    SYNTHETIC,
+    Expected,
+    expected_numbers,
+    is_synthetic,
+    lr_label,
+    ood_kind,
+    split_title,
+    synthetic_note,
+)
 from sftrl_ext.reports.analysis.verdict import (
     ID_SPLIT,
     ComparedArms,
@@ -190,7 +198,7 @@ class Analysis:
         marked = [split for split in self.curves.splits if is_synthetic(self.run.recipe, split)]
         if not marked:
             return ""
-        return LABEL if marked == self.curves.splits else f"{', '.join(marked)}: {LABEL}"
+        return SYNTHETIC if marked == self.curves.splits else f"{', '.join(marked)}: {SYNTHETIC}"
 
     @property
     def synthetic(self) -> bool:
@@ -199,7 +207,7 @@ class Analysis:
 
     def column(self, name: str, split: str) -> str:
         """Heading of a table's column of a split, with a mark where the split walks synthetic cities."""
-        return f"{name} ({LABEL})" if is_synthetic(self.run.recipe, split) else name
+        return f"{name} ({SYNTHETIC})" if is_synthetic(self.run.recipe, split) else name
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""Order and titles of splits and arms in figures and tables."""
+"""Order, titles and marks of splits and arms in figures and tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sftrl_ext.envs.task import task_of_source
+from sftrl_ext.envs.task import TASKS, task_of_source
 from sftrl_ext.runs.recipe import StoredExpected, StoredRecipe
 
 _SPLITS = {
@@ -21,6 +21,9 @@ _SPLITS = {
     "visual_ood_deck": "OOD: plain deck",
     "visual_ood_table": "OOD: blue table",
 }
+SYNTHETIC = "synthetic cities"
+"""Mark of splits that walk cities which are made up; the paper's numbers are of the authors' routes."""
+
 KINDS = ("rule", "visual")
 """Types of distribution shift: ``visual`` (rendering) or ``rule`` (meaning of inputs, any other split).
 
@@ -155,4 +158,32 @@ def _expected(entry: StoredExpected) -> Expected:
         values={arm: value for arm, value in kinds.items() if value is not None} | entry.arms,
         says=entry.says,
         previous_best=entry.previous_best,
+    )
+
+
+def is_synthetic(recipe: StoredRecipe, split: str) -> bool:
+    """True if a split walks synthetic cities, or tests in other cities what was trained in synthetic ones.
+
+    Args:
+        recipe: The recipe of the run.
+        split: Name of the split.
+    """
+    task = recipe.task
+    if not task:
+        return False
+    if task.get("synthetic") or task.get("kind") not in TASKS:
+        return bool(task.get("synthetic"))
+    return bool(TASKS[task["kind"]].made_up(task, ood_kind(split) == "visual"))
+
+
+def synthetic_note(recipe: StoredRecipe, splits: list[str]) -> str | None:
+    """The note on top of a report; None where no split walks synthetic cities."""
+    marked = [split for split in splits if is_synthetic(recipe, split)]
+    if not marked:
+        return None
+    names = "" if marked == splits else f" of {', '.join(f'`{split}`' for split in marked)}"
+    key = "away" if names else "home.path"
+    return (
+        f"Synthetic cities: the routes{names} are made up, so these numbers cannot be compared with the "
+        f"paper's, which are left out. The authors' routes are read with `task.routes.{key}`."
     )

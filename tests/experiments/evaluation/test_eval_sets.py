@@ -17,11 +17,11 @@ from data_prep.writer import write_rows
 from sftrl_ext.cli import main
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.evaluation.targets import load_eval_set
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.planner.stages.eval_stage import evaluated_hands
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.stages.data import build_data
 from sftrl_ext.reports.analysis.splits import is_ood, ood_kind, split_title
 from sftrl_ext.runs.layout import RunLayout
 

@@ -17,12 +17,12 @@ from sftrl_ext.envs.task import make_episode
 from sftrl_ext.envs.virl.city import build_city
 from sftrl_ext.envs.virl.known_cities import CITIES, nearest_city
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.evaluation.evaluate import summarise
 from sftrl_ext.experiments.evaluation.one_model.console_tables import city_table
 from sftrl_ext.experiments.evaluation.targets import EvalSet, load_eval_set
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
+from sftrl_ext.experiments.stages.data import build_data
 from sftrl_ext.rollout.player import PlayedEpisode
 from sftrl_ext.runs.layout import RunLayout
 from tests.authors_files import CITIES as PLACES

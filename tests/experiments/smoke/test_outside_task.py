@@ -15,9 +15,9 @@ from data_prep.validate import validate_file
 from sftrl_ext.envs import TASKS
 from sftrl_ext.envs.task import make_episode, task_of_source
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe, to_yaml
+from sftrl_ext.experiments.stages.data import build_data
 from sftrl_ext.files import read_json, read_jsonl, write_text
 from sftrl_ext.plugins import VARIABLE
 from sftrl_ext.runs.layout import RunLayout

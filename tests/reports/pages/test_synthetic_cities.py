@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports import build_report, results_table
 from sftrl_ext.reports.analysis.run_analysis import analyse
-from sftrl_ext.reports.analysis.synthetic import LABEL, is_synthetic
+from sftrl_ext.reports.analysis.splits import SYNTHETIC, is_synthetic
 from sftrl_ext.reports.figures.style import save
 from sftrl_ext.reports.pages.cities import city_table
 from sftrl_ext.reports.pages.tables import compared_rows, success_table
@@ -79,22 +79,26 @@ def test_every_table_and_figure_of_synthetic_cities_says_so(synthetic):
     page, html = synthetic.markdown.read_text(), synthetic.html.read_text()
     headers = tables(page)
     assert len(headers) > 4
-    assert all(LABEL in header for header in headers)
+    assert all(SYNTHETIC in header for header in headers)
     heads = [head for head in re.findall(r"(?s)<thead>.*?</thead>", html) if ">Arm" in head]
-    assert len(heads) == len(headers) and all(LABEL in head for head in heads)
-    assert page.count(f"Routes of {LABEL}.") == len(synthetic.figures) == html.count(f"Routes of {LABEL}.")
+    assert len(heads) == len(headers) and all(SYNTHETIC in head for head in heads)
+    assert (
+        page.count(f"Routes of {SYNTHETIC}.")
+        == len(synthetic.figures)
+        == html.count(f"Routes of {SYNTHETIC}.")
+    )
     assert "Hatched" not in page + html
-    assert LABEL in page.splitlines()[0]
+    assert SYNTHETIC in page.splitlines()[0]
     assert any(note.startswith("Synthetic cities: the routes are made up") for note in synthetic.notes)
     table = results_table([synthetic.folder.parent])
-    assert all(LABEL in line for line in table.splitlines()[2:])
+    assert all(SYNTHETIC in line for line in table.splitlines()[2:])
 
 
 def test_the_mark_is_drawn_into_every_figure(synthetic):
     assert set(DRAWN) == set(synthetic.figures)
     assert {"bars", "ood_vs_id", "success_vs_compute", "outcomes", "training", "route_bars"} <= set(DRAWN)
     for name, figure in DRAWN.items():
-        marks = [legend for legend in figure.legends if legend.get_title().get_text() == LABEL]
+        marks = [legend for legend in figure.legends if legend.get_title().get_text() == SYNTHETIC]
         assert len(marks) == 1, name
         box, whole = marks[0].get_window_extent(), figure.bbox
         assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0, name
@@ -118,17 +122,17 @@ def paper_table(found, metric):
 
 def test_routes_of_files_have_the_papers_numbers_and_no_mark(tmp_path):
     found = analyse(run(tmp_path / "run", home="nyc_1k_routes", away="VLN_mini"))
-    assert not found.synthetic and LABEL not in found.title + " ".join(found.notes)
+    assert not found.synthetic and SYNTHETIC not in found.title + " ".join(found.notes)
     text = paper_table(found, "steps") + paper_table(found, "success")
-    assert LABEL not in text and all(number in text for number in OF_THE_PAPER)
+    assert SYNTHETIC not in text and all(number in text for number in OF_THE_PAPER)
 
 
 def test_splits_are_marked_one_by_one(tmp_path):
     found = analyse(run(tmp_path / "run", home="nyc_1k_routes"))
     text = paper_table(found, "steps") + paper_table(found, "success")
-    assert "| rule_ood |" in text and f"| visual_ood ({LABEL}) |" in text
+    assert "| rule_ood |" in text and f"| visual_ood ({SYNTHETIC}) |" in text
     assert "97.7" in text and "99.3" not in text
-    assert found.mark == f"visual_ood: {LABEL}" and found.title.endswith(found.mark)
+    assert found.mark == f"visual_ood: {SYNTHETIC}" and found.title.endswith(found.mark)
     assert any("the routes of `visual_ood` are made up" in note for note in found.notes)
 
 
@@ -152,7 +156,7 @@ def test_results_files_keep_the_mark(synthetic, tmp_path):
     path = tmp_path / "fig6_virl_vl-laptop.json"
     path.write_text(json.dumps(found))
     again = analyse_results(path)
-    assert again.synthetic and LABEL in again.title
+    assert again.synthetic and SYNTHETIC in again.title
     del found["synthetic_cities"]
     path.write_text(json.dumps(found))
     assert not analyse_results(path).synthetic

@@ -20,10 +20,10 @@ from data_prep.validate import validate_file
 from data_prep.writer import write_rows
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import from_yaml, load_recipe, to_yaml
 from sftrl_ext.experiments.stage_cache import stage_key
+from sftrl_ext.experiments.stages.data import build_data
 from sftrl_ext.files import write_text
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.progress import PROGRESS_VARIABLE, StageProgress, read_progress
@@ -120,7 +120,7 @@ def test_paths_are_absolute_in_the_run(tmp_path, monkeypatch):
 
 def test_a_file_beside_the_recipe_is_found(tmp_path):
     write_json(tmp_path / "data.json", conversations(4))
-    text = (Path(__file__).parents[2] / "recipes" / "fig6_gp_l.yaml").read_text()
+    text = (Path(__file__).parents[3] / "recipes" / "fig6_gp_l.yaml").read_text()
     text = text.replace("sft: {kind: sft}", "sft: {kind: sft, rows: data.json}").replace("also:", "# also:")
     (tmp_path / "mine.yaml").write_text(text)
     assert load_recipe(tmp_path / "mine.yaml", "smoke").arms["sft"].rows == str(tmp_path / "data.json")

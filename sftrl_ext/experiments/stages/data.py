@@ -15,7 +15,7 @@ from data_prep.writer import write_rows
 from sftrl_ext.errors import named
 from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, is_row_file, needs_init
 from sftrl_ext.experiments.recipe.schema import Recipe
-from sftrl_ext.experiments.user_rows import import_arm_rows
+from sftrl_ext.experiments.stages.user_rows import import_arm_rows
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.progress import ProgressFile
 

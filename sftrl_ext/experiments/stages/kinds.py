@@ -1,38 +1,28 @@
-"""Stages other than training, each a process of its own: ``stages <kind> <run folder> [<name>]``."""
+"""Function of every kind of stage other than training."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from sftrl_ext.envs.base import IMAGE_MARKER
 from sftrl_ext.envs.task import TASKS, make_episode
-from sftrl_ext.errors import Registry, SftrlError, error_text
-from sftrl_ext.experiments.data_stage import build_data
+from sftrl_ext.errors import Registry
 from sftrl_ext.experiments.evaluation.checkpoints import evaluate_checkpoints
 from sftrl_ext.experiments.evaluation.targets import eval_set_of
-from sftrl_ext.experiments.own_answers import sample_rows
-from sftrl_ext.experiments.recipe.recipe_files import from_yaml
 from sftrl_ext.experiments.recipe.schema import Recipe
+from sftrl_ext.experiments.stages.data import build_data
+from sftrl_ext.experiments.stages.own_answers import sample_rows
 from sftrl_ext.experiments.start_models.start_choice import choose_start
 from sftrl_ext.files import write_json
 from sftrl_ext.runs.layout import RunLayout
-from sftrl_ext.runs.progress import ProgressFile
 from sftrl_ext.runs.state import RunState
 
 KINDS: Registry[Callable[..., None]] = Registry("kind of stage")
 """Function of each kind of stage; it gets the recipe, the run, and where there can be several its name."""
-
-_FIRST_WORK = {
-    "data": "rows are built",
-    "model": "the model is read or built",
-    "report": "records are read, figures drawn",
-}
-"""Work of a stage until it names its own."""
 
 KINDS.add("data", build_data)
 KINDS.add("choice", choose_start)
@@ -90,20 +80,3 @@ def _sample_texts(layout: RunLayout, rows: int = 2_000) -> list[str]:
             episode = make_episode(facts)
             texts += [step.reply for step in [episode.submit(wrong)] if step.reply] * 20
     return texts
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one stage: ``<kind> <run folder> [<name>]``."""
-    kind, run_dir, *name = (sys.argv[1:] if argv is None else argv)[:3]
-    layout = RunLayout(Path(run_dir))
-    ProgressFile.of_stage().show(_FIRST_WORK.get(kind, "records are read"))
-    try:
-        KINDS[kind](from_yaml(layout.recipe), layout, *name)
-    except (SftrlError, OSError) as error:
-        sys.stderr.write(f"error: {error_text(error)}\n")
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

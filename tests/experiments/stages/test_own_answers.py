@@ -15,14 +15,14 @@ from data_prep.validate import validate_file
 from sftrl_ext.envs.general_points.episode import PlaySettings
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments import own_answers
-from sftrl_ext.experiments.data_stage import build_data
-from sftrl_ext.experiments.own_answers import sample_rows
 from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.arms import arm_runs
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.experiments.runner import Runner
 from sftrl_ext.experiments.stage_order import dependents
+from sftrl_ext.experiments.stages import own_answers
+from sftrl_ext.experiments.stages.data import build_data
+from sftrl_ext.experiments.stages.own_answers import sample_rows
 from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
 from sftrl_ext.files import write_text
 from sftrl_ext.rollout.player import Generation

@@ -16,7 +16,7 @@ HANDS = 250
 @pytest.mark.parametrize("scale", ["smoke", "laptop"])
 def test_reasoned_answers_fit(scale, tmp_path):
     pytest.importorskip("verl")
-    from sftrl_ext.experiments.stages import _sample_texts
+    from sftrl_ext.experiments.stages.kinds import _sample_texts
     from sftrl_ext.experiments.start_models.tiny_model import train_tokenizer
 
     recipe = load_recipe("beyond_prompts", scale)

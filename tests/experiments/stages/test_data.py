@@ -12,9 +12,9 @@ from data_prep.validate import validate_file
 from data_prep.virl_sources import held_out, read_route_set
 from sftrl_ext.envs.task import make_episode
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.experiments.data_stage import build_data
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.experiments.recipe.schema import SCALES
+from sftrl_ext.experiments.stages.data import build_data
 from sftrl_ext.runs.layout import RunLayout
 
 NAVIGATION = ("fig6_virl_l", "fig6_virl_vl", "fig7_virl_vl", "fig18_virl_vl_overall", "fig19_overfit_init")
