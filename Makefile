@@ -21,9 +21,10 @@ reproduce: $(VENV)/.cpu
 	@if [ -e $(RUN)/state.json ]; then $(BIN)/sftrl resume $(RUN); \
 	else $(BIN)/sftrl run recipes/fig6_gp_l.yaml --scale laptop --run-dir $(RUN); fi
 
-# Two files of tests side by side: starting Ray and importing verl leave a core idle half of the time.
+# Two files of tests side by side: starting Ray and importing verl leave a core idle half of the time. In their own
+# order whole runs stand among short tests; ordered by size they would all come last.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Every recipe at scale smoke, from data to report; shared stages run once.
 smoke: $(VENV)/.cpu

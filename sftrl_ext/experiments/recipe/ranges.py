@@ -121,7 +121,7 @@ RANGES: dict[type, dict[str, Range]] = {
     CityConfig: {"seed": _FROM_0, "routes": _COUNT, "width": _COUNT, "most_legs": Range(2, 8)},
     RoutesConfig: dict.fromkeys(("points_per_leg", "most_legs", "image_size"), _COUNT)
     | {"holdout": _NOT_ALL, "drop_rate": _SHARE, "exceeded_penalty": _ANY},
-    SlurmConfig: {"cpus_per_node": _COUNT, "signal_s": Range(1, 65535)},
+    SlurmConfig: {"cpus_per_node": _COUNT, "array_limit": _COUNT, "signal_s": Range(1, 65535)},
     SkyConfig: {"disk_size": _COUNT},
     KubeRayConfig: {"cpus": _COUNT, "rdma_count": _COUNT, "retries": _FROM_0, "keep_s": _FROM_0},
 }

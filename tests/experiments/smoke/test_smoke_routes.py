@@ -23,6 +23,10 @@ def smoke(recipe, run_dir):
     return layout
 
 
+KINDS = ["words", pytest.param("views", marks=pytest.mark.nightly)]
+"""Cards as images stand for views in the usual run."""
+
+
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     return smoke("fig6_virl_l", tmp_path_factory.mktemp("words") / "run")
@@ -49,7 +53,7 @@ def test_episodes_of_several_prompts_are_trained_on(words):
         assert data["episode/points_solved"] <= data["episode/points"]
 
 
-@pytest.mark.parametrize("kind", ["words", "views"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_checkpoint_walks_every_split(kind, request):
     layout = request.getfixturevalue(kind)
     splits = {
@@ -71,7 +75,7 @@ def test_every_checkpoint_walks_every_split(kind, request):
         assert record["responses"] >= record["episodes"]
 
 
-@pytest.mark.parametrize("kind", ["words", "views"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_the_run_are_valid_and_no_walk_of_training_is_held_out(kind, request):
     layout = request.getfixturevalue(kind)
     for file in sorted(layout.data.glob("*.parquet")):
@@ -80,13 +84,14 @@ def test_rows_of_the_run_are_valid_and_no_walk_of_training_is_held_out(kind, req
         assert "images" not in pq.read_schema(layout.rows("base")).names
 
 
+@pytest.mark.nightly
 def test_pictures_reach_the_trainer_as_the_rollout_saw_them(views):
     first, last = rl_steps(views)
     assert first["episode/episode_error"] == last["episode/episode_error"] == 0
     assert first["training/rollout_probs_diff_max"] < 2e-3
 
 
-@pytest.mark.parametrize("kind", ["words", "views"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_report_shows_steps_and_whole_routes(kind, request):
     report = request.getfixturevalue(kind).report
     text = (report / "report.md").read_text()

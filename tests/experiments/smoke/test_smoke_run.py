@@ -143,6 +143,7 @@ def test_sft_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
     assert_same_sft(whole, layout)
 
 
+@pytest.mark.nightly
 def test_ppo_killed_in_training_ends_in_the_same_state(smoke, tmp_path):
     whole, _ = smoke
     layout = run_again_and_kill(whole, tmp_path / "run", RL)
