@@ -222,6 +222,34 @@ def turn_metrics(
     return metrics
 
 
+def group_metrics(rows: StepRows, alive: Tensor, advantages: Tensor) -> dict[str, float]:
+    """Share of the prompts that a step can learn from, where it compares episodes of the same prompt.
+
+    Args:
+        rows: The rows of the step.
+        alive: ``[episodes, turns]``: turns that were played.
+        advantages: ``[episodes, turns]`` before normalization.
+
+    Returns:
+        ``groups/informative``, the share of prompts with an advantage that is not 0, and
+        ``groups/solved_sometimes``, the share of those that some of their episodes solve and others do not;
+        nothing where every prompt has one episode.
+    """
+    groups: dict[int, list[int]] = {}
+    for episode, group in enumerate(rows.group_of_episode.tolist()):
+        if episode in rows.infos and bool(alive[episode].any()):
+            groups.setdefault(group, []).append(episode)
+    compared = [episodes for episodes in groups.values() if len(episodes) > 1]
+    if not compared:
+        return {}
+    moved = ((advantages.abs() > 1e-8) & alive).any(1)
+    solved = [[rows.infos[episode].get("solved", 0.0) for episode in episodes] for episodes in compared]
+    return {
+        "groups/informative": sum(bool(moved[episodes].any()) for episodes in compared) / len(compared),
+        "groups/solved_sometimes": sum(min(some) < max(some) for some in solved) / len(compared),
+    }
+
+
 def policy_metrics(data: Mapping[str, Tensor]) -> dict[str, float]:
     """Entropy, and the divergence from the start model on the step's own samples.
 

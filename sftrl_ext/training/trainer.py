@@ -44,6 +44,7 @@ from sftrl_ext.training.metrics import (
     StepRows,
     TokenCounts,
     first_minibatch_metrics,
+    group_metrics,
     merge_metrics,
     mismatch_metrics,
     policy_metrics,
@@ -283,6 +284,8 @@ class TurnCreditMixin(PPOTrainer):
         raw, returns = method.estimate(played, self.credit.gamma, self.credit.lam)
         advantages = credit.normalize_advantages(raw, turns.alive, self.credit.normalization)
         metrics.update(turn_metrics(turns, raw, returns, values))
+        if method.groups:
+            metrics.update(group_metrics(rows, turns.alive, raw))
         fields = {
             "advantages": response_to_nested(turns.to_tokens(advantages).float(), nested_mask),
             "returns": response_to_nested(turns.to_tokens(returns).float(), nested_mask),

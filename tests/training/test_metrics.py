@@ -6,10 +6,12 @@ import pytest
 
 pytest.importorskip("verl")
 
+import torch
+
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.rollout.metrics import episode_metrics
 from sftrl_ext.rollout.player import PlayedEpisode
-from sftrl_ext.training.metrics import StepRows, row_metrics
+from sftrl_ext.training.metrics import StepRows, group_metrics, row_metrics
 
 
 def rows_of(*episodes, lost=False):
@@ -39,3 +41,27 @@ def test_a_fault_is_in_no_mean_of_scores():
 def test_no_update_is_made_of_what_a_lost_engine_left():
     with pytest.raises(SftrlError, match="1 of 2 episodes .* lost their rollout engine.*: ActorDied"):
         rows_of(PlayedEpisode(solved=True), PlayedEpisode(error="ActorDied"), lost=True).refuse_faults()
+
+
+def test_prompts_that_a_step_can_learn_from():
+    """Of four prompts one is solved always, one never but with other rewards, one sometimes; one is alone."""
+    solved = {"p": (1, 1), "q": (0, 0), "r": (1, 0), "s": (1,)}
+    keys = [f"{name}_{number}_0" for name, values in solved.items() for number in range(len(values))]
+    extras = [{"reward_extra_info": {"solved": float(one)}} for values in solved.values() for one in values]
+    rows = StepRows(keys, [{"seq_len": 1}] * len(keys), extras)
+    alive = torch.ones(7, 2, dtype=torch.bool)
+    alive[:, 1] = False
+    advantages = torch.zeros(7, 2, dtype=torch.float64)
+    advantages[2:6, 0] = torch.tensor([0.5, -0.5, 2.0, -2.0])
+    advantages[0, 1] = 9.0  # of a turn that was not played
+    found = group_metrics(rows, alive, advantages)
+    assert found == {"groups/informative": 2 / 3, "groups/solved_sometimes": 1 / 3}
+    alone = StepRows(keys[6:], [{"seq_len": 1}], extras[6:])
+    assert group_metrics(alone, alive[:1], advantages[:1]) == {}
+
+
+def test_episodes_that_failed_or_only_fill_a_batch_are_in_no_group():
+    keys, extras = ["p_0_0", "p_1_0", "q_0_0", "pad_0_0"], [{"reward_extra_info": {"solved": 1.0}}] * 4
+    tags = [{"seq_len": 1}, {"seq_len": 1}, {"seq_len": 1}, {"is_padding": True}]
+    alive = torch.tensor([[True], [False], [True], [True]])
+    assert group_metrics(StepRows(keys, tags, extras), alive, torch.ones(4, 1)) == {}

@@ -149,7 +149,10 @@ def test_token_counts_leave_padding_out(monkeypatch):
 
 def test_leave_one_out_groups_by_prompt(monkeypatch):
     trainer, queue = make_trainer(make_config("rloo"), monkeypatch)
-    trainer._compute_advantage(fill(queue), {})
+    metrics = {}
+    trainer._compute_advantage(fill(queue), metrics)
+    # Two episodes of p differ; of q one failed, and nothing is left to compare.
+    assert metrics["groups/informative"] == 1.0
     # To go of p: -1 + 0.9 * 5 = 3.5, then 5; and -2. At turn 1 the 4 of q counts as one more episode. Nobody
     # else is at turn 2: minus the other's first, -2.
     assert torch.allclose(queue.rows["p_0_0"]["advantages"], torch.tensor([2.5, 2.5, 0, 7, 7]))

@@ -34,6 +34,7 @@ QUANTITIES = (
     Quantity("Clip fraction", (r"^actor/pg_clipfrac$", r"clip_?frac(tion)?(/mean)?$")),
     Quantity("Sampler and trainer: mean |log p difference|", (r"^mismatch/logp_abs_mean$",)),
     Quantity("Staleness of turns (updates)", (r"^turns/staleness_mean$",)),
+    Quantity("Prompts with unlike episodes", (r"^groups/informative$",)),
     Quantity("Value error", (r"value_(rmse|error)", r"^critic/vf_loss$", r"v(alue|f)_(loss|mse)")),
 )  # fmt: skip
 
