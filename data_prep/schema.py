@@ -237,9 +237,7 @@ def rows_table(
         reward_model,
         extra,
     ]
-    types = [*SCHEMA]
-    types[SCHEMA.get_field_index("messages")] = pa.field("messages", pa.list_(MESSAGE))
-    return with_loss_mask(pa.Table.from_arrays(columns, schema=pa.schema(types)))
+    return with_loss_mask(pa.Table.from_arrays(columns, names=SCHEMA.names))
 
 
 def data_source(tasks: Mapping[str, str], modality: str, split: str) -> str:

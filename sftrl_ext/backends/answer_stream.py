@@ -115,30 +115,26 @@ async def _pieces(engine: ServedEngine, prompt: Prompt, index: int) -> AsyncIter
         ids = generation.token_ids[: params["max_tokens"]]
         yield Piece(index, chat.decode(ids), _finish(chat, ids), len(ids))
         return
-    text, stops = TextStream(chat), StopSequences(prompt.stop)
-    tokens = TokensOfText() if prompt.scored else None
+    text, stops, tokens = TextStream(chat), StopSequences(prompt.stop), TokensOfText()
+
+    def piece(new: str, finish: str | None) -> Piece:
+        sampled = tokens.take(len(new), finish)
+        return Piece(index, new, finish, len(text.ids), sampled if prompt.scored else ())
+
     async with aclosing(_tokens(engine, prompt, params)) as growing:
         async for sampled in growing:
-            piece = ""
+            new = ""
             for token in sampled:
                 grown = text.add([token.id])
-                piece += stops.add(grown)
-                if tokens is not None:
-                    tokens.add(token, len(grown))
+                tokens.add(token, len(grown))
+                new += stops.add(grown)
                 if stops.reached:
-                    break
-            if tokens is not None:
-                tokens.written += len(piece)
-            finish = "stop" if stops.reached else None
-            if piece or finish:
-                yield Piece(index, piece, finish, len(text.ids), tokens.take(finish) if tokens else ())
-            if finish:
-                return
+                    yield piece(new, "stop")
+                    return
+            if new:
+                yield piece(new, None)
     last = stops.add(text.rest()) + stops.rest()
-    if tokens is not None:
-        tokens.written += len(last)
-    finish = "stop" if stops.reached else _finish(chat, text.ids)
-    yield Piece(index, last, finish, len(text.ids), tokens.take(finish) if tokens else ())
+    yield piece(last, "stop" if stops.reached else _finish(chat, text.ids))
 
 
 def _finish(chat: ChatTokens, ids: Sequence[int]) -> str:
@@ -199,15 +195,11 @@ class TextStream:
 
 
 class TokensOfText:
-    """Tokens whose text is in the answer so far; a stop sequence leaves some out.
-
-    Attributes:
-        written: Characters of the answer so far.
-    """
+    """Tokens whose text is in the answer so far; a stop sequence leaves some out."""
 
     def __init__(self) -> None:
-        self.written = 0
-        self._sampled, self._waiting = 0, deque[tuple[SampledToken, int, int]]()
+        self._sampled, self._written = 0, 0
+        self._waiting: deque[tuple[SampledToken, int, int]] = deque()
 
     def add(self, token: SampledToken, characters: int) -> None:
         """Add a token that completes so many characters, whether the answer has them yet or not."""
@@ -215,16 +207,17 @@ class TokensOfText:
         self._sampled += characters
         self._waiting.append((token, begin, self._sampled))
 
-    def take(self, finish: str | None) -> list[SampledToken]:
-        """Tokens of the text written since the last call; at the end those that are partly in it, too."""
-        taken = []
+    def take(self, characters: int, finish: str | None) -> list[SampledToken]:
+        """Tokens of so many further characters of the answer; at its end those that are partly in it, too."""
+        self._written += characters
+        tokens = []
         while self._waiting:
             token, begin, end = self._waiting[0]
-            if begin >= self.written or (finish is None and end > self.written):
+            if begin >= self._written or (finish is None and end > self._written):
                 break
-            taken.append(token)
+            tokens.append(token)
             self._waiting.popleft()
-        return taken
+        return tokens
 
 
 class StopSequences:

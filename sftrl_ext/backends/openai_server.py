@@ -65,9 +65,10 @@ def make_app(engine: ServedEngine, name: str, key: str | None = None, template: 
 
     @api.get("/models")
     async def models() -> dict[str, Any]:
-        entry = {"id": name, "object": "model", "created": started, "owned_by": "sftrl"}
-        known = {} if template is None else {TEMPLATE_KEY: template}
-        return {"object": "list", "data": [{**entry, **known}]}
+        entry: dict[str, Any] = {"id": name, "object": "model", "created": started, "owned_by": "sftrl"}
+        if template is not None:
+            entry[TEMPLATE_KEY] = template
+        return {"object": "list", "data": [entry]}
 
     @api.post("/chat/completions")
     async def complete(request: Request) -> Response:

@@ -287,8 +287,8 @@ class Runner:
     def _refresh(self, changed: Collection[str] = ()) -> None:
         """Read what other processes, which run other stages of the run, have stored."""
         stored = RunState.load(self.layout.state)
-        own = {self._current, *changed}
-        entries = {entry.name: entry for entry in stored.stages if entry.name not in own}
+        kept = {self._current, *changed}
+        entries = {entry.name: entry for entry in stored.stages if entry.name not in kept}
         self.state.stages = [entries.get(entry.name, entry) for entry in self.state.stages]
         if self._current != "model":
             self.state.model = stored.model

@@ -194,12 +194,12 @@ def test_an_answer_is_held_to_a_schema(kind, server):
         "additionalProperties": False,
     }
     form = {"type": "json_schema", "json_schema": {"name": "hand", "schema": hand, "strict": True}}
-    asked = {**ask, "response_format": form, "n": 4}
-    choices = client.chat.completions.create(**asked).choices
+    request = {**ask, "response_format": form, "n": 4}
+    choices = client.chat.completions.create(**request).choices
     for choice in choices:
         jsonschema.validate(json.loads(choice.message.content), hand)
         assert choice.finish_reason == "stop"
-    with client.chat.completions.create(**{**asked, "n": 1}, stream=True) as chunks:
+    with client.chat.completions.create(**{**request, "n": 1}, stream=True) as chunks:
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == choices[0].message.content
     some = client.chat.completions.create(**ask, response_format={"type": "json_object"}).choices[0]

@@ -54,8 +54,8 @@ def test_prompts_that_a_step_can_learn_from():
     advantages = torch.zeros(7, 2, dtype=torch.float64)
     advantages[2:6, 0] = torch.tensor([0.5, -0.5, 2.0, -2.0])
     advantages[0, 1] = 9.0  # of a turn that was not played
-    found = group_metrics(rows, alive, advantages)
-    assert found == {"groups/informative": 2 / 3, "groups/solved_sometimes": 1 / 3}
+    metrics = group_metrics(rows, alive, advantages)
+    assert metrics == {"groups/informative": 2 / 3, "groups/solved_sometimes": 1 / 3}
     alone = StepRows(keys[6:], [{"seq_len": 1}], extras[6:])
     assert group_metrics(alone, alive[:1], advantages[:1]) == {}
 

@@ -104,11 +104,6 @@ class BatchSampler:
         self.constrained = [(i, c) for i, c in enumerate(constraints) if c is not None]
         self.changes_rows = bool(self.cut or self.penalised or self.constrained)
 
-    def __call__(self, logits: Tensor, uniform: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Sample one token per row; see `distribution` and `sample`."""
-        log_probs = self.distribution(logits)
-        return self.sample(log_probs, uniform)
-
     def distribution(self, logits: Tensor) -> Tensor:
         """Log-probabilities to sample from.
 

@@ -14,6 +14,10 @@ from sftrl_ext.errors import SftrlError
 V = 12
 
 
+def sample(sampler, logits, uniform):
+    return sampler.sample(sampler.distribution(logits), uniform)
+
+
 def kept(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> np.ndarray:
     """The distribution to sample from, one row, written the slow way."""
     p = np.exp((logits - logits.max()) / temperature)
@@ -43,7 +47,7 @@ def test_every_row_follows_its_own_parameters(params):
     sampler = BatchSampler([Sampling(temperature=t, top_p=p, top_k=k) for _, t, p, k in params])
     grid = (np.arange(200) + 0.5) / 200
     for u in grid[::7]:
-        tokens, log_probs = sampler(torch.tensor(logits), np.full(len(params), u))
+        tokens, log_probs = sample(sampler, torch.tensor(logits), np.full(len(params), u))
         for i, (_, t, p, k) in enumerate(params):
             expected = kept(logits[i], t, p, k)
             assert expected[tokens[i]] > 0
@@ -56,7 +60,7 @@ def test_every_row_follows_its_own_parameters(params):
 def test_frequencies_are_the_probabilities():
     logits = torch.randn(1, V, generator=torch.Generator().manual_seed(0)).repeat(20_000, 1)
     sampler = BatchSampler([Sampling(temperature=1.5)] * 20_000)
-    tokens, _ = sampler(logits, np.random.default_rng(0).random(20_000))
+    tokens, _ = sample(sampler, logits, np.random.default_rng(0).random(20_000))
     found = torch.bincount(tokens, minlength=V) / 20_000
     assert (found - (logits[0] / 1.5).softmax(-1)).abs().max() < 0.012
 
@@ -64,7 +68,7 @@ def test_frequencies_are_the_probabilities():
 def test_greedy_among_sampled_rows_reports_the_models_own_probability():
     logits = torch.randn(3, V, generator=torch.Generator().manual_seed(1))
     sampler = BatchSampler([Sampling(temperature=0), Sampling(temperature=0.5), Sampling(temperature=0)])
-    tokens, log_probs = sampler(logits, np.array([0.99, 0.5, 0.01]))
+    tokens, log_probs = sample(sampler, logits, np.array([0.99, 0.5, 0.01]))
     assert tokens[[0, 2]].tolist() == logits[[0, 2]].argmax(-1).tolist()
     assert torch.allclose(log_probs[[0, 2]], logits[[0, 2]].log_softmax(-1).max(-1).values)
 
@@ -75,16 +79,15 @@ def test_banned_tokens_never_come():
     logits = torch.zeros(1000, V)
     logits[:, 5] = 50.0
     for sampling in (Sampling(), Sampling(temperature=0), Sampling(top_k=2), Sampling(top_p=0.3)):
-        tokens, log_probs = BatchSampler([sampling] * 1000, banned)(
-            logits, np.linspace(0, 1, 1000, endpoint=False)
-        )
+        sampler = BatchSampler([sampling] * 1000, banned)
+        tokens, log_probs = sample(sampler, logits, np.linspace(0, 1, 1000, endpoint=False))
         assert not banned[tokens].any() and torch.isfinite(log_probs).all()
 
 
 def test_the_ends_of_the_unit_interval_give_possible_tokens():
     logits = torch.full((2, V), -torch.inf)
     logits[:, 3] = logits[:, 4] = 0.0
-    tokens, _ = BatchSampler([Sampling()] * 2)(logits, np.array([0.0, np.nextafter(1.0, 0.0)]))
+    tokens, _ = sample(BatchSampler([Sampling()] * 2), logits, np.array([0.0, np.nextafter(1.0, 0.0)]))
     assert tokens.tolist() == [3, 4]
 
 
@@ -97,12 +100,12 @@ def test_penalties_are_subtracted_for_what_is_written():
         Sampling(presence_penalty=1.5),
     ]
     sampler = BatchSampler(params, written=written)
-    found = sampler.distribution(logits)
+    log_probs = sampler.distribution(logits)
     changed = logits.clone()
     changed[0, 4] -= 1.5 + 2 * 0.5
     changed[0, 7] -= 1.5 + 0.5
     changed[0] /= 2
-    assert torch.allclose(found, changed.log_softmax(-1))
+    assert torch.allclose(log_probs, changed.log_softmax(-1))
     # The lists grow while a response does.
     written[2].append(3)
     changed[2, 3] -= 1.5
@@ -124,13 +127,13 @@ def test_a_constraint_leaves_its_tokens_alone():
     logits = torch.randn(3, V, generator=torch.Generator().manual_seed(3))
     params = [Sampling(logprobs=5), Sampling(logprobs=2), Sampling(logprobs=0)]
     sampler = BatchSampler(params, constraints=[Only(2, 9), None, Only(0)])
-    found = sampler.distribution(logits)
-    assert torch.allclose(found[0, [2, 9]], logits[0, [2, 9]].log_softmax(-1))
-    assert found[0].exp().sum() == pytest.approx(1) and (found[0] > -torch.inf).sum() == 2
-    assert torch.allclose(found[1], logits[1].log_softmax(-1))
-    top = sampler.most_probable(found)
+    log_probs = sampler.distribution(logits)
+    assert torch.allclose(log_probs[0, [2, 9]], logits[0, [2, 9]].log_softmax(-1))
+    assert log_probs[0].exp().sum() == pytest.approx(1) and (log_probs[0] > -torch.inf).sum() == 2
+    assert torch.allclose(log_probs[1], logits[1].log_softmax(-1))
+    top = sampler.most_probable(log_probs)
     assert {token for token, _ in top[0]} == {2, 9} and len(top[1]) == 2 and 2 not in top
-    assert top[1][0] == (logits[1].argmax().item(), pytest.approx(found[1].max().item()))
+    assert top[1][0] == (logits[1].argmax().item(), pytest.approx(log_probs[1].max().item()))
 
 
 @pytest.mark.parametrize(

@@ -325,9 +325,9 @@ def test_engine_reports_probable_tokens_and_follows_a_schema(engine: Any, models
     prompt = prompts_of(1)[0]
     seen: list[SampledToken] = []
     params = {"temperature": 1.0, "max_tokens": 8, "seed": 3, "logprobs": 5}
-    found = asyncio.run(engine.generate(prompt, params, on_tokens=seen.extend))
-    assert [token.id for token in seen] == found.token_ids
-    assert [token.logprob for token in seen] == found.logprobs
+    generation = asyncio.run(engine.generate(prompt, params, on_tokens=seen.extend))
+    assert [token.id for token in seen] == generation.token_ids
+    assert [token.logprob for token in seen] == generation.logprobs
     for token in seen:
         values = [logprob for _, logprob in token.top]
         assert len(values) == 5 and values == sorted(values, reverse=True)
@@ -338,4 +338,4 @@ def test_engine_reports_probable_tokens_and_follows_a_schema(engine: Any, models
     answer = asyncio.run(engine.generate(prompt, params))
     assert set(json.loads(engine.chat_tokens().decode(answer.token_ids))) == {"right"}
     # The log-probabilities are of what the grammar leaves: most places have one token, or a few blanks.
-    assert sum(answer.logprobs) > sum(found.logprobs)
+    assert sum(answer.logprobs) > sum(generation.logprobs)

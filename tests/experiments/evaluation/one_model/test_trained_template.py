@@ -69,11 +69,11 @@ def test_a_checkpoint_of_a_run_is_asked_in_its_words(trained, rows, tmp_path):
 def test_a_served_checkpoint_is_asked_in_its_words(trained, rows, tmp_path, named):
     engine = LocalEngine(trained)
     with served(make_app(engine, "mine", template="compact")) as server:
-        asked = {"model": named, "endpoint": EndpointOptions(server.url), "episodes": tmp_path / "e.jsonl"}
+        settings = {"model": named, "endpoint": EndpointOptions(server.url), "episodes": tmp_path / "e.jsonl"}
         with pytest.raises(SftrlError, match="the model was trained with 'compact'"):
-            evaluate(rows / "default.parquet", **asked)
+            evaluate(rows / "default.parquet", **settings)
         assert not (tmp_path / "e.jsonl").exists()
-        assert evaluate(rows / "compact.parquet", **asked) == 2
+        assert evaluate(rows / "compact.parquet", **settings) == 2
     engine.close()
 
 
