@@ -1,7 +1,8 @@
 """MkDocs hooks: pages from elsewhere, and links that work in the repository and on the site.
 
 A page may link to any file of the repository by a relative path, as on GitHub. On the site, a link to another
-page becomes a link within the site, and a link to any other file becomes plain text.
+page becomes a link within the site, and a link to any other file becomes plain text. Where
+``<name>-dark.png`` lies beside ``<name>.png``, dark pages show that one.
 """
 
 from __future__ import annotations
@@ -71,12 +72,21 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         target = os.path.normpath(here / path)
         found = OUTSIDE.get(target, target[len(_DOCS) :] if target.startswith(_DOCS) else "")
         if found and files.get_file_from_path(found) is not None:
-            return f"{mark}[{text}]({os.path.relpath(found, PurePosixPath(uri).parent)}{sharp}{anchor})"
+            address = os.path.relpath(found, PurePosixPath(uri).parent)
+            if mark and files.get_file_from_path(_dark(found)) is not None:
+                return f"![{text}]({address}#only-light)![{text}]({_dark(address)}#only-dark)"
+            return f"{mark}[{text}]({address}{sharp}{anchor})"
         # tests/test_docs.py reports links to missing files.
         return text if (_root(config) / target).exists() else match[0]
 
     parts = _FENCE.split(markdown)
     return "".join(part if number % 2 else _LINK.sub(rewrite, part) for number, part in enumerate(parts))
+
+
+def _dark(image: str) -> str:
+    """Path of the picture that the dark pages show in the place of another."""
+    path = PurePosixPath(image)
+    return str(path.with_name(f"{path.stem}-dark{path.suffix}"))
 
 
 def _root(config: MkDocsConfig) -> Path:

@@ -119,11 +119,13 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
     """Draw success against counted compute, and out of distribution against in distribution where it can be.
 
     Returns:
-        ``<recipe>-<scale>-compute.png`` and ``<recipe>-<scale>-ood_vs_id.png``.
+        ``<recipe>-<scale>-compute.png`` and ``<recipe>-<scale>-ood-vs-id.png``, each with a ``-dark.png``
+        for pages with a dark background.
 
     Raises:
         SftrlError: if the file has no curve with a compute.
     """
+    from sftrl_ext.reports.figures.dark import darken
     from sftrl_ext.reports.figures.style import look, mark_figure, write_figure
     from sftrl_ext.reports.figures.success_figure import success_against_compute
     from sftrl_ext.reports.figures.tradeoff_figure import ood_against_id
@@ -133,7 +135,7 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
     with look():
         figures = {
             "compute": success_against_compute(analysis, "counted"),
-            "ood_vs_id": ood_against_id(analysis),
+            "ood-vs-id": ood_against_id(analysis),
         }
         if figures["compute"] is None:
             raise SftrlError(f"{analysis.run.folder}: no curve with a compute; nothing to draw.")
@@ -141,9 +143,13 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
             if figure is not None:
                 if analysis.mark:
                     mark_figure(figure, analysis.mark)
-                path = folder / f"{safe_name(str(state.recipe))}-{safe_name(str(state.scale))}-{name}.png"
-                write_figure(figure, path)
-                paths.append(path)
+                stem = f"{safe_name(str(state.recipe))}-{safe_name(str(state.scale))}-{name}"
+                light, dark = folder / f"{stem}.png", folder / f"{stem}-dark.png"
+                write_figure(figure, light)
+                figure.set_layout_engine("none")  # laid out once, for both files
+                darken(figure)
+                write_figure(figure, dark)
+                paths += [light, dark]
     return paths
 
 

@@ -97,8 +97,16 @@ def test_the_command_draws_and_says_what_changed(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "The paper's pattern appears: at equal compute, from counted tokens (16.2 TFLOP)" in said
     assert "`rule_ood_unseen`: the verdict flips between the compute axes" in said
-    for name in ("compute", "ood_vs_id"):
-        assert imread(tmp_path / f"fig6_gp_l-laptop-{name}.png").std() > 0.01
+    for name in ("compute", "ood-vs-id"):
+        light, dark = (imread(tmp_path / f"fig6_gp_l-laptop-{name}{end}.png") for end in ("", "-dark"))
+        assert light.shape == dark.shape and light.std() > 0.01
+        for image, is_dark in ((light, False), (dark, True)):
+            brightness = image[..., :3].mean(axis=2)
+            assert (brightness[0, 0] < 0.1) == is_dark == (np.median(brightness) < 0.1)
+        # The arms keep their colours.
+        for colour in ((0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)):
+            near = [np.abs(image[..., :3] * 255 - colour).max(axis=2) < 2 for image in (light, dark)]
+            assert near[0].sum() > 100 and near[1].sum() > 100
 
 
 def test_a_file_without_checkpoints_is_refused(tmp_path, capsys):

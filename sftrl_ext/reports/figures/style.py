@@ -54,7 +54,7 @@ _RC: Any = {
     "legend.handlelength": 2.6,
     "text.color": INK,
     "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "savefig.facecolor": "auto",
     "savefig.dpi": 180,
     "svg.hashsalt": "sftrl",
     "svg.fonttype": "path",

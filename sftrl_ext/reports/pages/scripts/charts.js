@@ -242,7 +242,7 @@ function trainingSpec(values) {
   const log = Math.min(...amounts) > 0 && Math.max(...amounts) > 8 * Math.min(...amounts);
   const encoding = {
     x: { field: "step", type: "quantitative", title: "Training step of the stage" },
-    y: { field: "value", type: "quantitative", title: null, scale: log ? { type: "log" } : { zero: false } },
+    y: { field: "value", type: "quantitative", title: null, axis: { format: "~g" }, scale: log ? { type: "log" } : { zero: false } },
     color, detail: { field: "stage", type: "nominal" },
   };
   return {
