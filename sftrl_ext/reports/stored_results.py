@@ -132,6 +132,7 @@ def draw_figures(analysis: Analysis, folder: Path) -> list[Path]:
 
     paths = []
     state = analysis.run.state
+    folder.mkdir(parents=True, exist_ok=True)
     with look():
         figures = {
             "compute": success_against_compute(analysis, "counted"),
