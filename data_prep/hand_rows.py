@@ -144,7 +144,7 @@ class HandRows(TaskRows):
         trained = find_rules(get_split(self.config.train_split).hands.rule)
         stated = frozenset(bindings_of(trained)) if init and isinstance(trained, Rule) else frozenset()
         held = [bindings for bindings in self.held_out if not bindings <= stated]
-        return check_held_out(path, held) if held else None
+        return check_held_out(path, held, {} if init else self.config.exposure) if held else None
 
     def given(self, path: Path, name: str, seed: int, limit: int | None = None) -> Tables:
         """See `TaskRows`."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from data_prep.schema import iter_rows, read_schema
+from data_prep.splits import get_split
 from sftrl_ext.envs.base import parse_facts
-from sftrl_ext.envs.general_points.rules import LETTERS, RULES, Binding, Bindings, bindings_of
+from sftrl_ext.envs.general_points.families import find_rules
+from sftrl_ext.envs.general_points.rules import LETTERS, RULES, Binding, Bindings, Rule, bindings_of
 from sftrl_ext.errors import SftrlError, named
 
 _RANK = r"['\"]?(?:\b[AJQK]\b|\b(?i:aces?|jacks?|queens?|kings?)\b)['\"]?"
@@ -35,12 +37,14 @@ class HeldOutCheck:
     Attributes:
         file: Its name without the ending.
         rows: Rows that were read.
-        held: What none of them states.
+        held: What none of them states, but for the exposed ones.
+        exposed: Split to its rows, which may state their own rule.
     """
 
     file: str
     rows: int
     held: Sequence[Bindings]
+    exposed: Mapping[str, int] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -60,23 +64,51 @@ def stated_bindings(text: str) -> frozenset[Binding]:
     return frozenset(binding for binding in stated if binding.rank in LETTERS)
 
 
-def check_held_out(path: Path, held: Sequence[Bindings]) -> HeldOutCheck:
+def check_held_out(
+    path: Path, held: Sequence[Bindings], exposure: Mapping[str, float] | None = None
+) -> HeldOutCheck:
     """Read a file back and refuse a row that states what is held out.
 
     Args:
         path: The parquet file.
         held: Bindings that no row may state together.
+        exposure: Splits whose rows may state their own rule, each to its share of the rows.
 
     Raises:
         SftrlError: naming file, row and bindings; also where the prompt does not state the rule of the facts.
     """
     read_schema(path)
+    shares = {split: share for split, share in (exposure or {}).items() if share}
+    exposed = dict.fromkeys(shares, 0)
+    without_own = {split: _except_of(split, held) for split in shares}
     rows = 0
     for row in iter_rows(path, ["prompt", "messages", "extra_info"]):
+        split = row["extra_info"]["split"]
         with named(f"{path}: row {rows}"):
-            _check_row(row, held)
+            _check_row(row, without_own[split] if split in exposed else held)
+        if split in exposed:
+            exposed[split] += 1
         rows += 1
-    return HeldOutCheck(path.stem, rows, held)
+    for split, count in exposed.items():
+        # Answers and dialogues are rounded apart.
+        if abs(count - shares[split] * rows) > 1:
+            raise SftrlError(
+                f"{path}: found {count} rows of split {split!r}; expected {shares[split]:g} of {rows} "
+                "(task.exposure)."
+            )
+    return HeldOutCheck(path.stem, rows, held, exposed)
+
+
+def _except_of(split: str, held: Sequence[Bindings]) -> Sequence[Bindings]:
+    """What rows of a split may not state, if they may state the rule of the split."""
+    rule = find_rules(get_split(split).hands.rule)
+    if not isinstance(rule, Rule):
+        raise SftrlError(
+            f"task.exposure: split {split!r} has rules that are drawn; expected a split with one rule, or "
+            "the split in task.pretrain_splits."
+        )
+    own = frozenset(bindings_of(rule))
+    return [bindings for bindings in held if not bindings <= own]
 
 
 def _check_row(row: Mapping[str, Any], held: Iterable[Bindings]) -> None:
@@ -123,12 +155,14 @@ def held_out_text(checks: Sequence[HeldOutCheck]) -> str:
         "## Held-out bindings",
         "",
         "Every row of these files was read back: its prompt states the rule of its facts, and none of the",
-        "bindings that are held out, each of them or, with blanks, together.",
+        "bindings that are held out, each of them or, with blanks, together. Rows of an exposed split state",
+        "their own rule.",
         "",
-        "| file | rows checked | held out |",
-        "|---|---:|---|",
+        "| file | rows checked | held out | exposed |",
+        "|---|---:|---|---|",
     ]
     for check in checks:
         held = ", ".join(f"`{bindings_text(bindings)}`" for bindings in check.held)
-        lines.append(f"| {check.file} | {check.rows:,} | {held} |")
+        exposed = [f"{count:,} rows of `{split}`" for split, count in check.exposed.items()]
+        lines.append(f"| {check.file} | {check.rows:,} | {held} | {', '.join(exposed) or 'none'} |")
     return "\n".join(lines) + "\n"

@@ -128,6 +128,8 @@ class TaskRows(ABC):
     def check_held_out(self, path: Path, init: bool = False) -> HeldOutCheck | None:
         """Read a file of a stage back and refuse a row that states what ``task.held_out`` names.
 
+        Rows that ``task.exposure`` adds are counted.
+
         Args:
             path: The parquet file.
             init: It is the stage ``init``, which may state the rule it trains.

@@ -17,7 +17,7 @@ from sftrl_ext.cli_list import add_list_verb
 from sftrl_ext.cli_new import add_new_verb
 from sftrl_ext.cli_plugin import add_plugin_option
 from sftrl_ext.cli_rehearse import add_rehearse_verb
-from sftrl_ext.cli_run import RUN_HELP, add_run_verbs, find_run, print_report
+from sftrl_ext.cli_run import RUN_HELP, add_run_verbs, find_run, print_comparison, print_report
 from sftrl_ext.cli_template import add_template_verb
 from sftrl_ext.errors import SftrlError, error_text
 from sftrl_ext.plain_text import printable
@@ -98,7 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--figure", help="draw one figure of the paper from these runs: fig5, fig6, ..")
     report.add_argument("--axis", choices=("counted", "paper", "tokens"), help="compute axis of --figure")
     report.add_argument(
-        "--out", type=Path, default=Path(), help="output folder of --figure; default: the working folder"
+        "--out",
+        type=Path,
+        default=Path(),
+        help="output folder of --figure and --against; default: the working folder",
+    )
+    report.add_argument(
+        "--against",
+        metavar="KEY",
+        help="draw these runs against a key of their recipes, as in task.exposure.rule_ood",
     )
     report.add_argument("--table", action="store_true", help="print one Markdown table of all runs instead")
     report.add_argument("--results", type=Path, help="also write the measurements as JSON into this folder")
@@ -154,6 +162,9 @@ def _report(args: argparse.Namespace, console: Console) -> None:
             from sftrl_ext.reports.paper.figures import write_paper_figure
         for path in write_paper_figure(args.figure, run_dirs, args.out, args.axis, args.rl_tokens):
             console.print(f"  {path}", markup=False, highlight=False)
+        return
+    if args.against is not None:
+        print_comparison(run_dirs, args.against, args.out, console)
         return
     if args.table:
         console.print(results_table(run_dirs), markup=False, highlight=False)

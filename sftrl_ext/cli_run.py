@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from sftrl_ext.errors import SftrlError
 from sftrl_ext.plugins import absolute_name
 
 if TYPE_CHECKING:
+    from sftrl_ext.experiments.batch import Requested
     from sftrl_ext.experiments.cluster.launchers import Submission
     from sftrl_ext.experiments.recipe.schema import Recipe
 
@@ -124,15 +127,16 @@ def _engine_overrides(model: str, scale: str) -> list[str]:
     return overrides
 
 
-def recipes_of(args: argparse.Namespace) -> dict[str, Recipe]:
+def recipes_of(args: argparse.Namespace) -> list[Requested]:
     """Requested recipes, composed."""
-    from sftrl_ext.experiments.batch import recipes_named
+    from sftrl_ext.experiments.batch import recipes_named, with_variations
     from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 
-    names = recipes_named(args.recipe)
-    return {
-        name: load_recipe(name, args.scale, _overrides(args), args.launcher, args.plugins) for name in names
-    }
+    requested: list[Requested] = []
+    for name in recipes_named(args.recipe):
+        load = partial(load_recipe, name, args.scale, launcher=args.launcher, plugins=args.plugins)
+        requested += with_variations(name, _overrides(args), load)
+    return requested
 
 
 def _run_dir(args: argparse.Namespace, recipe: Recipe, several: bool) -> Path:
@@ -144,23 +148,24 @@ def _run_dir(args: argparse.Namespace, recipe: Recipe, several: bool) -> Path:
 
 
 def _runs_dir(args: argparse.Namespace) -> Path:
-    """Folder of the runs of several recipes, which share finished stages."""
+    """Folder of several runs, which share finished stages."""
     if args.share is not None:
-        raise SftrlError("found --share with several recipes, which share stages anyway; expected --run-dir.")
+        raise SftrlError("found --share with several runs, which share stages anyway; expected --run-dir.")
     return args.run_dir or Path("runs") / args.scale
 
 
-def _submission(args: argparse.Namespace, name: str, recipe: Recipe, several: bool) -> Submission:
+def _submission(args: argparse.Namespace, requested: Requested, several: bool) -> Submission:
     from sftrl_ext.experiments.cluster.launchers import LAUNCHERS, make_job
 
     if args.share is not None:
         raise SftrlError(f"found --share with launcher {args.launcher!r}; expected launcher local.")
+    recipe = requested.recipe
     run_dir = _run_dir(args, recipe, several) if args.run_dir is not None else None
     plugins = args.plugins
     if recipe.launcher.run_root is None:  # the nodes see the files of this machine
         plugins = map(absolute_name, plugins)
-    words = [*_overrides(args), *(f"--plugin={plugin}" for plugin in plugins)]
-    return LAUNCHERS[args.launcher](make_job(recipe, name, words, run_dir, args.stages))
+    words = [*requested.overrides, *(f"--plugin={plugin}" for plugin in plugins)]
+    return LAUNCHERS[args.launcher](make_job(recipe, requested.name, words, run_dir, args.stages))
 
 
 def _plan(args: argparse.Namespace, console: Console) -> None:
@@ -168,17 +173,19 @@ def _plan(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.planner.printing import print_budget
     from sftrl_ext.experiments.recipe.attention import resolve_attention
 
-    recipes = recipes_of(args)
-    for name, recipe in recipes.items():
+    requested = recipes_of(args)
+    several = len(requested) > 1
+    for each in requested:
+        recipe = each.recipe
         if args.launcher != "local":
-            text = str(_submission(args, name, recipe, len(recipes) > 1))
+            text = str(_submission(args, each, several))
             console.print(text, markup=False, highlight=False)
             continue
         print_budget(recipe, console, args.show)
         if args.show == "budget":
             continue
         console.print(f"# attention: {resolve_attention(recipe)}\n", markup=False, highlight=False)
-        stages = make_plan(recipe, _run_dir(args, recipe, len(recipes) > 1).resolve())
+        stages = make_plan(recipe, _run_dir(args, recipe, several).resolve())
         for stage in stages if args.stages is None else select_stages(stages, args.stages):
             env = " ".join(f"{k}={shlex.quote(v)}" for k, v in stage.env.items())
             console.print(f"# {stage.name}: {stage.title}", style="bold", highlight=False)
@@ -190,26 +197,51 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     from sftrl_ext.experiments.planner.fit import check_fit
     from sftrl_ext.experiments.runner import start_or_resume, start_run
 
-    recipes = recipes_of(args)
-    for recipe in recipes.values():
-        check_fit(recipe)
+    requested = recipes_of(args)
+    for each in requested:
+        check_fit(each.recipe)
+    several = len(requested) > 1
     if args.launcher != "local":
         from sftrl_ext.experiments.cluster.launchers import submit
 
-        for name, recipe in recipes.items():
-            submit(_submission(args, name, recipe, len(recipes) > 1), console)
+        for each in requested:
+            submit(_submission(args, each, several), console)
         return
-    if len(recipes) > 1:
+    if several:
         if args.stages is not None:
-            raise SftrlError("found --stages with several recipes; expected one recipe.")
-        for outcome in run_many(list(recipes.values()), _runs_dir(args), console, args.jobs):
+            raise SftrlError("found --stages with several runs; expected one recipe with one run.")
+        folder = _runs_dir(args)
+        for outcome in run_many([each.recipe for each in requested], folder, console, args.jobs):
             print_report_paths(outcome.run_dir, console)
+        _compare_variations(requested, folder, console)
         return
-    [recipe] = recipes.values()
-    run_dir = _run_dir(args, recipe, several=False)
+    [only] = requested
+    run_dir = _run_dir(args, only.recipe, several=False)
     start = start_or_resume if args.or_resume else start_run
-    start(recipe, run_dir, console, args.share, args.stages)
+    start(only.recipe, run_dir, console, args.share, args.stages)
     print_report(run_dir, console)
+
+
+def _compare_variations(requested: Sequence[Requested], folder: Path, console: Console) -> None:
+    """Draw the runs of each recipe that a key sets apart."""
+    from sftrl_ext.experiments.batch import run_dir_of
+
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for each in requested:
+        if each.varied is not None:
+            groups.setdefault((each.name, each.varied), []).append(run_dir_of(each.recipe, folder))
+    for (_, key), run_dirs in groups.items():
+        print_comparison(run_dirs, key, folder, console)
+
+
+def print_comparison(run_dirs: Sequence[Path], key: str, folder: Path, console: Console) -> None:
+    """Draw runs against a key of their recipes, and print the table and the paths."""
+    from sftrl_ext.reports.against import write_against
+
+    written = write_against(run_dirs, key, folder)
+    console.print(f"\n{written.table}", markup=False, highlight=False)
+    for path in written.paths:
+        console.print(f"  {path}", markup=False, highlight=False)
 
 
 def _resume(args: argparse.Namespace, console: Console) -> None:

@@ -84,6 +84,10 @@ class TaskConfig:
     """Card rules (each of their numbers of J, Q and K), bindings (``K=13``) or bindings that may not stand
     together (``J=5 Q=5 K=5``) that no row of the stages ``base``, ``dialogues`` and ``init`` may state; the
     init may state the rule it trains. The data stage reads its files back and refuses a row that does."""
+    exposure: dict[str, float] = field(default_factory=dict)
+    """Splits that a base model of our own reads beside ``pretrain_splits``, each to its share of the rows of
+    ``base`` and of ``dialogues``. These rows may state their own rule although it is held out; the data
+    stage counts them."""
     eval_splits: list[str] = field(default_factory=list)
     """The splits every saved checkpoint is evaluated on."""
     eval_sets: dict[str, str] = field(default_factory=dict)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -32,6 +34,8 @@ ALL = "all"
 """Names every recipe that ships."""
 SUMMARY = "recipes.json"
 
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -53,6 +57,54 @@ def recipes_named(text: str) -> list[str]:
     if text != ALL:
         return [name for name in text.split(",") if name]
     return [path.stem for path in distinct_recipes()]
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A recipe of a command line, composed.
+
+    Attributes:
+        name: The recipe as it was asked for: a file, or a name.
+        overrides: Hydra overrides that it was composed with.
+        varied: The key that sets it apart from other runs of the same recipe; None without one.
+    """
+
+    name: str
+    overrides: Sequence[str]
+    recipe: Recipe
+    varied: str | None = None
+
+
+def with_variations(
+    name: str, overrides: Sequence[str], load: Callable[[Sequence[str]], Recipe]
+) -> list[Requested]:
+    """A recipe, or, where its ``sweep.runs`` has values, one run of it for each.
+
+    An override of that key itself asks for one run.
+
+    Args:
+        name: As it was asked for.
+        overrides: Hydra overrides.
+        load: Composes it with overrides.
+
+    Raises:
+        SftrlError: if two values give a run the same name.
+    """
+    recipe = load(overrides)
+    key, values = recipe.sweep.runs.key, recipe.sweep.runs.values
+    given = {word.lstrip("+").partition("=")[0] for word in overrides}
+    if not values or key in given:
+        return [Requested(name, overrides, recipe)]
+    if key is None:
+        raise SftrlError(f"{name}: sweep.runs.key: null; expected a key of the recipe for {values}.")
+    varied: dict[str, Requested] = {}
+    for value in values:
+        run = f"{recipe.name}-{_NOT_IN_NAMES.sub('_', str(value))}"
+        if run in varied:
+            raise SftrlError(f"{name}: sweep.runs.values: {value!r} names the run {run!r} a second time.")
+        words = [*overrides, f"{key}={json.dumps(value)}", "sweep.runs.values=[]", f"name={run}"]
+        varied[run] = Requested(name, words, load(words), key)
+    return list(varied.values())
 
 
 def run_many(recipes: Sequence[Recipe], folder: Path, console: Console, jobs: int = 1) -> list[Outcome]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_prep.general_points import sft_rows, suboptimal_rows
@@ -107,6 +108,41 @@ def test_rows_without_what_is_held_out_are_counted(tmp_path, dialogues):
     source = Source(["other_faces", "all_7"], settings=PlaySettings(modality="image"), hands=GAME)
     write_rows(tmp_path / "images.parquet", sft_rows(source, 50))
     assert check_held_out(tmp_path / "images.parquet", HELD).rows == 50
+
+
+@pytest.fixture(scope="module")
+def exposed(tmp_path_factory):
+    """A file of which a tenth states a rule that is held out."""
+    path = tmp_path_factory.mktemp("exposed") / "rows.parquet"
+    sources = [
+        Source(s, settings=PlaySettings(template="compact"), hands=GAME) for s in ("other_faces", "rule_ood")
+    ]
+    write_rows(path, [*sft_rows(sources[0], 90), *sft_rows(sources[1], 10)])
+    return path
+
+
+def test_rows_of_an_exposed_split_state_their_own_rule_and_are_counted(exposed):
+    assert check_held_out(exposed, HELD, {"rule_ood": 0.1}).exposed == {"rule_ood": 10}
+    with pytest.raises(SftrlError, match="row 90: .* states the held-out"):
+        check_held_out(exposed, HELD)
+    with pytest.raises(SftrlError, match="row 90: .* states the held-out"):
+        check_held_out(exposed, HELD, {"rule_ood": 0.0})
+    with pytest.raises(SftrlError, match=r"found 10 rows of split 'rule_ood'; expected 0.05 of 100"):
+        check_held_out(exposed, HELD, {"rule_ood": 0.05})
+
+
+def test_a_row_of_an_exposed_split_states_no_other_rule(tmp_path, exposed):
+    rows = pq.read_table(exposed).to_pylist()
+    set_rule("face_10")(rows[95])
+    rows[95]["prompt"][0]["content"] = "J=10 Q=10 K=10 cards K 5 2"
+    write_rows(tmp_path / "rows.parquet", [pa.Table.from_pylist(rows, SCHEMA)])
+    with pytest.raises(SftrlError, match="row 95: .* states the held-out J=10"):
+        check_held_out(tmp_path / "rows.parquet", HELD, {"rule_ood": 0.1})
+
+
+def test_an_exposed_split_has_one_rule(exposed):
+    with pytest.raises(SftrlError, match="split 'other_faces' has rules that are drawn"):
+        check_held_out(exposed, HELD, {"other_faces": 0.9})
 
 
 SMALL = [

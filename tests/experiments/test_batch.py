@@ -1,5 +1,7 @@
 """Several recipes in one command."""
 
+from functools import partial
+
 import pytest
 from rich.console import Console
 
@@ -18,6 +20,51 @@ def test_all_names_every_recipe_once_and_figures_first():
     assert names == [path.stem for path in distinct_recipes()]
     assert names[0] == "fig6_gp_l" and names[-1].startswith("beyond_")
     assert batch.recipes_named("fig6_gp_l,fig10_attempts") == ["fig6_gp_l", "fig10_attempts"]
+
+
+def variations(name, scale, *words):
+    load = partial(load_recipe, name, scale)
+    return batch.with_variations(name, words, load)
+
+
+def test_a_recipe_with_values_is_a_run_for_each():
+    few, many = variations("beyond_exposure", "smoke"), variations("beyond_exposure", "laptop")
+    assert [each.recipe.name for each in few] == ["beyond_exposure-0", "beyond_exposure-0.1"]
+    assert [each.recipe.task.exposure["rule_ood"] for each in many] == [0, 0.001, 0.01, 0.1, 0.5]
+    for each in few:
+        assert (each.name, each.varied) == ("beyond_exposure", "task.exposure.rule_ood")
+        again = variations("beyond_exposure", "smoke", *each.overrides)
+        assert [one.recipe for one in again] == [each.recipe], "what a launcher passes on is one run"
+    key = "budget.sft.lr"
+    given = [f"sweep.runs.key={key}", "sweep.runs.values=[1e-4,2e-4]", "budget.sft.steps=3"]
+    found = variations("fig6_gp_l", "smoke", *given)
+    assert [(each.recipe.budget.sft.lr, each.recipe.budget.sft.steps) for each in found] == [
+        (1e-4, 3),
+        (2e-4, 3),
+    ]
+
+
+def test_the_key_itself_asks_for_one_run():
+    (only,) = variations("beyond_exposure", "smoke", "task.exposure.rule_ood=0.3")
+    assert (only.recipe.name, only.varied) == ("beyond_exposure", None)
+    (only,) = variations("beyond_exposure", "gpu")
+    assert only.recipe.name == "beyond_exposure", "nothing is pre-trained there"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep.runs.values=[1,2]"], "sweep.runs.key: null"),
+        (
+            ["sweep.runs.key=task.target", "sweep.runs.values=[24,24]"],
+            "names the run 'fig6_gp_l-24' a second",
+        ),
+        (["sweep.runs.key=task.tarGet", "sweep.runs.values=[24]"], "tarGet.*target"),
+    ],
+)
+def test_values_that_make_no_runs_are_refused(words, message):
+    with pytest.raises(SftrlError, match=message):
+        variations("fig6_gp_l", "smoke", *words)
 
 
 def test_one_failure_does_not_keep_the_others_from_running(tmp_path, monkeypatch):

@@ -117,7 +117,13 @@ RANGES: dict[type, dict[str, Range]] = {
     SweepConfig: {"seeds": _FROM_0, "sft_lrs": _ABOVE_0, "rl_lrs": _ABOVE_0},
     ArmConfig: dict.fromkeys(("lrs", "lr_times", "times"), _ABOVE_0)
     | {"seeds": _FROM_0, "max_attempts": _COUNT, "kl_coef": _FROM_0, "replay": _SHARE},
-    TaskConfig: {"max_attempts": _COUNT, "cards": Range(3, 6), "target": _ANY, "targets": _ANY},
+    TaskConfig: {
+        "max_attempts": _COUNT,
+        "cards": Range(3, 6),
+        "target": _ANY,
+        "targets": _ANY,
+        "exposure": _SHARE,
+    },
     CityConfig: {"seed": _FROM_0, "routes": _COUNT, "width": _COUNT, "most_legs": Range(2, 8)},
     RoutesConfig: dict.fromkeys(("points_per_leg", "most_legs", "image_size"), _COUNT)
     | {"holdout": _NOT_ALL, "drop_rate": _SHARE, "exceeded_penalty": _ANY},
@@ -193,6 +199,7 @@ def check_task(recipe: Recipe) -> None:
     splits: Mapping[str, list[str]] = {
         "task.train_split": [task.train_split],
         "task.pretrain_splits": task.pretrain_splits,
+        "task.exposure": list(task.exposure),
         "task.eval_splits": [name for name in task.eval_splits if str(name) not in task.eval_sets],
         **{f"arms.{name}.splits": arm.splits for name, arm in recipe.arms.items()},
     }

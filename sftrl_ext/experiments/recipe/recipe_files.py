@@ -54,7 +54,7 @@ from sftrl_ext.runs.compute import RL_TOKENS
 _TASK_KEY = re.compile(r"[+~]*(task|arms|plugins)\b")
 """Beginnings of overrides that may name a split, a reward or a setting of the task."""
 
-_MAPPINGS: tuple[str, ...] = ("arms.", "task.eval_sets", "task.look.", "task.settings.")
+_MAPPINGS: tuple[str, ...] = ("arms.", "task.eval_sets", "task.exposure", "task.look.", "task.settings.")
 _MAPPINGS += ("launcher.options.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""
 
@@ -304,6 +304,7 @@ def _check(path: Path, recipe: Recipe) -> None:
         check_known_names(recipe)
     _check_role(path, recipe)
     _check_dialogues(path, recipe)
+    _check_exposure(path, recipe)
     if recipe.scale.training_state not in TRAINING_STATES:
         nearest = unknown_name("training state", recipe.scale.training_state, TRAINING_STATES)
         raise SftrlError(f"{path}: scale.training_state: {nearest}")
@@ -365,6 +366,20 @@ def _check_dialogues(path: Path, recipe: Recipe) -> None:
                 f"{path}: budget.{name}.dialogues: {config.dialogues}; expected 0, as it is of budget.base "
                 "alone."
             )
+
+
+def _check_exposure(path: Path, recipe: Recipe) -> None:
+    """Refuse shares of pre-training where there is none, or that leave nothing else to read."""
+    exposure = recipe.task.exposure
+    if not any(exposure.values()):
+        return
+    if recipe.budget.base is None:
+        raise SftrlError(
+            f"{path}: task.exposure: {exposure}; expected none where budget.base is null, as nothing is "
+            "pre-trained."
+        )
+    if sum(exposure.values()) > 1:
+        raise SftrlError(f"{path}: task.exposure: {exposure}; expected shares with a sum of at most 1.")
 
 
 def _check_role(path: Path, recipe: Recipe) -> None:

@@ -263,12 +263,24 @@ class DeviationConfig:
 
 
 @dataclass
+class VariedConfig:
+    """A key of the recipe that has another value in each of several runs."""
+
+    key: str | None = None
+    """As in an override: ``task.exposure.rule_ood``."""
+    values: list[Any] = field(default_factory=list)
+    """Empty: one run, with the recipe's own value."""
+
+
+@dataclass
 class SweepConfig:
     """Repetitions: seeds, and learning rates of all arms of a kind (empty: those of each arm)."""
 
     seeds: list[int] = field(default_factory=lambda: [0])
     sft_lrs: list[float] = field(default_factory=list)
     rl_lrs: list[float] = field(default_factory=list)
+    runs: VariedConfig = field(default_factory=VariedConfig)
+    """Runs of their own, ``<recipe>-<value>-<scale>``, from data to report, and a figure of them together."""
 
 
 @dataclass

@@ -10,8 +10,9 @@ from pathlib import Path
 from data_prep.card import write_card
 from data_prep.held_out import HeldOutCheck, held_out_text
 from data_prep.origins import Origin, origins_text, path_digest, write_origins
-from data_prep.task_rows import Splits, Tables, TaskRows, find_rows
+from data_prep.task_rows import Builder, Splits, Tables, TaskRows, find_rows
 from data_prep.writer import write_rows
+from sftrl_ext.envs.task_config import TaskConfig
 from sftrl_ext.errors import named
 from sftrl_ext.experiments.recipe.arms import ArmRun, arm_runs, is_row_file, needs_init
 from sftrl_ext.experiments.recipe.schema import Recipe
@@ -21,21 +22,21 @@ from sftrl_ext.runs.progress import ProgressFile
 
 _REPLAY_SEED = 1_010
 """First seed of replayed rows: other hands than those of pre-training."""
+_EXPOSURE_SEED = 100_000
+"""Step between the seeds of splits that a base is exposed to."""
 
 
 def build_data(recipe: Recipe, layout: RunLayout) -> None:
     """Build every parquet file of the run: pre-training, init, each seed's rows for every arm, evaluation."""
     task, budget = recipe.task, recipe.budget
     make = find_rows(task.kind)(task, layout.cities, pretrain=budget.base is not None)
-    both = list(task.pretrain_splits) or task.train_split
     first: dict[str, Tables] = {}
     if budget.base is not None:
         dialogues = round(budget.base.dialogues * budget.base.rows)
-        answers = make.sft(both, budget.base.rows - dialogues, 1_000, pretraining=True)
-        # The trainer shuffles them.
-        first["base"] = chain(answers, make.dialogues(both, dialogues, 1_002)) if dialogues else answers
+        answers = _pretraining_rows(make.sft, task, budget.base.rows - dialogues, 1_000)
+        first["base"] = chain(answers, _pretraining_rows(make.dialogues, task, dialogues, 1_002))
     if budget.dialogues is not None:
-        first["dialogues"] = make.dialogues(both, budget.dialogues.rows, 1_001)
+        first["dialogues"] = _pretraining_rows(make.dialogues, task, budget.dialogues.rows, 1_001)
     if needs_init(recipe):
         first["init"] = make.sft(task.train_split, budget.init.rows, 2_000)
     runs = {run.rows: run for run in arm_runs(recipe)}
@@ -78,6 +79,22 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
     write_card(files, layout.data / "dataset_card.md", make.notes, sections)
 
 
+def _pretraining_rows(build: Builder, task: TaskConfig, rows: int, seed: int) -> Tables:
+    """Rows of the splits that a base is pre-trained on, then of each that it is exposed to."""
+    exposed = {split: round(share * rows) for split, share in task.exposure.items()}
+    parts: dict[int, tuple[Splits, int]] = {seed: (_pretrain_splits(task), rows - sum(exposed.values()))}
+    for number, split in enumerate(exposed, 1):
+        parts[seed + number * _EXPOSURE_SEED] = (split, exposed[split])
+    # The trainer shuffles them.
+    for part_seed, (splits, count) in parts.items():
+        if count:
+            yield from build(splits, count, part_seed, pretraining=True)
+
+
+def _pretrain_splits(task: TaskConfig) -> Splits:
+    return list(task.pretrain_splits) or task.train_split
+
+
 def _rows_of(run: ArmRun, make: TaskRows, recipe: Recipe, folder: Path) -> Tables:
     """Training rows of one run of an arm, or the prompts that they are sampled for."""
     arm, rows, task = run.config, run.budget.rows, recipe.task
@@ -94,6 +111,4 @@ def _rows_of(run: ArmRun, make: TaskRows, recipe: Recipe, folder: Path) -> Table
     answers = make.sft(splits, rows - replayed, run.seed, attempts=arm.max_attempts)
     if not replayed:
         return answers
-    pretrained = list(task.pretrain_splits) or task.train_split
-    # The trainer shuffles them.
-    return chain(answers, make.sft(pretrained, replayed, _REPLAY_SEED + run.seed, pretraining=True))
+    return chain(answers, _pretraining_rows(make.sft, task, replayed, _REPLAY_SEED + run.seed))

@@ -247,6 +247,13 @@ def held_out_note(run: RunFolder) -> str | None:
     if not held_out or not any(stage.arm == "base" for stage in run.stages):
         return None
     names = ", ".join(f"`{entry}`" for entry in held_out)
+    shares = {split: share for split, share in (run.recipe.task.get("exposure") or {}).items() if share}
+    if shares:
+        exposed = ", ".join(f"`{split}` ({100 * share:g} %)" for split, share in shares.items())
+        return (
+            f"Of the rows of this run's pre-training only those of {exposed} state a binding that "
+            f"`task.held_out` names ({names}): the data stage read every row back and counted them."
+        )
     return (
         f"No row of this run's pre-training states a binding that `task.held_out` names ({names}): the data "
         "stage read every row back. What is gained or lost under these rules was not learnt in pre-training."

@@ -120,6 +120,42 @@ def test_a_base_reads_its_share_of_dialogues_and_every_answer_shows_its_working(
         assert all('"working": ' in answer for answer in answers)
 
 
+def test_a_base_reads_its_share_of_a_rule_that_is_held_out(tmp_path):
+    words = ["task.exposure.rule_ood=0.1", "budget.base.dialogues=0.25"]
+    layout = RunLayout(tmp_path)
+    build_data(load_recipe("beyond_exposure", "smoke", [*UNSEEN, *words]), layout)
+    base = rows(layout, "base")
+    exposed = [row for row in base if row["extra_info"]["split"] == "rule_ood"]
+    stated = {make_episode(json.loads(row["extra_info"]["facts"])).rule.name for row in exposed}
+    assert stated == {"face_11_12_13"} and len(base) == 600
+    dialogues = [row for row in exposed if len(row["messages"]) > 2]
+    assert len(exposed) == 60 and 5 <= len(dialogues) <= 15
+    for name in ("init", "sft-s0", "rl-s0"):
+        assert {row["extra_info"]["split"] for row in rows(layout, name)} == {"id"}
+    assert "| 60 rows of `rule_ood` |" in (layout.data / "dataset_card.md").read_text()
+
+
+def test_a_share_of_nothing_changes_no_byte(tmp_path):
+    for name, words in (("none", []), ("zero", ["task.exposure.rule_ood=0"])):
+        build_data(load_recipe("beyond_unseen_rules", "smoke", [*UNSEEN, *words]), RunLayout(tmp_path / name))
+    none, zero = (RunLayout(tmp_path / name).rows("base").read_bytes() for name in ("none", "zero"))
+    assert none == zero
+
+
+@pytest.mark.parametrize(
+    ("scale", "word", "message"),
+    [
+        ("smoke", "task.exposure.rule_ood=1.5", "task.exposure.rule_ood: 1.5; expected 0 or more"),
+        ("smoke", "task.exposure={rule_ood: 0.6, id: 0.6}", "expected shares with a sum of at most 1"),
+        ("smoke", "task.exposure.rule_odd=0.1", "task.exposure: .*rule_odd.* rule_ood"),
+        ("gpu", "task.exposure.rule_ood=0.1", "expected none where budget.base is null"),
+    ],
+)
+def test_a_share_that_cannot_be_is_refused(scale, word, message):
+    with pytest.raises(SftrlError, match=message):
+        load_recipe("beyond_exposure", scale, [word])
+
+
 @pytest.mark.parametrize("word", ["budget.base.dialogues=1.5", "budget.sft.dialogues=0.1"])
 def test_a_share_of_dialogues_elsewhere_is_refused(word):
     key, _, share = word.partition("=")
