@@ -6,6 +6,9 @@ An example is a fenced block with a comment before it, which the reader does not
 ``<!-- run -->``         a block of Python or bash is run, all those of a page in order and in one folder
 ``<!-- run: package -->``  as `run`, where that package is installed (`make bridges`)
 ``<!-- prints -->``      the block is what the example before it prints
+
+Blocks of bash without `run` say what they need instead:
+their title, after the language, begins with ``needs``.
 """
 
 from __future__ import annotations
@@ -36,11 +39,13 @@ from sftrl_ext.reward_fns import REWARDS
 from sftrl_ext.training.engine_settings import LOSSES
 from sftrl_ext.training.plugin_trackers import PLUGIN_TRACKERS
 from tests.plugin_state import forgotten_plugins
+from tests.reports.synthetic_run import make_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 TREES = "configs|recipes|sftrl_ext|data_prep|tests|constraints|docker|benchmarks|docs|examples"
@@ -165,12 +170,50 @@ def needed_packages(mark):
     return mark.partition(":")[2].split() if mark.startswith("run:") else []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_is_run_or_says_what_it_needs(page):
+    for match in BLOCK.finditer(page.read_text()):
+        if match["language"] in ("bash", "console", "sh"):
+            is_run = (match["mark"] or "").partition(":")[0] == "run"
+            is_told = match["info"].strip().startswith('title="needs ')
+            assert is_run != is_told, f"{name_of(page)}:\n{match[0]}"
+
+
+SFTRL_LINES = """
+import glob, shlex, sys
+from sftrl_ext.cli import main
+for line in sys.stdin.read().replace("\\\\\\n", " ").splitlines():
+    words = [w for word in shlex.split(line, comments=True)[1:] for w in sorted(glob.glob(word)) or [word]]
+    if words and (code := main(words)):
+        sys.exit(f"{line}: {code}")
+"""
+"""Runs lines that call sftrl in one process: most time of such a command is the start of one."""
+
+
+def is_sftrl(text):
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    return all(line.startswith("sftrl ") and not set("|<>;&") & set(line) for line in lines)
+
+
+def put_run(page, folder):
+    """Write the finished run, and the results, that the examples of a page read."""
+    shown = "".join(text for mark, _, text in blocks(page) if mark == "run")
+    if "runs/fig6_gp_l-laptop" in shown or "list runs" in shown:
+        pytest.importorskip("matplotlib")
+        make_run(folder / "runs" / "fig6_gp_l-laptop", points=2)
+    if "results/" in shown:
+        (folder / "results").symlink_to(ROOT / "results")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if "<!-- run -->" in page.read_text()], ids=name_of)
 def test_the_examples_run(page, tmp_path):
     if "import torch" in page.read_text():
         pytest.importorskip("torch")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    put_user_files(page, tmp_path)
+    put_run(page, tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
     # Python blocks between two of bash are one program, so that a later one sees the names of an earlier one.
     programs: list[tuple[str, str]] = []
     expected: list[str] = []
@@ -190,10 +233,14 @@ def test_the_examples_run(page, tmp_path):
     for language, text in programs:
         if language == "python":
             command = [sys.executable, "-c", text]
+        elif is_sftrl(text):
+            command = [sys.executable, "-c", SFTRL_LINES]
         else:
             shim = f'sftrl() {{ "{sys.executable}" -m sftrl_ext.cli "$@"; }}\n'
             command = ["bash", "-euo", "pipefail", "-c", shim + text]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, input=text, capture_output=True, text=True, timeout=900
+        )
         assert done.returncode == 0, f"{name_of(page)}:\n{text}\n{done.stdout}{done.stderr}"
         printed += done.stdout
     for text in expected:

@@ -48,7 +48,7 @@ _PAGE = """# {name}
 | Recipe | `recipes/{name}.yaml` |
 | Other names | {also} |
 
-```bash
+```bash title="needs the extra cpu; the run takes minutes"
 sftrl plan {name} --scale laptop
 sftrl run {name} --scale smoke
 ```
