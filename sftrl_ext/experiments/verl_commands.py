@@ -30,6 +30,17 @@ CPU_ENV = {
 }
 """Variables of every verl process on a machine without a GPU."""
 
+ONE_PROCESS_ENV = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
+"""Variables that torchrun sets, for one process at any free port: a launcher would take seconds to
+start."""
+
 CPUS_BESIDE_A_GPU = 10
 """CPUs that verl's SFT trainer on Ray reserves with each GPU (its RL trainer: three)."""
 
@@ -89,15 +100,20 @@ def sft_command(
         *tracker_overrides(recipe.trackers),
         *recipe.verl_sft,
     ]
-    if not joins_cluster(recipe):
-        launcher = ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node"]
-        launcher += [str(scale.n_gpus_per_node), "--standalone", "-m", "verl.trainer.sft_trainer"]
-    else:  # the same trainer, its processes placed by Ray
+    env = _env(recipe, engine, checkpoints)
+    launcher = ["-m", "verl.trainer.sft_trainer"]
+    if joins_cluster(recipe):  # the same trainer, its processes placed by Ray
         launcher = ["-m", "verl.trainer.sft_trainer_ray"]
+    elif scale.n_gpus_per_node > 1:
+        ranks = str(scale.n_gpus_per_node)
+        launcher = [
+            *("-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", ranks, "--standalone"),
+            *launcher,
+        ]
+    else:
+        env |= ONE_PROCESS_ENV
     command = [*_on_cluster(recipe, checkpoints), sys.executable, *launcher]
-    return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], _env(
-        recipe, engine, checkpoints
-    )
+    return [*command, "--config-path", str(configs_dir()), "--config-name", "sft", *overrides], env
 
 
 def ppo_command(

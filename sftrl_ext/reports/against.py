@@ -79,12 +79,18 @@ class VariedRuns:
         return list(dict.fromkeys(arm for run in self.runs for arm in run.compared))
 
     @property
+    def no_claim(self) -> str | None:
+        """Reason why the numbers of a run support no claim; None where all do."""
+        return next((run.analysis.no_claim for run in self.runs if run.analysis.no_claim), None)
+
+    @property
     def caption(self) -> str:
-        """What a figure or table of the runs shows."""
-        return (
+        """What a figure or table of the runs shows, and whether its numbers mean something."""
+        text = (
             f"{self.runs[0].analysis.axis_label(self.runs[0].analysis.metric)} against {self.key}, one run "
             "for each value, each at the most compute that its own arms reached."
         )
+        return text if self.no_claim is None else f"{self.no_claim}\n\n{text}"
 
     def table(self) -> Table:
         """Every measure ± SE, with the change from the start in brackets."""
@@ -129,7 +135,7 @@ class WrittenComparison:
     """Files of a comparison.
 
     Attributes:
-        table: The table as Markdown.
+        table: The table as Markdown, with its caption.
         paths: PNG, SVG, the table and the numbers as JSON.
     """
 
@@ -212,4 +218,4 @@ def write_against(run_dirs: Sequence[Path], key: str, folder: Path) -> WrittenCo
     text, numbers = folder / f"{name}.md", folder / f"{name}.json"
     write_text(text, f"{runs.caption}\n\n![{key}]({png.name})\n\n{table}\n")
     write_json(numbers, runs.numbers())
-    return WrittenComparison(table, (png, svg, text, numbers))
+    return WrittenComparison(f"{runs.caption}\n\n{table}", (png, svg, text, numbers))

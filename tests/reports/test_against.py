@@ -93,3 +93,12 @@ def test_runs_that_cannot_be_compared_are_named(runs, tmp_path):
     with pytest.raises(SftrlError, match="empty: no arm has been evaluated"):
         read_varied_runs([*runs, empty], KEY)
     assert not list(tmp_path.glob("against-*"))
+
+
+def test_numbers_that_mean_nothing_are_told(tmp_path):
+    run_dirs = [varied(tmp_path / f"run-{share}", share) for share in (0, 0.5)]
+    state = json.loads((run_dirs[0] / "state.json").read_text())
+    (run_dirs[0] / "state.json").write_text(json.dumps({**state, "scale": "smoke"}))
+    written = write_against(run_dirs, KEY, tmp_path)
+    assert written.table.startswith("No verdict at scale smoke")
+    assert (tmp_path / f"against-{KEY}.md").read_text().startswith("No verdict at scale smoke")

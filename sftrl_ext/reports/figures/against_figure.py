@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sftrl_ext.reports.against import VariedRuns, value_text
-from sftrl_ext.reports.figures.style import MARKERS, START_COLOUR, percent_axis, put_legend
+from sftrl_ext.reports.figures.style import MARKERS, START_COLOUR, mark_figure, percent_axis, put_legend
 from sftrl_ext.reports.figures.success_figure import split_panels
 
 _SPREAD = 0.08
@@ -45,4 +45,6 @@ def success_against_key(runs: VariedRuns) -> Figure:
         for place, arm in enumerate(names)
     ]  # fmt: skip
     put_legend(figure, handles, 1)
+    if runs.no_claim is not None:
+        mark_figure(figure, runs.no_claim)
     return figure
