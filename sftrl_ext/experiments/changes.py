@@ -91,7 +91,7 @@ def stage_inputs(recipe: Recipe, layout: RunLayout) -> dict[str, Any]:
             "init": budget.init.rows,
             "arms": [
                 [run.rows, run.config.kind, run.config.rows, run.config.splits, run.config.max_attempts]
-                + [run.budget.rows, run.config.solutions, run.config.replay]
+                + [run.data_rows, run.config.solutions, run.config.replay]
                 for run in arm_runs(recipe)
             ],
             "eval": [budget.eval.hands, budget.eval.hands_of, budget.eval.seed],
@@ -99,7 +99,10 @@ def stage_inputs(recipe: Recipe, layout: RunLayout) -> dict[str, Any]:
         "model": {"model": asdict(recipe.model), "portable": scale.nnodes > 1, "engine": scale.engine},
         "choice": evaluation,
         "answers": [budget.own_answers, budget.rl.temperature, budget.rl.max_turn_tokens]
-        + [[run.sampled_by, run.budget.rows] for run in arm_runs(recipe)],
+        + [
+            [run.sampled_by, run.budget.rows, run.data_rows, getattr(run.budget, "prompt_samples", None)]
+            for run in arm_runs(recipe)
+        ],
         "eval": evaluation,
         "report": [recipe.title, recipe.rl_tokens, [asdict(entry) for entry in recipe.expected]],
     }

@@ -90,7 +90,7 @@ def write_tokens(
         # The totals of a checkpoint replace the sum so far: its step was saved, but a kill kept it from being
         # logged.
         if step in saved:
-            count = saved[step]
+            count = saved[step] + (sampled or TokenCount())
         elif kind == "sft":
             count += _sft_step(logged[step])
         else:

@@ -7,6 +7,7 @@ from sftrl_ext.files import read_jsonl, write_json
 from sftrl_ext.runs.checkpoints import LATEST
 from sftrl_ext.runs.layout import RunLayout
 from sftrl_ext.runs.metrics import Follower, merge_launches
+from sftrl_ext.runs.token_counts import TokenCount
 from sftrl_ext.runs.token_files import write_tokens
 
 
@@ -115,6 +116,12 @@ def test_a_step_saved_but_not_logged_is_counted_by_its_checkpoint(tmp_path):
     assert [found[s]["trained_tokens"] for s in (1, 2, 3, 4)] == [50, 90, 140, 200]
     assert [found[s]["generated_tokens"] for s in (1, 2, 3, 4)] == [7, 14, 21, 14]
     assert found[3]["prefill_tokens"] == 9
+    # Sampling its rows is no step of the trainer, so that its totals do not hold it.
+    write_tokens(layout, "x", "rl", parameters=1, sampled=TokenCount(generated=100, prefill=1000))
+    sampled = {line["step"]: line for line in read_jsonl(layout.tokens("x"))}
+    for number, line in found.items():
+        assert sampled[number]["generated_tokens"] == line["generated_tokens"] + 100
+        assert sampled[number]["prefill_tokens"] == line["prefill_tokens"] + 1000
 
 
 def test_a_step_without_counts_is_an_error(tmp_path):

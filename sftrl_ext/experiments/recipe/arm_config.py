@@ -40,9 +40,11 @@ class ArmConfig:
     rows: str = "expert"
     """SFT: ``expert`` answers, ``reasoned`` ones that show their working before the formula (cards only),
     ``suboptimal`` dialogues with failed attempts and feedback before the answer, or the ``own`` correct
-    answers of the model it starts from, which answers ``budget.rows`` prompts once each. SFT and RL: a
-    ``.parquet`` file of rows; SFT: the authors' ``data.json``. The first ``budget.rows`` of a file are read;
-    a shorter one is repeated, as are own answers."""
+    answers of the model it starts from, which answers ``budget.rows`` prompts once each. RL: all prompts
+    (``expert``), or ``learnable`` ones, which the model it starts from solves sometimes, neither never nor
+    always. SFT and RL: a ``.parquet`` file of rows; SFT: the authors' ``data.json``. The first
+    ``budget.rows`` of a file are read; a shorter one is repeated, as are own answers and learnable
+    prompts."""
     solutions: str | None = None
     """SFT, cards: which solution an expert row shows, as in ``task.solutions``; null: what that says."""
     replay: float = 0.0

@@ -25,6 +25,10 @@ from sftrl_ext.training.engine_settings import FREEZABLE, LOSSES
 
 KINDS = ("sft", "rl")
 ROWS = ("expert", "reasoned", "suboptimal", "own")
+"""Rows of SFT."""
+RL_ROWS = ("expert", "learnable")
+SAMPLED_ROWS = ("own", "learnable")
+"""Rows that the model samples which an arm starts from."""
 ROW_FILES = (".parquet", ".json")
 """Endings of a file of rows: our schema, or the authors' list of conversations."""
 
@@ -84,12 +88,19 @@ class ArmRun:
     @property
     def sampled_by(self) -> str | None:
         """Stage that samples its rows from the model it starts from; None if the data stage makes them."""
-        return f"answers-{self.rows}" if self.config.rows == "own" else None
+        return f"answers-{self.rows}" if self.config.rows in SAMPLED_ROWS else None
 
     @property
     def prompts(self) -> str:
         """Name of the file of prompts that its rows are sampled for."""
         return f"{self.rows}-prompts"
+
+    @property
+    def data_rows(self) -> int:
+        """Rows that the data stage makes for it: of training, or prompts that are sampled for."""
+        if isinstance(self.budget, RLConfig) and self.sampled_by is not None:
+            return self.budget.tried_prompts
+        return self.budget.rows
 
 
 def stage_name(arm: str, lr: float, seed: int) -> str:
@@ -236,7 +247,6 @@ def check_arms(path: Path, recipe: Recipe) -> None:
         from_file = is_row_file(arm.rows)
         dead = {
             "lr_times": bool(arm.lrs and arm.lr_times),
-            "rows": arm.kind == "rl" and arm.rows != "expert" and not from_file,
             "splits": from_file and bool(arm.splits),
             "max_attempts": from_file and arm.max_attempts is not None,
             "loss": arm.kind == "rl" and arm.loss != "nll",
@@ -268,8 +278,9 @@ def is_row_file(name: str) -> bool:
 def _check_rows(where: str, arm: ArmConfig) -> None:
     """Refuse rows that are neither a kind of rows nor a file that is there."""
     if not is_row_file(arm.rows):
-        if arm.rows not in ROWS:
-            nearest = unknown_name("rows", arm.rows, ROWS)
+        known = ROWS if arm.kind == "sft" else RL_ROWS
+        if arm.rows not in known:
+            nearest = unknown_name(f"rows of {arm.kind.upper()}", arm.rows, known)
             raise SftrlError(f"{where}.rows: {nearest} A file of rows ends in .parquet or .json.")
         return
     if not Path(arm.rows).is_file():
@@ -397,7 +408,10 @@ def _first_with_rows_of(recipe: Recipe, budgets: Mapping[str, SFTConfig | RLConf
         config = recipe.arms[arm]
         splits = tuple(config.splits or [recipe.task.train_split])
         attempts = config.max_attempts or recipe.task.max_attempts
-        sampled_by = config.start if config.rows == "own" else None
+        budget = budgets[arm]
+        sampled_by: tuple[Any, ...] = (config.start,) if config.rows in SAMPLED_ROWS else ()
+        if sampled_by and isinstance(budget, RLConfig):
+            sampled_by += (budget.tried_prompts, budget.prompt_samples, budget.max_turn_tokens)
         origin = config.rows, config.solutions, config.replay, sampled_by
         return config.kind, origin, splits, attempts, budgets[arm].rows
 

@@ -97,6 +97,7 @@ RANGES: dict[type, dict[str, Range]] = {
             "episodes",
             "responses",
             "group",
+            "tried_prompts",
             "epochs",
             "minibatches",
             "micro_batch_size",
@@ -109,6 +110,7 @@ RANGES: dict[type, dict[str, Range]] = {
         _COUNT,
     )
     | dict.fromkeys(("warmup", "critic_warmup", "max_staleness"), _FROM_0)
+    | {"prompt_samples": Range(2)}
     | dict.fromkeys(("lr", "critic_lr", "temperature"), _ABOVE_0)
     | dict.fromkeys(("save_every", "validate_every"), _STEPS),
     EvalConfig: dict.fromkeys(("hands", "hands_of", "max_turn_tokens", "samples", "batch_size"), _COUNT)

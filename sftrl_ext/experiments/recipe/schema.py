@@ -145,6 +145,10 @@ class RLConfig:
     Null: an update is ``episodes``, however many responses they have."""
     group: int = 1
     """Episodes per prompt (above 1 for GRPO and RLOO)."""
+    tried_prompts: int = 512
+    """Prompts that the start plays where an arm trains on ``learnable`` ones."""
+    prompt_samples: int = 4
+    """Episodes of each of them, 2 or more; those that are solved in some but not all are kept."""
     epochs: int = 4
     minibatches: int = 2
     """Optimizer steps per epoch of an update."""
@@ -221,7 +225,7 @@ class BudgetConfig:
     """Keys of ``sft`` that arms with other ``rows`` change: steps over longer rows cost more."""
     own_answers: str = "correct"
     """Answers that arms with ``rows: own`` train on: the ``correct`` ones, or ``all``, for toy models that
-    solve nothing."""
+    solve nothing; then all prompts are ``learnable`` too."""
     rl: RLConfig = REQUIRED
     eval: EvalConfig = field(default_factory=EvalConfig)
 

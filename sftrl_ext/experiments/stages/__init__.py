@@ -1,1 +1,1 @@
-"""Stages other than training: data, start model, own answers, choice of a start, evaluation, report."""
+"""Stages other than training: data, start model, sampled rows, choice of a start, evaluation, report."""

@@ -97,7 +97,7 @@ def _pretrain_splits(task: TaskConfig) -> Splits:
 
 def _rows_of(run: ArmRun, make: TaskRows, recipe: Recipe, folder: Path) -> Tables:
     """Training rows of one run of an arm, or the prompts that they are sampled for."""
-    arm, rows, task = run.config, run.budget.rows, recipe.task
+    arm, rows, task = run.config, run.data_rows, recipe.task
     splits: Splits = list(arm.splits) or task.train_split
     if arm.kind == "rl" or run.sampled_by is not None:
         return make.prompts(splits, rows, run.seed, attempts=arm.max_attempts)

@@ -15,7 +15,7 @@ from sftrl_ext.experiments.evaluation.checkpoints import evaluate_checkpoints
 from sftrl_ext.experiments.evaluation.targets import eval_set_of
 from sftrl_ext.experiments.recipe.schema import Recipe
 from sftrl_ext.experiments.stages.data import build_data
-from sftrl_ext.experiments.stages.own_answers import sample_rows
+from sftrl_ext.experiments.stages.sampled_rows import sample_rows
 from sftrl_ext.experiments.start_models.start_choice import choose_start
 from sftrl_ext.files import write_json
 from sftrl_ext.runs.layout import RunLayout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,23 +24,36 @@ if TYPE_CHECKING:
     from sftrl_ext.experiments.recipe.schema import SFTConfig
 
 
-def _with_sampling(context: PlanContext, workload: Workload, prompts: float, amount: Work) -> Work:
-    """The work of a stage with that of sampling its rows: one answer of one engine to each prompt."""
-    answered = replace(workload, turns=1.0)
+def with_sampling(
+    context: PlanContext, workload: Workload, episodes: float, amount: Work, turns: float
+) -> Work:
+    """The work of a stage with that of sampling its rows by one engine.
+
+    Args:
+        context: The recipe's context.
+        workload: Lengths of its prompts and answers.
+        episodes: Episodes that are sampled.
+        amount: The work without.
+        turns: Answers of an episode.
+    """
+    answered = replace(workload, turns=turns)
     weight = 4 if context.cpu else 2
-    shape = RLShape(updates=1, episodes=prompts, epochs=0, devices=1, weight_bytes=weight)
+    shape = RLShape(updates=1, episodes=episodes, epochs=0, devices=1, weight_bytes=weight)
     sampled = work.rl_work(context.architecture, context.hardware, context.efficiency, answered, shape)
     flops = {phase: sampled.flops[phase] for phase in ("prefill", "decode")}
     seconds = {phase: sampled.seconds[phase] for phase in ("prefill", "decode", "start")}
-    seconds["start"] += amount.seconds["start"]
-    tokens = TokenCount(generated=prompts * answered.answer, prefill=prompts * answered.prompt)
+    tokens = TokenCount(generated=sampled.tokens.generated, prefill=sampled.tokens.prefill)
     return replace(
         amount,
-        generated=tokens.generated,
-        flops=amount.flops | flops,
-        seconds=amount.seconds | seconds,
+        generated=amount.generated + tokens.generated,
+        flops=_sum(amount.flops, flops),
+        seconds=_sum(amount.seconds, seconds),
         tokens=amount.tokens + tokens,
     )
+
+
+def _sum(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    return {key: first.get(key, 0.0) + second.get(key, 0.0) for key in {**first, **second}}
 
 
 def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConfig | None) -> StagePlan:
@@ -88,7 +102,7 @@ def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConf
         devices=context.ranks, recompute=checkpointing, padding=padding, anchored=anchored,
     )  # fmt: skip
     if arm is not None and arm.rows == "own":
-        amount = _with_sampling(context, workload, float(config.rows), amount)
+        amount = with_sampling(context, workload, float(config.rows), amount, turns=1.0)
     saves = len(saved_steps(config))
     return finish(
         context, stage.name, "sft", phases, [engine], saves, workload, amount, traffic=0.0, rows=0.0

@@ -1,4 +1,4 @@
-"""Rows of own answers: sampled from the start, graded, kept if correct, counted as compute of their arm."""
+"""Rows sampled from the start of an arm: own correct answers, learnable prompts, compute of their arm."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sftrl_ext.experiments.recipe.arms import arm_runs
 from sftrl_ext.experiments.recipe.recipe_files import load_recipe
 from sftrl_ext.experiments.runner import Runner
 from sftrl_ext.experiments.stage_order import dependents
-from sftrl_ext.experiments.stages import own_answers
+from sftrl_ext.experiments.stages import sampled_rows
 from sftrl_ext.experiments.stages.data import build_data
-from sftrl_ext.experiments.stages.own_answers import sample_rows
+from sftrl_ext.experiments.stages.sampled_rows import sample_rows
 from sftrl_ext.experiments.start_models.tiny_model import build_tiny_llama
 from sftrl_ext.files import write_text
 from sftrl_ext.rollout.player import Generation
@@ -94,13 +94,13 @@ def test_correct_answers_become_rows_and_wrong_ones_do_not(begun, monkeypatch):
     ]
     openings = [opening for opening, _ in answers]
     first = [openings.index(opening) for opening in openings]  # a hand can be drawn twice
-    engines, real = [], own_answers.open_engine
+    engines, real = [], sampled_rows.open_engine
 
     def scripted(*args, **options):
         engines.append(Scripted(real(*args, **options), answers))
         return engines[-1]
 
-    monkeypatch.setattr(own_answers, "open_engine", scripted)
+    monkeypatch.setattr(sampled_rows, "open_engine", scripted)
     sample_rows(recipe, layout, NAME)
     made = rows_of(layout, "sft_own-s0")
     kept = [number for number in range(len(prompts)) if first[number] in right]
@@ -161,6 +161,91 @@ def finish(layout, recipe, stage):
     runner._finish(stage, runner.state.stage(STAGE))
 
 
+LEARNABLE = "answers-rl-s0"
+
+
+@pytest.fixture(scope="module")
+def learning(begun, tmp_path_factory):
+    """A run whose RL arm trains, with one attempt, on the learnable ones of 30 prompts."""
+    _, first = begun
+    layout = RunLayout(tmp_path_factory.mktemp("learnable") / "run")
+    words = [*SMALL, "arms.rl={kind: rl, rows: learnable, max_attempts: 1}"]
+    words += ["budget.rl.tried_prompts=30", "budget.rl.rows=64", "budget.own_answers=correct"]
+    recipe = load_recipe("fig6_gp_l", "smoke", words)
+    build_data(recipe, layout)
+    model = "global_step_4/huggingface"
+    shutil.copytree(first.checkpoints("init") / model, layout.checkpoints("init") / model)
+    return recipe, layout
+
+
+class Wavering(Scripted):
+    """Fails at some prompts in every second episode."""
+
+    def __init__(self, real, answers, sometimes):
+        super().__init__(real, answers)
+        self.episodes = dict.fromkeys(sometimes, 0)
+
+    async def generate(self, prompt_ids, sampling_params, images=()):
+        done = await super().generate(prompt_ids, sampling_params, images)
+        opening = next((opening for opening in self.episodes if opening in self.requests[-1][0]), None)
+        if opening is not None:
+            self.episodes[opening] += 1
+            if self.episodes[opening] % 2:
+                return Generation(done.token_ids[-1:])  # it says nothing
+        return done
+
+
+def test_prompts_that_are_solved_sometimes_are_kept(learning, monkeypatch, capsys):
+    recipe, layout = learning
+    prompts = rows_of(layout, "rl-s0-prompts")
+    openings = [row["prompt"][-1]["content"] for row in prompts]
+    first = [openings.index(opening) for opening in openings]  # a hand can be drawn twice
+    answers = [(openings[number], solution(prompts[number]) if number % 3 else "no idea") for number in first]
+    kept = [number for number in range(30) if first[number] % 3 == 2]
+    never = [number for number in range(30) if first[number] % 3 == 0]
+    engines, real = [], sampled_rows.open_engine
+
+    def scripted(*args, **options):
+        engines.append(Wavering(real(*args, **options), answers, {openings[number] for number in kept}))
+        return engines[-1]
+
+    monkeypatch.setattr(sampled_rows, "open_engine", scripted)
+    sample_rows(recipe, layout, LEARNABLE)
+    made = rows_of(layout, "rl-s0")
+    assert len(made) == 64 and made == [prompts[kept[number % len(kept)]] for number in range(64)]
+    printed = capsys.readouterr().out
+    always = 30 - len(kept) - len(never)
+    assert (
+        f"{len(kept)} of 30 prompts are solved sometimes in 4 episodes; {len(never)} never, {always} always"
+        in printed
+    )
+    requests = engines[0].requests
+    assert len(requests) == 4 * 30 and len({sampling["seed"] for _, sampling in requests}) == 4 * 30
+    assert {sampling["temperature"] for _, sampling in requests} == {recipe.budget.rl.temperature}
+    assert "64" in str(validate_file(layout.rows("rl-s0")))
+
+
+def test_a_start_that_solves_nothing_has_no_learnable_prompts(learning):
+    recipe, layout = learning
+    layout.rows("rl-s0").unlink(missing_ok=True)
+    with pytest.raises(SftrlError, match=r"of 30 prompts .* solves 30 never and 0 always.*tried_prompts"):
+        sample_rows(recipe, layout, LEARNABLE)
+    assert not layout.rows("rl-s0").exists()
+
+
+def test_choosing_prompts_is_compute_of_the_arm(learning, monkeypatch):
+    recipe, layout = learning
+    monkeypatch.setattr(recipe.budget, "own_answers", "all")
+    sample_rows(recipe, layout, LEARNABLE)
+    made, tried = rows_of(layout, "rl-s0"), rows_of(layout, "rl-s0-prompts")
+    assert made == [tried[number % 30] for number in range(64)]
+    sampled = read_token_counts(layout.tokens(LEARNABLE))[0]
+    assert sampled.generated >= 4 * 30 and sampled.prefill > 4 * 30 * 5 and sampled.trained == 0
+    names = [stage.name for stage in make_plan(recipe, layout.root)]
+    arm = next(stage for stage in make_plan(recipe, layout.root) if stage.kind == "rl")
+    assert arm.sampled_by == LEARNABLE and names.index(LEARNABLE) == names.index(arm.name) - 1
+
+
 def test_the_stage_stands_before_its_arm_and_arms_of_one_start_share_it(tmp_path):
     words = ["arms.again={kind: sft, rows: own, start: sft_own@last}", "arms.twin={kind: sft, rows: own}"]
     recipe = load_recipe("beyond_on_policy", "laptop", [*words, "arms.twin.times={rows: 0.45}"])
@@ -190,7 +275,9 @@ def test_arms_choose_solutions_and_replay(tmp_path):
     [
         ("fig6_virl_l", ["++arms.sft.rows=own"], r"arms\.sft\.rows: 'own' is not for task kind 'virl'"),
         ("fig6_gp_l", ["++arms.sft.solutions=frist"], r"arms\.sft\.solutions.*Did you mean 'first'"),
-        ("fig6_gp_l", ["++arms.rl.rows=own"], r"arms\.rl\.rows: has no effect"),
+        ("fig6_gp_l", ["++arms.rl.rows=own"], r"arms\.rl\.rows: unknown rows of RL 'own'"),
+        ("fig6_gp_l", ["++arms.sft.rows=learnable"], r"arms\.sft\.rows: unknown rows of SFT 'learnable'"),
+        ("fig6_gp_l", ["budget.rl.prompt_samples=1"], r"budget\.rl\.prompt_samples: 1; expected 2 or more"),
         ("fig6_gp_l", ["++arms.rl.replay=0.1"], r"arms\.rl\.replay: has no effect"),
         ("fig6_virl_l", ["++arms.sft.solutions=first"], r"arms\.sft\.solutions: has no effect"),
         ("fig6_gp_l", ["++arms.sft.replay=1.5"], r"replay.*1\.5"),
