@@ -16,7 +16,7 @@ from string import Template
 from typing import Any, TypeVar, cast
 
 from sftrl_ext.envs.base import IMAGE_MARKER, Message
-from sftrl_ext.errors import Registry, SftrlError, unknown_name
+from sftrl_ext.errors import Registry, SftrlError, named, unknown_name
 from sftrl_ext.files import read_yaml
 
 T = TypeVar("T", bound="TextTemplate")
@@ -39,6 +39,13 @@ class TextTemplate:
     texts: Mapping[str, Template]
     mappings: Mapping[str, Mapping[str, Template]]
     image_problem: str = ""
+
+    def check(self) -> None:
+        """Refuse texts that a task cannot use although their placeholders are right.
+
+        Raises:
+            SftrlError: naming the key.
+        """
 
     @property
     def feedback(self) -> Mapping[str, Template]:
@@ -260,7 +267,10 @@ class TemplateForm:
 @lru_cache(maxsize=192)
 def _load(form: TemplateForm, kind: type[TextTemplate], name: str, path: Path, mtime_ns: int) -> TextTemplate:
     """Read one file; ``mtime_ns`` makes an edited file load again."""
-    return kind(name, *form.read(path))
+    template = kind(name, *form.read(path))
+    with named(str(path)):
+        template.check()
+    return template
 
 
 def _placeholders(path: Path, where: str, value: str) -> Iterable[str]:

@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from string import Template
 
@@ -122,6 +121,11 @@ _FORM = TemplateForm(
 
 class PromptTemplate(TextTemplate):
     """The words of the task; made by `load_template`."""
+
+    def check(self) -> None:
+        """See `TextTemplate`: an intersection must be called one, as the grader looks for that word."""
+        if "intersection" not in self.note:
+            raise SftrlError(f"key 'intersection' lacks the word 'intersection': {self.note!r}.")
 
     @property
     def rules(self) -> Mapping[str, Template]:
@@ -237,16 +241,7 @@ def load_template(name_or_path: str | Path) -> PromptTemplate:
     Raises:
         SftrlError: if there is no such template or file, or a key or placeholder in it is missing or unknown.
     """
-    return _load(str(name_or_path), *_FORM.find(name_or_path))
-
-
-@lru_cache(maxsize=64)
-def _load(name: str, path: Path, mtime_ns: int) -> PromptTemplate:
-    """Read one file; ``mtime_ns`` makes an edited file load again."""
-    template = PromptTemplate(name, *_FORM.read(path))
-    if "intersection" not in template.note:
-        raise SftrlError(f"{path}: key 'intersection' lacks the word 'intersection': {template.note!r}.")
-    return template
+    return _FORM.load(PromptTemplate, name_or_path)
 
 
 def _escaped(text: str) -> str:

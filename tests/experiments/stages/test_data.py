@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -173,6 +174,13 @@ def test_where_nothing_is_pre_trained_it_is_the_papers_game(scale):
     recipe, plain = load_recipe("beyond_unseen_rules", scale), load_recipe("fig6_gp_l", scale)
     assert recipe.budget == plain.budget and recipe.budget.base is None
     assert (recipe.task.cards, recipe.task.targets, recipe.model) == (4, None, plain.model)
+
+
+@pytest.mark.parametrize("scale", ["gpu", "node", "cluster"])
+def test_where_nothing_is_pre_trained_shares_of_it_are_one_run_of_the_same(scale):
+    exposure, unseen = load_recipe("beyond_exposure", scale), load_recipe("beyond_unseen_rules", scale)
+    assert not exposure.sweep.runs.values
+    assert replace(exposure, name=unseen.name, title=unseen.title, source=unseen.source) == unseen
 
 
 def cities_of(layout, name):
