@@ -222,18 +222,19 @@ def turn_metrics(
     return metrics
 
 
-def group_metrics(rows: StepRows, alive: Tensor, advantages: Tensor) -> dict[str, float]:
-    """Share of the prompts that a step can learn from, where it compares episodes of the same prompt.
+def group_metrics(rows: StepRows, alive: Tensor, rewards: Tensor) -> dict[str, float]:
+    """Share of the prompts whose episodes differ, where a step compares episodes of the same prompt.
 
     Args:
         rows: The rows of the step.
         alive: ``[episodes, turns]``: turns that were played.
-        advantages: ``[episodes, turns]`` before normalization.
+        rewards: ``[episodes, turns]``.
 
     Returns:
-        ``groups/informative``, the share of prompts with an advantage that is not 0, and
+        ``groups/informative``, the share of prompts whose episodes earn unlike rewards, turn by turn, and
         ``groups/solved_sometimes``, the share of those that some of their episodes solve and others do not;
-        nothing where every prompt has one episode.
+        nothing where every prompt has one episode. Of another prompt the group's own baseline leaves
+        nothing; what our baseline takes from other prompts (`leave_one_out_advantages`) remains.
     """
     groups: dict[int, list[int]] = {}
     for episode, group in enumerate(rows.group_of_episode.tolist()):
@@ -242,10 +243,11 @@ def group_metrics(rows: StepRows, alive: Tensor, advantages: Tensor) -> dict[str
     compared = [episodes for episodes in groups.values() if len(episodes) > 1]
     if not compared:
         return {}
-    moved = ((advantages.abs() > 1e-8) & alive).any(1)
+    # A turn that was not played is unlike any reward.
+    earned = torch.where(alive, rewards, torch.full_like(rewards, math.nan)).nan_to_num(nan=math.inf)
     solved = [[rows.infos[episode].get("solved", 0.0) for episode in episodes] for episodes in compared]
     return {
-        "groups/informative": sum(bool(moved[episodes].any()) for episodes in compared) / len(compared),
+        "groups/informative": sum(len(earned[group].unique(dim=0)) > 1 for group in compared) / len(compared),
         "groups/solved_sometimes": sum(min(some) < max(some) for some in solved) / len(compared),
     }
 

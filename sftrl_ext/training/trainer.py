@@ -285,7 +285,7 @@ class TurnCreditMixin(PPOTrainer):
         advantages = credit.normalize_advantages(raw, turns.alive, self.credit.normalization)
         metrics.update(turn_metrics(turns, raw, returns, values))
         if method.groups:
-            metrics.update(group_metrics(rows, turns.alive, raw))
+            metrics.update(group_metrics(rows, turns.alive, turns.rewards))
         fields = {
             "advantages": response_to_nested(turns.to_tokens(advantages).float(), nested_mask),
             "returns": response_to_nested(turns.to_tokens(returns).float(), nested_mask),

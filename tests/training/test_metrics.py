@@ -51,13 +51,16 @@ def test_prompts_that_a_step_can_learn_from():
     rows = StepRows(keys, [{"seq_len": 1}] * len(keys), extras)
     alive = torch.ones(7, 2, dtype=torch.bool)
     alive[:, 1] = False
-    advantages = torch.zeros(7, 2, dtype=torch.float64)
-    advantages[2:6, 0] = torch.tensor([0.5, -0.5, 2.0, -2.0])
-    advantages[0, 1] = 9.0  # of a turn that was not played
-    metrics = group_metrics(rows, alive, advantages)
+    rewards = torch.full((7, 2), 5.0, dtype=torch.float64)
+    rewards[2:6, 0] = torch.tensor([-1.0, -2.0, 5.0, -1.0])
+    rewards[0, 1] = 9.0  # of a turn that was not played
+    metrics = group_metrics(rows, alive, rewards)
     assert metrics == {"groups/informative": 2 / 3, "groups/solved_sometimes": 1 / 3}
     alone = StepRows(keys[6:], [{"seq_len": 1}], extras[6:])
-    assert group_metrics(alone, alive[:1], advantages[:1]) == {}
+    assert group_metrics(alone, alive[:1], rewards[:1]) == {}
+    # The same reward, but one needed another turn for it.
+    alive[1, 1], rewards[1] = True, torch.tensor([0.0, 5.0])
+    assert group_metrics(rows, alive, rewards)["groups/informative"] == 1.0
 
 
 def test_episodes_that_failed_or_only_fill_a_batch_are_in_no_group():

@@ -2,8 +2,8 @@
 
 SFT on own correct answers is rejection-sampling fine-tuning (arXiv 2308.01825): on-policy rows with the
 loss of SFT. An arm that starts from such an arm's last checkpoint samples its own rows anew, so a chain of
-arms refreshes them. RL learns nothing from a prompt whose episodes all earn the same; learnable ones are
-those that the start solves sometimes, neither never nor always.
+arms refreshes them. RL learns little from a prompt whose episodes all earn the same, as the baseline of its
+group leaves nothing; learnable ones are those that the start solves sometimes, neither never nor always.
 """
 
 from __future__ import annotations
