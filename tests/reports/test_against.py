@@ -12,8 +12,9 @@ pytest.importorskip("matplotlib")
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
-from sftrl_ext.reports.against import read_varied_runs, write_against
+from sftrl_ext.reports.against import write_against
 from sftrl_ext.reports.analysis.run_analysis import analyse
+from sftrl_ext.reports.varied_runs import read_varied_runs
 from tests.reports.synthetic_run import SPLITS, make_run
 
 KEY = "task.exposure.rule_ood"

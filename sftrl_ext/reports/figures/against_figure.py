@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sftrl_ext.reports.against import VariedRuns, value_text
 from sftrl_ext.reports.figures.style import MARKERS, START_COLOUR, mark_figure, percent_axis, put_legend
 from sftrl_ext.reports.figures.success_figure import split_panels
+from sftrl_ext.reports.varied_runs import VariedRuns, value_text
 
 _SPREAD = 0.08
 """Distance of neighbouring arms along the axis, in steps from value to value."""

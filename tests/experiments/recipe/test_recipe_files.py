@@ -86,7 +86,7 @@ def test_a_recipe_is_found_by_the_names_it_has_also():
         (["+arms.sft.budget.steps=three"], ["arms.sft.budget", "three"]),
         (["+arms.sft.times.schedule=2"], ["arms.sft.times", "'constant'"]),
         (["arms.rl.loss=dft"], ["arms.rl.loss", "no effect"]),
-        (["arms.rl.rows=reasoned"], ["arms.rl.rows", "no effect"]),
+        (["arms.rl.rows=reasoned"], ["arms.rl.rows", "unknown rows of RL", "learnable"]),
         (["arms.sft.rows=reasond"], ["arms.sft.rows", "Did you mean 'reasoned'"]),
         (["arms.sft.kl_coef=0.2"], ["arms.sft.kl_coef", "no effect"]),
         (["arms.sft.freeze=vision"], ["arms.sft.freeze", "no effect"]),
