@@ -100,7 +100,7 @@ def check_held_out(
 
 
 def _except_of(split: str, held: Sequence[Bindings]) -> Sequence[Bindings]:
-    """What rows of a split may not state, if they may state the rule of the split."""
+    """Bindings that rows of a split may not state, if they may state the rule of the split."""
     rule = find_rules(get_split(split).hands.rule)
     if not isinstance(rule, Rule):
         raise SftrlError(

@@ -177,8 +177,8 @@ def test_every_command_is_run_or_says_what_it_needs(page):
     for match in BLOCK.finditer(page.read_text()):
         if match["language"] in ("bash", "console", "sh"):
             is_run = (match["mark"] or "").partition(":")[0] == "run"
-            is_told = match["info"].strip().startswith('title="needs ')
-            assert is_run != is_told, f"{name_of(page)}:\n{match[0]}"
+            has_needs = match["info"].strip().startswith('title="needs ')
+            assert is_run != has_needs, f"{name_of(page)}:\n{match[0]}"
 
 
 SFTRL_LINES = """

@@ -102,8 +102,8 @@ def with_variations(
         run = f"{recipe.name}-{_NOT_IN_NAMES.sub('_', str(value))}"
         if run in varied:
             raise SftrlError(f"{name}: sweep.runs.values: {value!r} names the run {run!r} a second time.")
-        words = [*overrides, f"{key}={json.dumps(value)}", "sweep.runs.values=[]", f"name={run}"]
-        varied[run] = Requested(name, words, load(words), key)
+        varied_overrides = [*overrides, f"{key}={json.dumps(value)}", "sweep.runs.values=[]", f"name={run}"]
+        varied[run] = Requested(name, varied_overrides, load(varied_overrides), key)
     return list(varied.values())
 
 

@@ -171,8 +171,8 @@ def _answers(layout: RunLayout, run: ArmRun) -> Stage | None:
     """The stage that samples an arm's rows from the model it starts from; None if there is none."""
     if run.sampled_by is None:
         return None
-    made = "sample the rows" if run.config.kind == "sft" else "choose the prompts"
-    stage = _internal(run.sampled_by, "answers", f"{made} of {run.stage} from its start", layout.root)
+    action = "sample the rows" if run.config.kind == "sft" else "choose the prompts"
+    stage = _internal(run.sampled_by, "answers", f"{action} of {run.stage} from its start", layout.root)
     return replace(stage, command=(*stage.command, run.sampled_by))
 
 

@@ -83,7 +83,7 @@ class VariedRuns:
 
     @property
     def caption(self) -> str:
-        """What a figure or table of the runs shows, and whether its numbers mean something."""
+        """Caption of figure and table, after the reason if the numbers support no claim."""
         text = (
             f"{self.runs[0].analysis.axis_label(self.runs[0].analysis.metric)} against {self.key}, one run "
             "for each value, each at the most compute that its own arms reached."
@@ -149,11 +149,11 @@ def read_varied_runs(run_dirs: Sequence[Path], key: str) -> VariedRuns:
     if len(runs) < 2:
         raise SftrlError(f"found {len(runs)} run to draw against {key}; expected two or more.")
     numeric = all(isinstance(run.value, (int, float)) for run in runs)
-    runs.sort(key=lambda run: (run.value, "") if numeric else (0, str(run.value)))
-    found = VariedRuns(key, runs, runs[0].analysis.arms)
-    if not found.splits:
+    runs.sort(key=lambda run: run.value if numeric else str(run.value))
+    varied = VariedRuns(key, runs, runs[0].analysis.arms)
+    if not varied.splits:
         raise SftrlError(f"{run_dirs[0]}: no split was evaluated in all {len(runs)} runs.")
-    return found
+    return varied
 
 
 def _value_of(run_dir: Path, key: str) -> Any:

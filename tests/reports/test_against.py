@@ -38,15 +38,15 @@ def varied(run_dir, share, sign=1.0):
 
 
 def test_each_run_is_read_where_its_own_arms_are_compared(runs):
-    found = read_varied_runs(runs, KEY)
-    assert [run.value for run in found.runs] == [0, 0.01, 0.5]
-    assert found.arm_names == ["init", "sft", "rl"] and found.splits == list(SPLITS)
-    for run in found.runs:
+    varied_runs = read_varied_runs(runs, KEY)
+    assert [run.value for run in varied_runs.runs] == [0, 0.01, 0.5]
+    assert varied_runs.arm_names == ["init", "sft", "rl"] and varied_runs.splits == list(SPLITS)
+    for run in varied_runs.runs:
         verdict = analyse(run.analysis.run.folder).verdict
         moved = {finding.key[0]: finding.ood_change for finding in verdict.findings}
         assert {arm: run.change(arm, "rule_ood") for arm in ("sft", "rl")} == moved
         assert run.change("init", "rule_ood") is None
-    lost = [run.change("sft", "rule_ood").delta for run in found.runs]
+    lost = [run.change("sft", "rule_ood").delta for run in varied_runs.runs]
     assert lost[0] < lost[1] < lost[2]
 
 
@@ -56,10 +56,10 @@ def test_the_files_hold_the_same_numbers(runs, tmp_path, capsys):
     stem = tmp_path / "out" / f"against-{KEY}"
     for suffix in (".png", ".svg", ".md", ".json"):
         assert f"{stem}{suffix}" in printed
-    found = read_varied_runs(runs, KEY)
+    varied_runs = read_varied_runs(runs, KEY)
     numbers = json.loads((tmp_path / "out" / f"against-{KEY}.json").read_text())
     assert numbers["key"] == KEY and [run["value"] for run in numbers["runs"]] == [0, 0.01, 0.5]
-    for stored, run in zip(numbers["runs"], found.runs, strict=True):
+    for stored, run in zip(numbers["runs"], varied_runs.runs, strict=True):
         measure = run.measure("sft", "rule_ood")
         assert stored["splits"]["rule_ood"]["sft"]["percent"] == 100 * measure.p
         assert f"{measure} ({100 * run.change('sft', 'rule_ood').delta:+.1f})" in printed
@@ -96,7 +96,7 @@ def test_runs_that_cannot_be_compared_are_named(runs, tmp_path):
     assert not list(tmp_path.glob("against-*"))
 
 
-def test_numbers_that_mean_nothing_are_told(tmp_path):
+def test_numbers_that_mean_nothing_are_marked(tmp_path):
     run_dirs = [varied(tmp_path / f"run-{share}", share) for share in (0, 0.5)]
     state = json.loads((run_dirs[0] / "state.json").read_text())
     (run_dirs[0] / "state.json").write_text(json.dumps({**state, "scale": "smoke"}))

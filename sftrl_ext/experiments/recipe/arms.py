@@ -278,9 +278,9 @@ def is_row_file(name: str) -> bool:
 def _check_rows(where: str, arm: ArmConfig) -> None:
     """Refuse rows that are neither a kind of rows nor a file that is there."""
     if not is_row_file(arm.rows):
-        known = ROWS if arm.kind == "sft" else RL_ROWS
-        if arm.rows not in known:
-            nearest = unknown_name(f"rows of {arm.kind.upper()}", arm.rows, known)
+        choices = ROWS if arm.kind == "sft" else RL_ROWS
+        if arm.rows not in choices:
+            nearest = unknown_name(f"rows of {arm.kind.upper()}", arm.rows, choices)
             raise SftrlError(f"{where}.rows: {nearest} A file of rows ends in .parquet or .json.")
         return
     if not Path(arm.rows).is_file():
@@ -413,7 +413,7 @@ def _first_with_rows_of(recipe: Recipe, budgets: Mapping[str, SFTConfig | RLConf
         if sampled_by and isinstance(budget, RLConfig):
             sampled_by += (budget.tried_prompts, budget.prompt_samples, budget.max_turn_tokens)
         origin = config.rows, config.solutions, config.replay, sampled_by
-        return config.kind, origin, splits, attempts, budgets[arm].rows
+        return config.kind, origin, splits, attempts, budget.rows
 
     return next(arm for arm in recipe.arms if rows(arm) == rows(name))
 

@@ -82,17 +82,12 @@ def build_data(recipe: Recipe, layout: RunLayout) -> None:
 def _pretraining_rows(build: Builder, task: TaskConfig, rows: int, seed: int) -> Tables:
     """Rows of the splits that a base is pre-trained on, then of each that it is exposed to."""
     exposed = {split: round(share * rows) for split, share in task.exposure.items()}
-    parts: dict[int, tuple[Splits, int]] = {seed: (_pretrain_splits(task), rows - sum(exposed.values()))}
-    for number, split in enumerate(exposed, 1):
-        parts[seed + number * _EXPOSURE_SEED] = (split, exposed[split])
+    both = list(task.pretrain_splits) or task.train_split
+    parts: list[tuple[Splits, int]] = [(both, rows - sum(exposed.values())), *exposed.items()]
     # The trainer shuffles them.
-    for part_seed, (splits, count) in parts.items():
+    for number, (splits, count) in enumerate(parts):
         if count:
-            yield from build(splits, count, part_seed, pretraining=True)
-
-
-def _pretrain_splits(task: TaskConfig) -> Splits:
-    return list(task.pretrain_splits) or task.train_split
+            yield from build(splits, count, seed + number * _EXPOSURE_SEED, pretraining=True)
 
 
 def _rows_of(run: ArmRun, make: TaskRows, recipe: Recipe, folder: Path) -> Tables:

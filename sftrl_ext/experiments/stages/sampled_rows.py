@@ -120,14 +120,12 @@ def _own_answers(
     """Rows of the prompts with the correct answers as their dialogues."""
     correct = [episode.solved for episode in played]
     sys.stdout.write(f"{sum(correct):,} of {len(correct):,} answers are correct\n")
-    if _keeps_all(recipe, "wrong answers"):
-        correct = [True] * len(played)
-    if not any(correct):
-        raise SftrlError(
-            f"{path}: of {len(correct):,} answers of {folder} none is correct; expected some to train on. "
-            f"Start arms.{run.arm} from a model that solves the task sometimes."
-        )
-    for row, episode in compress(zip(iter_rows(path), played, strict=True), correct):
+    problem = (
+        f"{path}: of {len(correct):,} answers of {folder} none is correct; expected some to train on. "
+        f"Start arms.{run.arm} from a model that solves the task sometimes."
+    )
+    kept = _kept(recipe, correct, "wrong answers", problem)
+    for row, episode in compress(zip(iter_rows(path), played, strict=True), kept):
         answer = {"role": "assistant", "content": episode.steps[0].attempt.response}
         messages = [*row["prompt"], answer]
         yield {**row, "messages": messages, "train_turns": [len(messages) - 1]}
@@ -145,21 +143,27 @@ def _learnable_prompts(
         f"{len(solved) - never - always:,} of {len(solved):,} prompts are solved sometimes in {samples} "
         f"episodes; {never:,} never, {always:,} always\n"
     )
+    problem = (
+        f"{path}: of {len(solved):,} prompts {folder} solves {never:,} never and {always:,} always; "
+        f"expected some that it solves sometimes. Start arms.{run.arm} from another model, or try more "
+        f"prompts (arms.{run.arm}.budget.tried_prompts)."
+    )
     learnable = [0 < count < samples for count in solved]
-    if _keeps_all(recipe, "the other prompts"):
-        learnable = [True] * len(solved)
-    if not any(learnable):
-        raise SftrlError(
-            f"{path}: of {len(solved):,} prompts {folder} solves {never:,} never and {always:,} always; "
-            f"expected some that it solves sometimes. Start arms.{run.arm} from another model, or try more "
-            f"prompts (arms.{run.arm}.budget.tried_prompts)."
-        )
-    yield from compress(iter_rows(path), learnable)
+    yield from compress(iter_rows(path), _kept(recipe, learnable, "the other prompts", problem))
 
 
-def _keeps_all(recipe: Recipe, others: str) -> bool:
-    """True for toy models that solve nothing; it is said what is kept as well."""
-    if recipe.budget.own_answers != "all":
-        return False
-    sys.stdout.write(f"budget.own_answers=all: {others} are kept too\n")
-    return True
+def _kept(recipe: Recipe, usable: list[bool], others: str, problem: str) -> list[bool]:
+    """Rows to train on: the usable ones, or all, for toy models that solve nothing.
+
+    Args:
+        recipe: The recipe.
+        usable: For each row.
+        others: Noun for the rows that are not.
+        problem: Error where no row is.
+    """
+    if recipe.budget.own_answers == "all":
+        sys.stdout.write(f"budget.own_answers=all: {others} are kept too\n")
+        return [True] * len(usable)
+    if not any(usable):
+        raise SftrlError(problem)
+    return usable

@@ -21,14 +21,14 @@ def success_against_key(runs: VariedRuns) -> Figure:
     start = analysis.curves.start_arm
     colours = {arm: START_COLOUR if arm == start else runs.arms.colour(arm) for arm in names}
     for split, panel in panels.items():
-        for place, arm in enumerate(names):
-            shift = _SPREAD * (place - (len(names) - 1) / 2)
+        for number, arm in enumerate(names):
+            shift = _SPREAD * (number - (len(names) - 1) / 2)
             measures = [(x, run.measure(arm, split)) for x, run in enumerate(runs.runs)]
             points = [(x + shift, 100 * m.p, 100 * m.se) for x, m in measures if m is not None]
             if points:
                 xs, ys, errors = zip(*points, strict=True)
                 panel.errorbar(
-                    xs, ys, errors, fmt=MARKERS[place % len(MARKERS)], ls="-", lw=1.2, ms=4.5, mew=0,
+                    xs, ys, errors, fmt=MARKERS[number % len(MARKERS)], ls="-", lw=1.2, ms=4.5, mew=0,
                     color=colours[arm], elinewidth=1.0,
                 )  # fmt: skip
         panel.set_xticks(range(len(runs.runs)), [value_text(run.value) for run in runs.runs])
@@ -40,9 +40,9 @@ def success_against_key(runs: VariedRuns) -> Figure:
     figure.supxlabel(runs.key, fontsize=9)
     figure.supylabel(analysis.axis_label(analysis.metric), fontsize=9)
     handles = [
-        Line2D([], [], label=runs.arms.label(arm), color=colours[arm], marker=MARKERS[place % len(MARKERS)],
+        Line2D([], [], label=runs.arms.label(arm), color=colours[arm], marker=MARKERS[number % len(MARKERS)],
                lw=1.2, ms=6, mew=0)
-        for place, arm in enumerate(names)
+        for number, arm in enumerate(names)
     ]  # fmt: skip
     put_legend(figure, handles, 1)
     if runs.no_claim is not None:

@@ -13,7 +13,7 @@ from sftrl_ext.experiments.planner import activations, disk, memory, work
 from sftrl_ext.experiments.planner.activations import LogitPass, MicroBatch
 from sftrl_ext.experiments.planner.memory import VLLM_WORKSPACE, Keys, ModelEngine, Phase
 from sftrl_ext.experiments.planner.stages.engines import engine_of, has_flash, is_packed, micro_batch
-from sftrl_ext.experiments.planner.stages.sft_stage import with_sampling
+from sftrl_ext.experiments.planner.stages.row_sampling import with_sampling
 from sftrl_ext.experiments.planner.stages.stage import PlanContext, StagePlan, finish, on_cpu
 from sftrl_ext.experiments.planner.stages.verl_settings import command_settings
 from sftrl_ext.experiments.planner.stages.workload import Workload, workload_of
@@ -89,7 +89,7 @@ def rl_plan(context: PlanContext, stage: Stage, config: RLConfig, arm: ArmConfig
     amount = work.rl_work(a, context.hardware, context.efficiency, workload, shape)
     if arm is not None and arm.rows == "learnable":
         tried = float(config.tried_prompts * config.prompt_samples)
-        amount = with_sampling(context, workload, tried, amount, workload.turns)
+        amount = with_sampling(context, workload, tried, amount)
     return finish(
         context, stage.name, "rl", phases, engines, len(saved_steps(config)), workload, amount,
         traffic=disk.picture_bytes(workload, episodes),

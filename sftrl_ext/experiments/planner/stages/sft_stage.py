@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,49 +10,16 @@ from sftrl_ext.experiments.planner import activations, memory, work
 from sftrl_ext.experiments.planner.activations import LogitPass
 from sftrl_ext.experiments.planner.memory import Keys
 from sftrl_ext.experiments.planner.stages.engines import engine_of, has_flash, is_packed, micro_batch
+from sftrl_ext.experiments.planner.stages.row_sampling import with_sampling
 from sftrl_ext.experiments.planner.stages.stage import PlanContext, StagePlan, finish, on_cpu
 from sftrl_ext.experiments.planner.stages.verl_settings import command_settings
-from sftrl_ext.experiments.planner.stages.workload import Workload, workload_of
-from sftrl_ext.experiments.planner.work import RLShape, Work
+from sftrl_ext.experiments.planner.stages.workload import workload_of
 from sftrl_ext.experiments.recipe.arm_config import ArmConfig
 from sftrl_ext.experiments.recipe.arms import saved_steps
-from sftrl_ext.runs.token_counts import TokenCount
 from sftrl_ext.training.engine_settings import LOSSES
 
 if TYPE_CHECKING:
     from sftrl_ext.experiments.recipe.schema import SFTConfig
-
-
-def with_sampling(
-    context: PlanContext, workload: Workload, episodes: float, amount: Work, turns: float
-) -> Work:
-    """The work of a stage with that of sampling its rows by one engine.
-
-    Args:
-        context: The recipe's context.
-        workload: Lengths of its prompts and answers.
-        episodes: Episodes that are sampled.
-        amount: The work without.
-        turns: Answers of an episode.
-    """
-    answered = replace(workload, turns=turns)
-    weight = 4 if context.cpu else 2
-    shape = RLShape(updates=1, episodes=episodes, epochs=0, devices=1, weight_bytes=weight)
-    sampled = work.rl_work(context.architecture, context.hardware, context.efficiency, answered, shape)
-    flops = {phase: sampled.flops[phase] for phase in ("prefill", "decode")}
-    seconds = {phase: sampled.seconds[phase] for phase in ("prefill", "decode", "start")}
-    tokens = TokenCount(generated=sampled.tokens.generated, prefill=sampled.tokens.prefill)
-    return replace(
-        amount,
-        generated=amount.generated + tokens.generated,
-        flops=_sum(amount.flops, flops),
-        seconds=_sum(amount.seconds, seconds),
-        tokens=amount.tokens + tokens,
-    )
-
-
-def _sum(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    return {key: first.get(key, 0.0) + second.get(key, 0.0) for key in {**first, **second}}
 
 
 def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConfig | None) -> StagePlan:
@@ -102,7 +68,7 @@ def sft_plan(context: PlanContext, stage: Stage, config: SFTConfig, arm: ArmConf
         devices=context.ranks, recompute=checkpointing, padding=padding, anchored=anchored,
     )  # fmt: skip
     if arm is not None and arm.rows == "own":
-        amount = with_sampling(context, workload, float(config.rows), amount, turns=1.0)
+        amount = with_sampling(context, replace(workload, turns=1.0), float(config.rows), amount)
     saves = len(saved_steps(config))
     return finish(
         context, stage.name, "sft", phases, [engine], saves, workload, amount, traffic=0.0, rows=0.0
