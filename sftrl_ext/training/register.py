@@ -31,7 +31,7 @@ def register_with_verl() -> None:
     after_import("verl.workers.engine.fsdp.transformer_impl", _engine)
     after_import("verl.utils.model", _models)
     after_import("verl.workers.engine.utils", _micro_batches)
-    after_import("verl.utils.torch_functional", _entropy)
+    after_import("verl.utils.torch_functional", _token_statistics)
     after_import("verl.models.transformers.qwen2_vl", _pictureless_rows)
     after_import("verl.utils.tracking", _tracking)
     for module in _WITH_PLUGINS:
@@ -61,7 +61,8 @@ def _micro_batches(module: ModuleType) -> None:
     importlib.import_module("sftrl_ext.training.padded_batches").cap_padded_rows(module)
 
 
-def _entropy(module: ModuleType) -> None:
+def _token_statistics(module: ModuleType) -> None:
+    importlib.import_module("sftrl_ext.training.chunked_log_probs").log_probs_in_chunks(module)
     importlib.import_module("sftrl_ext.training.padded_batches").entropy_row_by_row(module)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sftrl_ext.experiments.planner.architectures import Architecture
+from sftrl_ext.training.chunked_log_probs import CHUNK_ELEMENTS
 
 
 @dataclass(frozen=True)
@@ -116,27 +117,29 @@ def logit_bytes(batch: MicroBatch, vocab: int, dtype_bytes: int, work: LogitPass
     Sources, verl 0.9.1: ``workers/engine/fsdp/transformer_impl.py: prepare_model_outputs`` (the model's
     output stays referenced while its scaled copy is used; without padding removal the entropy is never
     chunked, and valid rows are copied), ``utils/torch_functional.py: logprobs_from_logits`` (flash-attn's
-    kernel writes gradients over the logits; without it every row's log-softmax is kept in float32 for the
-    backward pass, where each row's gradient is made and all are then stacked), ``entropy_from_logits``
+    kernel writes gradients over the logits; without it every chunk's log-softmax is kept in float32 for the
+    backward pass, where each chunk's gradient is made and all are then joined, see
+    `sftrl_ext.training.chunked_log_probs`), ``entropy_from_logits``
     (softmax and its product with the logits, in float32 under autocast),
     ``entropy_from_logits_with_chunking``.
     """
     elements, valid = batch.tokens * vocab, batch.valid * vocab
     logits = dtype_bytes * elements * (2 if work.scaled else 1)
     picked = 0.0 if work.packed else dtype_bytes * valid
+    exponentials = 0.0 if work.flash else 4.0 * min(CHUNK_ELEMENTS, valid)
     if not work.training:
         if work.entropy == "full":
-            return logits + max(picked, 8 * elements)
+            return logits + max(picked + exponentials, 8 * elements)
         cast = 4 if dtype_bytes == 2 else 0
         chunk = (8 + cast) * min(work.chunk, batch.tokens) * vocab if work.entropy == "chunked" else 0.0
-        return logits + max(picked, chunk)
+        return logits + max(picked + exponentials, chunk)
     if work.flash:
         # Output and scaled copy in the forward pass; gradient of the copy (in place) and of the output after.
         return max(logits, 2 * dtype_bytes * elements) + picked
     saved = 4 * valid if dtype_bytes == 2 else 0.0
-    rows = 2 * dtype_bytes * valid  # gradient of each row, and their stack
+    rows = 2 * dtype_bytes * valid  # gradient of each chunk, and all of them joined
     held = (dtype_bytes * elements if work.scaled else 0.0) + picked + (0.0 if work.scaled else logits)
-    forward = logits + picked + saved
-    backward = held + max(saved, rows) + (dtype_bytes * elements if not work.packed else 0.0)
+    forward = logits + picked + saved + exponentials
+    backward = held + max(saved, rows) + exponentials + (dtype_bytes * elements if not work.packed else 0.0)
     entropy = {"none": 0.0, "chunked": 12 * valid, "full": 12 * elements}[work.entropy]
     return max(forward, backward) + entropy

@@ -333,7 +333,9 @@ def test_the_script_starts_head_and_workers_before_the_driver(tmp_path):
     fake(tmp_path, "hostname", "echo 10.0.0.1 192.168.0.1")
     fake(tmp_path, "ray", f'{note} "[$RAY_ADDRESS $RAY_AUTH_MODE ${{#RAY_AUTH_TOKEN}}]"')
     # Head and workers start beside the driver, which outlasts their notes.
-    joined = f"until grep -q -e '^ray.*--head' {calls} && grep -q '^ray.*--address' {calls}; do sleep 0.05; done"
+    joined = (
+        f"until grep -q -e '^ray.*--head' {calls} && grep -q '^ray.*--address' {calls}; do sleep 0.05; done"
+    )
     fake(tmp_path, "sftrl", f'{joined}; {note} "[$RAY_ADDRESS $HF_HOME]"; exit 7')
     text = only_file(submission("slurm", "scale.nnodes=4", "+launcher.env.HF_HOME=/h f", run_dir=tmp_path))
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "n[1-4]", "SLURM_JOB_ID": "41234"}
@@ -450,13 +452,10 @@ def test_sky_itself_takes_the_task(options):
 def test_the_nodes_of_sky_agree_on_their_parts(tmp_path):
     """The run section on both ranks, with a Ray that notes what it is asked."""
     run = yaml.safe_load(only_file(submission("sky")))["run"]
-    head = f"until grep -qs head {tmp_path}/ray-0; do sleep 0.05; done"  # the cluster answers once its head has begun
-    ray = f'[ "$SKYPILOT_NODE_RANK" = 1 ] || {head}'
-    fake(
-        tmp_path,
-        "ray",
-        f'if [ "$1" = status ]; then {ray}; else echo "$*" >> {tmp_path}/ray-$SKYPILOT_NODE_RANK; sleep 2; fi',
-    )
+    # Its cluster answers once the head has begun.
+    status = f'[ "$SKYPILOT_NODE_RANK" = 1 ] || until grep -qs head {tmp_path}/ray-0; do sleep 0.05; done'
+    start = f'echo "$*" >> {tmp_path}/ray-$SKYPILOT_NODE_RANK; sleep 2'
+    fake(tmp_path, "ray", f'if [ "$1" = status ]; then {status}; else {start}; fi')
     fake(tmp_path, "sftrl", f"echo $RAY_ADDRESS >> {tmp_path}/driver-$SKYPILOT_NODE_RANK; exit 5")
     for rank, status in (("0", 5), ("1", 0)):
         env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SKYPILOT_NODE_RANK": rank}
