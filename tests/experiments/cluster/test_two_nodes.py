@@ -32,6 +32,7 @@ RECIPE += ["model.hidden_size=64", "model.layers=2", "budget.dialogues=null"]
 RECIPE += ["budget.base.rows=256", "budget.base.steps=4", "budget.init.rows=64", "budget.init.steps=2"]
 RECIPE += ["budget.rl.rows=32", "budget.rl.episodes=8", f"budget.rl.updates={UPDATES}"]
 RECIPE += ["budget.rl.save_every=1", "budget.rl.validate_every=1", "trackers=[tensorboard]"]
+RECIPE += ['verl_ppo=["sftrl.check_every=2"]']  # steps 1 and 3 measure, 2 and 4 do not
 PATIENCE = 1800
 """Seconds for what takes one or two minutes on free cores."""
 ENDS_WITHIN = 240
@@ -148,10 +149,12 @@ def test_rl_is_the_same_as_on_one_node_although_it_was_cut_in_two(story):
     assert set(two) | {story["saved"]} == set(one) == set(range(1, UPDATES + 1))
     same = ["critic/score/mean", "critic/vf_loss", "actor/pg_loss", "actor/grad_norm", "policy/kl_start_k3"]
     same += ["episode/turns", "episode/generated_tokens", "response_length/mean", "tokens/trained"]
+    assert {step for step in one if "policy/kl_start_k3" in one[step]} == {1, 3}
     for step in two:
-        for key in same:
+        assert two[step].keys() >= {key for key in same if key in one[step]}
+        for key in two[step].keys() & set(same):
             assert two[step][key] == pytest.approx(one[step][key], rel=2e-3, abs=1e-6), (step, key)
-        assert two[step]["training/rollout_probs_diff_max"] < 1e-4
+        assert two[step].get("training/rollout_probs_diff_max", 0.0) < 1e-4
 
 
 def test_both_evaluate_alike(story):
