@@ -17,7 +17,7 @@ from sftrl_ext.experiments.recipe.attention import (
 from sftrl_ext.experiments.recipe.schedules import rl_schedule, sft_schedule
 from sftrl_ext.experiments.recipe.schema import Recipe, RLConfig, SFTConfig
 from sftrl_ext.experiments.recipe.trackers import tracker_env, tracker_overrides
-from sftrl_ext.experiments.recipe.trainer_modes import gpu_split, mode_overrides
+from sftrl_ext.experiments.recipe.trainer_modes import gpu_split, mode_overrides, ranks_of_an_engine
 from sftrl_ext.paths import configs_dir
 
 Command = tuple[list[str], dict[str, str]]
@@ -173,7 +173,7 @@ def ppo_command(
         f"actor_rollout_ref.rollout.val_kwargs.temperature={recipe.budget.eval.temperature:g}",
         *_validation_top_p(recipe),
         f"actor_rollout_ref.rollout.val_kwargs.do_sample={str(recipe.budget.eval.temperature > 0).lower()}",
-        f"actor_rollout_ref.rollout.tensor_model_parallel_size={scale.tensor_parallel}",
+        f"actor_rollout_ref.rollout.tensor_model_parallel_size={ranks_of_an_engine(scale)}",
         f"critic.optim.lr={critic_lr:g}",
         *rl_schedule("critic.optim", critic_lr, rl.updates, 0, rl.decay_updates),
         f"critic.ppo_epochs={rl.epochs}",

@@ -36,7 +36,7 @@ class GatheredPuts:
         most: Rows that are sent at once without waiting longer; encoding them holds the event loop.
     """
 
-    def __init__(self, send: Send, wait_s: float = 0.02, most: int = 16) -> None:
+    def __init__(self, send: Send, wait_s: float = 0.1, most: int = 32) -> None:
         self._send = send
         self._wait_s = wait_s
         self._most = most
@@ -44,7 +44,13 @@ class GatheredPuts:
         self._sending: set[asyncio.Future[None]] = set()
 
     async def put(
-        self, keys: Sequence[str], partition: str, rows: Sequence[Row] | None, tags: Sequence[Row]
+        self,
+        keys: Sequence[str],
+        partition: str,
+        rows: Sequence[Row] | None,
+        tags: Sequence[Row],
+        *,
+        last: bool = False,
     ) -> None:
         """Store rows and their tags; returns once they are stored.
 
@@ -53,6 +59,7 @@ class GatheredPuts:
             partition: TransferQueue's partition, `train` or `val`.
             rows: Columns of each row, the same for all of a call; None: only the tags are stored.
             tags: One for each row.
+            last: Nothing else is coming that would be worth waiting for.
 
         Raises:
             Exception: what sending raised, in every call whose rows were sent together.
@@ -66,7 +73,7 @@ class GatheredPuts:
         gathering.keys += keys
         gathering.rows += rows or ()
         gathering.tags += tags
-        if len(gathering.keys) >= self._most:
+        if last or len(gathering.keys) >= self._most:
             self._flush(kind, gathering)
         # A call that is cancelled must not cancel the others' put.
         await asyncio.shield(gathering.done)

@@ -44,6 +44,8 @@ class VerifierLoopWorker(_Worker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._columns: dict[str, dict[str, Any]] = {}
+        self._episodes = self._prompts = 0
+        """Those in flight."""
         self._puts = GatheredPuts(_send_to_queue)
         # The clients of asynchronous trainers change servers within an episode.
         if type(self.llm_client) is LLMServerClient:
@@ -82,7 +84,11 @@ class VerifierLoopWorker(_Worker):
                 dataset_cls=self.dataset_cls,
                 data_config=DictConfigWrap(self.config.data),
             )
-        output = await self._verifier_loop.run(sampling_params, **row)
+        self._episodes += 1
+        try:
+            output = await self._verifier_loop.run(sampling_params, **row)
+        finally:
+            self._episodes -= 1
         return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
     async def _run_prompt(
@@ -103,7 +109,8 @@ class VerifierLoopWorker(_Worker):
         params = dict(sampling_params)
         if not prompt.pop("__do_sample__", True) and not validate:
             agent_loop_tq.apply_greedy_sampling_params(params)
-        await self._put_status(uid, validate, "running")
+        self._prompts += 1
+        running = asyncio.ensure_future(self._put_status(uid, validate, "running"))
         self._columns[uid] = {
             name: value if isinstance(value, torch.Tensor) else NonTensorData(value)
             for name, value in prompt.items()
@@ -114,14 +121,17 @@ class VerifierLoopWorker(_Worker):
         ]
         # The status comes after the last row: a group that failed is cleared as soon as it says so.
         ends = await asyncio.gather(*episodes, return_exceptions=True)
+        self._prompts -= 1
         del self._columns[uid]
+        await running
         errors = [end for end in ends if isinstance(end, BaseException)]
         for error in errors:
             logger.error("an episode of the prompt %s was not stored", uid, exc_info=error)
         await self._put_status(uid, validate, "failure" if errors else "finished")
 
     async def _put_status(self, uid: str, validate: bool, status: str) -> None:
-        await self._puts.put([uid], "val" if validate else "train", None, [{"status": status}])
+        partition, last = "val" if validate else "train", not self._prompts
+        await self._puts.put([uid], partition, None, [{"status": status}], last=last)
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **row: Any) -> None:
         """Put an episode's rows into TransferQueue; those of a text model are made here.
@@ -136,7 +146,8 @@ class VerifierLoopWorker(_Worker):
         rows = [self._row(segment, columns) for segment in output]
         keys = [f"{uid}_{session}_{index}" for index in range(len(rows))]
         tags = [_tags(fields, row["global_steps"]) for fields in rows]
-        await self._puts.put(keys, "val" if validate else "train", rows, tags)
+        partition, last = "val" if validate else "train", not self._episodes
+        await self._puts.put(keys, partition, rows, tags, last=last)
 
     def _compute_multi_modal_inputs(self, output: Any, input_ids: torch.Tensor) -> dict[str, Any]:
         """Tensors of an output's images: those kept from its prompt, where there are any."""

@@ -199,7 +199,8 @@ def test_a_lost_process_is_no_lost_run(disturb, stage, name):
     runner, moment = run.start(), run.moment()
 
     def victims():
-        tree = psutil.Process(process_of(run.layout, stage)).children(recursive=True)
+        trainer = psutil.Process(process_of(run.layout, stage))  # SFT's only process
+        tree = [trainer, *trainer.children(recursive=True)]
         return sorted(process.pid for process in tree if process.name().startswith(name))
 
     try:

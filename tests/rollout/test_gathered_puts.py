@@ -65,6 +65,20 @@ def test_a_full_gathering_does_not_wait() -> None:
     assert [keys for keys, *_ in queue.sent] == [["0", "1"], ["2", "3"], ["4"]]
 
 
+def test_the_last_put_waits_for_no_other() -> None:
+    queue = Queue()
+
+    async def run() -> None:
+        gathered = GatheredPuts(queue.send, wait_s=3600.0)
+        first = asyncio.ensure_future(gathered.put(["a"], "train", None, [{}]))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(gathered.put(["b"], "train", None, [{}], last=True), 60)
+        await first
+
+    asyncio.run(run())
+    assert [keys for keys, *_ in queue.sent] == [["a", "b"]]
+
+
 def test_every_call_of_a_failed_put_raises_and_no_other() -> None:
     queue = Queue()
     ends = played(queue, ("a", "train", None), ("bad", "train", None), ("b", "val", None))

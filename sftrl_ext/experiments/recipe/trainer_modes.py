@@ -82,6 +82,17 @@ def mode_overrides(recipe: Recipe, rl: RLConfig) -> list[str]:
     return overrides
 
 
+def ranks_of_an_engine(scale: ScaleConfig) -> int:
+    """Ranks of a node that one rollout engine serves.
+
+    On a CPU all of them: a small model's decoding step costs almost the same for many rows as for few, and
+    the other cores have the agent loop to run. ``separate_async`` has engines without a trainer.
+    """
+    if scale.backend == "cpu" and scale.engine == "hf" and scale.trainer_mode != "separate_async":
+        return scale.n_gpus_per_node
+    return scale.tensor_parallel
+
+
 def check_mode(path: Path, recipe: Recipe) -> None:
     """Refuse a trainer mode or a correction that is unknown, or that the scale cannot run.
 

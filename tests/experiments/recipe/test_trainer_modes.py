@@ -94,3 +94,19 @@ def test_what_cannot_run_is_refused(scale, words, message):
 def test_a_correction_reaches_verl(tmp_path):
     _, config = rl_config(tmp_path, "node", "budget.rl.rollout_correction=turn")
     assert config.sftrl.rollout_correction == "turn"
+
+
+@pytest.mark.parametrize(
+    ("scale", "words", "ranks"),
+    [
+        ("laptop", [], 2),  # both ranks of two cores
+        ("laptop", ["scale.trainer_mode=separate_async"], 1),
+        ("smoke", [], 1),
+        ("node", [], 1),
+        ("node", ["scale.tensor_parallel=2"], 2),
+    ],
+)
+def test_ranks_that_a_rollout_engine_serves(scale, words, ranks, tmp_path):
+    recipe = load_recipe("fig6_gp_l", scale, words)
+    [stage] = [stage for stage in make_plan(recipe, tmp_path) if stage.kind == "rl"]
+    assert f"actor_rollout_ref.rollout.tensor_model_parallel_size={ranks}" in stage.command

@@ -216,8 +216,9 @@ def _generation(
     a, rollout = context.architecture, ref.rollout
     resident = sum(engine.resident for engine in engines)
     dtype = 4 if context.cpu else 2
-    weights = dtype * a.parameters / rollout.tensor_model_parallel_size
-    cache_row = a.kv_bytes(dtype) * workload.longest_row / rollout.tensor_model_parallel_size
+    parts = rollout.tensor_model_parallel_size if rollout.name == "vllm" else 1  # others share, undivided
+    weights = dtype * a.parameters / parts
+    cache_row = a.kv_bytes(dtype) * workload.longest_row / parts
     if context.cpu or rollout.name != "vllm":
         cache = cache_row * rollout.max_num_seqs
         phase = Phase(
