@@ -41,6 +41,11 @@ SHUTDOWN_S = 1
 """Seconds that answers under way get to end in, once the server is to stop; then Python itself takes two."""
 
 
+KEEP_ALIVE_S = 75
+"""Seconds that an idle connection stays open, longer than clients keep theirs (httpx, and so openai's: 5 s).
+One that the server closes as a request is sent on it loses that request."""
+
+
 def make_app(engine: ServedEngine, name: str, key: str | None = None, template: str | None = None) -> FastAPI:
     """Create the web application that serves one model.
 
@@ -157,7 +162,9 @@ def serve(
     import uvicorn
 
     app = make_app(engine, name, key, template)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_S)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_S, timeout_keep_alive=KEEP_ALIVE_S
+    )
     uvicorn.Server(config).run(sockets=[bound])
 
 

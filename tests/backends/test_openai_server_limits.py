@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import io
 import os
 import signal
@@ -181,6 +182,22 @@ def test_the_key_comes_from_the_variable(monkeypatch):
     assert openai_server.key_of("SFTRL_TEST_KEY", "0.0.0.0", insecure=False) == "secret"
     assert openai_server.key_of(None, "0.0.0.0", insecure=True) is None
     assert openai_server.key_of(None, "::1", insecure=False) is None
+
+
+@pytest.mark.slow
+def test_an_idle_connection_outlasts_its_client():
+    """httpx and openai drop a connection after five idle seconds; until then they send on it."""
+    bound = openai_server.bind("127.0.0.1", 0)
+    # A thread that is left to the end of the process: only a signal stops the server.
+    threading.Thread(target=openai_server.serve, args=(Engine(), "mine", bound), daemon=True).start()
+    _connect(*bound.getsockname()).close()
+    connection = http.client.HTTPConnection(*bound.getsockname(), timeout=60)
+    for pause_s in (0, 6):
+        time.sleep(pause_s)
+        connection.request("GET", "/health")
+        reply = connection.getresponse()
+        assert (reply.status, reply.read()) == (200, b"")
+    connection.close()
 
 
 @pytest.mark.slow

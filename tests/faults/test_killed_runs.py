@@ -198,7 +198,11 @@ def test_a_lost_process_is_no_lost_run(disturb, stage, name):
     run = disturb(f"lost {name}", stage)
     runner, moment = run.start(), run.moment()
 
+    record = run.layout.stage(stage) / "process.json"
+
     def victims():
+        if not record.exists():
+            return []
         trainer = psutil.Process(process_of(run.layout, stage))  # SFT's only process
         tree = [trainer, *trainer.children(recursive=True)]
         return sorted(process.pid for process in tree if process.name().startswith(name))
@@ -207,10 +211,14 @@ def test_a_lost_process_is_no_lost_run(disturb, stage, name):
         runner.wait(moment)
         run.ending = "ended before"
     except subprocess.TimeoutExpired:
-        wait_until(lambda: bool(victims()), runner)
-        victim = psutil.Process(run.random.choice(victims()))
-        run.ending = f"killed {victim.name()} after {moment:.1f} s"
-        victim.kill()
+        wait_until(lambda: bool(victims()) or not record.exists(), runner)
+        found = victims()
+        if found:
+            victim = psutil.Process(run.random.choice(found))
+            run.ending = f"killed {victim.name()} after {moment:.1f} s"
+            victim.kill()
+        else:
+            run.ending = "ended before"
     run.end(runner)
     run.resume_and_compare()
 
@@ -219,7 +227,9 @@ def test_a_lost_process_is_no_lost_run(disturb, stage, name):
 def test_a_full_disk_is_an_error_that_resume_mends(disturb, stage):
     run = disturb("full disk", stage)
     needed = sum(path.stat().st_size for path in product(run.whole, stage).rglob("*") if path.is_file())
-    with small_disk(product(run.layout, stage), int(needed * run.random.uniform(0.1, 0.8))) as (
+    # A start model is written beside its folder, which is then renamed: the whole run is on the disk.
+    folder = run.layout.root if stage == "model" else product(run.layout, stage)
+    with small_disk(folder, int(needed * run.random.uniform(0.1, 0.8))) as (
         options,
         enlarge,
     ):
@@ -232,18 +242,29 @@ def test_a_full_disk_is_an_error_that_resume_mends(disturb, stage):
 
 @contextmanager
 def small_disk(folder, size):
-    """A folder on a file system of so many bytes; without the right to mount, a limit on the size of files.
+    """A folder on a file system of so many free bytes; without the right to mount, a limit on a file's size.
 
     Yields:
         Options of the process that is to fail, and what ends the limit.
     """
+    kept = folder.with_name(folder.name + ".kept")
+    if folder.exists():
+        folder.rename(kept)
     folder.mkdir(parents=True)
     with ExitStack() as stack:
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        taken = sum(-(-path.lstat().st_size // 4096) * 4096 for path in kept.rglob("*"))  # in pages
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={taken + size}", "tmpfs", str(folder)]
         if os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0:
             stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+            _copy_into(kept, folder)
             larger = ["mount", "-o", "remount,size=4g", str(folder)]
             yield {}, lambda: subprocess.run(larger, check=True)
         else:
+            _copy_into(kept, folder)
             limit = (size // 4, resource.RLIM_INFINITY)
             yield {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)}, lambda: None
+
+
+def _copy_into(kept, folder):
+    if kept.exists():
+        shutil.copytree(kept, folder, dirs_exist_ok=True, symlinks=True)
