@@ -99,8 +99,8 @@ class ChatRequest(_Strict):
     messages: list[Message] = Field(min_length=1, max_length=4096)
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=-1, le=2**31 - 1)
+    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int | None = Field(default=None, ge=1, le=MAX_ANSWERS)

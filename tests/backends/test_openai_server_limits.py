@@ -137,6 +137,13 @@ def test_no_tokens_is_no_number_of_tokens(name):
     assert reply.status == 400 and name in reply.error
 
 
+@pytest.mark.parametrize("name", ["top_k", "seed"])
+@pytest.mark.parametrize("value", [10**30, -(10**30)])
+def test_a_number_that_no_tensor_holds_is_refused(name, value):
+    reply = reply_to(ask(**{name: value}))
+    assert reply.status == 400 and name in reply.error
+
+
 def test_only_clients_with_the_key_are_served():
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "se\xe9cret"}):
         reply = reply_to(ask(), key="secret", headers=headers)

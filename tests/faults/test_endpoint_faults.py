@@ -14,6 +14,8 @@ import threading
 import time
 from collections import Counter
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("openai")
@@ -138,10 +140,20 @@ class Server:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Rows of as many different hands."""
-    path = tmp_path_factory.mktemp("rows") / "id.parquet"
-    words = ["data", "rl", "--eval", "--rows", COUNT, "--max-attempts", ATTEMPTS, "--out", path]
-    assert main([str(word) for word in words]) == 0
+    """Rows of as many different prompts; hands are drawn with replacement."""
+    path = tmp_path_factory.mktemp("rows") / "both.parquet"
+    words = ["data", "rl", "--eval", "--split", "id,rule_ood", "--rows", 4 * COUNT]
+    assert main([str(word) for word in (*words, "--max-attempts", ATTEMPTS, "--out", path)]) == 0
+    table = pq.read_table(path)
+    first = {}
+    for number, prompt in enumerate(table["prompt"].to_pylist()):
+        first.setdefault(prompt[-1]["content"], number)
+    kept = table.take(sorted(first.values())[:COUNT]).to_pylist()
+    assert len(kept) == COUNT
+    for index, row in enumerate(kept):
+        row["data_source"] = "gp_l/id"  # a file has one
+        row["extra_info"] |= {"index": index, "split": "id"}
+    pq.write_table(pa.Table.from_pylist(kept, table.schema), path)
     return path
 
 

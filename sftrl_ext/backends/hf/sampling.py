@@ -94,7 +94,8 @@ class BatchSampler:
         self.banned = banned if banned is not None and bool(banned.any()) else None
         self.cut = [i for i, p in enumerate(params) if p.temperature > 0 and (p.top_p < 1 or p.top_k > 0)]
         self.top_p = torch.tensor([[params[i].top_p] for i in self.cut])
-        self.top_k = torch.tensor([[params[i].top_k] for i in self.cut])
+        # Within the range of a tensor, whatever a caller means by "all".
+        self.top_k = torch.tensor([[max(-1, min(params[i].top_k, 2**31))] for i in self.cut])
         self.reported = [(i, p.logprobs) for i, p in enumerate(params) if p.logprobs]
         self.penalised = [
             (i, p, written[i])

@@ -36,7 +36,7 @@ rows = st.tuples(
     st.integers(0, 10**6),
     st.floats(0.2, 3.0),
     st.sampled_from([1.0, 0.9, 0.5, 0.05]),
-    st.sampled_from([-1, 0, 1, 3, V, 2 * V]),
+    st.sampled_from([-1, 0, 1, 3, V, 2 * V, 10**30, -(10**30)]),
 )
 
 
