@@ -106,12 +106,24 @@ def _messages(path: Path, index: int, record: Any) -> list[tuple[str, str]]:
                 f"{path}: record {index}: expected turns {{'from': ..., 'value': text}} with 'from' one of "
                 f"{', '.join(ROLES)}; found {str(turn)[:80]}."
             )
-        messages.append((ROLES[who], text))
+        messages.append((ROLES[who], _unicode(path, index, text)))
     if messages[-1][0] != "assistant" or messages[0][0] == "assistant":
         raise SftrlError(
             f"{path}: record {index}: expected a dialogue that starts with 'human' and ends with 'gpt'."
         )
     return messages
+
+
+def _unicode(path: Path, index: int, text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can escape and no parquet file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SftrlError(
+            f"{path}: record {index}: a text has the lone surrogate {ascii(text[error.start])} at character "
+            f"{error.start}; expected Unicode."
+        ) from None
+    return text
 
 
 def _images(path: Path, index: int, record: Any, folder: Path | None) -> list[dict[str, Any]]:

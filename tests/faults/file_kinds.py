@@ -7,7 +7,7 @@ import io
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,14 @@ class FileKind:
         path: An intact example; it may have further files beside it.
         read: Reads the example as the product does; ``out`` is a file that it may write.
         damage: Damage of its values; None: of bytes only.
+        each: Damaged copies for one of the others: files that are read in a few milliseconds.
     """
 
     name: str
     path: Path
     read: Callable[[Path, Path], object]
     damage: Damage | None = None
+    each: int = 1
     intact: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +119,8 @@ def parquet_damage(source: random.Random, data: bytes) -> bytes:
 
 def file_kinds(root: Path) -> list[FileKind]:
     """All kinds, with their examples in folders of their own."""
-    return [*_data_files(root), *_run_files(root), *_recipes(root), *_model_files(root)]
+    data = [replace(kind, each=10) for kind in _data_files(root)]
+    return [*data, *_run_files(root), *_recipes(root), *_model_files(root)]
 
 
 def _data_files(root: Path) -> list[FileKind]:

@@ -26,7 +26,7 @@ pytest.importorskip("matplotlib")
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("SFTRL_FUZZ_FILES", "400"))
+COUNT = int(os.environ.get("SFTRL_FUZZ_FILES", "1800"))
 SEED = int(os.environ.get("SFTRL_FUZZ_SEED", "0"))
 SECONDS = float(os.environ.get("SFTRL_FUZZ_SECONDS", "7200"))
 PATIENCE_S = 60
@@ -56,10 +56,13 @@ def test_damaged_files_are_refused_in_one_line_or_read(kinds, tmp_path):
     counts, faults, out = Counter(), {}, tmp_path / "out.parquet"
     sources = {kind.name: random.Random(f"{SEED}/{kind.name}") for kind in kinds}
     end = time.monotonic() + SECONDS
-    for number in range(max(1, COUNT // len(kinds))):
+    rounds = max(1, COUNT // sum(kind.each for kind in kinds))
+    copies = [(kind, copy) for kind in kinds for copy in range(kind.each)]
+    for round_number in range(rounds):
         if time.monotonic() > end:
             break
-        for kind in kinds:
+        for kind, copy in copies:
+            number = round_number * kind.each + copy
             data = kind.damaged(sources[kind.name])
             kind.path.write_bytes(data)
             ending = _ending(kind, out)
