@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Sequence
@@ -106,4 +107,4 @@ def _change(
         if place in other if isinstance(other, dict) else place < len(other):
             container[key] = json.loads(json.dumps(other[place]))
     else:
-        container[key] = source.choice(hostile)
+        container[key] = copy.deepcopy(source.choice(hostile))  # a later change may be one of its parts
