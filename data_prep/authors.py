@@ -104,7 +104,7 @@ def _messages(path: Path, index: int, record: Any) -> list[tuple[str, str]]:
         if not isinstance(who, str) or who not in ROLES or not isinstance(text, str):
             raise SftrlError(
                 f"{path}: record {index}: expected turns {{'from': ..., 'value': text}} with 'from' one of "
-                f"{', '.join(ROLES)}; found {str(turn)[:80]}."
+                f"{', '.join(ROLES)}; found {repr(turn)[:80]}."
             )
         messages.append((ROLES[who], _unicode(path, index, text)))
     if messages[-1][0] != "assistant" or messages[0][0] == "assistant":
@@ -131,7 +131,7 @@ def _images(path: Path, index: int, record: Any, folder: Path | None) -> list[di
     names = [] if image is None else image if isinstance(image, list) else [image]
     if not all(isinstance(name, str) for name in names):
         raise SftrlError(
-            f"{path}: record {index}: 'image' is {str(image)[:80]}, expected null, a path or paths."
+            f"{path}: record {index}: 'image' is {repr(image)[:80]}, expected null, a path or paths."
         )
     return [{"bytes": None, "path": str(folder / name if folder else name)} for name in names]
 

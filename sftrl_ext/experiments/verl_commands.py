@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sftrl_ext.errors import SftrlError
+from sftrl_ext.errors import SftrlError, unknown_name
 from sftrl_ext.experiments.cluster.local_ray import local_ray_env, requested_address
 from sftrl_ext.experiments.recipe.attention import (
     resolve_attention,
@@ -83,7 +83,7 @@ def sft_command(
         f"data.use_dynamic_bsz={str(config.micro_tokens is not None).lower()}",
         f"data.max_length={config.max_length}",
         f"optim.lr={config.lr:g}",
-        f"optim.betas={_list(config.betas)}",
+        f"optim.betas={_betas(config)}",
         *sft_schedule(config.schedule, config.steps, config.warmup_ratio),
         "optim.weight_decay=0.0",
         "optim.clip_grad=1.0",
@@ -280,6 +280,8 @@ def _light_router(recipe: Recipe) -> list[str]:
 def _offload(recipe: Recipe, engines: tuple[str, ...]) -> list[str]:
     """Overrides of ``scale.offload`` for the FSDP configs of some engines."""
     keys = {"none": (), "idle": ("param_offload", "optimizer_offload"), "always": ("offload_policy",)}
+    if recipe.scale.offload not in keys:
+        raise SftrlError(f"scale.offload: {unknown_name('value', recipe.scale.offload, keys)}")
     return [f"{engine}.{key}=true" for engine in engines for key in keys[recipe.scale.offload]]
 
 
@@ -312,5 +314,8 @@ def _vllm_on_cpu(recipe: Recipe) -> bool:
     return recipe.scale.backend == "cpu" and recipe.scale.engine == "vllm"
 
 
-def _list(values: list[float]) -> str:
-    return "[" + ",".join(f"{value:g}" for value in values) + "]"
+def _betas(config: SFTConfig) -> str:
+    numbers: list[object] = [*config.betas]  # a list within a list passes the schema
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise SftrlError(f"betas: found {numbers}; expected numbers.")
+    return "[" + ",".join(f"{number:g}" for number in config.betas) + "]"

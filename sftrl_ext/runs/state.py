@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import read_json, write_json
@@ -100,7 +99,7 @@ class RunState:
     scale: str | None = None
     title: str = ""
     commit: str = ""
-    hardware: dict[str, Any] = field(default_factory=dict)
+    hardware: dict[str, str | int | float | list[str] | None] = field(default_factory=dict)
     model: ModelState = field(default_factory=ModelState)
     pretrained_on_both_rules: bool = False
     plugins: dict[str, str] = field(default_factory=dict)

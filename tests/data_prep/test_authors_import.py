@@ -146,6 +146,7 @@ def test_images_become_paths(tmp_path):
         ({"conversations": [{"from": "bot", "value": "x"}]}, "expected turns .* found {'from': 'bot'"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "ends with 'gpt'"),
         (_record(image=3), "'image' is 3"),
+        ({"conversations": ["of two\nlines"]}, r"found 'of two\\nlines'"),
         (
             {"conversations": [{"from": "human", "value": "x\ud800"}, {"from": "gpt", "value": "y"}]},
             r"record 1: a text has the lone surrogate '\\ud800' at character 1; expected Unicode",

@@ -142,3 +142,11 @@ def test_numbers_are_finite_and_messages_are_texts(run_dir, name, line, key):
 def test_a_number_beyond_all_floats_is_left_out_of_training_metrics(run_dir):
     append(run_dir / "stages/rl-s0/metrics.jsonl", f'{{"step": 99, "data": {{"a": 1{"0" * 400}, "b": 1}}}}\n')
     assert load_run(run_dir).training["rl-s0"][-1] == (99, {"b": 1.0})
+
+
+def test_an_infinite_number_of_the_hardware_is_named(run_dir):
+    state = json.loads((run_dir / "state.json").read_text())
+    state["hardware"]["memory_gb"] = float("inf")
+    (run_dir / "state.json").write_text(json.dumps(state))
+    with pytest.raises(SftrlError, match=r"state\.json: key 'hardware\.memory_gb"):
+        load_run(run_dir)

@@ -148,8 +148,8 @@ def load_eval_set(path: Path) -> EvalSet:
     read_schema(path)
     with parquet_errors(path):
         table = pq.read_table(path, columns=["data_source", "extra_info"])
-    sources = set(table["data_source"].to_pylist())
-    infos = table["extra_info"].to_pylist()
+        sources = set(table["data_source"].to_pylist())
+        infos = table["extra_info"].to_pylist()
     if len(sources) != 1:
         raise SftrlError(
             f"{path}: rows of {len(sources)} data sources ({', '.join(sorted(map(repr, sources)))}); "

@@ -152,7 +152,11 @@ def check_ranges(part: Any, key: str = "") -> None:
         for item, suffix in _items(getattr(part, field.name)):
             if is_dataclass(item):
                 check_ranges(item, name + suffix)
-            elif field.name in ranges and item is not None and item not in ranges[field.name]:
+            elif field.name not in ranges or item is None:
+                continue
+            elif not isinstance(item, (int, float)):
+                raise SftrlError(f"{name}{suffix}: {item!r}; expected a number, {ranges[field.name]}.")
+            elif item not in ranges[field.name]:
                 raise SftrlError(f"{name}{suffix}: {item:g}; expected {ranges[field.name]}.")
 
 

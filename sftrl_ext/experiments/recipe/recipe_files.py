@@ -58,6 +58,9 @@ _TASK_KEY = re.compile(r"[+~]*(task|arms|plugins)\b")
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """In C, where libyaml is there: ten times as fast."""
 
+_REFUSALS = (ConfigCompositionException, HydraException, OmegaConfBaseException, ValueError, OverflowError)
+"""Errors of a recipe; a ValueError of its list of defaults, an OverflowError of a number beyond floats."""
+
 _MAPPINGS: tuple[str, ...] = ("arms.", "task.eval_sets", "task.exposure", "task.look.", "task.settings.")
 _MAPPINGS += ("launcher.options.", "budget.eval.hands_of.")
 """Beginnings of keys inside mappings without fixed names."""
@@ -174,8 +177,7 @@ def _compose(path: Path, groups: Sequence[str], overrides: Sequence[str]) -> Rec
             f"{error.override.lstrip('+')}: found no override that can be read; expected key=value, with "
             "texts that hold signs such as = in quotes: 'launcher.slurm.options=[\"--constraint=h100\"]'."
         ) from None
-    # Hydra raises a ValueError for a list of defaults that is none.
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException, ValueError) as error:
+    except _REFUSALS as error:
         raise SftrlError(_explain(path, error)) from None
     finally:
         GlobalHydra.instance().clear()
@@ -254,7 +256,7 @@ def from_yaml(path: Path, plugins: bool = True) -> Recipe:
             loaded.arms = {str(arm): {"kind": str(arm)} for arm in loaded.arms}
         merged = OmegaConf.merge(OmegaConf.structured(Recipe), loaded)
         recipe = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:
         raise SftrlError(_explain(path, error)) from None
     assert isinstance(recipe, Recipe)
     if plugins:

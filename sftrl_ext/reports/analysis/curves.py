@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.reports.analysis.arms import arms_of
 from sftrl_ext.reports.analysis.paired import instance_counts, paired_change
 from sftrl_ext.reports.analysis.splits import lr_label, split_order
@@ -376,9 +377,23 @@ class _Costs:
         stored = self.stages[stage].start_checkpoint if stage in self.stages else None
         return stored or self.init.get(seed, next(iter(self.init.values()), None))
 
-    def of(self, stage: str, arm: str, seed: int, step: int) -> Cost | None:
-        """The cost of a checkpoint; None if the tokens of this step were not stored."""
+    def of(self, stage: str, arm: str, seed: int, step: int, later: tuple[str, ...] = ()) -> Cost | None:
+        """The cost of a checkpoint; None if the tokens of this step were not stored.
+
+        Args:
+            stage: Its stage.
+            arm: The arm of the stage.
+            seed: Its seed.
+            step: Its step.
+            later: Stages that start from it, the last one first.
+
+        Raises:
+            SftrlError: if the stages start from each other.
+        """
         run = self.run
+        if stage in later:
+            chain = " from ".join([*later, stage])
+            raise SftrlError(f"{run.folder}: {chain}: found stages that start from each other.")
         if arm == "base":
             return cost_of(self.model.parameters or None, TokenCount(), rl=False, paper=self.paper)
         counted = run.tokens.get(stage, {})
@@ -397,7 +412,7 @@ class _Costs:
         start = None if arm == "init" else self.start_of(stage, seed)
         if start is None:
             return cost
-        before = self.of(start[0], self.arm_of.get(start[0], "base"), seed, start[1])
+        before = self.of(start[0], self.arm_of.get(start[0], "base"), seed, start[1], (*later, stage))
         # The chain has a gap: the cost is then a lower bound, and `note` says so.
         if before is None:
             self._unknown.add(start)

@@ -267,3 +267,15 @@ def test_the_planner_counts_given_instances(tmp_path):
     assert sum(
         evaluated_hands(load_recipe("fig6_gp_l", "laptop", [sets, "budget.eval.hands_of.id_mine=9"]))
     ) == (sum(evaluated_hands(without)) + 9)
+
+
+def test_text_of_rows_that_is_not_unicode_is_named(tmp_path):
+    """Pages of a parquet file may hold any bytes; pyarrow decodes them when they are read as texts."""
+    path = tmp_path / "rows.parquet"
+    write_rows(path, rl_rows(Source("id", train=False), 4))
+    table = pq.read_table(path)
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    facts = table["extra_info"][1]["facts"].as_py().encode()
+    path.write_bytes(path.read_bytes().replace(facts, b"\xcf\xff" + facts[2:]))
+    with pytest.raises(SftrlError, match=r"rows\.parquet: not a parquet file, or a broken one"):
+        load_eval_set(path)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import pytest
+import yaml
 
 from sftrl_ext.cli import main
 from sftrl_ext.errors import SftrlError
+from sftrl_ext.experiments.plan import make_plan
 from sftrl_ext.experiments.recipe.recipe_files import find_recipe, from_yaml, load_recipe
 
 
@@ -48,4 +52,43 @@ def test_a_mapping_is_no_name_of_a_split(tmp_path):
 def test_the_broken_recipe_of_a_run_is_named(tmp_path, data):
     (tmp_path / "recipe.yaml").write_bytes(data)
     with pytest.raises(SftrlError, match=r"recipe\.yaml: "):
+        from_yaml(tmp_path / "recipe.yaml")
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (int(HUGE), "too large to convert to float"),
+        ({}, r"times\.updates: \{\}; expected a number"),
+        ([1], r"times\.updates: \[1\]; expected a number"),
+    ],
+)
+def test_a_value_that_is_no_number_is_named(tmp_path, value, message):
+    recipe = yaml.safe_load(find_recipe("fig6_gp_l").read_text())
+    recipe["arms"]["rl"] = {"kind": "rl", "times": {"updates": value}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(SftrlError, match=rf"mine\.yaml: .*{message}"):
+        load_recipe(tmp_path / "mine.yaml", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        ("scale", "offload", "idel", "scale.offload: unknown value 'idel'. Did you mean 'idle'"),
+        ("budget.dialogues", "betas", [[0.9], 0.98], r"betas: found \[\[0\.9\], 0\.98\]; expected numbers"),
+    ],
+)
+def test_values_of_a_stored_recipe_that_no_command_can_hold(tmp_path, part, key, value, message):
+    recipe = load_recipe("fig6_gp_l", "smoke")
+    setattr(attrgetter(part)(recipe), key, value)
+    with pytest.raises(SftrlError, match=message):
+        make_plan(recipe, tmp_path)
+
+
+def test_a_number_beyond_floats_in_the_recipe_of_a_run_is_named(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"budget: {{rl: {{lr: {HUGE}}}}}")
+    with pytest.raises(SftrlError, match=r"recipe\.yaml: .*too large"):
         from_yaml(tmp_path / "recipe.yaml")

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sftrl_ext.errors import SftrlError
 from sftrl_ext.files import write_json, write_text
 from sftrl_ext.reports.analysis.curves import at_equal_compute, build_curves
 from sftrl_ext.runs.compute import BUFFER_RATIO
@@ -53,3 +54,13 @@ def test_the_tokens_of_a_given_init_are_counted(tmp_path):
     assert costs["rl"].on("paper") == pytest.approx(6 * N * (D_INIT + 40) + 2 * N * buffer)
     assert not any("D_init is taken as 0" in note for note in run.notes)
     assert at_equal_compute(curves, "counted").budget == 6 * N * (D_INIT + 40) + 2 * N * 10
+
+
+def test_stages_that_start_from_each_other_are_refused(tmp_path):
+    make_run(tmp_path)
+    state = json.loads((tmp_path / "state.json").read_text())
+    for stage, start in (("sft-s0", "rl-s0@1"), ("rl-s0", "sft-s0@2")):
+        next(entry for entry in state["stages"] if entry["name"] == stage)["start"] = start
+    write_json(tmp_path / "state.json", state)
+    with pytest.raises(SftrlError, match="sft-s0 from rl-s0 from sft-s0: found stages that start from each"):
+        build_curves(load_run(tmp_path))

@@ -144,7 +144,7 @@ def _read(path: Path, sets: Sequence[EvalSet]) -> dict[Place, PlayedEpisode]:
                 continue
             key = int(line["set"]), int(line["index"])
             done[key] = _replay(sets[key[0]].facts[key[1]], line)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
             raise SftrlError(
                 f"{path}, line {number}: no episode of this evaluation, or one that this version grades "
                 f"differently ({error}). Name another file."

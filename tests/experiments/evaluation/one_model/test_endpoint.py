@@ -423,6 +423,15 @@ def test_a_file_of_other_settings_data_or_nature_is_refused_and_kept(rows, tmp_p
     assert (tmp_path / "episodes.jsonl").read_text() == whole
 
 
+def test_a_number_that_is_no_index_is_named(rows, tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    with served(canned(knows(rows))) as seen:
+        run(request(seen, rows, tmp_path))
+        path.write_text(path.read_text().replace('"index": 0', '"index": Infinity'))
+        with pytest.raises(SftrlError, match=r"episodes\.jsonl, line \d+: no episode of this evaluation"):
+            run(request(seen, rows, tmp_path))
+
+
 def test_a_torn_line_is_played_again_and_a_finished_file_asks_nothing(rows, tmp_path):
     path = tmp_path / "episodes.jsonl"
     with served(canned(knows(rows))) as seen:
